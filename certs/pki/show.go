@@ -16,9 +16,15 @@ import (
 
 // Show writes a table of the certificates in dir.
 func Show(dir string, w io.Writer) error {
-	paths, err := filepath.Glob(filepath.Join(dir, "*.crt"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w\nmake a PKI with \"pki init\"", err)
+	}
+	var paths []string
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".crt" {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
 	}
 	if len(paths) == 0 {
 		return fmt.Errorf("no certificate in %q\nmake some with \"pki init\"", dir)

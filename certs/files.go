@@ -1,0 +1,116 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"time"
+)
+
+const (
+	// maxFileSize bounds what is read: the bundle of all public CAs is about 250 KiB.
+	maxFileSize = 4 << 20
+
+	// Two reads this far apart must agree before their content is believed; a
+	// writer that needs longer between two writes is met by the next event.
+	readPause    = 20 * time.Millisecond
+	maxReadPairs = 5
+)
+
+var (
+	errNotRegular = errors.New("not a regular file")
+	errTooLarge   = errors.New("larger than 4 MiB")
+	errUnsettled  = errors.New("it changed at each of several reads")
+)
+
+// contents is what the configured files held at one time. It holds keys: it is
+// dropped once parsed, and only its digest is kept.
+type contents struct {
+	data   map[string][]byte
+	errs   map[string]error
+	digest [32]byte
+}
+
+// readFiles reads until two reads of all paths agree.
+func readFiles(paths []string) contents {
+	last := readOnce(paths)
+	for range maxReadPairs {
+		time.Sleep(readPause)
+		next := readOnce(paths)
+		if next.digest == last.digest {
+			return next
+		}
+		for _, path := range paths {
+			if !bytes.Equal(next.data[path], last.data[path]) {
+				next.errs[path] = errUnsettled
+			}
+		}
+		last = next
+	}
+	return last
+}
+
+func readOnce(paths []string) contents {
+	c := contents{data: make(map[string][]byte), errs: make(map[string]error)}
+	h := sha256.New()
+	for _, path := range paths {
+		data, err := readFile(path)
+		c.data[path] = data
+		if err != nil {
+			c.errs[path] = err
+			h.Write([]byte("unreadable " + err.Error()))
+		}
+		_ = binary.Write(h, binary.BigEndian, uint64(len(data)))
+		h.Write(data)
+	}
+	h.Sum(c.digest[:0])
+	return c
+}
+
+// readFile does not wait for a writer where path is a named pipe.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err == nil && len(data) > maxFileSize {
+		err = errTooLarge
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// get returns the content of path or its fault.
+func (c contents) get(path string) ([]byte, error) {
+	err := c.errs[path]
+	if err == nil {
+		return c.data[path], nil
+	}
+	var perr *os.PathError
+	if errors.As(err, &perr) {
+		err = perr.Err // the path is named below
+	}
+	cure := ""
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		cure = "give the file, and every directory above it, to that uid or a group of it"
+	case errors.Is(err, os.ErrNotExist):
+		cure = "name an existing file"
+	}
+	return nil, newFault(path, ReasonUnreadable, cure, "read %q: %w (%s)", path, err, describe(path))
+}

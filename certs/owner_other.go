@@ -1,0 +1,14 @@
+//go:build !unix
+
+package certs
+
+import "os"
+
+// describe says what stands between us and the file.
+func describe(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "no details"
+	}
+	return "mode " + info.Mode().String()
+}

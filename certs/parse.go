@@ -1,0 +1,251 @@
+package certs
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"slices"
+	"time"
+)
+
+// Cert describes one certificate in use.
+type Cert struct {
+	// Role is "server", "server_chain" (what is served behind a leaf),
+	// "client_ca", "backend_ca", "backend_client" or "backend_client_chain".
+	Role      string
+	File      string
+	Subject   string
+	Serial    string // lower-case hex without leading zeros
+	NotBefore time.Time
+	NotAfter  time.Time
+}
+
+func describeCert(role, file string, c *x509.Certificate) Cert {
+	return Cert{Role: role, File: file, Subject: c.Subject.String(), Serial: c.SerialNumber.Text(16),
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter}
+}
+
+// pair is a chain with its key, proven to belong together.
+type pair struct {
+	file string
+	tls  tls.Certificate
+	info []Cert
+}
+
+// parsePair reads and verifies one chain and its key: order, match, dates and
+// extended key usage.
+func parsePair(c contents, certFile, keyFile, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
+	var all faults
+	chain, err := readChain(c, certFile)
+	all.add(err)
+	key, err := readKey(c, keyFile)
+	all.add(err)
+	if len(chain) > 0 {
+		all.add(checkLeaf(certFile, chain, usage, now))
+		if key != nil && !samePublicKey(chain[0].PublicKey, key.Public()) {
+			all.add(newFault(certFile, ReasonMismatch, "replace both files; until then the last good pair stays",
+				"match %q with key %q: the key belongs to another certificate", certFile, keyFile))
+		}
+	}
+	if len(all) > 0 {
+		return nil, all.join()
+	}
+	p := &pair{file: certFile, tls: tls.Certificate{PrivateKey: key, Leaf: chain[0]}}
+	for i, cert := range chain {
+		p.tls.Certificate = append(p.tls.Certificate, cert.Raw)
+		if i == 1 {
+			role += "_chain"
+		}
+		p.info = append(p.info, describeCert(role, certFile, cert))
+	}
+	return p, nil
+}
+
+func readChain(c contents, file string) ([]*x509.Certificate, error) {
+	data, err := c.get(file)
+	if err != nil {
+		return nil, err
+	}
+	return parseCerts(file, data)
+}
+
+// parseCerts is strict: where pem.Decode skips a damaged block, it refuses the
+// file, since a half-written bundle would otherwise pass as a shorter one.
+func parseCerts(file string, data []byte) ([]*x509.Certificate, error) {
+	const cure = "the file must hold PEM certificates; a file that is being written is read again when it is complete"
+	begun := bytes.Count(data, []byte("-----BEGIN "))
+	var certs []*x509.Certificate
+	blocks := 0
+	for rest := data; ; blocks++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue // a key in the same file, or the parameters of a curve
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, newFault(file, ReasonParse, cure, "parse %q: certificate %d: %w", file, len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	if blocks != begun {
+		return nil, newFault(file, ReasonParse, cure, "parse %q: %d of %d PEM blocks are incomplete or damaged", file, begun-blocks, begun)
+	}
+	if len(certs) == 0 {
+		return nil, newFault(file, ReasonParse, cure, "parse %q: it holds no PEM certificate", file)
+	}
+	return certs, nil
+}
+
+func checkLeaf(file string, chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
+	var all faults
+	leaf := chain[0]
+	if f := checkDates(file, leaf, now); f != nil {
+		all.add(f)
+	}
+	if !allows(leaf, usage) {
+		want := "serverAuth"
+		if usage == x509.ExtKeyUsageClientAuth {
+			want = "clientAuth"
+		}
+		all.add(newFault(file, ReasonEKU, "have it issued with extended key usage "+want,
+			"check %q: the certificate is not issued for %s", file, want))
+	}
+	for i, cert := range chain[:len(chain)-1] {
+		if err := cert.CheckSignatureFrom(chain[i+1]); err != nil {
+			all.add(newFault(file, ReasonChain, "order the file: leaf first, then each issuer",
+				"check %q: certificate %d is not signed by certificate %d: %w", file, i+1, i+2, err))
+		}
+	}
+	return all.join()
+}
+
+func checkDates(file string, cert *x509.Certificate, now time.Time) *Fault {
+	switch {
+	case now.After(cert.NotAfter):
+		return newFault(file, ReasonExpired, "renew it, or set the clock if it is wrong",
+			"check %q: certificate %s expired on %s", file, cert.SerialNumber.Text(16), cert.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(cert.NotBefore):
+		return newFault(file, ReasonNotYetValid, "wait until then, or set the clock if it is wrong",
+			"check %q: certificate %s is not valid before %s", file, cert.SerialNumber.Text(16), cert.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// allows: a certificate without the extension may serve any purpose (RFC 5280, 4.2.1.12).
+func allows(cert *x509.Certificate, usage x509.ExtKeyUsage) bool {
+	if len(cert.ExtKeyUsage) == 0 && len(cert.UnknownExtKeyUsage) == 0 {
+		return true
+	}
+	return slices.Contains(cert.ExtKeyUsage, usage) || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny)
+}
+
+func readKey(c contents, file string) (crypto.Signer, error) {
+	data, err := c.get(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parseKey(data)
+	if err != nil {
+		return nil, newFault(file, ReasonParse, "the file must hold one unencrypted PEM key (PKCS #8, PKCS #1 or SEC 1)", "parse key %q: %w", file, err)
+	}
+	return key, nil
+}
+
+func parseKey(data []byte) (crypto.Signer, error) {
+	for {
+		var block *pem.Block
+		block, data = pem.Decode(data)
+		if block == nil {
+			return nil, errors.New("it holds no complete PEM key")
+		}
+		var key any
+		var err error
+		switch block.Type {
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		case "RSA PRIVATE KEY":
+			if block.Headers["DEK-Info"] != "" {
+				return nil, errors.New("it is encrypted")
+			}
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		case "EC PRIVATE KEY":
+			if block.Headers["DEK-Info"] != "" {
+				return nil, errors.New("it is encrypted")
+			}
+			key, err = x509.ParseECPrivateKey(block.Bytes)
+		case "ENCRYPTED PRIVATE KEY":
+			return nil, errors.New("it is encrypted")
+		default:
+			continue // certificates in the same file, or the parameters of a curve
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch key := key.(type) {
+		case *rsa.PrivateKey:
+			return key, nil
+		case *ecdsa.PrivateKey:
+			return key, nil
+		case ed25519.PrivateKey:
+			return key, nil
+		}
+		return nil, errors.New("TLS cannot use a key of this kind")
+	}
+}
+
+func samePublicKey(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+// bundle is a parsed file of CAs.
+type bundle struct {
+	pool *x509.CertPool
+	// known holds the SHA-256 of each certificate: a pool cannot be asked.
+	known map[[32]byte]bool
+	info  []Cert
+}
+
+// parseBundle accepts a bundle in which each certificate is a CA and at least one is in date.
+func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) {
+	certs, err := readChain(c, file)
+	if err != nil {
+		return nil, err
+	}
+	var all faults
+	var dated *Fault
+	usable := false
+	b := &bundle{pool: x509.NewCertPool(), known: make(map[[32]byte]bool)}
+	for i, cert := range certs {
+		if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+			all.add(newFault(file, ReasonNoCA, "the bundle must hold CA certificates only",
+				"check %q: certificate %d (%s) is not a CA", file, i+1, cert.SerialNumber.Text(16)))
+			continue
+		}
+		if f := checkDates(file, cert, now); f == nil {
+			usable = true
+		} else if dated == nil {
+			dated = f
+		}
+		b.pool.AddCert(cert)
+		b.known[sha256.Sum256(cert.Raw)] = true
+		b.info = append(b.info, describeCert(role, file, cert))
+	}
+	if len(all) == 0 && !usable {
+		all.add(dated)
+	}
+	if len(all) > 0 {
+		return nil, all.join()
+	}
+	return b, nil
+}

@@ -1,0 +1,213 @@
+package certs
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Snapshot is everything that one handshake is judged by and served with. It is
+// immutable; any number of goroutines may use it.
+type Snapshot struct {
+	// Generation grows by one with each swap for new content.
+	Generation uint64
+	// Trust is a digest of what is trusted: the set of client CAs and the client
+	// auth mode. While it stays, sessions and tickets stay good.
+	Trust    [32]byte
+	Certs    []Cert
+	LoadedAt time.Time
+
+	opts    *Options
+	pairs   []*pair
+	names   map[string][]*tls.Certificate // by lower-case SAN, wildcards as they are
+	clients *bundle                       // nil: no client CA configured
+	master  []byte
+
+	day    int64 // the day of config's first ticket key
+	config *tls.Config
+}
+
+// The reasons of a ClientError.
+var (
+	ErrClientExpired   = errors.New("client certificate chain is not in date")
+	ErrClientUntrusted = errors.New("client certificate chain does not end in a trusted CA")
+)
+
+// ClientError refuses a client's chain in the handshake.
+type ClientError struct {
+	Serial string // of the leaf, lower-case hex
+	Err    error  // ErrClientExpired or ErrClientUntrusted
+}
+
+func (e *ClientError) Error() string {
+	return fmt.Sprintf("verify client certificate %s: %v", e.Serial, e.Err)
+}
+
+func (e *ClientError) Unwrap() error { return e.Err }
+
+// Valid tells whether all server leafs are in date.
+func (s *Snapshot) Valid(now time.Time) error {
+	var all faults
+	for _, p := range s.pairs {
+		if f := checkDates(p.file, p.tls.Leaf, now); f != nil {
+			all.add(f)
+		}
+	}
+	return all.join()
+}
+
+// parseSnapshot verifies everything before it returns anything.
+func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snapshot, error) {
+	s := &Snapshot{LoadedAt: now, opts: o, master: master}
+	var all faults
+	for i, certFile := range o.CertFiles {
+		p, err := parsePair(c, certFile, o.KeyFiles[i], "server", x509.ExtKeyUsageServerAuth, now)
+		if err != nil {
+			all.add(err)
+			continue
+		}
+		s.pairs = append(s.pairs, p)
+		s.Certs = append(s.Certs, p.info...)
+	}
+	if o.ClientCAFile != "" {
+		b, err := parseBundle(c, o.ClientCAFile, "client_ca", now)
+		all.add(err)
+		if err == nil {
+			s.clients = b
+			s.Certs = append(s.Certs, b.info...)
+		}
+	}
+	if o.TicketKeysFile != "" {
+		var err error
+		s.master, err = parseMaster(c, o.TicketKeysFile)
+		all.add(err)
+	}
+	if len(all) > 0 {
+		return nil, all.join()
+	}
+	s.Trust = s.trustDigest()
+	s.indexNames()
+	return s.withTicketKeys(day(now))
+}
+
+// trustDigest does not depend on the order or the comments of the bundle.
+func (s *Snapshot) trustDigest() [32]byte {
+	var sums [][32]byte
+	if s.clients != nil {
+		for sum := range s.clients.known {
+			sums = append(sums, sum)
+		}
+	}
+	slices.SortFunc(sums, func(a, b [32]byte) int { return slices.Compare(a[:], b[:]) })
+	h := sha256.New()
+	fmt.Fprintf(h, "client auth %d\n", s.opts.ClientAuth)
+	for _, sum := range sums {
+		h.Write(sum[:])
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+func (s *Snapshot) indexNames() {
+	s.names = make(map[string][]*tls.Certificate)
+	for _, p := range s.pairs {
+		for _, name := range p.tls.Leaf.DNSNames {
+			name = normalName(name)
+			if !slices.Contains(s.names[name], &p.tls) {
+				s.names[name] = append(s.names[name], &p.tls)
+			}
+		}
+	}
+}
+
+func normalName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// withTicketKeys returns a copy of s whose config is ready with the keys of day d.
+func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
+	keys, err := ticketKeys(s.master, s.Trust, d)
+	if err != nil {
+		return nil, err
+	}
+	t := *s
+	t.day = d
+	t.config = &tls.Config{
+		MinVersion:                  t.opts.MinVersion,
+		MaxVersion:                  t.opts.MaxVersion,
+		ClientAuth:                  t.opts.ClientAuth,
+		GetCertificate:              t.certificate,
+		VerifyConnection:            t.verifyConnection,
+		DynamicRecordSizingDisabled: true, // 4 writes instead of 11 for the first 64 KiB
+	}
+	if t.clients != nil {
+		t.config.ClientCAs = t.clients.pool
+	}
+	// A nil pool would let the system's roots sign client certificates.
+	if t.opts.ClientAuth != tls.NoClientCert && t.config.ClientCAs == nil {
+		return nil, newFault(t.opts.ClientCAFile, ReasonNoCA, "name a bundle of client CAs", "client certificates are asked for, but no CA is configured")
+	}
+	t.config.SetSessionTicketKeys(keys)
+	return &t, nil
+}
+
+// certificate chooses among the pairs with the client's name, else among all,
+// the first that the client supports; the first pair is the default.
+func (s *Snapshot) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if len(s.pairs) == 1 {
+		return &s.pairs[0].tls, nil
+	}
+	// SupportsCertificate would match the name again, and only against one pair.
+	h := *hello
+	h.ServerName = ""
+	name := normalName(hello.ServerName)
+	wild := ""
+	if _, parent, ok := strings.Cut(name, "."); ok {
+		wild = "*." + parent
+	}
+	for _, candidates := range [][]*tls.Certificate{s.names[name], s.names[wild]} {
+		for _, c := range candidates {
+			if h.SupportsCertificate(c) == nil {
+				return c, nil
+			}
+		}
+	}
+	for _, p := range s.pairs {
+		if h.SupportsCertificate(&p.tls) == nil {
+			return &p.tls, nil
+		}
+	}
+	return &s.pairs[0].tls, nil
+}
+
+// verifyConnection is where trust is decided, because it also runs on a
+// resumption, which VerifyPeerCertificate does not. crypto/tls has built or
+// checked the chains already; they are judged once more by this snapshot.
+func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil // crypto/tls refuses this where a certificate is required
+	}
+	now := s.opts.clock()
+	err := ErrClientUntrusted
+	for _, chain := range cs.VerifiedChains {
+		if s.clients == nil || !s.clients.known[sha256.Sum256(chain[len(chain)-1].Raw)] {
+			continue
+		}
+		if inDate(chain, now) {
+			return nil
+		}
+		err = ErrClientExpired
+	}
+	return &ClientError{Serial: cs.PeerCertificates[0].SerialNumber.Text(16), Err: err}
+}
+
+func inDate(chain []*x509.Certificate, now time.Time) bool {
+	for _, cert := range chain {
+		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,175 @@
+// Package certs holds what TLS needs from files, reads it again when the files
+// change, and never lets a bad file replace a good one.
+package certs
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Options configures a Store.
+type Options struct {
+	// CertFiles and KeyFiles are chains and keys (PEM), of equal length. The
+	// first pair is the default.
+	CertFiles, KeyFiles []string
+	// ClientCAFile is the bundle that signs client certificates; required
+	// unless ClientAuth is NoClientCert.
+	ClientCAFile string
+	// ClientAuth is RequireAndVerifyClientCert, VerifyClientCertIfGiven or NoClientCert.
+	ClientAuth tls.ClientAuthType
+	// MinVersion and MaxVersion default to TLS 1.2 and 1.3. Nothing below 1.2 is accepted.
+	MinVersion, MaxVersion uint16
+	// TicketKeysFile holds a master secret of at least 32 bytes (raw, hex or
+	// base64), shared by replicas. Empty: a random one for the life of the Store.
+	TicketKeysFile string
+	Log            zerolog.Logger
+
+	clock func() time.Time // nil: time.Now
+}
+
+// Store serves the current Snapshot. Its methods may be called concurrently.
+type Store struct {
+	opts     Options
+	random   []byte // ticket master without a TicketKeysFile
+	reloader *reloader
+	snapshot atomic.Pointer[Snapshot]
+
+	mu    sync.Mutex
+	hooks []func(*Snapshot) // guarded by mu
+}
+
+// Open reads and verifies all files. The error holds every fault, each a *Fault
+// where it concerns a file.
+func Open(o Options) (*Store, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, random: randomMaster()}
+	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
+	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.TicketKeysFile))
+	s.reloader.apply = s.apply
+	s.reloader.applied = s.applied
+	if err := s.reloader.open(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// complete fills in defaults and refuses what no file could make right.
+func (o *Options) complete() error {
+	if o.clock == nil {
+		o.clock = time.Now
+	}
+	if o.MinVersion == 0 {
+		o.MinVersion = tls.VersionTLS12
+	}
+	if o.MaxVersion == 0 {
+		o.MaxVersion = tls.VersionTLS13
+	}
+	var all faults
+	if len(o.CertFiles) == 0 || len(o.CertFiles) != len(o.KeyFiles) {
+		all.add(fmt.Errorf("%d certificate files and %d key files: one key for each of at least one certificate", len(o.CertFiles), len(o.KeyFiles)))
+	}
+	if o.MinVersion < tls.VersionTLS12 || o.MaxVersion > tls.VersionTLS13 || o.MinVersion > o.MaxVersion {
+		all.add(fmt.Errorf("TLS versions %s to %s: 1.2 to 1.3 are possible", tls.VersionName(o.MinVersion), tls.VersionName(o.MaxVersion)))
+	}
+	switch o.ClientAuth {
+	case tls.NoClientCert:
+	case tls.RequireAndVerifyClientCert, tls.VerifyClientCertIfGiven:
+		if o.ClientCAFile == "" {
+			all.add(&Fault{Reason: ReasonNoCA, Err: errors.New("client certificates are asked for, but no CA is configured"), Cure: "name a bundle of client CAs"})
+		}
+	default:
+		all.add(fmt.Errorf("client auth %v: would not verify", o.ClientAuth))
+	}
+	return all.join()
+}
+
+// TLSConfig returns the configuration for tls.Server. Each handshake sees one
+// snapshot: the one that is current when its ClientHello is in.
+func (s *Store) TLSConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: s.opts.MinVersion,
+		MaxVersion: s.opts.MaxVersion,
+		ClientAuth: s.opts.ClientAuth,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			return s.snapshot.Load().config, nil
+		},
+	}
+}
+
+// Snapshot returns the current one, never nil.
+func (s *Store) Snapshot() *Snapshot { return s.snapshot.Load() }
+
+// Reload reads all files now. Faults are logged, counted and returned, and
+// change nothing.
+func (s *Store) Reload() (changed bool, err error) { return s.reloader.reload(true) }
+
+// Watch reloads on file events and at least every interval (zero: 10 s), and
+// changes the ticket keys when the UTC day turns. It returns when ctx ends.
+func (s *Store) Watch(ctx context.Context, interval time.Duration) {
+	s.reloader.watch(ctx, interval, s.turnDay)
+}
+
+// Stats returns a copy.
+func (s *Store) Stats() Stats { return s.reloader.snapshotStats() }
+
+// OnChange has f called after each swap for new content, by the goroutine that
+// reloaded and outside all locks. Two calls may overlap or change places when
+// Reload is called beside Watch: Generation tells the later one.
+func (s *Store) OnChange(f func(*Snapshot)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hooks = append(s.hooks, f)
+}
+
+func (s *Store) apply(c contents, event *zerolog.Event) error {
+	next, err := parseSnapshot(&s.opts, c, s.random, s.opts.clock())
+	if err != nil {
+		return err
+	}
+	trustChanged := false
+	next.Generation = 1
+	if last := s.snapshot.Load(); last != nil {
+		next.Generation = last.Generation + 1
+		trustChanged = next.Trust != last.Trust
+	}
+	leaf := next.pairs[0].info[0]
+	event.Uint64("generation", next.Generation).Bool("trust_changed", trustChanged).
+		Str("file", leaf.File).Str("serial", leaf.Serial).Time("not_after", leaf.NotAfter).Int("pairs", len(next.pairs))
+	s.snapshot.Store(next)
+	return nil
+}
+
+func (s *Store) applied() {
+	s.mu.Lock()
+	hooks := s.hooks
+	s.mu.Unlock()
+	for _, f := range hooks {
+		f(s.snapshot.Load())
+	}
+}
+
+// turnDay publishes the ticket keys of a new day: the same snapshot with another config.
+func (s *Store) turnDay() {
+	s.reloader.turn.Lock()
+	defer s.reloader.turn.Unlock()
+	last := s.snapshot.Load()
+	d := day(s.opts.clock())
+	if d == last.day {
+		return
+	}
+	next, err := last.withTicketKeys(d)
+	if err != nil {
+		s.opts.Log.Warn().Err(err).Msg("ticket keys of the new day refused, the last stay")
+		return
+	}
+	s.snapshot.Store(next)
+}
