@@ -1,0 +1,82 @@
+// Package config reads the settings of dragontls from DRAGONTLS_ environment
+// variables. Load reports every fault at once, without ever showing a secret.
+package config
+
+import (
+	"crypto/tls"
+	"time"
+)
+
+// Prefix begins the name of every variable.
+const Prefix = "DRAGONTLS_"
+
+// Config is what the environment says, checked and with defaults filled in.
+// It is not modified after Load; any goroutine may read it and call its methods.
+//
+// The tags hold the table of variables: env is the name without Prefix, doc its
+// meaning ('x' marks code), shown replaces the default in the table, min and max
+// are the accepted range, oneof the accepted words, form the kind of text, secret
+// hides the value in faults, twin names the field's _FILE variable, required
+// stands in the table for a default.
+type Config struct {
+	Listen string `env:"LISTEN" envDefault:":6380" form:"address" doc:"client listener"`
+	// AdminListen is empty when the admin listener is disabled.
+	AdminListen    string `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:9380" form:"address" doc:"plain HTTP: '/livez' and '/readyz' (open on any address) and '/metrics' (off loopback only with 'ADMIN_TOKEN_FILE'); set to nothing, it is disabled"`
+	AdminTokenFile string `env:"ADMIN_TOKEN_FILE" form:"secretfile" doc:"bearer token for everything but health when the address is not loopback; read again at every use"`
+
+	// TLSCertFiles and TLSKeyFiles have the same length, at least 1.
+	TLSCertFiles []string `env:"TLS_CERT_FILE" form:"file" required:"true" doc:"server chain (PEM); a comma-separated list serves several, chosen by SNI and by what the client supports"`
+	TLSKeyFiles  []string `env:"TLS_KEY_FILE" form:"secretfile" required:"true" doc:"key of each chain (PEM), in the same order"`
+	// TLSClientCAFile is empty only where TLSClientAuth is tls.NoClientCert.
+	TLSClientCAFile string `env:"TLS_CLIENT_CA_FILE" form:"file" shown:"required unless client auth is 'none'" doc:"CA bundle that signs client certificates"`
+	// TLSClientAuth is tls.RequireAndVerifyClientCert, tls.VerifyClientCertIfGiven
+	// or tls.NoClientCert.
+	TLSClientAuth tls.ClientAuthType `env:"TLS_CLIENT_AUTH" envDefault:"require" doc:"'require', 'optional' or 'none'; anything but 'require' is logged as a warning at start"`
+	// TLSMinVersion and TLSMaxVersion are tls.VersionTLS12 or tls.VersionTLS13.
+	TLSMinVersion     uint16        `env:"TLS_MIN_VERSION" envDefault:"1.2" doc:"oldest TLS version: '1.2' or '1.3'"`
+	TLSMaxVersion     uint16        `env:"TLS_MAX_VERSION" envDefault:"1.3" doc:"newest TLS version: '1.2' or '1.3'"`
+	TLSReloadInterval time.Duration `env:"TLS_RELOAD_INTERVAL" envDefault:"10s" min:"100ms" max:"24h" doc:"how often certificate files are read again, the guarantee behind file events"`
+	TLSTicketKeysFile string        `env:"TLS_TICKET_KEYS_FILE" form:"secretfile" shown:"a random master" doc:"master secret for session tickets, to share resumption among replicas"`
+
+	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
+	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, the one silent for longest is closed; a default that does not fit the descriptor limit is lowered"`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; beyond it a new socket is closed at once; a default that does not fit the descriptor limit is lowered and said so, an explicit value that does not is a fault"`
+	// IdleTimeout 0 means never.
+	IdleTimeout  time.Duration `env:"IDLE_TIMEOUT" envDefault:"0" min:"0" max:"87600h" doc:"closes a session that is silent this long, unless a reply is owed or a subscription lives; 0: never"`
+	WriteTimeout time.Duration `env:"WRITE_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" doc:"a client that accepts no byte for this long is closed"`
+	KeepAlive    time.Duration `env:"KEEPALIVE" envDefault:"30s" min:"1s" max:"9h" doc:"TCP keepalive, both sides"`
+	DrainDelay   time.Duration `env:"DRAIN_DELAY" envDefault:"0s" min:"0" max:"24h" doc:"after SIGTERM, keep accepting this long with '/readyz' failing"`
+	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"25s" min:"1ms" max:"24h" doc:"then at most this long to finish"`
+
+	// Backend is BACKEND_URL at the time of Load; use BackendTarget for what it
+	// says now and BackendCredentials for whom to authenticate as.
+	Backend         Backend `env:"BACKEND_URL" envDefault:"redis://127.0.0.1:6379" secret:"true" twin:"BACKEND_URL_FILE" doc:"'redis://', 'rediss://' (TLS) or 'unix:///path'; user and password in it are allowed, a database path is refused"`
+	BackendURLFile  string  `env:"BACKEND_URL_FILE" form:"secretfile"`
+	BackendUsername string  `env:"BACKEND_USERNAME" doc:"user that dragontls authenticates as on behalf of clients; needs a password"`
+	BackendPassword Secret  `env:"BACKEND_PASSWORD" secret:"true" twin:"BACKEND_PASSWORD_FILE" doc:"its password; without one clients authenticate themselves"`
+	// BackendPasswordFile and BackendURLFile are read again at every use.
+	BackendPasswordFile string `env:"BACKEND_PASSWORD_FILE" form:"secretfile"`
+	BackendCAFile       string `env:"BACKEND_CA_FILE" form:"file" shown:"the system's" doc:"CA bundle that signs the backend's certificate; for 'rediss://'"`
+	BackendCertFile     string `env:"BACKEND_CERT_FILE" form:"file" doc:"certificate shown to the backend; for 'rediss://'"`
+	BackendKeyFile      string `env:"BACKEND_KEY_FILE" form:"secretfile" doc:"its key"`
+	// BackendServerName is empty when the URL's host is the name to verify.
+	BackendServerName     string        `env:"BACKEND_SERVER_NAME" shown:"host of the URL" doc:"name that the backend's certificate must bear; for 'rediss://'"`
+	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
+	// BackendMaxConnections is never 0 after Load.
+	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, the one idle for longest is closed, else a session waits at most 2 s"`
+	BackendMode           string `env:"BACKEND_MODE" envDefault:"paired" doc:"'paired': every session has a backend connection of its own"`
+
+	// DenyCommands holds upper-case names, NAME or NAME|SUB.
+	DenyCommands []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; 'none' denies nothing"`
+	MaxBulk      Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
+	MaxArgs      int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
+	// MemoryLimit is never 0 after Load.
+	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the cgroup's or machine's memory" doc:"all buffers together: readers stop, then new sockets are closed; GOMEMLIMIT follows it"`
+
+	LogLevel  string `env:"LOG_LEVEL" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
+	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`
+
+	// Notes are to be logged as warnings at start: what was lowered to fit this
+	// machine, and each weakening that was asked for.
+	Notes []string `env:"-"`
+}

@@ -1,0 +1,67 @@
+package config
+
+import "fmt"
+
+// machine is what the settings must fit.
+type machine struct {
+	descriptors uint64 // soft limit of open files; 0: unknown
+	memory      int64  // bytes this process may use; 0: unknown
+}
+
+const (
+	// reservedDescriptors are for listeners, files, logs and the admin's clients.
+	reservedDescriptors = 64
+	// unknownMemory is assumed where nothing says how much there is.
+	unknownMemory = 1 << 30
+	minMemory     = 16 << 20
+)
+
+// fitDescriptors lowers defaults that do not fit the limit of open files and
+// refuses explicit values that do not. A session needs two: client and backend.
+func (l *loader) fitDescriptors() {
+	c := &l.config
+	if l.faulty["MAX_CONNECTIONS"] || l.faulty["MAX_HANDSHAKES"] || l.faulty["BACKEND_MAX_CONNECTIONS"] {
+		return
+	}
+	limit := int64(min(l.machine.descriptors, 1<<40))
+	if limit > 0 {
+		if quarter := max(1, limit/4); !l.explicit["MAX_HANDSHAKES"] && int64(c.MaxHandshakes) > quarter {
+			l.note("%sMAX_HANDSHAKES lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxHandshakes, quarter, limit)
+			c.MaxHandshakes = int(quarter)
+		}
+		reserved := reservedDescriptors + int64(c.MaxHandshakes)
+		switch fit := (limit - reserved) / 2; {
+		case int64(c.MaxConnections) <= fit:
+		case l.explicit["MAX_CONNECTIONS"]:
+			l.refuse("MAX_CONNECTIONS", fmt.Sprintf("at most %d under a limit of %d open files", max(0, fit), limit),
+				fmt.Sprintf("lower it, or raise the limit to %d", 2*int64(c.MaxConnections)+reserved))
+		case fit < 1:
+			l.refuse("MAX_HANDSHAKES", fmt.Sprintf("leaves no descriptor for a session under a limit of %d open files", limit),
+				"lower it, or raise the limit")
+		default:
+			l.note("%sMAX_CONNECTIONS lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxConnections, fit, limit)
+			c.MaxConnections = int(fit)
+		}
+	}
+	if c.BackendMaxConnections == 0 {
+		c.BackendMaxConnections = 2 * c.MaxConnections
+	}
+}
+
+func (l *loader) fitMemory() {
+	c := &l.config
+	if l.faulty["MEMORY_LIMIT"] {
+		return
+	}
+	if c.MemoryLimit == 0 {
+		memory := l.machine.memory
+		if memory <= 0 {
+			memory = unknownMemory
+			l.note("memory of this machine is unknown: %sMEMORY_LIMIT is half of %s", Prefix, Size(memory))
+		}
+		c.MemoryLimit = Size(max(memory/2, minMemory))
+	}
+	if c.MemoryLimit < minMemory {
+		l.refuse("MEMORY_LIMIT", "0, or at least "+Size(minMemory).String(), "")
+	}
+}

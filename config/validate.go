@@ -1,0 +1,254 @@
+package config
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func (l *loader) validate() {
+	v := reflect.ValueOf(l.config)
+	for _, f := range fields() {
+		name := f.Tag.Get("env")
+		if l.faulty[name] {
+			continue
+		}
+		l.checkRange(f, v.FieldByIndex(f.Index))
+		l.checkForm(f, v.FieldByIndex(f.Index))
+	}
+	l.checkTwins()
+	l.checkTLS()
+	l.checkBackend()
+	l.checkAdmin()
+	l.checkDenied()
+	l.fitDescriptors()
+	l.fitMemory()
+}
+
+func (l *loader) checkRange(f reflect.StructField, v reflect.Value) {
+	if r := rangeOf(f); r != "" {
+		if v.Int() < bound(f, "min") || v.Int() > bound(f, "max") {
+			l.refuse(f.Tag.Get("env"), r, "")
+		}
+	}
+}
+
+func rangeOf(f reflect.StructField) string {
+	if f.Tag.Get("min") == "" {
+		return ""
+	}
+	return f.Tag.Get("min") + " to " + f.Tag.Get("max")
+}
+
+// bound reads a min or max tag, which is in the form of the field's own value.
+func bound(f reflect.StructField, tag string) int64 {
+	v, err := parsers[f.Type](f.Tag.Get(tag))
+	if err != nil {
+		panic(fmt.Sprintf("config: field %s: tag %s: %v", f.Name, tag, err))
+	}
+	return reflect.ValueOf(v).Int()
+}
+
+func (l *loader) checkForm(f reflect.StructField, v reflect.Value) {
+	name := f.Tag.Get("env")
+	if words := f.Tag.Get("oneof"); words != "" && !slices.Contains(strings.Split(words, ","), v.String()) {
+		l.refuse(name, "one of "+strings.ReplaceAll(words, ",", ", "), "")
+		return
+	}
+	switch f.Tag.Get("form") {
+	case "address":
+		host, port, err := net.SplitHostPort(v.String())
+		if v.String() != "" && (err != nil || !validPort(port) || strings.ContainsAny(host, " /@")) {
+			l.refuse(name, "host:port or :port, an IPv6 address in brackets", "")
+		}
+	case "file", "secretfile":
+		paths, ok := v.Interface().([]string)
+		if !ok {
+			paths = []string{v.String()}
+		}
+		for i, path := range paths {
+			if err := readable(path); err != nil {
+				accepted := "a readable file: " + withoutPath(err).Error()
+				if len(paths) > 1 {
+					accepted = fmt.Sprintf("%s (entry %d)", accepted, i+1)
+				}
+				l.refuse(name, accepted, "")
+				break
+			}
+		}
+	}
+}
+
+func readable(path string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("not a regular file, yet it is to be read again and again")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (l *loader) checkTwins() {
+	for _, f := range fields() {
+		name, twin := f.Tag.Get("env"), f.Tag.Get("twin")
+		if twin != "" && l.explicit[name] && l.explicit[twin] {
+			l.refuse(name, "not together with "+Prefix+twin, "keep one of them")
+		}
+	}
+}
+
+func (l *loader) checkTLS() {
+	c := &l.config
+	for _, name := range []string{"TLS_CERT_FILE", "TLS_KEY_FILE"} {
+		if !l.explicit[name] {
+			l.refuse(name, "required, the path of a PEM file", "\"dragontls pki init\" makes a pair for development")
+		}
+	}
+	if n, m := len(c.TLSCertFiles), len(c.TLSKeyFiles); n != m && n > 0 && m > 0 {
+		l.refuse("TLS_KEY_FILE", fmt.Sprintf("as many entries as %sTLS_CERT_FILE: %d, not %d", Prefix, n, m), "")
+	}
+	if l.faulty["TLS_CLIENT_AUTH"] {
+		return
+	}
+	if c.TLSClientAuth != tls.NoClientCert && !l.explicit["TLS_CLIENT_CA_FILE"] {
+		l.refuse("TLS_CLIENT_CA_FILE", "required, the CA bundle that signs client certificates",
+			"to serve clients without certificates, say "+Prefix+"TLS_CLIENT_AUTH=none")
+	}
+	if c.TLSClientAuth != tls.RequireAndVerifyClientCert {
+		l.note("%sTLS_CLIENT_AUTH is %q: clients without a certificate get in", Prefix, l.values[Prefix+"TLS_CLIENT_AUTH"])
+	}
+	if !l.faulty["TLS_MIN_VERSION"] && !l.faulty["TLS_MAX_VERSION"] && c.TLSMinVersion > c.TLSMaxVersion {
+		l.refuse("TLS_MIN_VERSION", "not above "+Prefix+"TLS_MAX_VERSION", "")
+	}
+}
+
+func (l *loader) checkBackend() {
+	c := &l.config
+	switch c.BackendMode {
+	case "paired":
+	case "shared":
+		l.refuse("BACKEND_MODE", "not available in this version", "use paired")
+	default:
+		l.refuse("BACKEND_MODE", "paired", "")
+	}
+	if l.faulty["BACKEND_URL"] || l.faulty["BACKEND_URL_FILE"] {
+		return
+	}
+	if c.BackendURLFile != "" {
+		text, err := readSecret(c.BackendURLFile)
+		if err != nil {
+			l.refuse("BACKEND_URL_FILE", "a file with a URL: "+err.Error(), "")
+			return
+		}
+		b, err := parseBackend(text)
+		if bad, ok := err.(badValue); ok {
+			l.refuse("BACKEND_URL_FILE", "content: "+bad.accepted, bad.cure)
+			return
+		}
+		c.Backend = b
+	}
+	if c.BackendPasswordFile != "" && !l.faulty["BACKEND_PASSWORD_FILE"] {
+		if _, err := readSecret(c.BackendPasswordFile); err != nil {
+			l.refuse("BACKEND_PASSWORD_FILE", "a file with a password: "+err.Error(), "")
+		}
+	}
+	for _, f := range c.backendFaults(c.Backend) {
+		l.refuse(strings.TrimPrefix(f.Variable, Prefix), f.Accepted, f.Cure)
+	}
+}
+
+// backendFaults says where b, from BACKEND_URL or its file, and the other
+// BACKEND_ variables contradict each other.
+func (c *Config) backendFaults(b Backend) (faults Faults) {
+	refuse := func(name, accepted, cure string) {
+		faults = append(faults, Fault{Variable: Prefix + name, Accepted: accepted, Cure: cure})
+	}
+	password := ""
+	switch {
+	case c.BackendPassword != "":
+		password = "BACKEND_PASSWORD"
+	case c.BackendPasswordFile != "":
+		password = "BACKEND_PASSWORD_FILE"
+	}
+	if password != "" && b.Password != "" {
+		refuse(password, "not together with a password in the URL", "keep one of them")
+	}
+	switch {
+	case c.BackendUsername == "":
+	case !userForm.MatchString(c.BackendUsername):
+		refuse("BACKEND_USERNAME", "printable ASCII without blanks", "")
+	case b.Password != "":
+		refuse("BACKEND_USERNAME", "not together with a password in the URL", "keep user and password in one place")
+	case password == "":
+		refuse("BACKEND_USERNAME", "only with a password", "set "+Prefix+"BACKEND_PASSWORD or its _FILE twin")
+	}
+	if !b.TLS {
+		for name, value := range map[string]string{
+			"BACKEND_CA_FILE": c.BackendCAFile, "BACKEND_CERT_FILE": c.BackendCertFile,
+			"BACKEND_KEY_FILE": c.BackendKeyFile, "BACKEND_SERVER_NAME": c.BackendServerName,
+		} {
+			if value != "" {
+				refuse(name, "only with a rediss:// URL", "")
+			}
+		}
+	}
+	switch {
+	case c.BackendCertFile != "" && c.BackendKeyFile == "":
+		refuse("BACKEND_CERT_FILE", "only with "+Prefix+"BACKEND_KEY_FILE", "")
+	case c.BackendCertFile == "" && c.BackendKeyFile != "":
+		refuse("BACKEND_KEY_FILE", "only with "+Prefix+"BACKEND_CERT_FILE", "")
+	}
+	return faults
+}
+
+func (l *loader) checkAdmin() {
+	c := &l.config
+	if c.AdminTokenFile != "" && !l.faulty["ADMIN_TOKEN_FILE"] {
+		if _, err := c.AdminToken(); err != nil {
+			l.refuse("ADMIN_TOKEN_FILE", "a file with a token: the file is empty", "")
+		}
+	}
+	if c.AdminListen == "" || c.AdminTokenFile != "" || l.faulty["ADMIN_LISTEN"] {
+		return
+	}
+	host, _, _ := net.SplitHostPort(c.AdminListen)
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		l.note("%sADMIN_LISTEN is off loopback: /metrics is refused until %sADMIN_TOKEN_FILE names a token", Prefix, Prefix)
+	}
+}
+
+var commandForm = regexp.MustCompile(`^[A-Z0-9._-]+(\|[A-Z0-9._-]+)?$`)
+
+func (l *loader) checkDenied() {
+	c := &l.config
+	if len(c.DenyCommands) == 1 && strings.EqualFold(c.DenyCommands[0], "none") {
+		c.DenyCommands = nil
+		l.note("%sDENY_COMMANDS is none: no command is refused", Prefix)
+		return
+	}
+	for i, name := range c.DenyCommands {
+		c.DenyCommands[i] = strings.ToUpper(name)
+		if !commandForm.MatchString(c.DenyCommands[i]) {
+			l.refuse("DENY_COMMANDS", "a comma-separated list of NAME or NAME|SUBCOMMAND, or none", fmt.Sprintf("entry %d is neither", i+1))
+			return
+		}
+	}
+}
+
+func (l *loader) note(format string, args ...any) {
+	l.config.Notes = append(l.config.Notes, fmt.Sprintf(format, args...))
+}
