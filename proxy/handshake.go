@@ -1,0 +1,261 @@
+package proxy
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+// pending holds the sockets without a finished handshake, those silent for longest first. Safe for concurrent use.
+type pending struct {
+	max int
+
+	mu sync.Mutex
+	// guarded by mu
+	order list.List // of *handshake
+}
+
+func (p *pending) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.order.Len()
+}
+
+// add gives h a place; when all are taken, the socket that has been silent for longest loses its.
+func (p *pending) add(h *handshake) {
+	p.mu.Lock()
+	var loser *handshake
+	if p.order.Len() >= p.max {
+		loser = p.order.Remove(p.order.Front()).(*handshake)
+		loser.place = nil
+	}
+	h.place = p.order.PushBack(h)
+	p.mu.Unlock()
+	if loser != nil {
+		loser.evict()
+	}
+}
+
+// heard notes that the client has sent something.
+func (p *pending) heard(h *handshake) {
+	p.mu.Lock()
+	if h.place != nil {
+		p.order.MoveToBack(h.place)
+	}
+	p.mu.Unlock()
+}
+
+func (p *pending) remove(h *handshake) {
+	p.mu.Lock()
+	if h.place != nil {
+		p.order.Remove(h.place)
+		h.place = nil
+	}
+	p.mu.Unlock()
+}
+
+func (p *pending) closeAll() {
+	p.mu.Lock()
+	var all []*handshake
+	for e := p.order.Front(); e != nil; e = e.Next() {
+		all = append(all, e.Value.(*handshake))
+	}
+	p.mu.Unlock()
+	for _, h := range all {
+		h.sock.abort()
+	}
+}
+
+// handshake is one socket from accept to the verified client. Its goroutine owns it.
+type handshake struct {
+	server  *Server
+	sock    *socket
+	place   *list.Element // guarded by pending.mu
+	evicted atomic.Bool
+	helloIn bool // the ClientHello is in: what follows costs computing
+	working bool // holds one of the places of those that compute
+	offered []uint16
+}
+
+func (h *handshake) evict() {
+	h.evicted.Store(true)
+	h.sock.abort()
+}
+
+// clientHello tells the handshake that its ClientHello is in, then asks inner for the configuration.
+func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return func(info *tls.ClientHelloInfo) (*tls.Config, error) {
+		if sock, ok := info.Conn.(*socket); ok && sock.handshake != nil {
+			h := sock.handshake
+			h.helloIn = true
+			h.offered = info.SupportedVersions
+			h.startWork()
+		}
+		if inner == nil {
+			return nil, nil
+		}
+		return inner(info)
+	}
+}
+
+// The number of handshakes that compute at once is small, so that a storm of them does not starve sessions; who
+// waits for its client's next flight does not count.
+func (h *handshake) startWork() {
+	if !h.working {
+		h.server.computing <- struct{}{}
+		h.working = true
+	}
+}
+
+func (h *handshake) stopWork() {
+	if h.working {
+		<-h.server.computing
+		h.working = false
+	}
+}
+
+// run makes the handshake and, when it succeeds, the session.
+func (h *handshake) run() {
+	s := h.server
+	start := time.Now()
+	h.sock.handshake = h
+	h.sock.beforeWait = func() error { h.stopWork(); return nil }
+	h.sock.afterWait = func(n int) {
+		if n > 0 {
+			s.pending.heard(h)
+		}
+		if h.helloIn {
+			h.startWork()
+		}
+	}
+	conn := tls.Server(h.sock, s.tls)
+	h.sock.SetDeadline(start.Add(s.c.HandshakeTimeout))
+	err := conn.HandshakeContext(context.Background())
+	h.stopWork()
+	s.pending.remove(h)
+	h.sock.beforeWait, h.sock.afterWait, h.sock.handshake = nil, nil, nil
+	st := conn.ConnectionState()
+	key := HandshakeKey{Reason: handshakeOK, Version: versionName(st.Version), Resumed: st.DidResume}
+	if err != nil {
+		key = HandshakeKey{Reason: h.reason(err, st), Version: versionName(st.Version)}
+	}
+	s.handshakes.add(key)
+	if err != nil {
+		h.fail(key.Reason, err, conn)
+		return
+	}
+	s.handshakes.seconds.observe(time.Since(start), 1)
+	h.sock.SetDeadline(time.Time{})
+	s.startSession(h.sock, conn, st)
+}
+
+// fail tells a client that speaks no TLS what is expected here, and closes.
+func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
+	s := h.server
+	e := s.log.Info()
+	if reason == handshakeClosed {
+		e = s.log.Debug() // port scans and health checks of load balancers
+	}
+	e.Str("reason", reason).Stringer("remote", h.sock.RemoteAddr()).Err(err).Msg("handshake refused")
+	defer h.sock.Close()
+	defer h.sock.release()
+	if reason != handshakePlaintext {
+		return
+	}
+	h.sock.writeTimeout = lingerTimeout
+	h.sock.Write(textPlaintext)
+	h.sock.closeWrite()
+	h.sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+	io.Copy(io.Discard, io.LimitReader(h.sock, 1<<20))
+}
+
+var textPlaintext = resp.AppendError(nil, "ERR dragontls: this port speaks TLS only, connect with TLS and a client certificate")
+
+// reason names why a handshake failed; a metric's label.
+func (h *handshake) reason(err error, st tls.ConnectionState) string {
+	var (
+		header  tls.RecordHeaderError
+		verify  *tls.CertificateVerificationError
+		invalid x509.CertificateInvalidError
+		unknown x509.UnknownAuthorityError
+		op      *net.OpError
+	)
+	switch {
+	case h.evicted.Load():
+		return handshakeEvicted
+	case errors.As(err, &header):
+		return handshakePlaintext
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return handshakeExpired
+	case errors.As(err, &unknown):
+		return handshakeUnknownCA
+	case errors.As(err, &verify):
+		return handshakeBadCert
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return handshakeTimeout
+	case errors.As(err, &op) && op.Op == "remote error":
+		return handshakeClientAlert
+	case h.helloIn && !h.acceptable():
+		return handshakeVersion
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return handshakeClosed
+	// crypto/tls has no type for this one; TestHandshakeReasons notices when its text changes.
+	case strings.Contains(err.Error(), "didn't provide a certificate"):
+		return handshakeNoCertificate
+	}
+	return handshakeOther
+}
+
+// acceptable says that the client offered a version that can be served here at all.
+func (h *handshake) acceptable() bool {
+	return slices.Contains(h.offered, tls.VersionTLS12) || slices.Contains(h.offered, tls.VersionTLS13)
+}
+
+func versionName(v uint16) string {
+	switch v {
+	case tls.VersionTLS12:
+		return "1.2"
+	case tls.VersionTLS13:
+		return "1.3"
+	}
+	return ""
+}
+
+// handshakeCounts counts handshakes by what came of them.
+type handshakeCounts struct {
+	mu      sync.Mutex
+	m       map[HandshakeKey]uint64
+	seconds histogram
+}
+
+func (c *handshakeCounts) add(k HandshakeKey) {
+	c.mu.Lock()
+	if c.m == nil {
+		c.m = make(map[HandshakeKey]uint64)
+	}
+	c.m[k]++
+	c.mu.Unlock()
+}
+
+func (c *handshakeCounts) snapshot() map[HandshakeKey]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := make(map[HandshakeKey]uint64, len(c.m))
+	for k, v := range c.m {
+		m[k] = v
+	}
+	return m
+}

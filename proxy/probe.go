@@ -1,0 +1,113 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+const (
+	probeInterval = time.Second
+	// probeFresh: the backend counts as up for this long after an answer.
+	probeFresh = 10 * time.Second
+)
+
+// BackendReady says whether the backend has answered a PING in the last 10 s; if not, why.
+func (s *Server) BackendReady() (ok bool, reason string) {
+	if reason, _ := s.backendStats.reason.Load().(string); reason != "" && !s.fresh() {
+		return false, reason
+	}
+	if !s.fresh() {
+		return false, "the backend has not answered yet"
+	}
+	return true, ""
+}
+
+func (s *Server) fresh() bool {
+	at := s.backendStats.answered.Load()
+	return at != 0 && s.now()-at < int64(probeFresh)
+}
+
+// probe asks the backend once a second, over a connection of its own.
+func (s *Server) probe() {
+	defer s.running.Done()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // ends with ctx
+		select {
+		case <-s.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	t := time.NewTicker(probeInterval)
+	defer t.Stop()
+	var c *backendConn
+	last := "starting"
+	for {
+		var err error
+		c, err = s.probeOnce(ctx, c)
+		if ctx.Err() == nil {
+			last = s.noteProbe(err, last)
+		}
+		select {
+		case <-t.C:
+		case <-s.done:
+			if c != nil {
+				c.close()
+			}
+			return
+		}
+	}
+}
+
+// noteProbe logs a change once.
+func (s *Server) noteProbe(err error, last string) string {
+	st := &s.backendStats
+	if err == nil {
+		st.answered.Store(s.now())
+		st.up.Store(true)
+		if last != "" {
+			s.log.Info().Str("address", s.c.Backend.Address).Msg("backend answers")
+		}
+		return ""
+	}
+	reason := backendReason(err)
+	st.reason.Store("backend: " + err.Error())
+	if !s.fresh() || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+		st.up.Store(false)
+	}
+	if errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+		st.answered.Store(0)
+	}
+	if reason != last {
+		s.log.Warn().Err(err).Str("address", s.c.Backend.Address).Str("reason", reason).Msg("backend does not answer")
+	}
+	return reason
+}
+
+// probeOnce sends PING. Any reply counts: NOAUTH, LOADING and NOPERM come from a backend that is up.
+func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, error) {
+	if c == nil {
+		var err error
+		if c, err = s.backend.connect(ctx); err != nil {
+			s.backend.outcome(err)
+			return nil, err
+		}
+		s.backend.outcome(nil)
+	}
+	c.sock.SetReadDeadline(time.Now().Add(probeFresh))
+	stop := context.AfterFunc(ctx, c.close)
+	defer stop()
+	if _, err := c.conn.Write(resp.AppendCommand(nil, "PING")); err != nil {
+		c.close()
+		return nil, err
+	}
+	if err := c.expect([]func(*resp.Replies) error{func(*resp.Replies) error { return nil }}); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}

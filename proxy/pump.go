@@ -1,0 +1,411 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+// runPump is the pump goroutine: it passes the backend's replies on as they come, in their places. It ends with the
+// backend connection, or when the session does; the reader waits for it.
+func (s *session) runPump() {
+	p := &s.pump
+	defer close(p.done)
+	defer func() {
+		if v := recover(); v != nil {
+			s.recovered(v)
+		}
+		s.dropUpstream()
+	}()
+	up, _ := s.upstreamNow()
+	if up == nil {
+		if up = s.connect(); up == nil {
+			return
+		}
+	}
+	for {
+		b, k, err := up.receive()
+		if len(b) > 0 {
+			if derr := s.deliver(b); derr != nil {
+				up.free(k)
+				return
+			}
+		}
+		up.free(k)
+		if err != nil {
+			s.backendEnded(err)
+			return
+		}
+		up, _ = s.upstreamNow()
+	}
+}
+
+func (s *session) upstreamNow() (*backendConn, error) {
+	s.pump.mu.Lock()
+	defer s.pump.mu.Unlock()
+	return s.pump.up, s.pump.upErr
+}
+
+// dropUpstream closes the backend connection. Whoever waits for it wakes.
+func (s *session) dropUpstream() {
+	if up, _ := s.upstreamNow(); up != nil {
+		up.close()
+	}
+	s.queue.notify()
+}
+
+// dialOnce is the dial that begins as soon as the client is verified. A failure is not final: nothing has been
+// asked for yet.
+func (s *session) dialOnce() {
+	ctx, cancel := s.dialContext()
+	defer cancel()
+	up, err := s.server.backend.dial(ctx)
+	if err == nil {
+		s.setUpstream(up, nil)
+	}
+}
+
+// dialContext ends with the session.
+func (s *session) dialContext() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go s.cancelAtEnd(ctx, cancel) // ends with ctx; nobody waits for it
+	return ctx, cancel
+}
+
+func (s *session) cancelAtEnd(ctx context.Context, cancel context.CancelFunc) {
+	select {
+	case <-s.done:
+		cancel()
+	case <-ctx.Done():
+	}
+}
+
+// connect dials again once a command waits, until unavailableTimeout has passed. nil: the session has ended, or is
+// about to be answered so by the reader.
+func (s *session) connect() *backendConn {
+	ctx, cancel := s.dialContext()
+	defer cancel()
+	wanted, ok := s.awaitWanted()
+	if !ok {
+		return nil
+	}
+	ctx, cancelDeadline := context.WithDeadline(ctx, wanted.Add(unavailableTimeout))
+	defer cancelDeadline()
+	var last error
+	for {
+		up, err := s.server.backend.dial(ctx)
+		if err == nil {
+			if s.setUpstream(up, nil) {
+				return up
+			}
+			return nil
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
+		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+			s.setUpstream(nil, last)
+			return nil
+		}
+	}
+}
+
+func (s *session) awaitWanted() (time.Time, bool) {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.closed {
+		s.pump.mu.Lock()
+		wanted := s.pump.wanted
+		s.pump.mu.Unlock()
+		if !wanted.IsZero() {
+			return wanted, true
+		}
+		q.changed.Wait()
+	}
+	return time.Time{}, false
+}
+
+// setUpstream hands the connection to the reader; false: the session has ended meanwhile.
+func (s *session) setUpstream(up *backendConn, err error) bool {
+	s.pump.mu.Lock()
+	s.pump.up, s.pump.upErr = up, err
+	s.pump.mu.Unlock()
+	if s.ended() && up != nil {
+		up.close()
+		return false
+	}
+	s.queue.notify()
+	return true
+}
+
+// backendEnded: the backend has closed, or is lost. The client learns it the same way.
+func (s *session) backendEnded(err error) {
+	s.pump.mu.Lock()
+	a, o := s.pump.awaited, s.pump.outcome
+	s.pump.mu.Unlock()
+	switch {
+	case a == awaitQuit && o != outcomeRefused:
+		s.end(closeQuit)
+	case errors.Is(err, io.EOF):
+		s.end(closeBackend)
+	case errors.Is(err, net.ErrClosed):
+		s.end(closeClient) // we closed it: a reason is known
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.end(closeClient)
+	default:
+		s.server.backendStats.errors.add("lost")
+		s.end(closeBackendError)
+	}
+}
+
+// deliver passes on what the backend sent. hot
+func (s *session) deliver(b []byte) error {
+	p, q := &s.pump, &s.queue
+	if !p.replies.Open() && !q.acquireTurn() {
+		return errEnded
+	}
+	d := delivery{s: s, b: b}
+	for d.i < len(b) {
+		if err := d.frame(); err != nil {
+			return err
+		}
+	}
+	if err := s.write(b[d.start:]); err != nil {
+		return err
+	}
+	if d.finished > 0 {
+		s.lastActive.Store(s.server.now())
+	}
+	if q.settle(d.answered, d.unblocked, !p.replies.Open()) {
+		return s.writeLocals()
+	}
+	return nil
+}
+
+// delivery is the work on one read of the backend.
+type delivery struct {
+	s         *session
+	b         []byte
+	start, i  int // b[start:i] is framed and not yet written
+	answered  int
+	unblocked int
+	finished  int
+}
+
+// frame goes on with one frame: its beginning, its middle or its end. hot
+func (d *delivery) frame() error {
+	s := d.s
+	p, q := &s.pump, &s.queue
+	if !p.replies.Open() && d.b[d.i] != '>' && q.run.n == 0 && !q.uncounted {
+		if err := d.next(); err != nil {
+			return err
+		}
+	}
+	special := q.run.n > 0 && q.run.kind != slotReplies && d.b[d.i] != '>' || q.uncounted
+	n, done, err := p.replies.Next(d.b[d.i:])
+	if err != nil {
+		s.write(d.b[d.start:d.i])
+		s.log.Warn().Err(err).Msg("backend sent a malformed reply")
+		s.kill(closeBackendError)
+		return err
+	}
+	if q.run.kind == slotExec && !q.uncounted && p.replies.Kind() != '>' {
+		return d.withhold(n, done)
+	}
+	d.i += n
+	if !done || p.replies.Kind() == '>' {
+		return nil
+	}
+	if special {
+		return d.special()
+	}
+	d.count()
+	return nil
+}
+
+// next finds the slot of the frame that begins now. Replies of ours before it are written first.
+func (d *delivery) next() error {
+	s, q := d.s, &d.s.queue
+	for {
+		ok, uncounted := q.nextRun()
+		if ok || uncounted {
+			return nil
+		}
+		if err := d.flush(); err != nil {
+			return err
+		}
+		l, local := q.nextLocal()
+		if !local {
+			return s.unasked(d.b[d.i:])
+		}
+		if err := s.writeLocal(l); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *delivery) flush() error {
+	err := d.s.write(d.b[d.start:d.i])
+	d.start = d.i
+	return err
+}
+
+// count accounts for one reply of the current run. hot
+func (d *delivery) count() {
+	q := &d.s.queue
+	if q.uncounted {
+		return
+	}
+	q.run.n--
+	d.answered++
+	if q.run.n > 0 {
+		return
+	}
+	d.finished++
+	if q.run.blocking {
+		d.unblocked++
+	} else {
+		d.s.stripe.durations.observe(time.Duration(d.s.server.now()-q.run.sent), 1)
+	}
+}
+
+// withhold keeps the reply to a DISCARD that went in the place of a doomed EXEC, until it is known.
+func (d *delivery) withhold(n int, done bool) error {
+	s, p := d.s, &d.s.pump
+	if len(p.held)+n > maxHeld {
+		s.kill(closeBackendError)
+		return errEnded
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	p.held = append(p.held, d.b[d.i:d.i+n]...)
+	d.i += n
+	d.start = d.i
+	if !done {
+		return nil
+	}
+	text := p.held
+	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
+		text = textExecAbort
+	}
+	err := s.write(text)
+	p.held = nil
+	d.count()
+	return err
+}
+
+// special acts on a reply that the reader waits for.
+func (d *delivery) special() error {
+	s, p, q := d.s, &d.s.pump, &d.s.queue
+	p.mu.Lock()
+	a, o := p.awaited, p.outcome
+	p.mu.Unlock()
+	kind, line := p.replies.Kind(), p.replies.Line()
+	isReset := kind == '+' && string(line) == "RESET"
+	refused := kind == '-'
+	if q.uncounted {
+		if a == awaitNothing || o != outcomeNone {
+			return nil
+		}
+		if a == awaitReset && !isReset && !refused || a == awaitQuit && !refused {
+			return nil
+		}
+	} else {
+		d.count()
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	if a == awaitReset && isReset {
+		if d.i < len(d.b) && s.mustReplace() {
+			return s.unasked(d.b[d.i:])
+		}
+		if err := s.replaceUpstream(); err != nil {
+			return err
+		}
+		q.recount()
+		d.answered, d.unblocked = 0, 0
+		s.decide(outcomeDone)
+		return nil
+	}
+	if a == awaitReset && !q.uncounted && s.mustReplace() {
+		if err := s.keepUser(d.b[d.i:]); err != nil {
+			return err
+		}
+	}
+	if refused || a == awaitReset {
+		s.decide(outcomeRefused)
+		return nil
+	}
+	s.decide(outcomeDone)
+	return nil
+}
+
+func (s *session) decide(o outcome) {
+	s.pump.mu.Lock()
+	s.pump.outcome = o
+	s.pump.mu.Unlock()
+}
+
+func (s *session) mustReplace() bool {
+	up, _ := s.upstreamNow()
+	return up != nil && up.authenticated()
+}
+
+// replaceUpstream: RESET has dropped the user that dragontls chose, so a fresh, authenticated connection takes the
+// place of the old one. The reader waits meanwhile.
+func (s *session) replaceUpstream() error {
+	if !s.mustReplace() {
+		return nil
+	}
+	old, _ := s.upstreamNow()
+	old.close()
+	ctx, cancel := s.dialContext()
+	defer cancel()
+	ctx, cancelDeadline := context.WithTimeout(ctx, unavailableTimeout)
+	defer cancelDeadline()
+	up, err := s.server.backend.dial(ctx)
+	if err != nil {
+		s.end(closeUnavailable)
+		return err
+	}
+	s.pump.replies = resp.Replies{}
+	if !s.setUpstream(up, nil) {
+		return errEnded
+	}
+	return nil
+}
+
+// keepUser follows an error reply to RESET. Whether the backend meant RESET with it cannot be known for sure (an
+// argument may forge an error), so the connection authenticates anew before a client's byte follows.
+func (s *session) keepUser(rest []byte) error {
+	if len(rest) > 0 {
+		return s.unasked(rest)
+	}
+	up, _ := s.upstreamNow()
+	if err := up.authenticate(false); err != nil {
+		s.end(closeReset)
+		return err
+	}
+	return nil
+}
+
+// unasked ends the session for a reply that nobody waits for; an error (such as the backend's last word before it
+// closes) is passed on.
+func (s *session) unasked(rest []byte) error {
+	if rest[0] == '-' {
+		var r resp.Replies
+		if n, done, err := r.Next(rest); done && err == nil {
+			s.write(rest[:n])
+		}
+	}
+	s.end(closeBackendError)
+	return errEnded
+}

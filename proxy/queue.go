@@ -1,0 +1,213 @@
+package proxy
+
+import "sync"
+
+type slotKind uint8
+
+const (
+	slotReplies   slotKind = iota // n replies of the backend, passed on
+	slotLocal                     // n times a reply of ours
+	slotFinal                     // the last reply of ours; the session ends behind it
+	slotExec                      // DISCARD's reply, sent in place of the EXEC of a doomed transaction
+	slotReset                     // RESET's reply
+	slotQuit                      // QUIT's reply
+	slotUncounted                 // from here on replies are not counted
+)
+
+// slot is the place of one or more replies that a client waits for.
+type slot struct {
+	kind     slotKind
+	blocking bool // the command may wait for other clients
+	n        int
+	text     []byte      // slotLocal, slotFinal: never modified, shared by sessions
+	reason   closeReason // slotFinal
+	sent     int64       // monotonic nanoseconds
+}
+
+func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }
+
+// maxSlots: a reader that has queued this many runs waits until the backend has answered some.
+const maxSlots = 4096
+
+// replyQueue holds the order of what one client is owed. The session's reader pushes, its pump pops.
+// Whoever holds the turn may write to the client; nobody writes under the lock.
+type replyQueue struct {
+	mu      sync.Mutex
+	changed sync.Cond // something below changed that somebody may wait for
+	ring    []slot
+	head    int
+	size    int
+
+	run       slot // the slot whose replies arrive now; run.n are still due
+	owed      int  // replies of the backend due, run included
+	blocked   int  // slots of blocking commands among them
+	uncounted bool // the pump has passed the uncounted mark
+	turn      bool // somebody writes to the client, or a frame is half out
+	closed    bool
+	wake      func() // set while the reader waits in a read: interrupts it
+}
+
+func (q *replyQueue) init() { q.changed.L = &q.mu }
+
+// push appends what the reader has submitted. mine: the first slots are of ours, nothing is owed before them and
+// the turn is free: the caller has the turn now and calls writeLocals.
+func (q *replyQueue) push(slots []slot) (mine bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.size >= maxSlots && !q.closed {
+		q.changed.Wait()
+	}
+	for _, s := range slots {
+		q.pushLocked(s)
+	}
+	return q.takeTurnForLocalsLocked()
+}
+
+func (q *replyQueue) pushLocked(s slot) {
+	if q.size == len(q.ring) {
+		bigger := make([]slot, max(8, 2*len(q.ring)))
+		n := copy(bigger, q.ring[q.head:])
+		copy(bigger[n:], q.ring[:q.head])
+		q.ring, q.head = bigger, 0
+	}
+	q.ring[(q.head+q.size)%len(q.ring)] = s
+	q.size++
+	if !s.kind.local() && s.kind != slotUncounted {
+		q.owed += s.n
+		if s.blocking {
+			q.blocked++
+		}
+	}
+}
+
+func (q *replyQueue) popLocked() slot {
+	s := q.ring[q.head]
+	q.ring[q.head] = slot{}
+	q.head = (q.head + 1) % len(q.ring)
+	q.size--
+	if q.size == 0 {
+		q.head = 0
+		if len(q.ring) > 64 {
+			q.ring = nil // an idle session keeps little
+		}
+	}
+	if q.size == maxSlots-1 {
+		q.changed.Broadcast()
+	}
+	return s
+}
+
+func (q *replyQueue) takeTurnForLocalsLocked() bool {
+	if q.turn || !q.localFirstLocked() {
+		return false
+	}
+	q.turn = true
+	return true
+}
+
+// localFirstLocked says that the next thing the client waits for is a reply of ours.
+func (q *replyQueue) localFirstLocked() bool {
+	if q.run.n > 0 && !q.uncounted {
+		return false
+	}
+	for q.size > 0 && q.ring[q.head].kind == slotUncounted {
+		q.popLocked()
+		q.uncounted = true
+		q.run = slot{}
+	}
+	return q.size > 0 && q.ring[q.head].kind.local()
+}
+
+// nextLocal pops the reply of ours that is due, if one is. The caller has the turn.
+func (q *replyQueue) nextLocal() (slot, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.localFirstLocked() {
+		return slot{}, false
+	}
+	return q.popLocked(), true
+}
+
+// nextRun pops the slot that the frame which begins now answers. The caller has the turn and has written all
+// locals before it. ok is false when nothing is owed; in uncounted mode nothing is ever owed.
+func (q *replyQueue) nextRun() (ok, uncounted bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.localFirstLocked()
+	if q.uncounted {
+		return false, true
+	}
+	if q.size == 0 || q.ring[q.head].kind.local() {
+		return false, false
+	}
+	q.run = q.popLocked()
+	return true, false
+}
+
+// acquireTurn waits until nobody else writes to the client; the pump calls it. ok is false after close.
+func (q *replyQueue) acquireTurn() (ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.turn && !q.closed {
+		q.changed.Wait()
+	}
+	q.turn = !q.closed
+	return !q.closed
+}
+
+// settle accounts for n replies that were written and, where a blocking run ended, unblocked of them.
+// With release it gives up the turn unless a reply of ours is due: then it stays the caller's, who writes it.
+func (q *replyQueue) settle(n, unblocked int, release bool) (mine bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.owed -= n
+	q.blocked -= unblocked
+	if release {
+		if q.localFirstLocked() {
+			return true
+		}
+		q.turn = false
+	}
+	q.notifyLocked()
+	return false
+}
+
+func (q *replyQueue) notifyLocked() {
+	q.changed.Broadcast()
+	if q.wake != nil {
+		q.wake()
+	}
+}
+
+func (q *replyQueue) notify() {
+	q.mu.Lock()
+	q.notifyLocked()
+	q.mu.Unlock()
+}
+
+func (q *replyQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.notifyLocked()
+	q.mu.Unlock()
+}
+
+// forget drops the last reply that is owed; nothing else is.
+func (q *replyQueue) forget() {
+	q.mu.Lock()
+	q.ring, q.head, q.size, q.run, q.owed, q.blocked = nil, 0, 0, slot{}, 0, 0
+	q.mu.Unlock()
+}
+
+// recount leaves uncounted mode: the connection was reset and nothing is owed on it.
+func (q *replyQueue) recount() {
+	q.mu.Lock()
+	q.uncounted, q.run, q.owed, q.blocked = false, slot{}, 0, 0
+	q.mu.Unlock()
+}
+
+func (q *replyQueue) isClosed() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
+}

@@ -1,0 +1,43 @@
+package proxy
+
+// closeReason says why a session ended; the first cause wins. It is a metric's label.
+type closeReason string
+
+const (
+	closeClient        closeReason = "client_closed"       // the client said goodbye or its socket ended
+	closeClientError   closeReason = "client_error"        // reset, broken TLS
+	closeQuit          closeReason = "quit"                // QUIT
+	closeProtocol      closeReason = "protocol_error"      // what the client sent is no RESP
+	closeHTTP          closeReason = "http"                // an HTTP request inside TLS
+	closeSlow          closeReason = "slow_client"         // no byte accepted for WRITE_TIMEOUT
+	closeIdle          closeReason = "idle_timeout"        // IDLE_TIMEOUT
+	closeDrain         closeReason = "drain"               // SIGTERM
+	closeCut           closeReason = "drain_timeout"       // DRAIN_TIMEOUT ran out with a reply owed
+	closeShutdown      closeReason = "shutdown"            // ended at once
+	closeBackend       closeReason = "backend_closed"      // the backend ended its connection
+	closeBackendError  closeReason = "backend_error"       // reset, malformed or unasked replies
+	closeUnavailable   closeReason = "backend_unavailable" // no connection within 2 s
+	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
+	closeRefused       closeReason = "refused_command"     // a refusal where replies cannot be counted
+	closeReset         closeReason = "reset_refused"       // RESET with an error where replies cannot be counted
+	closeFull          closeReason = "max_connections"
+	closeInternalError closeReason = "internal_error" // a panic, a bug of ours
+)
+
+// Reasons of a handshake that did not finish; a metric's label.
+const (
+	handshakeOK            = "ok"
+	handshakeNoCertificate = "no_certificate"
+	handshakeUnknownCA     = "unknown_ca"
+	handshakeExpired       = "certificate_expired"
+	handshakeBadCert       = "bad_certificate"
+	handshakeVersion       = "protocol_version"
+	handshakePlaintext     = "plaintext"
+	handshakeTimeout       = "timeout"
+	handshakeEvicted       = "evicted"
+	handshakeClosed        = "closed"
+	handshakeClientAlert   = "client_alert"
+	handshakeMemory        = "memory_limit"
+	handshakeFull          = "max_connections"
+	handshakeOther         = "other"
+)

@@ -1,0 +1,290 @@
+// Package proxy accepts TLS clients and passes their RESP commands on to one backend.
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Config of a Server. TLS and Backend are required; other fields at zero take the value named.
+type Config struct {
+	TLS              *tls.Config   // its GetConfigForClient decides, per handshake
+	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
+	MaxHandshakes    int           // sockets without a finished handshake; 1000
+	MaxConnections   int           // sessions; 10000
+	IdleTimeout      time.Duration // 0: never
+	WriteTimeout     time.Duration // a client that accepts no byte for this long is closed; 0: never
+	KeepAlive        time.Duration // both sides; 0: off
+	Backend          BackendConfig
+	DenyCommands     []string // NAME or NAME|SUBCOMMAND
+	MaxBulk          int64    // bytes; 512 MiB
+	MaxArgs          int      // 65536
+	BufferLimit      int64    // bytes lent to sessions beyond which readers pause; 0: none
+	Log              zerolog.Logger
+}
+
+// Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
+type Server struct {
+	c        Config
+	tls      *tls.Config
+	log      zerolog.Logger
+	buffers  *buffers
+	backend  *backend
+	commands *commandTable
+	started  time.Time
+	done     chan struct{} // closed by Close
+	closing  sync.Once
+	running  sync.WaitGroup // handshakes, sessions, prober, sweeper
+
+	pending   pending
+	computing chan struct{}
+
+	stripes      [stripes]stripe
+	nextStripe   atomic.Uint32
+	closed       counts
+	handshakes   handshakeCounts
+	backendStats backendStats
+	acceptErrors atomic.Uint64
+	panics       atomic.Uint64
+
+	mu sync.Mutex
+	// guarded by mu
+	sessions map[*session]struct{}
+	listener net.Listener
+	draining bool
+}
+
+// New checks the configuration; nothing runs before Serve.
+func New(c Config) (*Server, error) {
+	if c.TLS == nil {
+		return nil, errors.New("proxy: no TLS configuration")
+	}
+	setDefault(&c.HandshakeTimeout, 10*time.Second)
+	setDefault(&c.MaxHandshakes, 1000)
+	setDefault(&c.MaxConnections, 10000)
+	setDefault(&c.MaxBulk, 512<<20)
+	setDefault(&c.MaxArgs, 65536)
+	table, err := newCommandTable(c.DenyCommands)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: %w", err)
+	}
+	s := &Server{
+		c: c, log: c.Log, commands: table, started: time.Now(),
+		buffers:   newBuffers(c.BufferLimit),
+		done:      make(chan struct{}),
+		computing: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		sessions:  make(map[*session]struct{}),
+	}
+	s.tls = c.TLS.Clone()
+	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
+	s.pending.max = c.MaxHandshakes
+	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
+	for i := range s.stripes {
+		s.stripes[i].commands = make([]atomic.Uint64, len(table.names))
+		s.stripes[i].local = make([]atomic.Uint64, len(table.names))
+	}
+	return s, nil
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// now is the time since start: monotonic, in nanoseconds.
+func (s *Server) now() int64 { return int64(time.Since(s.started)) }
+
+// Serve accepts on ln until Close or Drain; then it returns nil.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return ln.Close()
+	}
+	s.listener = ln
+	s.running.Add(1)
+	if s.c.IdleTimeout > 0 {
+		s.running.Add(1)
+		go s.sweep() // stopped by done, Close waits for it
+	}
+	s.mu.Unlock()
+	go s.probe() // stopped by done, Close waits for it
+	var pause time.Duration
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			// Out of descriptors, mostly: without a pause the loop would take a core.
+			s.acceptErrors.Add(1)
+			pause = min(time.Second, max(5*time.Millisecond, 2*pause))
+			s.log.Warn().Err(err).Dur("pause", pause).Msg("accept failed")
+			select {
+			case <-time.After(pause):
+				continue
+			case <-s.done:
+				return nil
+			}
+		}
+		pause = 0
+		s.accept(conn)
+	}
+}
+
+// accept only sorts: whatever can wait for a client happens in the client's own goroutine.
+func (s *Server) accept(conn net.Conn) {
+	s.mu.Lock()
+	full, draining := len(s.sessions) >= s.c.MaxConnections, s.draining && s.listener == nil
+	if !full && !draining {
+		s.running.Add(1)
+	}
+	s.mu.Unlock()
+	switch {
+	case draining:
+		conn.Close()
+		return
+	case full:
+		s.handshakes.add(HandshakeKey{Reason: handshakeFull})
+		conn.Close()
+		return
+	}
+	tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
+	sock, err := newSocket(conn, s.buffers, s.c.WriteTimeout)
+	if err != nil || s.buffers.scarce() {
+		s.handshakes.add(HandshakeKey{Reason: handshakeMemory})
+		conn.Close()
+		s.running.Done()
+		return
+	}
+	h := &handshake{server: s, sock: sock}
+	s.pending.add(h)
+	go s.runHandshake(h) // ends with the handshake or its deadline, Close waits for it
+}
+
+func (s *Server) runHandshake(h *handshake) {
+	defer s.running.Done()
+	defer func() {
+		if v := recover(); v != nil {
+			s.panics.Add(1)
+			h.stopWork()
+			s.pending.remove(h)
+			h.sock.abort()
+			s.log.Error().Interface("panic", v).Msg("panic in a handshake")
+		}
+	}()
+	h.run()
+}
+
+// startSession registers the session before a byte of it is read.
+func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionState) {
+	log := s.log.With().Stringer("remote", sock.RemoteAddr()).Logger()
+	n := newSession(s, sock, conn, log)
+	s.mu.Lock()
+	full := len(s.sessions) >= s.c.MaxConnections
+	if !full && !s.isDone() {
+		s.sessions[n] = struct{}{}
+		s.running.Add(1)
+	} else {
+		full = true
+	}
+	s.mu.Unlock()
+	if full {
+		s.closed.add(string(closeFull))
+		conn.Close()
+		return
+	}
+	log.Debug().Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
+	go n.read() // ends with the session, Close waits for it
+	n.dialOnce()
+	go n.runPump() // ends with the session, whose reader waits for it
+}
+
+func (s *Server) remove(n *session) {
+	s.mu.Lock()
+	delete(s.sessions, n)
+	s.mu.Unlock()
+	s.closed.add(string(n.reason))
+	s.running.Done()
+}
+
+func (s *Server) isDone() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Server) each(f func(*session)) {
+	s.mu.Lock()
+	all := make([]*session, 0, len(s.sessions))
+	for n := range s.sessions {
+		all = append(all, n)
+	}
+	s.mu.Unlock()
+	for _, n := range all {
+		f(n)
+	}
+}
+
+// sweep closes sessions that were idle for IdleTimeout.
+func (s *Server) sweep() {
+	defer s.running.Done()
+	t := time.NewTicker(max(10*time.Millisecond, min(time.Second, s.c.IdleTimeout/4)))
+	defer t.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-t.C:
+		}
+		limit := s.now() - int64(s.c.IdleTimeout)
+		s.each(func(n *session) {
+			if n.lastActive.Load() < limit && n.idle() {
+				n.end(closeIdle)
+			}
+		})
+	}
+}
+
+// waitForMemory pauses a reader while too much is lent; done ends the wait.
+func (s *Server) waitForMemory(done <-chan struct{}) {
+	for s.buffers.scarce() {
+		select {
+		case <-done:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Close ends everything at once and waits for it.
+func (s *Server) Close() {
+	s.stopListening()
+	s.closing.Do(func() { close(s.done) })
+	s.pending.closeAll()
+	s.each(func(n *session) { n.kill(closeShutdown) })
+	s.running.Wait()
+}
+
+func (s *Server) stopListening() {
+	s.mu.Lock()
+	s.draining = true
+	ln := s.listener
+	s.listener = nil
+	s.mu.Unlock()
+	if ln != nil {
+		ln.Close()
+	}
+}

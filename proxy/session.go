@@ -1,0 +1,243 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"dragontls/proxy/resp"
+)
+
+const (
+	// maxHeld: a command up to this size is held and looked at as a whole; a bigger one is streamed.
+	maxHeld = chunkSize
+	// maxInline is Redis' limit of an inline command (PROTO_INLINE_MAX_SIZE).
+	maxInline = 64 << 10
+	// unavailableTimeout: how long a command waits for a backend that cannot be reached.
+	unavailableTimeout = 2 * time.Second
+	// lingerTimeout: how long bytes of a client are read and dropped behind our last word, so that a reset does
+	// not destroy it on its way.
+	lingerTimeout = 2 * time.Second
+)
+
+// session is one client connection. Its reader goroutine (client.go) owns the client's bytes and writes to the
+// backend; its pump goroutine (pump.go) reads the backend; the queue between them says who writes to the client.
+type session struct {
+	server *Server
+	stripe *stripe
+	log    zerolog.Logger
+
+	client clientSide
+	pump   pump
+	queue  replyQueue
+
+	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
+	busy       atomic.Bool  // the reader holds part of a command
+	subscribed atomic.Bool  // replies are not counted any more
+
+	endOnce sync.Once
+	reason  closeReason
+	done    chan struct{} // closed by end
+}
+
+// clientSide belongs to the reader goroutine, but for sock and conn.
+type clientSide struct {
+	sock *socket
+	conn *tls.Conn
+	cmds resp.Commands
+
+	buf      []byte // small, page or chunk
+	r, w     int    // what is read and not yet framed
+	page     *page
+	chunk    *chunk
+	small    [1024]byte
+	eof      bool
+	failed   error
+	streamed *command // the command in the middle of which the reader is; nil: none
+	skipping bool     // it is refused: read and dropped
+
+	out      []byte // canonical bytes for the backend, gathered until the reader would wait
+	outChunk *chunk
+	pend     []slot // their slots
+	last     *command
+	lastN    uint64 // commands of that kind not yet counted
+	args     [][]byte
+
+	multi    bool // MULTI was passed on, and neither EXEC nor DISCARD since
+	doomed   bool // and a command in it was refused
+	uncount  bool
+	ending   bool // our last word is queued: the rest is dropped
+	flushErr error
+}
+
+// pump's fields belong to the pump goroutine, but for what mu guards.
+type pump struct {
+	replies resp.Replies
+	held    []byte // a reply that is not passed on before it is known whole
+	done    chan struct{}
+
+	mu sync.Mutex
+	// guarded by mu
+	up      *backendConn
+	upErr   error
+	wanted  time.Time // since when a command waits for the backend
+	awaited awaited
+	outcome outcome
+}
+
+// awaited is a reply that the reader has to know before it goes on.
+type awaited uint8
+
+const (
+	awaitNothing awaited = iota
+	awaitReset
+	awaitQuit
+)
+
+type outcome uint8
+
+const (
+	outcomeNone outcome = iota
+	outcomeDone
+	outcomeRefused
+)
+
+func newSession(s *Server, sock *socket, conn *tls.Conn, log zerolog.Logger) *session {
+	n := &session{server: s, log: log, done: make(chan struct{})}
+	n.stripe = &s.stripes[s.nextStripe.Add(1)%stripes]
+	n.client.sock, n.client.conn = sock, conn
+	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
+	n.client.buf = n.client.small[:]
+	n.pump.done = make(chan struct{})
+	n.queue.init()
+	n.lastActive.Store(s.now())
+	sock.beforeWait = n.flush
+	return n
+}
+
+// end ends the session for the first reason given; any goroutine may call it. The reader says goodbye and closes.
+func (s *session) end(reason closeReason) {
+	s.endOnce.Do(func() {
+		s.reason = reason
+		close(s.done)
+		s.queue.close()
+		s.client.conn.SetReadDeadline(time.Now())
+		s.pump.mu.Lock()
+		up := s.pump.up
+		s.pump.mu.Unlock()
+		if up != nil {
+			up.close()
+		}
+	})
+}
+
+// kill ends the session without goodbye: the client does not read, or is gone.
+func (s *session) kill(reason closeReason) {
+	s.end(reason)
+	s.client.sock.abort()
+}
+
+func (s *session) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// idle says that the session may be closed between two commands: nothing is owed, held or expected.
+func (s *session) idle() bool {
+	if s.busy.Load() || s.subscribed.Load() {
+		return false
+	}
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.owed == 0 && s.queue.size == 0 && !s.queue.turn
+}
+
+// waiting says that the session only waits for others: it is subscribed, or a command of it blocks.
+func (s *session) waiting() bool {
+	if s.subscribed.Load() {
+		return true
+	}
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.blocked > 0
+}
+
+// finish closes what the reader owns. The reader calls it last.
+func (s *session) finish() {
+	s.end(closeInternalError) // no-op where a reason is known
+	<-s.pump.done
+	s.client.sock.writeTimeout = 5 * time.Second
+	s.client.conn.Close() // close_notify
+	s.client.sock.release()
+	s.dropBuffers()
+	s.server.remove(s)
+	s.log.Debug().Str("reason", string(s.reason)).Msg("session ended")
+}
+
+// recovered ends the session on a panic of one of its goroutines; nobody else notices.
+func (s *session) recovered(v any) {
+	s.server.panics.Add(1)
+	s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a session")
+	s.kill(closeInternalError)
+}
+
+// write sends bytes to the client. The caller has the turn.
+func (s *session) write(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := s.client.conn.Write(b)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.kill(closeSlow)
+		} else {
+			s.kill(closeClientError)
+		}
+		return err
+	}
+	s.stripe.bytesOut.Add(uint64(len(b)))
+	return nil
+}
+
+// writeLocals writes the replies of ours that are due; the caller has the turn, and gives it up.
+func (s *session) writeLocals() error {
+	for {
+		l, ok := s.queue.nextLocal()
+		if !ok {
+			if s.queue.settle(0, 0, true) {
+				continue
+			}
+			return nil
+		}
+		if err := s.writeLocal(l); err != nil {
+			return err
+		}
+	}
+}
+
+// writeLocal writes a reply of ours, and ends the session where it is the last.
+func (s *session) writeLocal(l slot) error {
+	for range l.n {
+		if err := s.write(l.text); err != nil {
+			return err
+		}
+	}
+	if l.kind != slotFinal {
+		return nil
+	}
+	s.client.conn.CloseWrite()
+	s.end(l.reason)
+	return errEnded
+}
+
+var errEnded = errors.New("session ended")

@@ -1,0 +1,249 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// socket is one TCP or Unix connection. A read that waits holds no memory: the buffer is taken when bytes are
+// there. A write that the peer does not take gets writeTimeout anew for every byte that it does take.
+// One goroutine reads and one writes at a time.
+type socket struct {
+	net.Conn
+	raw          syscall.RawConn
+	buffers      *buffers
+	writeTimeout time.Duration // 0: none
+
+	// beforeWait runs in the reader's goroutine before each read that asks the kernel; its error becomes the read's.
+	beforeWait func() error
+	afterWait  func(n int)
+	handshake  *handshake // until it is finished
+
+	page *page // bytes that the kernel gave and Read's caller has not taken
+	r, w int
+
+	direct  []byte // where the read in progress goes instead of a page
+	pooled  *chunk // where receive's bytes went
+	readN   int
+	readErr error
+	onRead  func(fd uintptr) bool
+
+	writing  []byte
+	writeErr error
+	armed    bool // a write deadline is set
+	onWrite  func(fd uintptr) bool
+
+	wantChunk bool
+	writeWait atomic.Int64 // unix nanoseconds since when a write waits for the peer; 0: none does
+}
+
+var errNotASocket = errors.New("not a TCP or Unix connection")
+
+func newSocket(c net.Conn, b *buffers, writeTimeout time.Duration) (*socket, error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil, errNotASocket
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{Conn: c, raw: raw, buffers: b, writeTimeout: writeTimeout}
+	s.onRead, s.onWrite = s.tryRead, s.tryWrite
+	return s, nil
+}
+
+// Read is called by crypto/tls with a few hundred bytes of room at a time; a page under it saves system calls.
+func (s *socket) Read(p []byte) (int, error) {
+	if s.page == nil {
+		if err := s.wait(p); err != nil {
+			return 0, err
+		}
+		if s.page == nil {
+			return s.readN, nil
+		}
+	}
+	n := copy(p, s.page[s.r:s.w])
+	s.r += n
+	if s.r == s.w {
+		s.buffers.freePage(s.page)
+		s.page = nil
+	}
+	return n, nil
+}
+
+// receive returns what the kernel has, at most a chunk. The bytes live until done is called with the chunk.
+func (s *socket) receive() ([]byte, *chunk, error) {
+	s.wantChunk = true
+	if err := s.wait(nil); err != nil {
+		return nil, nil, err
+	}
+	c := s.pooled
+	s.pooled = nil
+	return c[:s.readN], c, nil
+}
+
+func (s *socket) wait(p []byte) error {
+	if s.beforeWait != nil {
+		if err := s.beforeWait(); err != nil {
+			return err
+		}
+	}
+	if len(p) >= pageSize {
+		s.direct = p
+	}
+	s.readN, s.readErr = 0, nil
+	err := s.raw.Read(s.onRead)
+	s.direct = nil
+	if err == nil {
+		err = s.readErr
+	}
+	if s.afterWait != nil {
+		s.afterWait(s.readN)
+	}
+	return err
+}
+
+// tryRead is the kernel's half of wait: false means nothing is there yet.
+func (s *socket) tryRead(fd uintptr) bool {
+	var room []byte
+	var c *chunk
+	var p *page
+	switch {
+	case s.wantChunk:
+		c = s.buffers.chunk()
+		room = c[:]
+	case s.direct != nil:
+		room = s.direct
+	default:
+		p = s.buffers.page()
+		room = p[:]
+	}
+	n, err := readFD(int(fd), room)
+	if n <= 0 {
+		if c != nil {
+			s.buffers.freeChunk(c)
+		}
+		if p != nil {
+			s.buffers.freePage(p)
+		}
+		if err == syscall.EAGAIN {
+			return false
+		}
+		s.readErr = io.EOF
+		if err != nil {
+			s.readErr = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+	s.readN = n
+	switch {
+	case c != nil:
+		s.pooled = c
+	case p != nil:
+		s.page, s.r, s.w = p, 0, n
+	}
+	return true
+}
+
+func readFD(fd int, p []byte) (int, error) {
+	for {
+		n, err := syscall.Read(fd, p)
+		if err != syscall.EINTR {
+			return n, err
+		}
+	}
+}
+
+// Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for writeTimeout.
+func (s *socket) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	s.writing, s.writeErr = p, nil
+	err := s.raw.Write(s.onWrite)
+	n := len(p) - len(s.writing)
+	s.writing = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	if s.armed {
+		s.armed = false
+		s.writeWait.Store(0)
+		s.Conn.SetWriteDeadline(time.Time{})
+	}
+	return n, err
+}
+
+func (s *socket) tryWrite(fd uintptr) bool {
+	for len(s.writing) > 0 {
+		n, err := syscall.Write(int(fd), s.writing)
+		if n > 0 {
+			s.writing = s.writing[n:]
+			continue
+		}
+		switch err {
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			s.arm()
+			return false
+		default:
+			s.writeErr = os.NewSyscallError("write", err)
+			return true
+		}
+	}
+	return true
+}
+
+// arm starts the clock of a write that the peer does not take; each byte taken starts it anew.
+func (s *socket) arm() {
+	s.armed = true
+	now := time.Now()
+	s.writeWait.Store(now.UnixNano())
+	if s.writeTimeout > 0 {
+		s.Conn.SetWriteDeadline(now.Add(s.writeTimeout))
+	}
+}
+
+// release gives back what Read had not handed out; for the end of the connection, by the reader.
+func (s *socket) release() {
+	if s.page != nil {
+		s.buffers.freePage(s.page)
+		s.page = nil
+	}
+}
+
+// closeWrite sends a FIN.
+func (s *socket) closeWrite() error {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// abort closes with a reset, so that the peer learns at once and the kernel keeps nothing.
+func (s *socket) abort() {
+	if c, ok := s.Conn.(*net.TCPConn); ok {
+		c.SetLinger(0)
+	}
+	s.Conn.Close()
+}
+
+// tune sets what a long-lived connection needs: keepalive, and an end for peers that vanish with unacknowledged
+// bytes. Linux counts a peer's closed window as silence, hence longer than the write timeout.
+func tune(c net.Conn, keepAlive, writeTimeout time.Duration) {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	t.SetNoDelay(true)
+	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: keepAlive > 0, Idle: keepAlive, Interval: keepAlive / 3, Count: 3})
+	if writeTimeout > 0 {
+		setUserTimeout(t, writeTimeout+30*time.Second)
+	}
+}

@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package proxy
+
+import (
+	"net"
+	"time"
+)
+
+// TCP_USER_TIMEOUT is Linux' own; elsewhere keepalive and the write timeout have to do.
+func setUserTimeout(*net.TCPConn, time.Duration) {}

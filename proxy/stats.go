@@ -1,0 +1,149 @@
+package proxy
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// counts is a set of counters by a label that is known to be bounded.
+type counts struct {
+	mu sync.Mutex
+	m  map[string]uint64
+}
+
+func (c *counts) add(label string) {
+	c.mu.Lock()
+	if c.m == nil {
+		c.m = make(map[string]uint64)
+	}
+	c.m[label]++
+	c.mu.Unlock()
+}
+
+func (c *counts) snapshot() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := make(map[string]uint64, len(c.m))
+	for k, v := range c.m {
+		m[k] = v
+	}
+	return m
+}
+
+// LatencyBuckets are the upper bounds of the command and handshake histograms, in seconds.
+var LatencyBuckets = [...]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10}
+
+// histogram counts durations in LatencyBuckets; the last bucket is infinity.
+type histogram struct {
+	buckets [len(LatencyBuckets) + 1]atomic.Uint64
+	nanos   atomic.Int64
+}
+
+func (h *histogram) observe(d time.Duration, n int) {
+	s, i := d.Seconds(), 0
+	for i < len(LatencyBuckets) && s > LatencyBuckets[i] {
+		i++
+	}
+	h.buckets[i].Add(uint64(n))
+	h.nanos.Add(int64(d) * int64(n))
+}
+
+func (h *histogram) addTo(s *Histogram) {
+	for i := range h.buckets {
+		s.Counts[i] += h.buckets[i].Load()
+	}
+	s.Sum += time.Duration(h.nanos.Load()).Seconds()
+}
+
+// Histogram is a snapshot: Counts[i] durations up to LatencyBuckets[i], not cumulative, the last beyond them all.
+// Sum is in seconds.
+type Histogram struct {
+	Counts [len(LatencyBuckets) + 1]uint64
+	Sum    float64
+}
+
+const stripes = 16
+
+// stripe counts for the sessions that share it, so that cores do not fight for one cache line.
+type stripe struct {
+	commands  []atomic.Uint64 // by command.id, passed on
+	local     []atomic.Uint64 // by command.id, answered here
+	bytesIn   atomic.Uint64   // RESP bytes read from clients
+	bytesOut  atomic.Uint64   // RESP bytes written to clients
+	durations histogram
+	_         [64]byte
+}
+
+type backendStats struct {
+	connections atomic.Int64
+	dials       atomic.Uint64
+	errors      counts
+	up          atomic.Bool
+	answered    atomic.Int64 // unix nanoseconds of the last answer to the prober
+	reason      atomic.Value // string: why it is not up
+}
+
+// HandshakeKey labels a count of handshakes. Version is "1.2", "1.3" or empty.
+type HandshakeKey struct {
+	Reason  string // "ok" or why it failed
+	Version string
+	Resumed bool
+}
+
+// Stats is a snapshot of what a Server counts.
+type Stats struct {
+	Sessions           int // open
+	Handshaking        int // sockets without a finished handshake
+	SessionsClosed     map[string]uint64
+	Handshakes         map[HandshakeKey]uint64
+	HandshakeSeconds   Histogram
+	Commands           map[string]uint64 // passed on, by name
+	CommandsLocal      map[string]uint64 // answered here, by name
+	CommandSeconds     Histogram
+	BytesIn, BytesOut  uint64
+	BufferBytes        int64 // lent to sessions at the moment
+	AcceptErrors       uint64
+	Panics             uint64
+	BackendUp          bool
+	BackendConnections int
+	BackendDials       uint64
+	BackendErrors      map[string]uint64
+}
+
+// Stats may be called at any time.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		SessionsClosed:     s.closed.snapshot(),
+		Handshakes:         s.handshakes.snapshot(),
+		Commands:           map[string]uint64{},
+		CommandsLocal:      map[string]uint64{},
+		BufferBytes:        s.buffers.lent.Load(),
+		AcceptErrors:       s.acceptErrors.Load(),
+		Panics:             s.panics.Load(),
+		BackendUp:          s.backendStats.up.Load(),
+		BackendConnections: int(s.backendStats.connections.Load()),
+		BackendDials:       s.backendStats.dials.Load(),
+		BackendErrors:      s.backendStats.errors.snapshot(),
+	}
+	s.mu.Lock()
+	st.Sessions = len(s.sessions)
+	s.mu.Unlock()
+	st.Handshaking = s.pending.len()
+	s.handshakes.seconds.addTo(&st.HandshakeSeconds)
+	for i := range s.stripes {
+		t := &s.stripes[i]
+		st.BytesIn += t.bytesIn.Load()
+		st.BytesOut += t.bytesOut.Load()
+		t.durations.addTo(&st.CommandSeconds)
+		for id, name := range s.commands.names {
+			if n := t.commands[id].Load(); n > 0 {
+				st.Commands[name] += n
+			}
+			if n := t.local[id].Load(); n > 0 {
+				st.CommandsLocal[name] += n
+			}
+		}
+	}
+	return st
+}
