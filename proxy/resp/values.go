@@ -140,6 +140,9 @@ func (r *Replies) header(in []byte, kind byte, length int64, size int) (consumed
 		r.rest = length + 2
 		r.state = inBulk
 	case '.':
+		if length != noLength {
+			return r.fail(errReplyHeader)
+		}
 		return size, r.endStreamed()
 	default:
 		return size, r.aggregate(kind, length)
