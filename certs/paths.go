@@ -22,8 +22,7 @@ func walk(path string) (steps, dirs []string) {
 		return nil, nil
 	}
 	root := filepath.VolumeName(path) + string(filepath.Separator)
-	split := func(p string) []string { return strings.Split(filepath.Clean(p), string(filepath.Separator)) }
-	cur, rest := root, split(strings.TrimPrefix(path, root))
+	cur, rest := root, elements(strings.TrimPrefix(path, root))
 	steps = append(steps, path)
 	for links := 0; len(rest) > 0; {
 		next := filepath.Join(cur, rest[0])
@@ -41,7 +40,7 @@ func walk(path string) (steps, dirs []string) {
 			if filepath.IsAbs(target) {
 				cur, target = root, strings.TrimPrefix(target, root)
 			}
-			rest = append(split(target), rest...)
+			rest = append(elements(target), rest...)
 			steps = append(steps, filepath.Join(append([]string{cur}, rest...)...))
 		case len(rest) == 0:
 			dirs = append(dirs, cur)
@@ -50,6 +49,11 @@ func walk(path string) (steps, dirs []string) {
 		}
 	}
 	return steps, dirs
+}
+
+// elements does not use filepath.Clean: "link/.." is the parent of where link leads.
+func elements(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, string(filepath.Separator)), func(e string) bool { return e == "" || e == "." })
 }
 
 // watchDirs are the directories to watch for paths, sorted.

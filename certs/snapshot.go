@@ -74,6 +74,9 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 		s.pairs = append(s.pairs, p)
 		s.Certs = append(s.Certs, p.info...)
 	}
+	if o.ClientCAFile == "" && o.ClientAuth != tls.NoClientCert {
+		all.add(noClientCA())
+	}
 	if o.ClientCAFile != "" {
 		b, err := parseBundle(c, o.ClientCAFile, "client_ca", now)
 		all.add(err)
@@ -93,6 +96,10 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 	s.Trust = s.trustDigest()
 	s.indexNames()
 	return s.withTicketKeys(day(now))
+}
+
+func noClientCA() *Fault {
+	return newFault("", ReasonNoCA, "name a bundle of client CAs", "client certificates are asked for, but no client CA is configured")
 }
 
 // trustDigest does not depend on the order or the comments of the bundle.
@@ -140,6 +147,7 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 		ClientAuth:                  t.opts.ClientAuth,
 		GetCertificate:              t.certificate,
 		VerifyConnection:            t.verifyConnection,
+		Time:                        t.opts.clock,
 		DynamicRecordSizingDisabled: true, // 4 writes instead of 11 for the first 64 KiB
 	}
 	if t.clients != nil {
@@ -147,7 +155,7 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 	}
 	// A nil pool would let the system's roots sign client certificates.
 	if t.opts.ClientAuth != tls.NoClientCert && t.config.ClientCAs == nil {
-		return nil, newFault(t.opts.ClientCAFile, ReasonNoCA, "name a bundle of client CAs", "client certificates are asked for, but no CA is configured")
+		return nil, noClientCA()
 	}
 	t.config.SetSessionTicketKeys(keys)
 	return &t, nil

@@ -5,7 +5,6 @@ package certs
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -83,9 +82,6 @@ func (o *Options) complete() error {
 	switch o.ClientAuth {
 	case tls.NoClientCert:
 	case tls.RequireAndVerifyClientCert, tls.VerifyClientCertIfGiven:
-		if o.ClientCAFile == "" {
-			all.add(&Fault{Reason: ReasonNoCA, Err: errors.New("client certificates are asked for, but no CA is configured"), Cure: "name a bundle of client CAs"})
-		}
 	default:
 		all.add(fmt.Errorf("client auth %v: would not verify", o.ClientAuth))
 	}
