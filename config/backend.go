@@ -63,9 +63,6 @@ func parseBackend(s string) (Backend, error) {
 	if u.User != nil {
 		password, _ := u.User.Password()
 		b.Username, b.Password = u.User.Username(), Secret(password)
-		if password == "" {
-			return refuse("a user needs a password: redis://user:password@host, or redis://:password@host for the default user")
-		}
 		if b.Username != "" && !userForm.MatchString(b.Username) {
 			return refuse("a user name is printable ASCII without blanks")
 		}

@@ -26,7 +26,7 @@ type Config struct {
 
 	// TLSCertFiles and TLSKeyFiles have the same length, at least 1.
 	TLSCertFiles []string `env:"TLS_CERT_FILE" form:"file" required:"true" doc:"server chain (PEM); a comma-separated list serves several, chosen by SNI and by what the client supports"`
-	TLSKeyFiles  []string `env:"TLS_KEY_FILE" form:"secretfile" required:"true" doc:"key of each chain (PEM), in the same order"`
+	TLSKeyFiles  []string `env:"TLS_KEY_FILE" form:"file" required:"true" doc:"key of each chain (PEM), in the same order"`
 	// TLSClientCAFile is empty only where TLSClientAuth is tls.NoClientCert.
 	TLSClientCAFile string `env:"TLS_CLIENT_CA_FILE" form:"file" shown:"required unless client auth is 'none'" doc:"CA bundle that signs client certificates"`
 	// TLSClientAuth is tls.RequireAndVerifyClientCert, tls.VerifyClientCertIfGiven
@@ -56,11 +56,11 @@ type Config struct {
 	BackendPassword Secret  `env:"BACKEND_PASSWORD" secret:"true" twin:"BACKEND_PASSWORD_FILE" doc:"its password; without one clients authenticate themselves"`
 	// BackendPasswordFile and BackendURLFile are read again at every use.
 	BackendPasswordFile string `env:"BACKEND_PASSWORD_FILE" form:"secretfile"`
-	BackendCAFile       string `env:"BACKEND_CA_FILE" form:"file" shown:"the system's" doc:"CA bundle that signs the backend's certificate; for 'rediss://'"`
+	BackendCAFile       string `env:"BACKEND_CA_FILE" form:"file" shown:"those of the system" doc:"CA bundle that signs the certificate of the backend; for 'rediss://'"`
 	BackendCertFile     string `env:"BACKEND_CERT_FILE" form:"file" doc:"certificate shown to the backend; for 'rediss://'"`
-	BackendKeyFile      string `env:"BACKEND_KEY_FILE" form:"secretfile" doc:"its key"`
+	BackendKeyFile      string `env:"BACKEND_KEY_FILE" form:"file" doc:"its key"`
 	// BackendServerName is empty when the URL's host is the name to verify.
-	BackendServerName     string        `env:"BACKEND_SERVER_NAME" shown:"host of the URL" doc:"name that the backend's certificate must bear; for 'rediss://'"`
+	BackendServerName     string        `env:"BACKEND_SERVER_NAME" shown:"host of the URL" doc:"name that the certificate of the backend must bear; for 'rediss://'"`
 	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
 	// BackendMaxConnections is never 0 after Load.
 	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, the one idle for longest is closed, else a session waits at most 2 s"`
@@ -71,7 +71,7 @@ type Config struct {
 	MaxBulk      Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
 	MaxArgs      int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
 	// MemoryLimit is never 0 after Load.
-	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the cgroup's or machine's memory" doc:"all buffers together: readers stop, then new sockets are closed; GOMEMLIMIT follows it"`
+	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"all buffers together: readers stop, then new sockets are closed; GOMEMLIMIT follows it"`
 
 	LogLevel  string `env:"LOG_LEVEL" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`

@@ -67,8 +67,8 @@ func (l *loader) parse() {
 // quote the value.
 func (l *loader) refuseField(err error) {
 	bad := badValue{accepted: "another form"}
-	errors.As(err, &bad)
 	if e, ok := errors.AsType[env.ParseError](err); ok {
+		errors.As(e.Err, &bad) // ParseError has no Unwrap
 		if f, ok := reflect.TypeFor[Config]().FieldByName(e.Name); ok {
 			if r := rangeOf(f); r != "" {
 				bad.accepted += ", " + r
@@ -92,13 +92,14 @@ func (l *loader) refuse(name, accepted, cure string) {
 	l.faulty[name] = true
 }
 
-// showable reports whether a value can be in an error. A path is shown where it
-// looks like one: people set a _FILE variable to the secret itself.
+// showable reports whether a value can be in an error. The path of a secret is
+// shown where it looks like one: people set a _FILE variable to the secret itself.
 func showable(name, value string) bool {
 	if value == "" {
 		return true
 	}
-	if strings.Contains(value, "-----BEGIN") {
+	// Longer than a sensible path, or PEM: a key where its file was wanted.
+	if len(value) > 150 || strings.Contains(value, "-----BEGIN") {
 		return false
 	}
 	f, ok := fieldOf(name)

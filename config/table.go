@@ -54,13 +54,15 @@ func Table() string {
 		if v.Twin != "" {
 			names += ", `" + Prefix + v.Twin + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, markdown(v.Default), markdown(v.Doc))
+		// Each item a code span of its own, so that a long list can wrap.
+		items := strings.ReplaceAll(v.Default, ",", "', '")
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, markdown(items), markdown(v.Doc))
 	}
 	return b.String()
 }
 
 func markdown(s string) string {
-	return strings.NewReplacer("'", "`", "|", `\|`).Replace(strings.ReplaceAll(s, ",", ", "))
+	return strings.NewReplacer("'", "`", "|", `\|`).Replace(s)
 }
 
 // fields lists the fields of Config that are variables.

@@ -20,6 +20,7 @@ func (l *loader) refuseUnknown() {
 			cure = "did you mean " + Prefix + near + "?"
 		}
 		l.refuse(name, "no variable of this version", cure)
+		delete(l.values, variable) // env would take "DRAGONTLS_" for fields without a name
 	}
 }
 

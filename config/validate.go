@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -93,7 +94,7 @@ func readable(path string) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("not a regular file, yet it is to be read again and again")
+		return errors.New("not a regular file, and it is read more than once")
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -118,7 +119,7 @@ func (l *loader) checkTLS() {
 			l.refuse(name, "required, the path of a PEM file", "\"dragontls pki init\" makes a pair for development")
 		}
 	}
-	if n, m := len(c.TLSCertFiles), len(c.TLSKeyFiles); n != m && n > 0 && m > 0 {
+	if n, m := len(c.TLSCertFiles), len(c.TLSKeyFiles); n != m && !l.faulty["TLS_CERT_FILE"] && !l.faulty["TLS_KEY_FILE"] {
 		l.refuse("TLS_KEY_FILE", fmt.Sprintf("as many entries as %sTLS_CERT_FILE: %d, not %d", Prefix, n, m), "")
 	}
 	if l.faulty["TLS_CLIENT_AUTH"] {
@@ -136,91 +137,15 @@ func (l *loader) checkTLS() {
 	}
 }
 
-func (l *loader) checkBackend() {
-	c := &l.config
-	switch c.BackendMode {
-	case "paired":
-	case "shared":
-		l.refuse("BACKEND_MODE", "not available in this version", "use paired")
-	default:
-		l.refuse("BACKEND_MODE", "paired", "")
-	}
-	if l.faulty["BACKEND_URL"] || l.faulty["BACKEND_URL_FILE"] {
-		return
-	}
-	if c.BackendURLFile != "" {
-		text, err := readSecret(c.BackendURLFile)
-		if err != nil {
-			l.refuse("BACKEND_URL_FILE", "a file with a URL: "+err.Error(), "")
-			return
-		}
-		b, err := parseBackend(text)
-		if bad, ok := err.(badValue); ok {
-			l.refuse("BACKEND_URL_FILE", "content: "+bad.accepted, bad.cure)
-			return
-		}
-		c.Backend = b
-	}
-	if c.BackendPasswordFile != "" && !l.faulty["BACKEND_PASSWORD_FILE"] {
-		if _, err := readSecret(c.BackendPasswordFile); err != nil {
-			l.refuse("BACKEND_PASSWORD_FILE", "a file with a password: "+err.Error(), "")
-		}
-	}
-	for _, f := range c.backendFaults(c.Backend) {
-		l.refuse(strings.TrimPrefix(f.Variable, Prefix), f.Accepted, f.Cure)
-	}
-}
-
-// backendFaults says where b, from BACKEND_URL or its file, and the other
-// BACKEND_ variables contradict each other.
-func (c *Config) backendFaults(b Backend) (faults Faults) {
-	refuse := func(name, accepted, cure string) {
-		faults = append(faults, Fault{Variable: Prefix + name, Accepted: accepted, Cure: cure})
-	}
-	password := ""
-	switch {
-	case c.BackendPassword != "":
-		password = "BACKEND_PASSWORD"
-	case c.BackendPasswordFile != "":
-		password = "BACKEND_PASSWORD_FILE"
-	}
-	if password != "" && b.Password != "" {
-		refuse(password, "not together with a password in the URL", "keep one of them")
-	}
-	switch {
-	case c.BackendUsername == "":
-	case !userForm.MatchString(c.BackendUsername):
-		refuse("BACKEND_USERNAME", "printable ASCII without blanks", "")
-	case b.Password != "":
-		refuse("BACKEND_USERNAME", "not together with a password in the URL", "keep user and password in one place")
-	case password == "":
-		refuse("BACKEND_USERNAME", "only with a password", "set "+Prefix+"BACKEND_PASSWORD or its _FILE twin")
-	}
-	if !b.TLS {
-		for name, value := range map[string]string{
-			"BACKEND_CA_FILE": c.BackendCAFile, "BACKEND_CERT_FILE": c.BackendCertFile,
-			"BACKEND_KEY_FILE": c.BackendKeyFile, "BACKEND_SERVER_NAME": c.BackendServerName,
-		} {
-			if value != "" {
-				refuse(name, "only with a rediss:// URL", "")
-			}
-		}
-	}
-	switch {
-	case c.BackendCertFile != "" && c.BackendKeyFile == "":
-		refuse("BACKEND_CERT_FILE", "only with "+Prefix+"BACKEND_KEY_FILE", "")
-	case c.BackendCertFile == "" && c.BackendKeyFile != "":
-		refuse("BACKEND_KEY_FILE", "only with "+Prefix+"BACKEND_CERT_FILE", "")
-	}
-	return faults
-}
-
 func (l *loader) checkAdmin() {
 	c := &l.config
 	if c.AdminTokenFile != "" && !l.faulty["ADMIN_TOKEN_FILE"] {
 		if _, err := c.AdminToken(); err != nil {
 			l.refuse("ADMIN_TOKEN_FILE", "a file with a token: the file is empty", "")
 		}
+	}
+	if c.AdminListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") && !l.faulty["LISTEN"] {
+		l.refuse("ADMIN_LISTEN", "another address than "+Prefix+"LISTEN", "")
 	}
 	if c.AdminListen == "" || c.AdminTokenFile != "" || l.faulty["ADMIN_LISTEN"] {
 		return

@@ -1,0 +1,78 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+func TestDefaultsAreLoweredToTheDescriptorLimit(t *testing.T) {
+	c, err := load(environment(t), machine{descriptors: 1024, memory: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxHandshakes != 256 || c.MaxConnections != 352 || c.BackendMaxConnections != 704 {
+		t.Errorf("got %d, %d, %d, want 256, 352, 704", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
+	}
+	if len(c.Notes) != 2 || !strings.Contains(c.Notes[1], "MAX_CONNECTIONS lowered from 10000 to 352") {
+		t.Errorf("got notes %q", c.Notes)
+	}
+}
+
+func TestExplicitConnectionsMustFit(t *testing.T) {
+	m := machine{descriptors: 1064, memory: 1 << 30}
+	if _, err := load(environment(t, "MAX_CONNECTIONS=450", "MAX_HANDSHAKES=100"), m); err != nil {
+		t.Errorf("450 sessions, 100 handshakes and 64 files fit into 1064: %v", err)
+	}
+	_, err := load(environment(t, "MAX_CONNECTIONS=451", "MAX_HANDSHAKES=100"), m)
+	if err == nil || !strings.Contains(err.Error(), "at most 450 under a limit of 1064 open files; lower it, or raise the limit to 1066") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := load(environment(t, "MAX_HANDSHAKES=1000"), m); err == nil || !strings.Contains(err.Error(), "leaves no descriptor") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := load(environment(t, "MAX_CONNECTIONS=1000000"), machine{}); err != nil {
+		t.Errorf("an unknown limit refuses nothing: %v", err)
+	}
+}
+
+func TestMemoryLimitIsHalfOfWhatThereIs(t *testing.T) {
+	for _, test := range []struct{ memory, want int64 }{{8 << 30, 4 << 30}, {0, 512 << 20}, {1 << 20, minMemory}} {
+		c, err := load(environment(t), machine{memory: test.memory})
+		if err != nil || int64(c.MemoryLimit) != test.want {
+			t.Errorf("%d: got %d, %v, want %d", test.memory, c.MemoryLimit, err, test.want)
+		}
+	}
+}
+
+func TestMemoryComesFromTheTightestCgroup(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	meminfo := file("MemFree: 1 kB\nMemTotal:       4096 kB\n")
+	for _, test := range []struct {
+		name string
+		root fstest.MapFS
+		want int64
+	}{
+		{"nothing", fstest.MapFS{}, 0},
+		{"machine", fstest.MapFS{"proc/meminfo": meminfo}, 4 << 20},
+		{"v2, no limit", fstest.MapFS{"proc/meminfo": meminfo, "proc/self/cgroup": file("0::/a/b\n"), "sys/fs/cgroup/a/b/memory.max": file("max\n")}, 4 << 20},
+		{"v2, parent's", fstest.MapFS{"proc/meminfo": meminfo, "proc/self/cgroup": file("0::/a/b\n"), "sys/fs/cgroup/a/memory.max": file("1048576\n"), "sys/fs/cgroup/a/b/memory.max": file("max\n")}, 1 << 20},
+		{"v2, namespace", fstest.MapFS{"proc/meminfo": meminfo, "proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("2097152\n")}, 2 << 20},
+		{"v1", fstest.MapFS{"proc/meminfo": meminfo, "proc/self/cgroup": file("5:cpu,memory:/docker/x\n1:cpu:/\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("1048576\n")}, 1 << 20},
+		{"v1, no limit", fstest.MapFS{"proc/meminfo": meminfo, "proc/self/cgroup": file("5:memory:/\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n")}, 4 << 20},
+	} {
+		if got := memoryOf(test.root); got != test.want {
+			t.Errorf("%s: got %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
+func TestLoadSeesThisMachine(t *testing.T) {
+	c, err := Load(environment(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MemoryLimit < minMemory {
+		t.Errorf("got a memory limit of %d", c.MemoryLimit)
+	}
+}
