@@ -107,7 +107,9 @@ func (c *Commands) Next(buf []byte) (n int, complete bool, err error) { // hot
 }
 
 func (c *Commands) restart() {
-	*c = Commands{Limits: c.Limits, bulk: -1}
+	c.off, c.args, c.left, c.bulk = 0, 0, 0, -1
+	c.nameEnd, c.subEnd = 0, 0
+	c.inline, c.lenient, c.ended, c.streaming = false, false, false, false
 }
 
 func (c *Commands) fail(e *ProtocolError) error {

@@ -38,9 +38,9 @@ func (c *Commands) nextInline(buf []byte) (n int, complete bool, err error) {
 	}
 	switch {
 	case isHTTP(line[c.name:c.nameEnd], third):
-		return n, false, c.fail(errHTTP)
+		return 0, false, c.fail(errHTTP)
 	case int64(words) > c.Limits.maxArgs():
-		return n, false, c.fail(errMultibulk)
+		return 0, false, c.fail(errMultibulk)
 	case bytes.IndexByte(line, '"') >= 0 || bytes.IndexByte(line, '\'') >= 0 || bytes.IndexByte(line, '\\') >= 0:
 		c.nameEnd, c.subEnd = 0, 0
 		return n, false, errQuotes

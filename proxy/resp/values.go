@@ -73,7 +73,7 @@ func (r *Replies) cutHeader(in []byte) (size int, ended bool) {
 const (
 	nullLength     = -1
 	streamedLength = -2
-	noLength       = -3 // the lone '.'
+	noLength       = -3 // of a lone '.'
 )
 
 // replyHeader reads a line like $12, $-1, $? or a lone '.'. size 0 and ok: so far well formed, but not all there.
@@ -84,7 +84,7 @@ func replyHeader(in []byte) (length int64, size int, ok bool) { // hot
 		i++
 	}
 	switch {
-	case i > 2 && in[1] == '0':
+	case i > 2 && in[1] == '0', i > 1 && in[0] == '.':
 		return 0, 0, false
 	case i > 1:
 	case in[0] == '.':
@@ -140,9 +140,6 @@ func (r *Replies) header(in []byte, kind byte, length int64, size int) (consumed
 		r.rest = length + 2
 		r.state = inBulk
 	case '.':
-		if length != noLength {
-			return r.fail(errReplyHeader)
-		}
 		return size, r.endStreamed()
 	default:
 		return size, r.aggregate(kind, length)
