@@ -15,11 +15,13 @@ import (
 
 // BackendConfig says how to reach the store. Its functions are called at every dial.
 type BackendConfig struct {
-	Network, Address string             // "tcp" and host:port, or "unix" and a path
-	TLS              func() *tls.Config // nil: in clear
-	Credentials      func() (user, password string, err error)
-	ConnectTimeout   time.Duration // for one dial, with authentication
-	MaxConnections   int           // 0: no limit
+	// Target is "tcp" and host:port, or "unix" and a path.
+	Target func() (network, address string, err error)
+	TLS    func() *tls.Config // nil, or nil from it: in clear
+	// Credentials are what the proxy authenticates with; nil, or no password: clients authenticate themselves.
+	Credentials    func() (user, password string, err error)
+	ConnectTimeout time.Duration // for one dial, with authentication
+	MaxConnections int           // 0: no limit
 }
 
 var (
@@ -150,8 +152,8 @@ func backendReason(err error) string {
 		return "unauthenticated_access"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return "timeout"
-	case errors.Is(err, errCredentials):
-		return "credentials"
+	case errors.Is(err, errSettings):
+		return "settings"
 	}
 	var ve *tls.CertificateVerificationError
 	if errors.As(err, &ve) {
@@ -160,7 +162,7 @@ func backendReason(err error) string {
 	return "dial"
 }
 
-var errCredentials = errors.New("read the backend's credentials")
+var errSettings = errors.New("read the backend's address and credentials")
 
 func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 	b.stats.dials.Add(1)
@@ -170,11 +172,15 @@ func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 	if b.c.Credentials != nil {
 		var err error
 		if user, password, err = b.c.Credentials(); err != nil {
-			return nil, fmt.Errorf("%w: %w", errCredentials, err)
+			return nil, fmt.Errorf("%w: %w", errSettings, err)
 		}
 	}
 	d := net.Dialer{KeepAlive: -1}
-	raw, err := d.DialContext(ctx, b.c.Network, b.c.Address)
+	network, address, err := b.c.Target()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errSettings, err)
+	}
+	raw, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +194,7 @@ func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 	deadline, _ := ctx.Deadline()
 	raw.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	err = b.prepare(ctx, c, user, password)
+	err = b.prepare(ctx, c, address, user, password)
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -200,11 +206,14 @@ func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 	return c, nil
 }
 
-func (b *backend) prepare(ctx context.Context, c *backendConn, user, password string) error {
+func (b *backend) prepare(ctx context.Context, c *backendConn, address, user, password string) error {
+	var conf *tls.Config
 	if b.c.TLS != nil {
-		conf := b.c.TLS()
+		conf = b.c.TLS()
+	}
+	if conf != nil {
 		if conf.ServerName == "" {
-			host, _, _ := net.SplitHostPort(b.c.Address)
+			host, _, _ := net.SplitHostPort(address)
 			conf = conf.Clone()
 			conf.ServerName = host
 		}

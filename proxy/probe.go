@@ -70,7 +70,7 @@ func (s *Server) noteProbe(err error, last string) string {
 		st.answered.Store(s.now())
 		st.up.Store(true)
 		if last != "" {
-			s.log.Info().Str("address", s.c.Backend.Address).Msg("backend answers")
+			s.log.Info().Msg("backend answers")
 		}
 		return ""
 	}
@@ -83,7 +83,7 @@ func (s *Server) noteProbe(err error, last string) string {
 		st.answered.Store(0)
 	}
 	if reason != last {
-		s.log.Warn().Err(err).Str("address", s.c.Backend.Address).Str("reason", reason).Msg("backend does not answer")
+		s.log.Warn().Err(err).Str("reason", reason).Msg("backend does not answer")
 	}
 	return reason
 }

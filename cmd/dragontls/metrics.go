@@ -1,0 +1,119 @@
+package main
+
+import (
+	"time"
+
+	"dragontls/certs"
+	"dragontls/proxy"
+	"dragontls/proxy/admin"
+)
+
+// collect turns what the proxy and the certificates count into the metrics of the admin listener.
+func (s *service) collect(emit func(admin.Metric)) {
+	m := metrics{emit}
+	st := s.server.Stats()
+	m.gauge("connections", "Client connections by state.", float64(st.Sessions), label("state", "open"))
+	m.gauge("connections", "Client connections by state.", float64(st.Handshaking), label("state", "handshaking"))
+	for reason, n := range st.SessionsClosed {
+		m.counter("sessions_closed_total", "Sessions that ended, by the first cause.", n, label("reason", reason))
+	}
+	s.collectHandshakes(m, st)
+	for name, n := range st.Commands {
+		m.counter("commands_total", "Commands of clients; path says who answered.", n, label("command", name), label("path", "own"))
+	}
+	for name, n := range st.CommandsLocal {
+		m.counter("commands_total", "Commands of clients; path says who answered.", n, label("command", name), label("path", "local"))
+	}
+	m.histogram("command_seconds", "From a batch's write to its last reply; blocking commands aside.", st.CommandSeconds)
+	m.counter("bytes_total", "RESP bytes, inside TLS.", st.BytesIn, label("direction", "in"))
+	m.counter("bytes_total", "RESP bytes, inside TLS.", st.BytesOut, label("direction", "out"))
+	m.gauge("buffer_bytes", "Memory lent to sessions for bytes on their way.", float64(st.BufferBytes))
+	m.counter("accept_errors_total", "Failed accepts.", st.AcceptErrors)
+	m.counter("panics_total", "Panics, each of which ended one session.", st.Panics)
+	m.gauge("backend_connections", "Open backend connections of sessions.", float64(st.BackendConnections), label("kind", "own"))
+	m.counter("backend_dials_total", "Dials of the backend, failed ones included.", st.BackendDials)
+	for reason, n := range st.BackendErrors {
+		m.counter("backend_errors_total", "Failures of the backend.", n, label("reason", reason))
+	}
+	m.gauge("backend_up", "1: the backend has answered a PING within 10 s.", truth(st.BackendUp))
+	s.collectCertificates(m)
+}
+
+func (s *service) collectHandshakes(m metrics, st proxy.Stats) {
+	for k, n := range st.Handshakes {
+		result := "ok"
+		if k.Reason != "ok" {
+			result = "refused"
+		}
+		m.counter("handshakes_total", "TLS handshakes by what came of them.", n, label("result", result),
+			label("reason", k.Reason), label("version", k.Version), label("resumed", yes(k.Resumed)))
+	}
+	m.histogram("handshake_seconds", "Accept to finished handshake, of those that succeeded.", st.HandshakeSeconds)
+}
+
+func (s *service) collectCertificates(m metrics) {
+	snapshot := s.store.Snapshot()
+	list := snapshot.Certs
+	m.reloads(s.store.Stats(), "listener")
+	if s.backend != nil {
+		list = append(append([]certs.Cert(nil), list...), s.backend.Certs()...)
+		m.reloads(s.backend.Stats(), "backend")
+	}
+	for _, c := range list {
+		l := []admin.Label{label("role", string(c.Role)), label("file", c.File), label("serial", c.Serial)}
+		m.gauge("cert_not_after_seconds", "End of a certificate's validity, unix time.", float64(c.NotAfter.Unix()), l...)
+		m.gauge("cert_not_before_seconds", "Start of a certificate's validity, unix time.", float64(c.NotBefore.Unix()), l...)
+	}
+	m.gauge("trust_generation", "Grows with each swap of certificates.", float64(snapshot.Generation))
+}
+
+// metrics emits with the prefix left to the admin package.
+type metrics struct{ emit func(admin.Metric) }
+
+func (m metrics) counter(name, help string, n uint64, l ...admin.Label) {
+	m.emit(admin.Metric{Name: name, Help: help, Kind: admin.Counter, Labels: l, Value: float64(n)})
+}
+
+func (m metrics) gauge(name, help string, v float64, l ...admin.Label) {
+	m.emit(admin.Metric{Name: name, Help: help, Kind: admin.Gauge, Labels: l, Value: v})
+}
+
+func (m metrics) histogram(name, help string, h proxy.Histogram) {
+	out := &admin.Histogram{Sum: h.Sum, Buckets: make(map[float64]uint64, len(proxy.LatencyBuckets))}
+	for i, n := range h.Counts {
+		out.Count += n
+		if i < len(proxy.LatencyBuckets) {
+			out.Buckets[proxy.LatencyBuckets[i]] = out.Count
+		}
+	}
+	m.emit(admin.Metric{Name: name, Help: help, Kind: admin.HistogramKind, Histogram: out})
+}
+
+func (m metrics) reloads(st certs.Stats, of string) {
+	const help = "Reads of the certificate files by what came of them."
+	m.counter("reload_total", help, st.ReloadsOK, label("of", of), label("result", "ok"), label("reason", ""))
+	m.counter("reload_total", help, st.ReloadsUnchanged, label("of", of), label("result", "unchanged"), label("reason", ""))
+	for reason, n := range st.ReloadsFailed {
+		m.counter("reload_total", help, n, label("of", of), label("result", "failed"), label("reason", reason))
+	}
+	m.gauge("last_reload_success_timestamp_seconds", "When the files last held what is served.", seconds(st.LastSuccess), label("of", of))
+	m.gauge("last_reload_successful", "1: the last read found no fault.", truth(st.LastOK), label("of", of))
+}
+
+func label(name, value string) admin.Label { return admin.Label{Name: name, Value: value} }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"dragontls/certs"
+	"dragontls/config"
+	"dragontls/proxy"
+	"dragontls/proxy/admin"
+)
+
+// Exit codes of serve.
+const (
+	exitOK     = 0
+	exitFailed = 1 // or the drain timed out
+	exitConfig = 2
+)
+
+func serve(env []string, stdout, stderr io.Writer) int {
+	c, err := config.Load(env)
+	if err != nil {
+		return configFault(stderr, err)
+	}
+	s, code := start(c, stderr)
+	if s == nil {
+		return code
+	}
+	return s.run(nil)
+}
+
+func configFault(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "dragontls: bad configuration\n%v\n", err)
+	return exitConfig
+}
+
+// service is a running proxy: its listeners, its certificates and the goroutines that keep them.
+type service struct {
+	c        config.Config
+	log      zerolog.Logger
+	store    *certs.Store
+	backend  *certs.Client // nil: the backend is reached in clear
+	server   *proxy.Server
+	listener net.Listener
+	admin    *admin.Server // nil: disabled
+	draining atomic.Bool
+	watching sync.WaitGroup
+	signals  chan os.Signal
+}
+
+// start opens everything, or says on stderr what is wrong and returns nil and the exit code.
+func start(c config.Config, stderr io.Writer) (*service, int) {
+	s := &service{c: c, log: newLogger(c, stderr), signals: make(chan os.Signal, 4)}
+	if err := s.openCertificates(); err != nil {
+		return nil, configFault(stderr, err)
+	}
+	if err := s.openProxy(); err != nil {
+		return nil, configFault(stderr, err)
+	}
+	if err := s.listen(); err != nil {
+		fmt.Fprintf(stderr, "dragontls: %v\n", err)
+		return nil, exitFailed
+	}
+	for _, n := range c.Notes {
+		s.log.Warn().Str("note", n).Msg("configuration")
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(c.MemoryLimit))
+	}
+	return s, exitOK
+}
+
+func newLogger(c config.Config, w io.Writer) zerolog.Logger {
+	if c.LogFormat == "console" {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
+	}
+	level, err := zerolog.ParseLevel(c.LogLevel)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+func (s *service) openCertificates() error {
+	c := &s.c
+	store, err := certs.Open(certs.Options{
+		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
+		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
+		TicketKeysFile: c.TLSTicketKeysFile, Log: s.log,
+	})
+	var backend *certs.Client
+	var backendErr error
+	if c.Backend.TLS {
+		backend, backendErr = certs.OpenClient(certs.ClientOptions{
+			CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile,
+			ServerName: c.BackendServerName, Log: s.log,
+		})
+	}
+	s.store, s.backend = store, backend
+	return errors.Join(err, backendErr)
+}
+
+func (s *service) openProxy() error {
+	c := &s.c
+	var err error
+	s.server, err = proxy.New(proxy.Config{
+		TLS:              s.store.TLSConfig(),
+		HandshakeTimeout: c.HandshakeTimeout, MaxHandshakes: c.MaxHandshakes, MaxConnections: c.MaxConnections,
+		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
+		Backend: proxy.BackendConfig{
+			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
+			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections,
+		},
+		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs,
+		BufferLimit: int64(c.MemoryLimit), Log: s.log,
+	})
+	return err
+}
+
+func (s *service) target() (network, address string, err error) {
+	b, err := s.c.BackendTarget()
+	if err == nil && b.TLS != s.c.Backend.TLS {
+		err = errors.New("DRAGONTLS_BACKEND_URL_FILE changed between redis:// and rediss://: restart to follow")
+	}
+	return b.Network, b.Address, err
+}
+
+func (s *service) backendTLS() *tls.Config {
+	if s.backend == nil {
+		return nil
+	}
+	return s.backend.TLSConfig()
+}
+
+func (s *service) listen() error {
+	var err error
+	if s.listener, err = net.Listen("tcp", s.c.Listen); err != nil {
+		return fmt.Errorf("%w\nset DRAGONTLS_LISTEN to an address that is free", err)
+	}
+	if s.c.AdminListen == "" {
+		return nil
+	}
+	o := admin.Options{Listen: s.c.AdminListen, Ready: s.ready, Collect: s.collect, Log: s.log}
+	if s.c.AdminTokenFile != "" {
+		o.Token = s.c.AdminToken
+	}
+	if s.admin, err = admin.Listen(o); err != nil {
+		s.listener.Close()
+		return fmt.Errorf("%w\nset DRAGONTLS_ADMIN_LISTEN to an address that is free, or to nothing", err)
+	}
+	return nil
+}
+
+// ready is what /readyz says.
+func (s *service) ready() (bool, string) {
+	if s.draining.Load() {
+		return false, "draining"
+	}
+	if err := s.store.Snapshot().Valid(time.Now()); err != nil {
+		return false, "certificate: " + err.Error()
+	}
+	return s.server.BackendReady()
+}
+
+// run serves until a signal ends it; then it drains. started, if not nil, is called once the listener is up.
+func (s *service) run(started func()) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(s.signals)
+	s.watching.Go(func() { s.store.Watch(ctx, s.c.TLSReloadInterval) })
+	if s.backend != nil {
+		s.watching.Go(func() { s.backend.Watch(ctx, s.c.TLSReloadInterval) })
+	}
+	if s.admin != nil {
+		s.watching.Go(func() { s.admin.Serve() })
+	}
+	serving := make(chan error, 1)
+	go func() { serving <- s.server.Serve(s.listener) }() // ends with Drain or Close
+	s.log.Info().Stringer("address", s.listener.Addr()).Str("version", buildVersion()).Msg("listening")
+	if started != nil {
+		started()
+	}
+	code := s.untilSignal(serving)
+	s.server.Close()
+	if s.admin != nil {
+		closing, done := context.WithTimeout(ctx, time.Second)
+		s.admin.Close(closing)
+		done()
+	}
+	cancel()
+	s.watching.Wait()
+	s.log.Info().Int("exit", code).Msg("stopped")
+	return code
+}
+
+func (s *service) untilSignal(serving <-chan error) int {
+	for {
+		select {
+		case err := <-serving:
+			if err != nil {
+				s.log.Error().Err(err).Msg("listener failed")
+			}
+			return exitFailed
+		case sig := <-s.signals:
+			if sig != syscall.SIGHUP {
+				return s.drain(sig)
+			}
+			s.reload()
+		}
+	}
+}
+
+// reload is forced; what is wrong with the files is logged by who reads them.
+func (s *service) reload() {
+	changed, err := s.store.Reload()
+	s.log.Info().Bool("changed", changed).Bool("ok", err == nil).Msg("reload on SIGHUP")
+	if s.backend != nil {
+		s.backend.Reload()
+	}
+}
+
+// drain fails /readyz at once, goes on for DRAIN_DELAY, then ends the sessions. Another signal ends it.
+func (s *service) drain(sig os.Signal) int {
+	s.draining.Store(true)
+	s.log.Info().Stringer("signal", sig).Dur("delay", s.c.DrainDelay).Dur("timeout", s.c.DrainTimeout).Msg("draining")
+	delay := time.NewTimer(s.c.DrainDelay)
+	defer delay.Stop()
+	if s.interrupted(delay.C) {
+		return exitFailed
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- s.server.Drain(s.c.DrainTimeout) }() // ends by its timeout, or with Close
+	for {
+		select {
+		case err := <-drained:
+			if err != nil {
+				s.log.Warn().Err(err).Msg("drain timed out")
+				return exitFailed
+			}
+			return exitOK
+		case sig := <-s.signals:
+			if sig != syscall.SIGHUP {
+				s.log.Warn().Stringer("signal", sig).Msg("ending at once")
+				s.server.Close()
+				<-drained
+				return exitFailed
+			}
+		}
+	}
+}
+
+// interrupted waits for the timer; a second signal to end comes first.
+func (s *service) interrupted(timer <-chan time.Time) bool {
+	for {
+		select {
+		case <-timer:
+			return false
+		case sig := <-s.signals:
+			if sig != syscall.SIGHUP {
+				return true
+			}
+		}
+	}
+}

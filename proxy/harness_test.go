@@ -1,0 +1,273 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"dragontls/certs/pki"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// testCA and the certificates of one test run.
+var testPKI = sync.OnceValue(func() *material {
+	ca, err := pki.NewCA("proxy tests")
+	if err != nil {
+		panic(err)
+	}
+	pair := func(l pki.Leaf) tls.Certificate {
+		c, k, err := ca.Issue(l)
+		if err != nil {
+			panic(err)
+		}
+		p, err := tls.X509KeyPair(c, k)
+		if err != nil {
+			panic(err)
+		}
+		return p
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca.PEM())
+	return &material{
+		ca: ca, pool: pool,
+		server: pair(pki.Leaf{CN: "server", DNS: []string{"localhost"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Server: true}),
+		client: pair(pki.Leaf{CN: "client", Client: true}),
+		issue:  pair,
+	}
+})
+
+type material struct {
+	ca             *pki.CA
+	pool           *x509.CertPool
+	server, client tls.Certificate
+	issue          func(pki.Leaf) tls.Certificate
+}
+
+func (m *material) serverConfig() *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{m.server}, ClientCAs: m.pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		MinVersion: tls.VersionTLS12, DynamicRecordSizingDisabled: true,
+	}
+}
+
+func (m *material) clientConfig() *tls.Config {
+	return &tls.Config{RootCAs: m.pool, ServerName: "localhost", Certificates: []tls.Certificate{m.client}}
+}
+
+// harness is a Server on loopback in front of a backend.
+type harness struct {
+	*Server
+	t    testing.TB
+	addr string
+	done chan error
+	logs *syncBuffer
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func backendAt(addr string) func() (string, string, error) {
+	network := "tcp"
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+	}
+	return func() (string, string, error) { return network, addr, nil }
+}
+
+func start(t testing.TB, backend string, change func(*Config)) *harness {
+	t.Helper()
+	logs := &syncBuffer{}
+	c := Config{
+		TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(backend)},
+		WriteTimeout: 30 * time.Second, KeepAlive: 30 * time.Second, Log: zerolog.New(logs).Level(zerolog.DebugLevel),
+	}
+	if change != nil {
+		change(&c)
+	}
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &harness{Server: s, t: t, addr: ln.Addr().String(), done: make(chan error, 1), logs: logs}
+	go func() { h.done <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-h.done; err != nil {
+			t.Error(err)
+		}
+		if n := s.buffers.lent.Load(); n != 0 {
+			t.Errorf("buffers still lent: %d bytes", n)
+		}
+		if n := s.panics.Load(); n != 0 {
+			t.Errorf("%d panics:\n%s", n, logs)
+		}
+	})
+	return h
+}
+
+// wire is a client that speaks raw bytes.
+type wire struct {
+	net.Conn
+	t testing.TB
+	r *bufio.Reader
+}
+
+func (h *harness) dial() *wire {
+	h.t.Helper()
+	c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return newWire(h.t, c)
+}
+
+func newWire(t testing.TB, c net.Conn) *wire {
+	t.Cleanup(func() { c.Close() })
+	return &wire{Conn: c, t: t, r: bufio.NewReaderSize(c, 64<<10)}
+}
+
+func dialPlain(t testing.TB, addr string) *wire {
+	t.Helper()
+	network := "tcp"
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+	}
+	c, err := net.Dial(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newWire(t, c)
+}
+
+func (w *wire) send(s string) {
+	w.t.Helper()
+	if _, err := io.WriteString(w, s); err != nil {
+		w.t.Fatalf("send: %v", err)
+	}
+}
+
+func cmd(args ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(args))
+	for _, a := range args {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
+	}
+	return b.String()
+}
+
+// want reads exactly the bytes of s.
+func (w *wire) want(s string) {
+	w.t.Helper()
+	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	got := make([]byte, len(s))
+	n, err := io.ReadFull(w.r, got)
+	if err != nil || string(got) != s {
+		w.t.Fatalf("got %q (%v), want %q", got[:n], err, s)
+	}
+}
+
+func (w *wire) do(reply string, args ...string) {
+	w.t.Helper()
+	w.send(cmd(args...))
+	w.want(reply)
+}
+
+// wantEnd reads until the end of the connection and returns what came before it.
+func (w *wire) wantEnd() string {
+	w.t.Helper()
+	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b, err := io.ReadAll(w.r)
+	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		w.t.Fatalf("still open after %q", b)
+	}
+	return string(b)
+}
+
+// redisServer starts a real one and returns its address; without it the test is skipped.
+func redisServer(t testing.TB, args ...string) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Skip("redis-server is not installed")
+	}
+	port := freePort(t)
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	c := exec.Command(path, append([]string{"--port", strconv.Itoa(port), "--save", "", "--dir", dir, "--unixsocket", socket,
+		"--enable-debug-command", "yes", "--proto-max-bulk-len", "1gb"}, args...)...)
+	out := &syncBuffer{}
+	c.Stdout, c.Stderr = out, out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+	})
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	eventually(t, "redis-server accepts", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return false
+		}
+		conn.Close()
+		return true
+	})
+	return addr
+}
+
+func freePort(t testing.TB) int {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// eventually polls until what holds; the limit is only there to end a failing test.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("never: %s", what)
+}
+
