@@ -1,0 +1,96 @@
+// Package admin is the plain HTTP side of dragontls: health for orchestrators and
+// metrics for Prometheus. Health is open to all; metrics off loopback need a token.
+package admin
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+const (
+	// requestTimeout is for the request, and again for the answer to it.
+	requestTimeout = 10 * time.Second
+	// maxHeaderBytes: a probe's or a scrape's header is a few hundred bytes.
+	maxHeaderBytes = 8 << 10
+	// maxConnections bounds descriptors; it fits the 64 that config sets aside.
+	// More wait in the kernel's queue.
+	maxConnections = 32
+)
+
+// Options says what to serve. All functions may be called concurrently.
+type Options struct {
+	Listen  string                          // host:port
+	Token   func() (string, error)          // asked at every use; nil: there is none
+	Ready   func() (ok bool, reason string) // nil: always ready
+	Collect func(emit func(Metric))         // called at each scrape; nil: nothing of ours
+	Log     zerolog.Logger
+}
+
+// Server is the admin listener. Its methods may be called concurrently.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+// Listen opens the listener; Serve answers on it.
+func Listen(o Options) (*Server, error) {
+	l, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		return nil, err
+	}
+	h := &http.Server{
+		Handler:        newHandler(o, onLoopback(l.Addr())),
+		ReadTimeout:    requestTimeout,
+		WriteTimeout:   2 * requestTimeout, // counts from the end of the request's header
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       log.New(errorLog{o.Log}, "", 0),
+	}
+	// Otherwise idle clients could hold all connections and fail the probes.
+	h.SetKeepAlivesEnabled(false)
+	return &Server{listener: limit(l, maxConnections), http: h}, nil
+}
+
+func onLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Serve answers until Close, then returns nil.
+func (s *Server) Serve() error {
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close stops listening and lets requests finish until ctx ends, then cuts them.
+// It may be called before Serve, which then returns at once.
+func (s *Server) Close(ctx context.Context) error {
+	s.listener.Close() // Shutdown knows it only once Serve runs
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		s.http.Close()
+	}
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// errorLog takes what net/http has to say.
+type errorLog struct{ log zerolog.Logger }
+
+func (e errorLog) Write(p []byte) (int, error) {
+	e.log.Warn().Str("error", strings.TrimSpace(string(p))).Msg("admin listener")
+	return len(p), nil
+}
