@@ -35,17 +35,21 @@ type contents struct {
 	digest [32]byte
 }
 
-// readFiles reads until two reads of all paths agree.
 func readFiles(paths []string) contents {
-	last := readOnce(paths)
+	return settle(func() contents { return readOnce(paths) })
+}
+
+// settle reads until two reads of all files agree, and faults those that never did.
+func settle(read func() contents) contents {
+	last := read()
 	for range maxReadPairs {
 		time.Sleep(readPause)
-		next := readOnce(paths)
+		next := read()
 		if next.digest == last.digest {
 			return next
 		}
-		for _, path := range paths {
-			if !bytes.Equal(next.data[path], last.data[path]) {
+		for path, data := range next.data {
+			if !bytes.Equal(data, last.data[path]) {
 				next.errs[path] = errUnsettled
 			}
 		}

@@ -90,7 +90,7 @@ func TestTicketKeysLiveTwoDays(t *testing.T) {
 		f := newFixture(t)
 		now := time.Now()
 		var days atomic.Int64
-		f.opts.clock = func() time.Time { return now.AddDate(0, 0, int(days.Load())) }
+		f.opts.clock = func() time.Time { return now.Add(time.Duration(days.Load()) * 24 * time.Hour) }
 		s := f.open()
 		addr := f.serve(s.TLSConfig())
 		old := f.resumer(version)

@@ -300,26 +300,24 @@ func TestHandshakesNeverFailUnderReloads(t *testing.T) {
 	}
 }
 
-func TestReadFilesRefusesWhatDoesNotSettle(t *testing.T) {
+func TestWhatNeverSettlesIsRefused(t *testing.T) {
 	f := newFixture(t)
-	stop := make(chan struct{})
-	var writer sync.WaitGroup
-	writer.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = os.WriteFile(f.path("busy.tmp"), fmt.Append(nil, i), 0o600)
-				_ = os.Rename(f.path("busy.tmp"), f.path("busy"))
-			}
-		}
-	})
-	f.eventually("busy", func() bool { _, err := os.Stat(f.path("busy")); return err == nil })
-	c := readFiles([]string{f.path("busy")})
-	close(stop)
-	writer.Wait()
-	if _, err := c.get(f.path("busy")); !errors.Is(err, errUnsettled) {
+	f.write("still", []byte("x"))
+	reads, settles := 0, 1000
+	read := func() contents {
+		reads++
+		f.write("busy", fmt.Append(nil, min(reads, settles)))
+		return readOnce([]string{f.path("busy"), f.path("still")})
+	}
+	c := settle(read)
+	if _, err := c.get(f.path("busy")); !errors.Is(err, errUnsettled) || reasonOf(err) != ReasonUnreadable {
 		t.Errorf("got %v, want %v", err, errUnsettled)
+	}
+	if _, err := c.get(f.path("still")); err != nil {
+		t.Errorf("the other file: %v", err)
+	}
+	reads, settles = 0, 3
+	if got, err := settle(read).get(f.path("busy")); string(got) != "3" || err != nil {
+		t.Errorf("got %q, %v; want what two reads agreed on", got, err)
 	}
 }
