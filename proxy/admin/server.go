@@ -76,14 +76,11 @@ func (s *Server) Serve() error {
 // Close stops listening and lets requests finish until ctx ends, then cuts them.
 // It may be called before Serve, which then returns at once.
 func (s *Server) Close(ctx context.Context) error {
-	s.listener.Close() // Shutdown knows it only once Serve runs
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		s.http.Close()
 	}
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
+	s.listener.Close() // Shutdown knows of it only once Serve runs
 	return err
 }
 
