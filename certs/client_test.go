@@ -41,7 +41,7 @@ func TestClientFollowsItsFiles(t *testing.T) {
 		c.Watch(ctx, time.Hour)
 	}()
 	defer func() { cancel(); <-done }()
-	f.eventually("watching", func() bool { return c.Stats().WatchMode == modeEvents })
+	f.eventually("watching", func() bool { return c.Stats().ReloadsUnchanged > 0 })
 
 	f.dial(before, c.TLSConfig())
 	if !f.dial(before, c.TLSConfig()).DidResume {

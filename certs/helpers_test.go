@@ -152,7 +152,8 @@ func (f *fixture) open() *Store {
 	return s
 }
 
-// watch runs Watch until the test ends, and returns once it watches.
+// watch runs Watch until the test ends, and returns when its first reload is
+// over: what is written from then on, only an event or a poll can bring.
 func (f *fixture) watch(s *Store, interval time.Duration) {
 	f.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -162,7 +163,8 @@ func (f *fixture) watch(s *Store, interval time.Duration) {
 		s.Watch(ctx, interval)
 	}()
 	f.t.Cleanup(func() { cancel(); <-done })
-	f.eventually("watching", func() bool { return s.Stats().WatchMode != "" })
+	before := s.Stats().ReloadsUnchanged
+	f.eventually("watching", func() bool { return s.Stats().ReloadsUnchanged > before })
 }
 
 func (f *fixture) eventually(what string, ok func() bool) {
