@@ -28,6 +28,9 @@ var (
 	errBackendAuth = errors.New("the backend refused the proxy's credentials")
 	errBackendOpen = errors.New("the backend serves connections that did not authenticate: a client could drop the user it is given")
 	errBackendFull = errors.New("BACKEND_MAX_CONNECTIONS is reached")
+	// errBackendBusy: not a word about the credentials was said.
+	errBackendBusy  = errors.New("the backend takes no connection now (loading, or its maxclients is reached)")
+	errDialPanicked = errors.New("panic in a dial")
 )
 
 // backend dials the store. After a failure dials go one at a time, at growing distances. Safe for concurrent use.
@@ -67,26 +70,31 @@ func newBackend(c BackendConfig, b *buffers, s *backendStats, keepAlive, writeTi
 }
 
 // dial opens a connection that belongs to one session and authenticates it. authenticated: dragontls did so.
-func (b *backend) dial(ctx context.Context) (*backendConn, error) {
-	done, err := b.takeTurn(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (b *backend) dial(ctx context.Context) (c *backendConn, err error) {
 	if b.room != nil {
 		select {
 		case b.room <- struct{}{}:
 		case <-ctx.Done():
-			done(nil)
 			b.stats.errors.add("max_connections")
 			return nil, errBackendFull
 		}
+		defer func() {
+			if c == nil {
+				<-b.room
+			}
+		}()
 	}
-	c, err := b.connect(ctx)
-	done(err)
+	done, err := b.takeTurn(ctx)
 	if err != nil {
-		if b.room != nil {
-			<-b.room
-		}
+		return nil, err
+	}
+	err = errDialPanicked
+	defer func() { done(err) }()
+	c, err = b.connect(ctx)
+	if errors.Is(ctx.Err(), context.Canceled) && err != nil {
+		return nil, context.Canceled // whoever wanted it does not any more: that says nothing of the backend
+	}
+	if err != nil {
 		b.stats.errors.add(backendReason(err))
 		return nil, err
 	}
@@ -133,6 +141,9 @@ func (b *backend) takeTurn(ctx context.Context) (done func(error), err error) {
 }
 
 func (b *backend) outcome(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err == nil {
@@ -145,6 +156,7 @@ func (b *backend) outcome(err error) {
 
 func backendReason(err error) string {
 	var ne net.Error
+	var op *net.OpError
 	switch {
 	case errors.Is(err, errBackendAuth):
 		return "auth"
@@ -154,13 +166,15 @@ func backendReason(err error) string {
 		return "timeout"
 	case errors.Is(err, errSettings):
 		return "settings"
-	}
-	var ve *tls.CertificateVerificationError
-	if errors.As(err, &ve) {
+	case errors.Is(err, errBackendBusy):
+		return "busy"
+	case errors.Is(err, errBackendTLS), errors.As(err, &op) && op.Op == "remote error":
 		return "tls"
 	}
 	return "dial"
 }
+
+var errBackendTLS = errors.New("TLS with the backend")
 
 var errSettings = errors.New("read the backend's address and credentials")
 
@@ -195,11 +209,12 @@ func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 	raw.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	err = b.prepare(ctx, c, address, user, password)
-	if !stop() && err == nil {
-		err = ctx.Err()
+	if !stop() {
+		err = ctx.Err() // and the socket is closed, whatever else it led to
 	}
 	if err != nil {
 		raw.Close()
+		sock.release()
 		return nil, err
 	}
 	raw.SetReadDeadline(time.Time{})
@@ -219,7 +234,7 @@ func (b *backend) prepare(ctx context.Context, c *backendConn, address, user, pa
 		}
 		t := tls.Client(c.sock, conf)
 		if err := t.HandshakeContext(ctx); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errBackendTLS, err)
 		}
 		c.conn, c.tls = t, t
 	}
@@ -288,6 +303,12 @@ func (c *backendConn) close() {
 	})
 }
 
+// drop closes the connection and gives back what was read ahead; for the goroutine that reads.
+func (c *backendConn) drop() {
+	c.close()
+	c.sock.release()
+}
+
 // authenticate sends AUTH and waits for its +OK. It is AUTH, since MONITOR shows what HELLO .. AUTH says. With probe
 // a PING goes before it where the user is not default, and must be refused: a backend that serves connections
 // without AUTH would let a client drop the user it was given.
@@ -314,12 +335,24 @@ func isNoAuth(r *resp.Replies) error {
 	if r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "NOAUTH") {
 		return nil
 	}
+	if isBusy(r) {
+		return errBackendBusy
+	}
 	return errBackendOpen
+}
+
+// isBusy recognises what a backend says that looks at no credentials yet.
+func isBusy(r *resp.Replies) bool {
+	line := string(r.Line())
+	return r.Kind() == '-' && (strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "ERR max number of clients"))
 }
 
 func isOK(r *resp.Replies) error {
 	if r.Kind() == '+' && string(r.Line()) == "OK" {
 		return nil
+	}
+	if isBusy(r) {
+		return errBackendBusy
 	}
 	return errBackendAuth
 }

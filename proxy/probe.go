@@ -56,7 +56,7 @@ func (s *Server) probe() {
 		case <-t.C:
 		case <-s.done:
 			if c != nil {
-				c.close()
+				c.drop()
 			}
 			return
 		}
@@ -102,11 +102,11 @@ func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, e
 	stop := context.AfterFunc(ctx, c.close)
 	defer stop()
 	if _, err := c.conn.Write(resp.AppendCommand(nil, "PING")); err != nil {
-		c.close()
+		c.drop()
 		return nil, err
 	}
 	if err := c.expect([]func(*resp.Replies) error{func(*resp.Replies) error { return nil }}); err != nil {
-		c.close()
+		c.drop()
 		return nil, err
 	}
 	return c, nil

@@ -54,7 +54,7 @@ func (s *session) upstreamNow() (*backendConn, error) {
 // dropUpstream closes the backend connection. Whoever waits for it wakes.
 func (s *session) dropUpstream() {
 	if up, _ := s.upstreamNow(); up != nil {
-		up.close()
+		up.drop()
 	}
 	s.queue.notify()
 }
@@ -366,7 +366,7 @@ func (s *session) replaceUpstream() error {
 		return nil
 	}
 	old, _ := s.upstreamNow()
-	old.close()
+	old.drop()
 	ctx, cancel := s.dialContext()
 	defer cancel()
 	ctx, cancelDeadline := context.WithTimeout(ctx, unavailableTimeout)
