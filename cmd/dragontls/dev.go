@@ -146,5 +146,14 @@ func embedded() (*miniredis.Miniredis, error) {
 		m.Close()
 		return nil, fmt.Errorf("start the embedded backend: %w", err)
 	}
+	// miniredis takes COMMAND DOCS for COMMAND, and redis-cli aborts at that answer where an error makes it use
+	// the help it brings along.
+	m.Server().SetPreHook(func(c *server.Peer, cmd string, args ...string) bool {
+		docs := strings.EqualFold(cmd, "COMMAND") && len(args) > 0 && strings.EqualFold(args[0], "DOCS")
+		if docs {
+			c.WriteError("ERR the embedded backend does not know COMMAND DOCS")
+		}
+		return docs
+	})
 	return m, nil
 }

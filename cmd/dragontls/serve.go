@@ -189,7 +189,11 @@ func (s *service) run(started func()) int {
 	}
 	serving := make(chan error, 1)
 	go func() { serving <- s.server.Serve(s.listener) }() // ends with Drain or Close
-	s.log.Info().Stringer("address", s.listener.Addr()).Str("version", buildVersion()).Msg("listening")
+	listening := s.log.Info().Stringer("address", s.listener.Addr()).Str("version", buildVersion())
+	if s.admin != nil {
+		listening = listening.Stringer("admin", s.admin.Addr())
+	}
+	listening.Msg("listening")
 	if started != nil {
 		started()
 	}
