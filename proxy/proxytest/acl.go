@@ -177,10 +177,13 @@ func (u *aclUser) describe(name string) string {
 	if u.nopass {
 		secrets = []string{""}
 	}
+	var sums []string
 	for _, p := range secrets {
 		sum := sha256.Sum256([]byte(p))
-		parts = append(parts, "#"+hex.EncodeToString(sum[:])[:15])
+		sums = append(sums, "#"+hex.EncodeToString(sum[:])[:15])
 	}
+	slices.Sort(sums)
+	parts = append(parts, sums...)
 	for _, k := range u.keys {
 		parts = append(parts, "~"+k)
 	}

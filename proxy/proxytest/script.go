@@ -175,7 +175,9 @@ func (l *lua) take(prefix string) bool {
 
 func (l *lua) fail() {
 	l.bad = true
-	l.word, _, _ = strings.Cut(l.src, " ")
+	if words := strings.Fields(l.src); len(words) > 0 {
+		l.word = words[min(1, len(words)-1)] // Lua complains about what follows a lone name
+	}
 }
 
 func (l *lua) statement() (st statement, more bool) {
