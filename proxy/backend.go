@@ -71,6 +71,9 @@ func newBackend(c BackendConfig, b *buffers, s *backendStats, keepAlive, writeTi
 
 // dial opens a connection that belongs to one session and authenticates it. authenticated: dragontls did so.
 func (b *backend) dial(ctx context.Context) (c *backendConn, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if b.room != nil {
 		select {
 		case b.room <- struct{}{}:

@@ -483,6 +483,7 @@ func (s *session) upstream() (*backendConn, error) {
 	up, err := p.up, p.upErr
 	if up == nil && err == nil && p.wanted.IsZero() {
 		p.wanted = time.Now()
+		close(p.want)
 	}
 	p.mu.Unlock()
 	if up != nil || err != nil {

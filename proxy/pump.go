@@ -62,6 +62,11 @@ func (s *session) dropUpstream() {
 // dialOnce is the dial that begins as soon as the client is verified. A failure is not final: nothing has been
 // asked for yet.
 func (s *session) dialOnce() {
+	defer func() {
+		if v := recover(); v != nil {
+			s.recovered(v)
+		}
+	}()
 	ctx, cancel := s.dialContext()
 	defer cancel()
 	up, err := s.server.backend.dial(ctx)
@@ -70,7 +75,7 @@ func (s *session) dialOnce() {
 	}
 }
 
-// dialContext ends with the session.
+// dialContext ends with the session, and once a command has waited for unavailableTimeout.
 func (s *session) dialContext() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.cancelAtEnd(ctx, cancel) // ends with ctx; nobody waits for it
@@ -81,8 +86,19 @@ func (s *session) cancelAtEnd(ctx context.Context, cancel context.CancelFunc) {
 	select {
 	case <-s.done:
 		cancel()
+		return
 	case <-ctx.Done():
+		return
+	case <-s.pump.want:
 	}
+	t := time.NewTimer(unavailableTimeout)
+	defer t.Stop()
+	select {
+	case <-s.done:
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	cancel()
 }
 
 // connect dials again once a command waits, until unavailableTimeout has passed. nil: the session has ended, or is

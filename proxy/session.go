@@ -86,7 +86,8 @@ type pump struct {
 	// guarded by mu
 	up      *backendConn
 	upErr   error
-	wanted  time.Time // since when a command waits for the backend
+	wanted  time.Time     // since when a command waits for the backend
+	want    chan struct{} // closed then
 	awaited awaited
 	outcome outcome
 }
@@ -114,7 +115,7 @@ func newSession(s *Server, sock *socket, conn *tls.Conn, log zerolog.Logger) *se
 	n.client.sock, n.client.conn = sock, conn
 	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
 	n.client.buf = n.client.small[:]
-	n.pump.done = make(chan struct{})
+	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init()
 	n.lastActive.Store(s.now())
 	sock.beforeWait = n.flush
