@@ -197,6 +197,56 @@ func TestKubernetesSwapIsSeenEachTime(t *testing.T) {
 	}
 }
 
+func TestADirectoryThatTookTheNameIsWatched(t *testing.T) {
+	tests := map[string]func(f *fixture, p pemPair){
+		"moved in": func(f *fixture, p pemPair) {
+			f.writePair("y/server", p)
+			f.must(os.Rename(f.path("x"), f.path("z")))
+			f.must(os.Rename(f.path("y"), f.path("x")))
+		},
+		"made again": func(f *fixture, p pemPair) {
+			f.must(os.RemoveAll(f.path("x")))
+			f.writePair("x/server", p)
+		},
+	}
+	for name, replace := range tests {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.writePair("x/server", f.pair())
+			use(f, "x/server.crt", "x/server.key")
+			s := f.open()
+			f.watch(s, time.Hour)
+			for _, change := range []func(pemPair){
+				func(p pemPair) { replace(f, p) },
+				func(p pemPair) { f.writePair("x/server", p) },
+			} {
+				p := f.pair()
+				change(p)
+				f.eventually("seen", func() bool { return s.Snapshot().Certs[0].Serial == p.serial(t) })
+			}
+		})
+	}
+}
+
+// A directory above moves without an event: the next poll must watch the new one.
+func TestSyncWatchesWhatTheNameMeansNow(t *testing.T) {
+	f := newFixture(t)
+	f.writePair("a/x/server", f.pair())
+	use(f, "a/x/server.crt", "a/x/server.key")
+	w := &watcher{reloader: f.open().reloader, dirs: map[string]os.FileInfo{}}
+	defer w.close()
+	w.sync()
+	f.must(os.Rename(f.path("a"), f.path("b")))
+	f.writePair("a/x/server", f.pair())
+	w.sync()
+	f.write("a/x/server.crt", nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if !w.wait(ctx, nil) {
+		t.Error("no event from the new directory")
+	}
+}
+
 func TestABusyDirectoryCannotDelayAReload(t *testing.T) {
 	f := newFixture(t)
 	s := f.open()
