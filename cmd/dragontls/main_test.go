@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+func invoke(env []string, args ...string) outcome {
+	var stdout, stderr bytes.Buffer
+	code := dispatch(args, env, &stdout, &stderr)
+	return outcome{code, stdout.String(), stderr.String()}
+}
+
+func TestHelpGoesToStdoutAndExitsZero(t *testing.T) {
+	for _, args := range []string{"help", "-h", "--help", "serve --help", "serve -h", "pki --help", "pki -h", "pki help", "pki init --help", "pki client -h", "healthcheck --help", "version --help"} {
+		got := invoke(nil, strings.Fields(args)...)
+		if got.code != exitOK || !strings.HasPrefix(got.stdout, "usage: dragontls") || got.stderr != "" {
+			t.Errorf("%s: got %+v", args, got)
+		}
+	}
+}
+
+func TestMisuseExitsTwoWithUsage(t *testing.T) {
+	for args, want := range map[string]string{
+		"frobnicate":                 `unknown command "frobnicate"`,
+		"--frobnicate":               `unknown command "--frobnicate"`,
+		"serve now":                  `unknown argument "now"`,
+		"version 2":                  `unknown argument "2"`,
+		"healthcheck --url x":        `unknown argument "--url"`,
+		"pki":                        "what to do is missing",
+		"pki --dir x":                "what to do is missing",
+		"pki burn":                   `unknown action "burn"`,
+		"pki client":                 "the name is missing",
+		"pki client a b":             `unknown argument "b"`,
+		"pki init x":                 `unknown argument "x"`,
+		"pki init --nope":            "nope",
+		"pki init --dir=":            "--dir is empty",
+		"pki init --days x":          "days",
+		"pki init --days 0":          "want 1 to 398",
+		"pki rotate --days 399":      "want 1 to 398",
+		"pki init --key-mode 0644":   "want 0600",
+		"pki init --key-mode rw":     "want 0600",
+		"pki show --host x":          "host",
+		"pki client bob --days 1":    "days",
+		"pki rotate --if-missing":    "if-missing",
+		"pki rotate --owner-from .":  "owner-from",
+		"pki --if-missing --dir x y": `unknown action "y"`,
+	} {
+		got := invoke(nil, strings.Fields(args)...)
+		if got.code != exitConfig || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "usage: dragontls") || got.stdout != "" {
+			t.Errorf("%s: got %+v, want %q", args, got, want)
+		}
+	}
+}
+
+func TestServeIsTheDefault(t *testing.T) {
+	for _, args := range [][]string{nil, {"serve"}} {
+		got := invoke([]string{"DRAGONTLS_LISTEN=x", "DRAGONTLS_NO_SUCH=1"}, args...)
+		if got.code != exitConfig || !strings.Contains(got.stderr, "DRAGONTLS_LISTEN") || !strings.Contains(got.stderr, "DRAGONTLS_NO_SUCH") {
+			t.Errorf("%q: got %+v, want all faults", args, got)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, name := range []string{"version", "--version"} {
+		got := invoke(nil, name)
+		if got.code != exitOK || !strings.HasPrefix(got.stdout, "dragontls "+buildVersion()+"\n") ||
+			!strings.Contains(got.stdout, runtime.Version()) || !strings.Contains(got.stdout, "\nrevision ") {
+			t.Errorf("got %+v", got)
+		}
+	}
+	version = "v9.9.9" // as the linker does
+	defer func() { version = "" }()
+	if got := invoke(nil, "version"); !strings.HasPrefix(got.stdout, "dragontls v9.9.9\n") {
+		t.Errorf("got %+v", got)
+	}
+}
