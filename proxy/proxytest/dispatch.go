@@ -87,9 +87,7 @@ func wrongArity(name string) string {
 func (c *conn) run(args [][]byte) bool {
 	d := c.d
 	d.mu.Lock()
-	if len(d.log) < d.opt.LogLimit {
-		d.log = append(d.log, Command{c.id, args})
-	}
+	d.keep(c, args)
 	d.notify()
 	hook := d.onCommand
 	d.mu.Unlock()

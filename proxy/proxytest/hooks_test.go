@@ -187,6 +187,27 @@ func TestBlockedClientThatIsGoneLosesNoElement(t *testing.T) {
 	want(t, b, ":1\r\n:1\r\n")
 }
 
+func TestScriptsLeaveStateBehind(t *testing.T) {
+	d := start(t, Options{Users: []User{{Name: "web", Password: "pw"}}})
+	c, other := dial(t, d.Addr()), dial(t, d.Addr())
+	for _, step := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"EVAL", "redis.call('HELLO','2','AUTH','web','pw') return 1", "0"}, ":1\r\n"},
+		{[]string{"ACL", "WHOAMI"}, "$11\r\nUser is web\r\n"},
+		{[]string{"SCRIPT", "LOAD", "redis.call('WATCH',KEYS[1]) return KEYS[1]"}, "$40\r\n" + sha1Hex("redis.call('WATCH',KEYS[1]) return KEYS[1]") + "\r\n"},
+		{[]string{"EVALSHA", sha1Hex("redis.call('WATCH',KEYS[1]) return KEYS[1]"), "1", "w"}, "$1\r\nw\r\n"},
+	} {
+		send(t, c, Encode(step.args...))
+		want(t, c, step.want)
+	}
+	send(t, other, Encode("SET", "w", "1"))
+	want(t, other, "+OK\r\n")
+	send(t, c, append(Encode("MULTI"), Encode("EXEC")...))
+	want(t, c, "+OK\r\n$-1\r\n")
+}
+
 func TestDeepPipelineWithoutAReader(t *testing.T) {
 	d := start(t, Options{})
 	c := dial(t, d.Addr())

@@ -1,68 +1,15 @@
 package proxytest
 
 import (
-	"bytes"
-	"embed"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"path"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
-
-//go:embed testdata/*.txt
-var transcripts embed.FS
-
-// Transcript is one recording that comes with this package, and the server that it was made on.
-type Transcript struct {
-	File    string
-	Options Options
-}
-
-// Transcripts lists them.
-func Transcripts() []Transcript {
-	entries, err := transcripts.ReadDir("testdata")
-	if err != nil {
-		panic(err) // embedded at build time
-	}
-	var list []Transcript
-	for _, e := range entries {
-		text, err := transcripts.ReadFile(path.Join("testdata", e.Name()))
-		if err != nil {
-			panic(err)
-		}
-		list = append(list, Transcript{e.Name(), serverOptions(string(text))})
-	}
-	return list
-}
-
-// serverOptions reads the line "# server: requirepass=x maxclients=n".
-func serverOptions(text string) (opt Options) {
-	for line := range strings.Lines(text) {
-		rest, ok := strings.CutPrefix(line, "# server:")
-		if !ok {
-			continue
-		}
-		for _, f := range strings.Fields(rest) {
-			switch name, val, _ := strings.Cut(f, "="); name {
-			case "requirepass":
-				opt.RequirePass = val
-			case "maxclients":
-				opt.MaxClients, _ = strconv.Atoi(val)
-			case "loading":
-				opt.Loading = true
-			case "oom":
-				opt.OOM = true
-			}
-		}
-	}
-	return opt
-}
 
 // Player replays a transcript. A transcript is made of lines:
 //
@@ -138,27 +85,6 @@ func (p Player) Play(t *testing.T, file string) {
 			}
 		})
 	}
-}
-
-type block struct {
-	title string
-	at    int // line number of the first of lines
-	lines []string
-}
-
-func blocks(text string) []block {
-	var list []block
-	for i, line := range strings.Split(text, "\n") {
-		if title, ok := strings.CutPrefix(line, "== "); ok {
-			list = append(list, block{title: title, at: i + 2})
-			continue
-		}
-		if len(list) > 0 {
-			b := &list[len(list)-1]
-			b.lines = append(b.lines, line)
-		}
-	}
-	return list
 }
 
 // stage is what one block plays on.
@@ -336,86 +262,4 @@ func (s *stage) sent(text string) ([]byte, error) {
 		return nil, err
 	}
 	return Encode(args...), nil
-}
-
-// Encode makes one command of the arguments.
-func Encode(args ...string) []byte {
-	b := fmt.Appendf(nil, "*%d\r\n", len(args))
-	for _, a := range args {
-		b = fmt.Appendf(b, "$%d\r\n%s\r\n", len(a), a)
-	}
-	return b
-}
-
-// words splits a command line.
-func words(text string) ([]string, error) {
-	var args []string
-	for {
-		text = strings.TrimLeft(text, " ")
-		if text == "" {
-			return args, nil
-		}
-		q := text[0]
-		if q != '"' && q != '\'' {
-			word, rest, _ := strings.Cut(text, " ")
-			args, text = append(args, word), rest
-			continue
-		}
-		end := 1
-		for end < len(text) && text[end] != q {
-			if q == '"' && text[end] == '\\' {
-				end++
-			}
-			end++
-		}
-		if end >= len(text) {
-			return nil, errors.New("a quote is not closed")
-		}
-		word := text[1:end]
-		if q == '"' {
-			b, err := unescape(word)
-			if err != nil {
-				return nil, err
-			}
-			word = string(b)
-		}
-		args, text = append(args, word), text[end+1:]
-	}
-}
-
-// unescape knows \r \n \t \0 \xHH; any other escaped byte stands for itself.
-func unescape(s string) ([]byte, error) {
-	var b bytes.Buffer
-	for i := 0; i < len(s); i++ {
-		if s[i] != '\\' {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i++; i == len(s) {
-			return nil, errors.New("a backslash ends the line")
-		}
-		switch s[i] {
-		case 'r':
-			b.WriteByte('\r')
-		case 'n':
-			b.WriteByte('\n')
-		case 't':
-			b.WriteByte('\t')
-		case '0':
-			b.WriteByte(0)
-		case 'x':
-			if i+2 >= len(s) {
-				return nil, errors.New(`\x wants two digits`)
-			}
-			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-			if err != nil {
-				return nil, err
-			}
-			b.WriteByte(byte(n))
-			i += 2
-		default:
-			b.WriteByte(s[i])
-		}
-	}
-	return b.Bytes(), nil
 }

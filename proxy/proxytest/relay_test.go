@@ -153,3 +153,20 @@ func TestRelayCloseWithEverythingStuck(t *testing.T) {
 		t.Errorf("got %d connections after Close", got)
 	}
 }
+
+// However a relay cuts them up, commands and answers stay the same.
+func TestTranscriptsThroughARelayInRandomPieces(t *testing.T) {
+	for _, tr := range Transcripts() {
+		t.Run(tr.File, func(t *testing.T) {
+			r, err := NewRelay(start(t, tr.Options).Addr(), Faults{
+				ToTarget: Fault{MaxPiece: 9, Random: true}, ToClient: Fault{MaxPiece: 9, Random: true}, Seed: 20261123,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			p := Player{Dial: func() (net.Conn, error) { return net.Dial("tcp", r.Addr()) }, Proxied: true}
+			p.Play(t, tr.File)
+		})
+	}
+}
