@@ -231,15 +231,15 @@ func TestADirectoryThatTookTheNameIsWatched(t *testing.T) {
 // A directory above moves without an event: the next poll must watch the new one.
 func TestSyncWatchesWhatTheNameMeansNow(t *testing.T) {
 	f := newFixture(t)
-	f.writePair("a/x/server", f.pair())
-	use(f, "a/x/server.crt", "a/x/server.key")
+	f.writePair("p/a/x/server", f.pair())
+	use(f, "p/a/x/server.crt", "p/a/x/server.key")
 	w := &watcher{reloader: f.open().reloader, dirs: map[string]os.FileInfo{}}
 	defer w.close()
 	w.sync()
-	f.must(os.Rename(f.path("a"), f.path("b")))
-	f.writePair("a/x/server", f.pair())
+	f.must(os.Rename(f.path("p/a"), f.path("p/b")))
+	f.writePair("p/a/x/server", f.pair())
 	w.sync()
-	f.write("a/x/server.crt", nil)
+	f.write("p/a/x/server.crt", nil)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if !w.wait(ctx, nil) {
