@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"bytes"
 	"container/list"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -87,7 +89,9 @@ type handshake struct {
 	evicted atomic.Bool
 	helloIn bool // the ClientHello is in: what follows costs computing
 	working bool // holds one of the places of those that compute
-	offered []uint16
+	tooOld  bool // the client offered no version that is served here
+
+	alert tls.AlertError // sent by the client in clear; 0: none
 }
 
 func (h *handshake) evict() {
@@ -98,18 +102,51 @@ func (h *handshake) evict() {
 // clientHello tells the handshake that its ClientHello is in, then asks inner for the configuration.
 func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	return func(info *tls.ClientHelloInfo) (*tls.Config, error) {
+		var h *handshake
 		if sock, ok := info.Conn.(*socket); ok && sock.handshake != nil {
-			h := sock.handshake
+			h = sock.handshake
 			h.helloIn = true
-			h.offered = info.SupportedVersions
 			h.startWork()
 		}
-		if inner == nil {
-			return nil, nil
+		var c *tls.Config
+		var err error
+		if inner != nil {
+			c, err = inner(info)
 		}
-		return inner(info)
+		if h != nil {
+			h.tooOld = !served(c, info.SupportedVersions)
+		}
+		return c, err
 	}
 }
+
+// served says whether one of the versions is one of c's; c may be nil.
+func served(c *tls.Config, versions []uint16) bool {
+	oldest, newest := uint16(tls.VersionTLS12), uint16(tls.VersionTLS13)
+	if c != nil && c.MinVersion != 0 {
+		oldest = c.MinVersion
+	}
+	if c != nil && c.MaxVersion != 0 {
+		newest = c.MaxVersion
+	}
+	return slices.ContainsFunc(versions, func(v uint16) bool { return v >= oldest && v <= newest })
+}
+
+// noteAlert looks at what just came for an alert in clear at its end. OpenSSL's clients refuse a TLS 1.3 server's
+// certificate in this way, which crypto/tls calls a bad record MAC.
+func (h *handshake) noteAlert() {
+	s := h.sock
+	if s.page == nil || s.w-s.r < len(alertHeader)+2 {
+		return
+	}
+	b := s.page[s.w-len(alertHeader)-2 : s.w]
+	if bytes.HasPrefix(b, alertHeader) {
+		h.alert = tls.AlertError(b[len(b)-1])
+	}
+}
+
+// alertHeader begins a record in clear that holds an alert: its level and description follow (RFC 8446, 5.1 and 6).
+var alertHeader = []byte{21, 3, 3, 0, 2}
 
 // The number of handshakes that compute at once is small, so that a storm of them does not starve sessions; who
 // waits for its client's next flight does not count.
@@ -138,6 +175,7 @@ func (h *handshake) run() {
 			s.pending.heard(h)
 		}
 		if h.helloIn {
+			h.noteAlert()
 			h.startWork()
 		}
 	}
@@ -168,6 +206,9 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	e := s.log.Info()
 	if reason == handshakeClosed {
 		e = s.log.Debug() // port scans and health checks of load balancers
+	}
+	if h.alert != 0 {
+		err = fmt.Errorf("remote error: %w", h.alert)
 	}
 	e.Str("reason", reason).Stringer("remote", h.sock.RemoteAddr()).Err(err).Msg("handshake refused")
 	defer h.sock.Close()
@@ -206,9 +247,9 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		return handshakeBadCert
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return handshakeTimeout
-	case errors.As(err, &op) && op.Op == "remote error":
+	case h.alert != 0, errors.As(err, &op) && op.Op == "remote error":
 		return handshakeClientAlert
-	case h.helloIn && !h.acceptable():
+	case h.helloIn && h.tooOld:
 		return handshakeVersion
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return handshakeClosed
@@ -217,11 +258,6 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		return handshakeNoCertificate
 	}
 	return handshakeOther
-}
-
-// acceptable says that the client offered a version that can be served here at all.
-func (h *handshake) acceptable() bool {
-	return slices.Contains(h.offered, tls.VersionTLS12) || slices.Contains(h.offered, tls.VersionTLS13)
 }
 
 func versionName(v uint16) string {
