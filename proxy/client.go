@@ -42,6 +42,7 @@ func (s *session) fill() {
 	n, err := c.conn.Read(c.buf[c.w:])
 	c.w += n
 	if n > 0 {
+		s.hand.Store(handFull)
 		s.stripe.bytesIn.Add(uint64(n))
 		s.lastActive.Store(s.server.now())
 	}
@@ -55,6 +56,19 @@ func (s *session) fill() {
 		c.failed = err
 		s.kill(closeClientError)
 	}
+}
+
+// beforeWait runs before a read that waits for the client: what was taken is passed on first.
+func (s *session) beforeWait() error {
+	err := s.flush()
+	switch c := &s.client; {
+	case c.holding:
+	case c.r < c.w || c.streamed != nil:
+		s.hand.Store(handHalf)
+	default:
+		s.hand.Store(handEmpty)
+	}
+	return err
 }
 
 // makeRoom gives the buffer at least some room: a small one while little comes, a page when reads fill that, a
@@ -151,7 +165,6 @@ func (s *session) consume() bool {
 			return false
 		}
 	}
-	s.busy.Store(c.r < c.w || c.streamed != nil)
 	return c.flushErr == nil && !c.ending
 }
 
@@ -508,6 +521,8 @@ func (s *session) upstream() (*backendConn, error) {
 // client that goes away is noticed.
 func (s *session) hold(cond func() bool) bool {
 	c, q := &s.client, &s.queue
+	c.holding = true
+	defer func() { c.holding = false }()
 	for {
 		q.mu.Lock()
 		if cond() || q.closed {
@@ -640,18 +655,23 @@ func (s *session) linger() {
 	c.sock.beforeWait = nil
 	c.r, c.w = 0, 0
 	s.setBuf(nil, nil)
-	var limit time.Time
-	for err := error(nil); err == nil || errors.Is(err, os.ErrDeadlineExceeded) && limit.IsZero(); {
-		if s.ended() {
-			limit = time.Now().Add(lingerTimeout)
-			c.conn.SetReadDeadline(limit)
-			_, err = io.Copy(io.Discard, c.conn)
+	for !s.ended() {
+		_, err := c.conn.Read(c.small[:])
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if !s.settled() {
+			s.end(closeClient)
+		}
+		<-s.done
+	}
+	c.conn.CloseWrite()
+	c.sock.closeWrite()
+	for limit := time.Now().Add(lingerTimeout); time.Now().Before(limit); {
+		// end may have set a deadline after this one.
+		c.sock.SetReadDeadline(limit)
+		if _, err := io.Copy(io.Discard, c.sock); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
-		_, err = c.conn.Read(c.small[:])
 	}
-	if !s.settled() {
-		s.end(closeClient)
-	}
-	<-s.done
 }

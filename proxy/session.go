@@ -38,13 +38,19 @@ type session struct {
 	queue  replyQueue
 
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
-	busy       atomic.Bool  // the reader holds part of a command
+	hand       atomic.Int32 // what the reader holds, see handEmpty
 	subscribed atomic.Bool  // replies are not counted any more
 
 	endOnce sync.Once
 	reason  closeReason
 	done    chan struct{} // closed by end
 }
+
+const (
+	handEmpty int32 = iota
+	handHalf        // the beginning of a command
+	handFull        // commands that the queue does not know of yet
+)
 
 // clientSide belongs to the reader goroutine, but for sock and conn.
 type clientSide struct {
@@ -72,6 +78,7 @@ type clientSide struct {
 	multi    bool // MULTI was passed on, and neither EXEC nor DISCARD since
 	doomed   bool // and a command in it was refused
 	uncount  bool
+	holding  bool // in hold: what waits is not queued yet
 	ending   bool // our last word is queued: the rest is dropped
 	flushErr error
 }
@@ -118,7 +125,7 @@ func newSession(s *Server, sock *socket, conn *tls.Conn, log zerolog.Logger) *se
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init()
 	n.lastActive.Store(s.now())
-	sock.beforeWait = n.flush
+	sock.beforeWait = n.beforeWait
 	return n
 }
 
@@ -155,9 +162,15 @@ func (s *session) ended() bool {
 
 // idle says that the session may be closed between two commands: nothing is owed, held or expected.
 func (s *session) idle() bool {
-	if s.busy.Load() || s.subscribed.Load() {
-		return false
-	}
+	return s.hand.Load() == handEmpty && !s.subscribed.Load() && s.settledNow()
+}
+
+// owing says that a command was taken whose reply is not out. Half a command is owed nothing.
+func (s *session) owing() bool {
+	return s.hand.Load() == handFull || !s.settledNow()
+}
+
+func (s *session) settledNow() bool {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	return s.queue.owed == 0 && s.queue.size == 0 && !s.queue.turn
