@@ -183,7 +183,8 @@ func (h *handshake) run() {
 	h.sock.SetDeadline(start.Add(s.c.HandshakeTimeout))
 	err := conn.HandshakeContext(context.Background())
 	h.stopWork()
-	s.pending.remove(h)
+	// A socket that is refused keeps its place until it is closed.
+	defer s.pending.remove(h)
 	h.sock.beforeWait, h.sock.afterWait, h.sock.handshake = nil, nil, nil
 	st := conn.ConnectionState()
 	key := HandshakeKey{Reason: handshakeOK, Version: versionName(st.Version), Resumed: st.DidResume}
@@ -197,6 +198,7 @@ func (h *handshake) run() {
 	}
 	s.handshakes.seconds.observe(time.Since(start), 1)
 	h.sock.SetDeadline(time.Time{})
+	s.pending.remove(h)
 	s.startSession(h.sock, conn, st)
 }
 
@@ -213,11 +215,16 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	e.Str("reason", reason).Stringer("remote", h.sock.RemoteAddr()).Err(err).Msg("handshake refused")
 	defer h.sock.Close()
 	defer h.sock.release()
-	if reason != handshakePlaintext {
+	switch reason {
+	case handshakeEvicted, handshakeTimeout, handshakeClosed, handshakeClientAlert:
 		return
+	case handshakePlaintext:
+		h.sock.writeTimeout = lingerTimeout
+		h.sock.SetDeadline(time.Time{})
+		h.sock.Write(textPlaintext)
 	}
-	h.sock.writeTimeout = lingerTimeout
-	h.sock.Write(textPlaintext)
+	// A TLS 1.3 client has sent its first command by the time its certificate is refused: closing with that unread
+	// would send a reset that destroys the alert.
 	h.sock.closeWrite()
 	h.sock.SetReadDeadline(time.Now().Add(lingerTimeout))
 	io.Copy(io.Discard, io.LimitReader(h.sock, 1<<20))
@@ -237,7 +244,7 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 	switch {
 	case h.evicted.Load():
 		return handshakeEvicted
-	case errors.As(err, &header):
+	case errors.As(err, &header) && header.Conn != nil:
 		return handshakePlaintext
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return handshakeExpired
@@ -251,7 +258,8 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		return handshakeClientAlert
 	case h.helloIn && h.tooOld:
 		return handshakeVersion
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return handshakeClosed
 	// crypto/tls has no type for this one; TestHandshakeReasons notices when its text changes.
 	case strings.Contains(err.Error(), "didn't provide a certificate"):
