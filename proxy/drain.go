@@ -9,6 +9,9 @@ import (
 // ErrCut says that the time to drain ran out while sessions still waited for replies.
 var ErrCut = errors.New("drain timed out: sessions were cut")
 
+// goodbyeTimeout: sessions that are cut get this long to send close_notify; then they are reset.
+const goodbyeTimeout = 500 * time.Millisecond
+
 // Drain stops accepting and ends every session within timeout: idle ones spread over its first half, busy ones
 // behind their reply, blocked and subscribed ones at its end. It returns ErrCut when a reply was still owed to
 // one then. Close during it ends all at once.
@@ -30,7 +33,7 @@ func (s *Server) Drain(timeout time.Duration) error {
 				turn = start.Add(time.Duration(rand.Float64() * float64(timeout) / 2))
 				turns[n] = turn
 			}
-			if !now.Before(turn) && n.idle() || !now.Before(lastCall) && (n.idle() || n.waiting()) {
+			if !now.Before(turn) && n.idle() || !now.Before(lastCall) && (n.waiting() || !n.owing()) {
 				n.end(closeDrain)
 			}
 		})
@@ -52,9 +55,12 @@ func (s *Server) Drain(timeout time.Duration) error {
 	s.each(func(n *session) {
 		if !n.ended() {
 			cut = true
-			n.kill(closeCut)
+			n.end(closeCut)
 		}
 	})
+	for !s.isDone() && s.open() > 0 && time.Since(end) < goodbyeTimeout {
+		<-t.C
+	}
 	s.Close()
 	if cut {
 		return ErrCut

@@ -168,6 +168,9 @@ func (s *Server) accept(conn net.Conn) {
 	}
 	h := &handshake{server: s, sock: sock}
 	s.pending.add(h)
+	if s.isDone() {
+		sock.abort() // Close may have looked before h was there
+	}
 	go s.runHandshake(h) // ends with the handshake or its deadline, Close waits for it
 }
 
@@ -179,6 +182,7 @@ func (s *Server) runHandshake(h *handshake) {
 			h.stopWork()
 			s.pending.remove(h)
 			h.sock.abort()
+			h.sock.release()
 			s.log.Error().Interface("panic", v).Msg("panic in a handshake")
 		}
 	}()
@@ -190,17 +194,21 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	log := s.log.With().Stringer("remote", sock.RemoteAddr()).Logger()
 	n := newSession(s, sock, conn, log)
 	s.mu.Lock()
-	full := len(s.sessions) >= s.c.MaxConnections
-	if !full && !s.isDone() {
+	refused := closeReason("")
+	switch {
+	case s.isDone():
+		refused = closeShutdown
+	case len(s.sessions) >= s.c.MaxConnections:
+		refused = closeFull
+	default:
 		s.sessions[n] = struct{}{}
 		s.running.Add(1)
-	} else {
-		full = true
 	}
 	s.mu.Unlock()
-	if full {
-		s.closed.add(string(closeFull))
+	if refused != "" {
+		s.closed.add(string(refused))
 		conn.Close()
+		sock.release()
 		return
 	}
 	log.Debug().Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
@@ -224,6 +232,13 @@ func (s *Server) isDone() bool {
 	default:
 		return false
 	}
+}
+
+// open is the number of sessions.
+func (s *Server) open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
 }
 
 func (s *Server) each(f func(*session)) {
