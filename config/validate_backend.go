@@ -1,6 +1,9 @@
 package config
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 func (l *loader) checkBackend() {
 	c := &l.config
@@ -21,7 +24,7 @@ func (l *loader) checkBackend() {
 			return
 		}
 		b, err := parseBackend(text)
-		if bad, ok := err.(badValue); ok {
+		if bad, ok := errors.AsType[badValue](err); ok {
 			l.refuse("BACKEND_URL_FILE", "content: "+bad.accepted, bad.cure)
 			return
 		}
