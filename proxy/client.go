@@ -350,8 +350,12 @@ func (s *session) bigCommand(head []byte) bool {
 		}
 	}
 	text := cmd.refusal(sub)
-	if text == nil && cmd.traits&inspected != 0 {
+	switch {
+	case text != nil:
+	case cmd.traits&inspected != 0:
 		text = textTooLong
+	case cmd.traits&uncounted != 0 && c.doomed:
+		text = textDoomed
 	}
 	c.streamed, c.skipping = cmd, text != nil
 	if text != nil {

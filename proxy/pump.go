@@ -228,7 +228,8 @@ func (d *delivery) frame() error {
 	if err != nil {
 		s.write(d.b[d.start:d.i])
 		s.log.Warn().Err(err).Msg("backend sent a malformed reply")
-		s.kill(closeBackendError)
+		s.server.backendStats.errors.add("malformed")
+		s.end(closeBackendError)
 		return err
 	}
 	if q.run.kind == slotExec && !q.uncounted && p.replies.Kind() != '>' {
@@ -295,7 +296,7 @@ func (d *delivery) count() {
 func (d *delivery) withhold(n int, done bool) error {
 	s, p := d.s, &d.s.pump
 	if len(p.held)+n > maxHeld {
-		s.kill(closeBackendError)
+		s.end(closeBackendError)
 		return errEnded
 	}
 	if err := d.flush(); err != nil {

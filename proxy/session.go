@@ -194,8 +194,8 @@ func (s *session) finish() {
 	s.client.conn.Close() // close_notify
 	s.client.sock.release()
 	s.dropBuffers()
-	s.server.remove(s)
 	s.log.Debug().Str("reason", string(s.reason)).Msg("session ended")
+	s.server.remove(s)
 }
 
 // recovered ends the session on a panic of one of its goroutines; nobody else notices.
