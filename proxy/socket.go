@@ -151,15 +151,6 @@ func (s *socket) tryRead(fd uintptr) bool {
 	return true
 }
 
-func readFD(fd int, p []byte) (int, error) {
-	for {
-		n, err := syscall.Read(fd, p)
-		if err != syscall.EINTR {
-			return n, err
-		}
-	}
-}
-
 // Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for writeTimeout.
 func (s *socket) Write(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -182,13 +173,12 @@ func (s *socket) Write(p []byte) (int, error) {
 
 func (s *socket) tryWrite(fd uintptr) bool {
 	for len(s.writing) > 0 {
-		n, err := syscall.Write(int(fd), s.writing)
+		n, err := writeFD(int(fd), s.writing)
 		if n > 0 {
 			s.writing = s.writing[n:]
 			continue
 		}
 		switch err {
-		case syscall.EINTR:
 		case syscall.EAGAIN:
 			s.arm()
 			return false
