@@ -190,7 +190,7 @@ func dragontls(t testing.TB, dir string, args, vars []string) *process {
 // proxyVars are what serve needs, on free ports.
 func proxyVars(backend string) []string {
 	return []string{
-		"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "BACKEND_URL=" + backend, "LOG_LEVEL=trace",
+		"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "BACKEND_URL=" + backend, "LOG_LEVEL=trace", "DRAIN_TIMEOUT=4s",
 		"TLS_CERT_FILE=pki/server.crt", "TLS_KEY_FILE=pki/server.key", "TLS_CLIENT_CA_FILE=pki/ca.crt",
 	}
 }
