@@ -27,9 +27,10 @@ const pkiUsage = `usage: dragontls pki init|client NAME|rotate|show [flags]
                        (default localhost,127.0.0.1,::1,dragontls; rotate: as before)
   --days N             init, rotate: validity of the server certificate, 1 to 398 (default 90)
   --key-mode MODE      init, rotate: mode of server.key: 0600 (default), 0400, 0640 or 0440
-  --if-missing         init: exit 0 and change nothing if there is a CA already
-  --owner-from PATH    init, as root: give the files to the owner of PATH and the directory
-                       to the group of this process, which new files in it inherit
+  --if-missing         init: exit 0 and keep every certificate if there is a CA already
+  --owner-from PATH    init, as root: give the directory and its files, also those kept, to
+                       the owner of PATH and the group of this process, which new files in it
+                       inherit; server.key gets the mode of --key-mode
 
 For development and tests: the key of the CA lies beside the certificates.
 `
@@ -109,23 +110,24 @@ func actPKI(action string, positional []string, f pkiFlags, o pki.Options, stdou
 }
 
 func initPKI(f pkiFlags, o pki.Options, stdout io.Writer) error {
+	ca := filepath.Join(f.dir, "ca.crt")
+	did := "made a CA, a server and a client certificate in " + f.dir
 	err := pki.Init(o)
 	if f.ifMissing && errors.Is(err, pki.ErrExists) {
-		ca := filepath.Join(f.dir, "ca.crt")
 		if _, missing := os.Stat(ca); missing == nil {
-			fmt.Fprintf(stdout, "kept what is there: %s\n", ca)
-			return nil
+			did, err = "kept what is there: "+ca, nil
 		}
 	}
 	if err != nil {
 		return err
 	}
+	// What was kept too: another user may have made it, or we were cut short last time.
 	if f.ownerFrom != "" {
-		if err := giveAway(f.dir, f.ownerFrom); err != nil {
+		if err := giveAway(f.dir, f.ownerFrom, o.KeyMode); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintf(stdout, "made a CA, a server and a client certificate in %s\n", f.dir)
+	fmt.Fprintln(stdout, did)
 	return nil
 }
 

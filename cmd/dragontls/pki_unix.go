@@ -9,9 +9,10 @@ import (
 	"syscall"
 )
 
-// giveAway makes the owner of the path from the owner of dir and of the files that
-// init has just made there. Their group is ours; files made later inherit it.
-func giveAway(dir, from string) error {
+// giveAway makes the owner of the path from the owner of dir and of the PKI's files
+// in it. Their group is ours; files made later inherit it. A keyMode other than
+// zero is set on server.key, so that our group can read one that was made without it.
+func giveAway(dir, from string, keyMode os.FileMode) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return err
@@ -20,8 +21,21 @@ func giveAway(dir, from string) error {
 	if !ok {
 		return fmt.Errorf("owner of %q is unknown", from)
 	}
-	for _, name := range []string{"ca.crt", "ca.key", "server.crt", "server.key", "client.crt", "client.key"} {
-		if err := os.Lchown(filepath.Join(dir, name), int(owner.Uid), os.Getgid()); err != nil {
+	for _, pattern := range []string{"*.crt", "*.key", "*.crl"} {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, path := range paths {
+			if err := os.Lchown(path, int(owner.Uid), os.Getgid()); err != nil {
+				return err
+			}
+		}
+	}
+	// Not through a symlink: we may be root, and the directory another user's.
+	key := filepath.Join(dir, "server.key")
+	if info, err := os.Lstat(key); err == nil && info.Mode().IsRegular() && keyMode != 0 {
+		if err := os.Chmod(key, keyMode); err != nil {
 			return err
 		}
 	}
