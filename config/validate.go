@@ -74,11 +74,15 @@ func (l *loader) checkForm(f reflect.StructField, v reflect.Value) {
 		}
 		for i, path := range paths {
 			if err := readable(path); err != nil {
-				accepted := "a readable file: " + withoutPath(err).Error()
+				accepted, cure := "a readable file: "+withoutPath(err).Error(), ""
+				if errors.Is(err, os.ErrPermission) {
+					accepted += " (" + describe(path) + ")"
+					cure = "give the file, and every directory above it, to that uid or a group of it"
+				}
 				if len(paths) > 1 {
 					accepted = fmt.Sprintf("%s (entry %d)", accepted, i+1)
 				}
-				l.refuse(name, accepted, "")
+				l.refuse(name, accepted, cure)
 				break
 			}
 		}
