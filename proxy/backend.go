@@ -258,7 +258,7 @@ type backendConn struct {
 	once    sync.Once
 
 	user, password string // what dragontls authenticated with; no password: it did not
-	small          [512]byte
+	small          []byte // of a TLS connection
 	full           bool
 }
 
@@ -272,7 +272,10 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 	}
 	// crypto/tls wants room before it waits: little of it, unless the last read filled that.
 	if !c.full {
-		n, err := c.tls.Read(c.small[:])
+		if c.small == nil {
+			c.small = make([]byte, 512)
+		}
+		n, err := c.tls.Read(c.small)
 		c.full = n == len(c.small)
 		return c.small[:n], nil, err
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -223,11 +224,11 @@ func (d *delivery) frame() error {
 			return err
 		}
 	}
-	special := q.run.n > 0 && q.run.kind != slotReplies && d.b[d.i] != '>' || q.uncounted
+	special := q.run.n > 0 && q.run.kind != slotReplies || q.uncounted
 	n, done, err := p.replies.Next(d.b[d.i:])
 	if err != nil {
 		s.write(d.b[d.start:d.i])
-		s.log.Warn().Err(err).Msg("backend sent a malformed reply")
+		s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
 		s.server.backendStats.errors.add("malformed")
 		s.end(closeBackendError)
 		return err
@@ -328,10 +329,9 @@ func (d *delivery) special() error {
 	isReset := kind == '+' && string(line) == "RESET"
 	refused := kind == '-'
 	if q.uncounted {
-		if a == awaitNothing || o != outcomeNone {
-			return nil
-		}
-		if a == awaitReset && !isReset && !refused || a == awaitQuit && !refused {
+		// An error may belong to an earlier command, so only one that RESET and QUIT themselves get counts.
+		refused = refused && (bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'")))
+		if a == awaitNothing || o != outcomeNone || !refused && !(a == awaitReset && isReset) {
 			return nil
 		}
 	} else {

@@ -65,7 +65,7 @@ func (q *replyQueue) push(slots []slot) (mine bool) {
 
 func (q *replyQueue) pushLocked(s slot) {
 	if q.size == len(q.ring) {
-		bigger := make([]slot, max(8, 2*len(q.ring)))
+		bigger := make([]slot, max(2, 2*len(q.ring)))
 		n := copy(bigger, q.ring[q.head:])
 		copy(bigger[n:], q.ring[:q.head])
 		q.ring, q.head = bigger, 0

@@ -191,8 +191,7 @@ func (s *Server) runHandshake(h *handshake) {
 
 // startSession registers the session before a byte of it is read.
 func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionState) {
-	log := s.log.With().Stringer("remote", sock.RemoteAddr()).Logger()
-	n := newSession(s, sock, conn, log)
+	n := newSession(s, sock, conn)
 	s.mu.Lock()
 	refused := closeReason("")
 	switch {
@@ -211,7 +210,7 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 		sock.release()
 		return
 	}
-	log.Debug().Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
+	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
 	go n.read() // ends with the session, Close waits for it
 	n.dialOnce()
 	go n.runPump() // ends with the session, whose reader waits for it

@@ -31,7 +31,6 @@ const (
 type session struct {
 	server *Server
 	stripe *stripe
-	log    zerolog.Logger
 
 	client clientSide
 	pump   pump
@@ -62,7 +61,7 @@ type clientSide struct {
 	r, w     int    // what is read and not yet framed
 	page     *page
 	chunk    *chunk
-	small    [1024]byte
+	small    [512]byte // what an idle session keeps
 	eof      bool
 	failed   error
 	streamed *command // the command in the middle of which the reader is; nil: none
@@ -116,8 +115,8 @@ const (
 	outcomeRefused
 )
 
-func newSession(s *Server, sock *socket, conn *tls.Conn, log zerolog.Logger) *session {
-	n := &session{server: s, log: log, done: make(chan struct{})}
+func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
+	n := &session{server: s, done: make(chan struct{})}
 	n.stripe = &s.stripes[s.nextStripe.Add(1)%stripes]
 	n.client.sock, n.client.conn = sock, conn
 	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
@@ -194,15 +193,20 @@ func (s *session) finish() {
 	s.client.conn.Close() // close_notify
 	s.client.sock.release()
 	s.dropBuffers()
-	s.log.Debug().Str("reason", string(s.reason)).Msg("session ended")
+	s.event(s.server.log.Debug()).Str("reason", string(s.reason)).Msg("session ended")
 	s.server.remove(s)
 }
 
 // recovered ends the session on a panic of one of its goroutines; nobody else notices.
 func (s *session) recovered(v any) {
 	s.server.panics.Add(1)
-	s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a session")
+	s.event(s.server.log.Error()).Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a session")
 	s.kill(closeInternalError)
+}
+
+// event says whose log line it is. A logger kept by each session would cost half a KiB of an idle one.
+func (s *session) event(e *zerolog.Event) *zerolog.Event {
+	return e.Stringer("remote", s.client.sock.RemoteAddr())
 }
 
 // write sends bytes to the client. The caller has the turn.
