@@ -17,8 +17,9 @@ import (
 const (
 	// maxHeld: a command up to this size is held and looked at as a whole; a bigger one is streamed.
 	maxHeld = chunkSize
-	// maxInline is Redis' limit of an inline command (PROTO_INLINE_MAX_SIZE).
-	maxInline = 64 << 10
+	// maxInline is Redis' limit of an inline command (PROTO_INLINE_MAX_SIZE) less one, so that a line and its LF fit
+	// into the biggest buffer.
+	maxInline = chunkSize - 1
 	// unavailableTimeout: how long a command waits for a backend that cannot be reached.
 	unavailableTimeout = 2 * time.Second
 	// lingerTimeout: how long bytes of a client are read and dropped behind our last word, so that a reset does
