@@ -527,6 +527,7 @@ func (s *session) hold(cond func() bool) bool {
 	c, q := &s.client, &s.queue
 	c.holding = true
 	defer func() { c.holding = false }()
+	told := false
 	for {
 		q.mu.Lock()
 		if cond() || q.closed {
@@ -539,6 +540,13 @@ func (s *session) hold(cond func() bool) bool {
 				q.mu.Unlock()
 				s.end(closeClient)
 				return false
+			}
+			if c.eof && c.uncount && !told {
+				// What is awaited may never be answered (behind CLIENT REPLY SKIP): the backend ends it.
+				told = true
+				q.mu.Unlock()
+				s.tellEOF()
+				continue
 			}
 			q.changed.Wait()
 			q.mu.Unlock()
@@ -625,17 +633,24 @@ func (s *session) clientEOF() {
 	if c.ending || s.flush() != nil || s.ended() {
 		return
 	}
-	up, err := s.upstream()
+	_, err := s.upstream()
 	if err != nil || c.streamed != nil || !s.settled() && !s.waiting() {
 		s.end(closeClient)
 		return
 	}
 	if s.waiting() {
-		up.closeWrite()
-		up.sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+		s.tellEOF()
 		<-s.pump.done
 	}
 	s.end(closeClient)
+}
+
+// tellEOF passes the client's EOF on, and gives the backend a moment for its last words.
+func (s *session) tellEOF() {
+	if up, _ := s.upstreamNow(); up != nil {
+		up.closeWrite()
+		up.sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+	}
 }
 
 // settled waits until nothing is owed to the client. false: a command waits for others, or the session has ended.
