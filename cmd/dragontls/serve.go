@@ -80,6 +80,11 @@ func start(c config.Config, stderr io.Writer) (*service, int) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.MemoryLimit))
 	}
+	// Commands allocate nothing, handshakes do: half the usual room for garbage costs little and saves 5 KiB of
+	// each idle connection.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 	return s, exitOK
 }
 
