@@ -63,7 +63,7 @@ type Config struct {
 	BackendServerName     string        `env:"BACKEND_SERVER_NAME" shown:"host of the URL" doc:"name that the certificate of the backend must bear; for 'rediss://'"`
 	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
 	// BackendMaxConnections is never 0 after Load.
-	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, the one idle for longest is closed, else a session waits at most 2 s"`
+	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, a session waits at most 2 s for one, then its commands are answered '-LOADING ...'"`
 	BackendMode           string `env:"BACKEND_MODE" envDefault:"paired" doc:"'paired': every session has a backend connection of its own"`
 
 	// DenyCommands holds upper-case names, NAME or NAME|SUB.
