@@ -265,7 +265,7 @@ func (s *Server) sweep() {
 		}
 		limit := s.now() - int64(s.c.IdleTimeout)
 		s.each(func(n *session) {
-			if n.lastActive.Load() < limit && n.idle() {
+			if n.lastActive.Load() < limit && !n.owing() && !n.subscribed.Load() {
 				n.end(closeIdle)
 			}
 		})
