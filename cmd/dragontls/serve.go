@@ -199,7 +199,7 @@ func (s *service) run(started func()) int {
 		s.watching.Go(func() { s.backend.Watch(ctx, s.c.TLSReloadInterval) })
 	}
 	if s.admin != nil {
-		s.watching.Go(func() { s.admin.Serve() })
+		s.watching.Go(s.serveAdmin)
 	}
 	serving := make(chan error, 1)
 	go func() { serving <- s.server.Serve(s.listener) }() // ends with Drain or Close
@@ -244,9 +244,16 @@ func (s *service) untilSignal(serving <-chan error) int {
 // reload is forced; what is wrong with the files is logged by who reads them.
 func (s *service) reload() {
 	changed, err := s.store.Reload()
-	s.log.Info().Bool("changed", changed).Bool("ok", err == nil).Msg("reload on SIGHUP")
 	if s.backend != nil {
-		s.backend.Reload()
+		backendChanged, backendErr := s.backend.Reload()
+		changed, err = changed || backendChanged, errors.Join(err, backendErr)
+	}
+	s.log.Info().Bool("changed", changed).Bool("ok", err == nil).Msg("reload on SIGHUP")
+}
+
+func (s *service) serveAdmin() {
+	if err := s.admin.Serve(); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.log.Error().Err(err).Msg("admin listener failed")
 	}
 }
 
@@ -271,9 +278,9 @@ func (s *service) drain(sig os.Signal) int {
 			return exitOK
 		case sig := <-s.signals:
 			if sig != syscall.SIGHUP {
-				s.log.Warn().Stringer("signal", sig).Msg("ending at once")
 				s.server.Close()
-				<-drained
+				err := <-drained
+				s.log.Warn().Err(err).Stringer("signal", sig).Msg("ended at once")
 				return exitFailed
 			}
 		}
@@ -288,6 +295,7 @@ func (s *service) interrupted(timer <-chan time.Time) bool {
 			return false
 		case sig := <-s.signals:
 			if sig != syscall.SIGHUP {
+				s.log.Warn().Stringer("signal", sig).Msg("ended at once")
 				return true
 			}
 		}
