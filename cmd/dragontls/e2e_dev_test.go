@@ -34,7 +34,7 @@ func developing(t *testing.T, args []string, vars ...string) (p *instance, try s
 	return p, try
 }
 
-var freeAddresses = []string{"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0"}
+var freeAddresses = []string{"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "DRAIN_TIMEOUT=4s"}
 
 // wantTry runs exactly what was printed, through a shell, as a person would.
 func wantTry(t *testing.T, dir, line string) {
