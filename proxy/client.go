@@ -199,6 +199,9 @@ func (s *session) command(frame []byte) bool {
 			t |= blocking
 		}
 	}
+	if len(rest) > 0 {
+		t &^= opensMulti | endsMulti // "EXEC x" in one word is not known to the backend
+	}
 	if t&uncountIf != 0 && startsWithReply(sub) {
 		t |= uncounted
 	}
@@ -527,7 +530,7 @@ func (s *session) hold(cond func() bool) bool {
 	c, q := &s.client, &s.queue
 	c.holding = true
 	defer func() { c.holding = false }()
-	told := false
+	limited := false
 	for {
 		q.mu.Lock()
 		if cond() || q.closed {
@@ -541,11 +544,12 @@ func (s *session) hold(cond func() bool) bool {
 				s.end(closeClient)
 				return false
 			}
-			if c.eof && c.uncount && !told {
-				// What is awaited may never be answered (behind CLIENT REPLY SKIP): the backend ends it.
-				told = true
+			if c.eof && c.uncount && !limited {
+				// What is awaited may never be answered (behind CLIENT REPLY SKIP): nobody waits for it for ever.
+				limited = true
 				q.mu.Unlock()
-				s.tellEOF()
+				s.limitBackend(time.Now().Add(lingerTimeout))
+				defer s.limitBackend(time.Time{})
 				continue
 			}
 			q.changed.Wait()
@@ -633,23 +637,23 @@ func (s *session) clientEOF() {
 	if c.ending || s.flush() != nil || s.ended() {
 		return
 	}
-	_, err := s.upstream()
+	up, err := s.upstream()
 	if err != nil || c.streamed != nil || !s.settled() && !s.waiting() {
 		s.end(closeClient)
 		return
 	}
 	if s.waiting() {
-		s.tellEOF()
+		up.closeWrite()
+		s.limitBackend(time.Now().Add(lingerTimeout))
 		<-s.pump.done
 	}
 	s.end(closeClient)
 }
 
-// tellEOF passes the client's EOF on, and gives the backend a moment for its last words.
-func (s *session) tellEOF() {
+// limitBackend bounds the wait for the backend's next bytes.
+func (s *session) limitBackend(end time.Time) {
 	if up, _ := s.upstreamNow(); up != nil {
-		up.closeWrite()
-		up.sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+		up.sock.SetReadDeadline(end)
 	}
 }
 
