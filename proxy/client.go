@@ -637,8 +637,8 @@ func (s *session) clientEOF() {
 	if c.ending || s.flush() != nil || s.ended() {
 		return
 	}
-	up, err := s.upstream()
-	if err != nil || c.streamed != nil || !s.settled() && !s.waiting() {
+	up, _ := s.upstreamNow() // nil: nothing was sent yet
+	if up == nil || c.streamed != nil || !s.settled() && !s.waiting() {
 		s.end(closeClient)
 		return
 	}
