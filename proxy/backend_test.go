@@ -1,0 +1,399 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dragontls/certs/pki"
+	"dragontls/proxy/proxytest"
+)
+
+const sayUnavailable = "-LOADING dragontls: backend unavailable, the command was not sent\r\n"
+
+func dragonflyAt(t testing.TB, o proxytest.Options) *proxytest.Dragonfly {
+	t.Helper()
+	d, err := proxytest.NewDragonfly(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+func (h *harness) wantReady(ready bool, reason string) {
+	h.t.Helper()
+	eventually(h.t, fmt.Sprintf("ready %v, %q", ready, reason), func() bool {
+		ok, why := h.BackendReady()
+		return ok == ready && strings.Contains(why, reason)
+	})
+}
+
+func TestBackendThatIsDownAndComesUp(t *testing.T) {
+	t.Parallel()
+	addr := net.JoinHostPort("127.0.0.1", fmt.Sprint(freePort(t)))
+	h := start(t, addr, nil)
+	h.wantReady(false, "refused")
+	idle := h.dial()
+	w := h.dial()
+	w.send(cmd("PING") + cmd("SET", "a", strings.Repeat("x", 5000)) + cmd("MULTI") + cmd("EXEC"))
+	w.want(strings.Repeat(sayUnavailable, 4))
+	w.wantCleanEnd()
+	h.wantClosed(closeUnavailable, 1)
+	if h.Stats().Sessions != 1 {
+		t.Errorf("%d sessions, want the idle one", h.Stats().Sessions)
+	}
+	dragonflyAt(t, proxytest.Options{Listen: addr})
+	h.wantReady(true, "")
+	idle.do("+PONG\r\n", "PING")
+}
+
+func TestBackendThatGoesAwayInAPipeline(t *testing.T) {
+	t.Parallel()
+	n := 0
+	h := start(t, scripted(t, func(args []string) string {
+		if args[0] != "ECHO" {
+			return "+PONG\r\n"
+		}
+		if n++; n > 3 {
+			return ""
+		}
+		return "+" + args[1] + "\r\n"
+	}), nil)
+	w := h.dial()
+	w.send(cmd("ECHO", "a") + cmd("ECHO", "b") + cmd("ECHO", "c") + cmd("ECHO", "d") + cmd("ECHO", "e"))
+	w.want("+a\r\n+b\r\n+c\r\n")
+	w.wantCleanEnd()
+	eventually(t, "the session ends for the backend", func() bool {
+		return h.closedFor(closeBackend)+h.closedFor(closeBackendError) == 1 // RST where it left bytes unread
+	})
+}
+
+func TestBadRepliesEndTheSession(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct{ reply, want string }{
+		"no type":           {"hello\r\n", ""},
+		"length":            {"$99999999999999999999\r\n", ""},
+		"negative length":   {"$-2\r\n", ""},
+		"bulk's end":        {"$1\r\nabc\r\n", "$1\r\na"},
+		"behind a good one": {"+OK\r\nhello\r\n", "+OK\r\n"},
+		"one too many":      {"+OK\r\n+OK\r\n", "+OK\r\n"},
+		"a last word":       {"+OK\r\n-ERR going away\r\n", "+OK\r\n-ERR going away\r\n"},
+		"too deep":          {strings.Repeat("*1\r\n", 2000), ""},
+		"endless line":      {"+" + strings.Repeat("x", 200000), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, scripted(t, func(args []string) string {
+				if args[0] == "GET" {
+					return tt.reply
+				}
+				return "+PONG\r\n"
+			}), nil)
+			w := h.dial()
+			w.send(cmd("GET", "k"))
+			got := w.wantEnd()
+			if name != "endless line" && !strings.HasPrefix(tt.reply, got) || !strings.HasPrefix(got, tt.want) && name != "bulk's end" {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			w.Close()
+			h.wantClosed(closeBackendError, 1)
+			h.dial().do("+PONG\r\n", "PING")
+		})
+	}
+}
+
+func TestBackendWithoutPlaceForClients(t *testing.T) {
+	t.Parallel()
+	const full = "-ERR max number of clients reached\r\n"
+	t.Run("clients authenticate themselves", func(t *testing.T) {
+		h := start(t, fakeBackend(t, func(c net.Conn) {
+			io.WriteString(c, full)
+			c.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, c)
+		}), nil)
+		w := h.dial()
+		w.want(full)
+		w.wantCleanEnd()
+	})
+	t.Run("dragontls authenticates", func(t *testing.T) {
+		h := start(t, fakeBackend(t, func(c net.Conn) {
+			io.WriteString(c, full)
+			c.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, c)
+		}), func(c *Config) { c.Backend.Credentials = credentials("app", "secret") })
+		h.wantReady(false, "maxclients")
+		w := h.dial()
+		w.send(cmd("PING"))
+		w.want(sayUnavailable)
+		w.wantCleanEnd()
+		if h.Stats().BackendErrors["busy"] == 0 || h.Stats().BackendErrors["auth"] != 0 {
+			t.Errorf("errors %v", h.Stats().BackendErrors)
+		}
+	})
+}
+
+func credentials(user, password string) func() (string, string, error) {
+	return func() (string, string, error) { return user, password, nil }
+}
+
+func TestBackendOverTLS(t *testing.T) {
+	t.Parallel()
+	p := testPKI()
+	other, err := pki.NewCA("another")
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := x509.NewCertPool()
+	foreign.AppendCertsFromPEM(other.PEM())
+	d := dragonflyAt(t, proxytest.Options{TLS: p.serverConfig()})
+	for _, tt := range []struct {
+		name  string
+		conf  *tls.Config
+		ready bool
+	}{
+		{"good", p.clientConfig(), true},
+		{"name from the address", &tls.Config{RootCAs: p.pool, Certificates: []tls.Certificate{p.client}}, true},
+		{"another CA", &tls.Config{RootCAs: foreign, Certificates: []tls.Certificate{p.client}}, false},
+		{"another name", &tls.Config{RootCAs: p.pool, ServerName: "wrong.example", Certificates: []tls.Certificate{p.client}}, false},
+		{"no client certificate", &tls.Config{RootCAs: p.pool, MaxVersion: tls.VersionTLS12}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := start(t, d.Addr(), func(c *Config) { c.Backend.TLS = func() *tls.Config { return tt.conf } })
+			w := h.dial()
+			if tt.ready {
+				h.wantReady(true, "")
+				big := strings.Repeat("x", 3<<20)
+				w.do("+OK\r\n", "SET", t.Name(), big)
+				w.do(fmt.Sprintf("$%d\r\n%s\r\n", len(big), big), "GET", t.Name())
+				return
+			}
+			h.wantReady(false, "TLS with the backend")
+			w.send(cmd("PING"))
+			w.want(sayUnavailable)
+			if e := h.Stats().BackendErrors; e["tls"] == 0 || e["dial"] != 0 {
+				t.Errorf("errors %v", e)
+			}
+		})
+	}
+}
+
+func TestBackendOnAUnixSocket(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	dragonflyAt(t, proxytest.Options{Listen: "unix:" + path})
+	h := start(t, path, nil)
+	h.wantReady(true, "")
+	h.dial().do("+PONG\r\n", "PING")
+}
+
+func TestCredentialsAreAskedForAtEachDial(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	password, failure := "old", error(nil)
+	set := func(p string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		password, failure = p, err
+	}
+	d := dragonflyAt(t, proxytest.Options{RequirePass: "old"})
+	h := start(t, d.Addr(), func(c *Config) {
+		c.Backend.Credentials = func() (string, string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return "", password, failure
+		}
+	})
+	old := h.dial()
+	old.do("+PONG\r\n", "PING")
+	set("new", nil)
+	w := h.dial()
+	w.send(cmd("PING"))
+	w.want(string(textBackendAuth))
+	w.wantCleanEnd()
+	h.wantClosed(closeBackendAuth, 1)
+	old.do("+PONG\r\n", "PING")
+	set("old", nil)
+	h.dial().do("+PONG\r\n", "PING")
+	set("", errors.New("no such file"))
+	w = h.dial()
+	w.send(cmd("PING"))
+	w.want(sayUnavailable)
+	w.wantCleanEnd()
+	if h.Stats().BackendErrors["settings"] == 0 {
+		t.Errorf("errors %v", h.Stats().BackendErrors)
+	}
+	set("old", nil)
+	h.dial().do("+PONG\r\n", "PING")
+	if s := h.logs.String(); strings.Contains(s, `"old"`) || strings.Contains(s, `"new"`) {
+		t.Error("a password is in the log")
+	}
+}
+
+func TestBackendMaxConnections(t *testing.T) {
+	t.Parallel()
+	d := dragonflyAt(t, proxytest.Options{})
+	h := start(t, d.Addr(), func(c *Config) { c.Backend.MaxConnections = 2 })
+	a, b := h.dial(), h.dial()
+	a.do("+PONG\r\n", "PING")
+	b.do("+PONG\r\n", "PING")
+	w := h.dial()
+	w.send(cmd("PING"))
+	w.want(sayUnavailable)
+	w.wantCleanEnd()
+	if n := h.Stats().BackendErrors["max_connections"]; n == 0 {
+		t.Errorf("errors %v", h.Stats().BackendErrors)
+	}
+	w = h.dial()
+	w.send(cmd("ECHO", "waited"))
+	b.do("+OK\r\n", "QUIT")
+	w.want("$6\r\nwaited\r\n")
+	a.do("+PONG\r\n", "PING")
+}
+
+func TestBackendThatNeverAnswersAuth(t *testing.T) {
+	t.Parallel()
+	h := start(t, fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) }), func(c *Config) {
+		c.Backend.Credentials = credentials("", "secret")
+		c.Backend.ConnectTimeout = 50 * time.Millisecond
+	})
+	w := h.dial()
+	w.send(cmd("PING"))
+	w.want(sayUnavailable)
+	w.wantCleanEnd()
+	h.wantReady(false, "")
+	if e := h.Stats().BackendErrors; e["timeout"] == 0 || len(e) != 1 {
+		t.Errorf("errors %v", e)
+	}
+}
+
+func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
+	t.Parallel()
+	var dialling, most, dials atomic.Int64
+	down := atomic.Bool{}
+	down.Store(true)
+	d := dragonflyAt(t, proxytest.Options{})
+	b := newBackend(BackendConfig{Target: func() (string, string, error) {
+		if n := dialling.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		dials.Add(1)
+		time.Sleep(time.Millisecond) // for others to come in, where they may
+		dialling.Add(-1)
+		if down.Load() {
+			return "", "", errors.New("down")
+		}
+		return "tcp", d.Addr(), nil
+	}}, newBuffers(0), &backendStats{}, 0, 0)
+	if _, err := b.dial(t.Context()); err == nil {
+		t.Fatal("dialled a backend that is down")
+	}
+	most.Store(0)
+	var wg sync.WaitGroup
+	var failed, served atomic.Int64
+	for range 20 {
+		wg.Go(func() {
+			for {
+				c, err := b.dial(t.Context())
+				if err == nil {
+					served.Add(1)
+					c.close()
+					return
+				}
+				if failed.Add(1) == 5 {
+					b.mu.Lock()
+					if b.pause < 16*firstPause {
+						t.Errorf("after six failures the pause is %v", b.pause)
+					}
+					b.mu.Unlock()
+					down.Store(false)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if failed.Load() != 5 || served.Load() != 20 {
+		t.Errorf("%d failed and %d served, want 5 and 20", failed.Load(), served.Load())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pause != 0 {
+		t.Error("still pausing")
+	}
+}
+
+func TestACancelledDialSaysNothingOfTheBackend(t *testing.T) {
+	t.Parallel()
+	addr := fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) })
+	h := start(t, addr, func(c *Config) { c.Backend.Credentials = credentials("", "x"); c.Backend.ConnectTimeout = time.Minute })
+	c := dialRaw(t, h.addr)
+	if err := tls.Client(c, testPKI().clientConfig()).Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it dials", func() bool { return h.Stats().BackendDials >= 2 }) // the prober's and its own
+	c.Close()
+	eventually(t, "the session ends", func() bool { return h.Stats().Sessions == 0 && len(h.Stats().SessionsClosed) == 1 })
+	h.backend.mu.Lock()
+	defer h.backend.mu.Unlock()
+	if h.backend.pause != 0 || len(h.Stats().BackendErrors) != 0 {
+		t.Errorf("pause %v, errors %v", h.backend.pause, h.Stats().BackendErrors)
+	}
+}
+
+func TestProberTakesAnyReplyForLife(t *testing.T) {
+	t.Parallel()
+	for _, reply := range []string{"+PONG\r\n", "-NOAUTH Authentication required.\r\n", "-LOADING loading\r\n", "-NOPERM no\r\n"} {
+		h := start(t, scripted(t, func([]string) string { return reply }), nil)
+		h.wantReady(true, "")
+		if !h.Stats().BackendUp {
+			t.Errorf("%q: not up", reply)
+		}
+	}
+}
+
+func TestPanicInADialEndsOneSession(t *testing.T) {
+	t.Parallel()
+	var panics atomic.Bool
+	d := dragonflyAt(t, proxytest.Options{})
+	h := start(t, d.Addr(), func(c *Config) {
+		target := c.Backend.Target
+		c.Backend.Target = func() (string, string, error) {
+			if panics.Load() {
+				panic("on purpose")
+			}
+			return target()
+		}
+		c.Backend.MaxConnections = 2
+	})
+	h.wantReady(true, "")
+	good := h.dial()
+	good.do("+PONG\r\n", "PING")
+	panics.Store(true)
+	for range 5 {
+		w := h.dial()
+		w.wantEnd()
+	}
+	h.wantClosed(closeInternalError, 5)
+	panics.Store(false)
+	good.do("+PONG\r\n", "PING")
+	h.dial().do("+PONG\r\n", "PING")
+	if n := h.panics.Swap(0); n != 5 { // the harness wants none
+		t.Errorf("%d panics, want 5", n)
+	}
+}
