@@ -248,7 +248,7 @@ func (b *backend) prepare(ctx context.Context, c *backendConn, address, user, pa
 	return c.authenticate(true)
 }
 
-// backendConn is one connection to the store. Its owner reads in one goroutine and writes in one.
+// backendConn is one connection to the store. Its owner reads in one goroutine; writes wait for one another.
 type backendConn struct {
 	sock    *socket
 	conn    net.Conn // sock, or the TLS connection over it
@@ -256,6 +256,7 @@ type backendConn struct {
 	buffers *buffers
 	release func()
 	once    sync.Once
+	writing sync.Mutex
 
 	user, password string // what dragontls authenticated with; no password: it did not
 	small          []byte // of a TLS connection
@@ -289,6 +290,14 @@ func (c *backendConn) free(k *chunk) {
 	if k != nil {
 		c.buffers.freeChunk(k)
 	}
+}
+
+// write sends b. The lock is for the AUTH behind a refused RESET: the pump has seen the reply to a write of the reader
+// that may not have returned yet.
+func (c *backendConn) write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.conn.Write(b)
 }
 
 func (c *backendConn) closeWrite() {
@@ -331,7 +340,7 @@ func (c *backendConn) authenticate(probe bool) error {
 		out = resp.AppendCommand(out, "AUTH", c.user, c.password)
 	}
 	want = append(want, isOK)
-	if _, err := c.conn.Write(out); err != nil {
+	if _, err := c.write(out); err != nil {
 		return err
 	}
 	return c.expect(want)

@@ -171,7 +171,9 @@ func (s *session) consume() bool {
 // command judges a command that is held as a whole, and queues it or its refusal. hot
 func (s *session) command(frame []byte) bool {
 	c := &s.client
-	cmd, rest := s.server.commands.lookup(c.cmds.Name(frame))
+	name := c.cmds.Name(frame)
+	cmd, rest := s.server.commands.lookup(name)
+	exact := len(name) == len(cmd.name)
 	sub := rest
 	if len(rest) == 0 {
 		sub = c.cmds.Sub(frame)
@@ -199,8 +201,8 @@ func (s *session) command(frame []byte) bool {
 			t |= blocking
 		}
 	}
-	if len(rest) > 0 {
-		t &^= opensMulti | endsMulti // "EXEC x" in one word is not known to the backend
+	if !exact {
+		t &^= opensMulti | endsMulti | resets | quits // "EXEC " with its blank is not known to the backend
 	}
 	if t&uncountIf != 0 && startsWithReply(sub) {
 		t |= uncounted
@@ -457,7 +459,7 @@ func (s *session) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	_, err := up.conn.Write(c.out)
+	_, err := up.write(c.out)
 	s.server.buffers.freeChunk(c.outChunk)
 	c.out, c.outChunk = nil, nil
 	if err != nil && !s.ended() {
