@@ -640,7 +640,11 @@ func (s *session) clientEOF() {
 		return
 	}
 	up, _ := s.upstreamNow() // nil: nothing was sent yet
-	if up == nil || c.streamed != nil || !s.settled() && !s.waiting() {
+	unanswerable := 0
+	if c.streamed != nil && !c.skipping && !c.uncount {
+		unanswerable = 1 // the command that ends here in its middle
+	}
+	if up == nil || !s.settled(unanswerable) && !s.waiting() {
 		s.end(closeClient)
 		return
 	}
@@ -659,12 +663,12 @@ func (s *session) limitBackend(end time.Time) {
 	}
 }
 
-// settled waits until nothing is owed to the client. false: a command waits for others, or the session has ended.
-func (s *session) settled() bool {
+// settled waits until no more than rest replies are owed to the client. false: a command waits for others, or the session has ended.
+func (s *session) settled(rest int) bool {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for !q.closed && q.blocked == 0 && (q.owed > 0 || q.turn && !q.uncounted) {
+	for !q.closed && q.blocked == 0 && (q.owed > rest || q.turn && !q.uncounted) {
 		q.changed.Wait()
 	}
 	return !q.closed && q.blocked == 0
@@ -685,7 +689,7 @@ func (s *session) linger() {
 		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		}
-		if !s.settled() {
+		if !s.settled(0) {
 			s.end(closeClient)
 		}
 		<-s.done

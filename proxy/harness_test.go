@@ -270,4 +270,3 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 	t.Fatalf("never: %s", what)
 }
-
