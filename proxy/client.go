@@ -22,7 +22,9 @@ func (s *session) read() {
 		}
 	}()
 	for !s.ended() {
-		s.server.waitForMemory(s.done)
+		if s.server.buffers.scarce() && s.beforeWait() == nil {
+			s.server.waitForMemory(s.done)
+		}
 		s.fill()
 		if !s.consume() {
 			break
@@ -238,19 +240,17 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 		return s.quit(frame)
 	}
 	s.count(cmd)
-	kind := slotReplies
 	switch {
 	case args != 1:
 	case t&opensMulti != 0:
 		c.multi = true
 	case t&endsMulti != 0:
 		if c.doomed && cmd.name == "EXEC" {
-			kind = slotExec
-			frame = resp.AppendCommand(nil, "DISCARD")
+			return s.discard()
 		}
 		c.multi, c.doomed = false, false
 	}
-	s.queueFrame(frame, kind, t&blocking != 0)
+	s.queueFrame(frame, slotReplies, t&blocking != 0)
 	return true
 }
 
@@ -598,6 +598,15 @@ func (s *session) reset(frame []byte) bool {
 	return true
 }
 
+// discard goes in the place of a doomed EXEC. Where the backend does not permit it, the transaction is still there
+// and stays doomed.
+func (s *session) discard() bool {
+	c := &s.client
+	refused, ok := s.await(awaitDiscard, slotExec, resp.AppendCommand(nil, "DISCARD"))
+	c.multi, c.doomed = refused, refused
+	return ok
+}
+
 // quit passes QUIT on, and nothing behind it unless it is refused.
 func (s *session) quit(frame []byte) bool {
 	refused, ok := s.await(awaitQuit, slotQuit, frame)
@@ -606,6 +615,7 @@ func (s *session) quit(frame []byte) bool {
 	}
 	if !refused {
 		s.client.r = s.client.w
+		s.limitBackend(time.Now().Add(lingerTimeout))
 		<-s.pump.done
 		return false
 	}

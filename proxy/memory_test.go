@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// bigValue is 64 MiB, or what DRAGONTLS_TEST_BIG_VALUE says in MiB; CI sets 512.
+// bigValue is 64 MiB, or what TEST_BIG_VALUE says in MiB; CI sets 512.
 func bigValue(t testing.TB) int64 {
-	v := os.Getenv("DRAGONTLS_TEST_BIG_VALUE")
+	v := os.Getenv("TEST_BIG_VALUE")
 	if v == "" {
 		return 64 << 20
 	}
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 1 || n > 512 {
-		t.Fatalf("DRAGONTLS_TEST_BIG_VALUE=%q: want 1 to 512", v)
+		t.Fatalf("TEST_BIG_VALUE=%q: want 1 to 512", v)
 	}
 	return n << 20
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"dragontls/proxy/resp"
@@ -316,6 +317,11 @@ func (d *delivery) withhold(n int, done bool) error {
 	err := s.write(text)
 	p.held = nil
 	d.count()
+	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
+		s.decide(outcomeRefused)
+	} else {
+		s.decide(outcomeDone)
+	}
 	return err
 }
 

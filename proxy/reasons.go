@@ -10,6 +10,7 @@ const (
 	closeProtocol      closeReason = "protocol_error"      // what the client sent is no RESP
 	closeHTTP          closeReason = "http"                // an HTTP request inside TLS
 	closeSlow          closeReason = "slow_client"         // no byte accepted for WRITE_TIMEOUT
+	closeMemory        closeReason = "memory_limit"        // half a command held while MEMORY_LIMIT is reached
 	closeIdle          closeReason = "idle_timeout"        // IDLE_TIMEOUT
 	closeDrain         closeReason = "drain"               // SIGTERM
 	closeCut           closeReason = "drain_timeout"       // DRAIN_TIMEOUT ran out with a reply owed

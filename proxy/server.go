@@ -112,10 +112,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.listener = ln
 	s.running.Add(1)
-	if s.c.IdleTimeout > 0 {
-		s.running.Add(1)
-		go s.sweep() // stopped by done, Close waits for it
-	}
+	s.running.Add(1)
+	go s.sweep() // stopped by done, Close waits for it
 	s.mu.Unlock()
 	go s.probe() // stopped by done, Close waits for it
 	var pause time.Duration
@@ -249,37 +247,6 @@ func (s *Server) each(f func(*session)) {
 	s.mu.Unlock()
 	for _, n := range all {
 		f(n)
-	}
-}
-
-// sweep closes sessions that were idle for IdleTimeout.
-func (s *Server) sweep() {
-	defer s.running.Done()
-	t := time.NewTicker(max(10*time.Millisecond, min(time.Second, s.c.IdleTimeout/4)))
-	defer t.Stop()
-	for {
-		select {
-		case <-s.done:
-			return
-		case <-t.C:
-		}
-		limit := s.now() - int64(s.c.IdleTimeout)
-		s.each(func(n *session) {
-			if n.lastActive.Load() < limit && !n.owing() && !n.subscribed.Load() {
-				n.end(closeIdle)
-			}
-		})
-	}
-}
-
-// waitForMemory pauses a reader while too much is lent; done ends the wait.
-func (s *Server) waitForMemory(done <-chan struct{}) {
-	for s.buffers.scarce() {
-		select {
-		case <-done:
-			return
-		case <-time.After(10 * time.Millisecond):
-		}
 	}
 }
 

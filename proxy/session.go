@@ -106,6 +106,7 @@ const (
 	awaitNothing awaited = iota
 	awaitReset
 	awaitQuit
+	awaitDiscard // of a doomed transaction
 )
 
 type outcome uint8

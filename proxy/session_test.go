@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"dragontls/proxy/proxytest"
 )
 
 func TestCommandsAndRepliesPassUnchanged(t *testing.T) {
@@ -42,4 +44,31 @@ func TestRefusedCommandIsAnsweredInItsPlace(t *testing.T) {
 	w.want("+OK\r\n+QUEUED\r\n" + refused + "+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors\r\n:0\r\n")
 	w.send(cmd("MULTI") + cmd("SET", "a", "1") + cmd("EXEC"))
 	w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+}
+
+func TestDoomedTransactionStaysDoomedWhereDiscardIsNotPermitted(t *testing.T) {
+	d := dragonflyAt(t, proxytest.Options{Users: []proxytest.User{{Name: "web", Password: "pw", Deny: []string{"DISCARD"}}}})
+	h := start(t, d.Addr(), func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} })
+	w := h.dial()
+	w.do("+OK\r\n", "AUTH", "web", "pw")
+	noperm := "-NOPERM web has no ACL permissions\r\n"
+	w.send(cmd("MULTI") + cmd("SET", "a", "1") + cmd("SHUTDOWN") + cmd("EXEC"))
+	w.want("+OK\r\n+QUEUED\r\n-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n" + noperm)
+	w.send(cmd("MULTI") + cmd("SET", "c", "1") + cmd("EXEC"))
+	w.want("+OK\r\n+QUEUED\r\n" + noperm)
+	if a, ok := d.String(0, "a"); ok {
+		t.Errorf("the doomed transaction ran: a is %q", a)
+	}
+}
+
+func TestScarceMemoryIsTakenFromThoseWhoHoldHalfACommand(t *testing.T) {
+	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.BufferLimit = 2 * pageSize })
+	good := h.dial()
+	good.do("+PONG\r\n", "PING")
+	holder := h.dial()
+	holder.send("*2\r\n$4\r\nECHO\r\n$60000\r\n" + strings.Repeat("x", 50000))
+	holder.wantEnd()
+	h.wantClosed(closeMemory, 1)
+	good.do("+PONG\r\n", "PING")
+	h.dial().do("+PONG\r\n", "PING")
 }
