@@ -225,7 +225,6 @@ func firstDifference(a, b []byte) string {
 // generator makes transcripts. What depends on time, chance or the connection is left out.
 type generator struct {
 	*rand.Rand
-	resp3 bool
 }
 
 func newGenerator(seed, n uint64) *generator {

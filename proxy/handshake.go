@@ -221,7 +221,7 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	case handshakePlaintext:
 		h.sock.writeTimeout = lingerTimeout
 		h.sock.SetDeadline(time.Time{})
-		h.sock.Write(textPlaintext)
+		_, _ = h.sock.Write(textPlaintext)
 	}
 	// A TLS 1.3 client has sent its first command by the time its certificate is refused: closing with that unread
 	// would send a reset that destroys the alert.

@@ -205,9 +205,3 @@ func (q *replyQueue) recount() {
 	q.uncounted, q.run, q.owed, q.blocked = false, slot{}, 0, 0
 	q.mu.Unlock()
 }
-
-func (q *replyQueue) isClosed() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.closed
-}

@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+// hold waits until cond, called under the queue's lock, says so. Meanwhile it reads on, up to a chunk, so that a
+// client that goes away is noticed.
+func (s *session) hold(cond func() bool) bool {
+	c, q := &s.client, &s.queue
+	c.holding = true
+	defer func() { c.holding = false }()
+	limited := false
+	for {
+		q.mu.Lock()
+		if cond() || q.closed {
+			ok := !q.closed
+			q.mu.Unlock()
+			return ok
+		}
+		if c.eof || c.w-c.r == chunkSize {
+			if c.eof && q.blocked > 0 {
+				q.mu.Unlock()
+				s.end(closeClient)
+				return false
+			}
+			if c.eof && c.uncount && !limited {
+				// What is awaited may never be answered (behind CLIENT REPLY SKIP): nobody waits for it for ever.
+				limited = true
+				q.mu.Unlock()
+				s.limitBackend(time.Now().Add(lingerTimeout))
+				defer s.limitBackend(time.Time{})
+				continue
+			}
+			q.changed.Wait()
+			q.mu.Unlock()
+			continue
+		}
+		q.wake = func() { c.conn.SetReadDeadline(time.Now()) }
+		q.mu.Unlock()
+		s.fill()
+		q.mu.Lock()
+		q.wake = nil
+		if !q.closed {
+			c.conn.SetReadDeadline(time.Time{})
+		}
+		q.mu.Unlock()
+		if c.failed != nil {
+			return false
+		}
+	}
+}
+
+// reset passes RESET on alone: nothing is owed before it, and nothing follows before its reply is known.
+func (s *session) reset(frame []byte) bool {
+	c := &s.client
+	frame = append([]byte(nil), frame...)
+	if !c.uncount {
+		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed == 0 }) {
+			return false
+		}
+	}
+	refused, ok := s.await(awaitReset, slotReset, frame)
+	if !ok {
+		return false
+	}
+	if refused && c.uncount && s.ownUser() {
+		// Whose reply that error was cannot be known: the connection may act as another user by now.
+		s.end(closeReset)
+		return false
+	}
+	if !refused {
+		c.multi, c.doomed, c.uncount = false, false, false
+		s.subscribed.Store(false)
+	}
+	return true
+}
+
+// discard goes in the place of a doomed EXEC. Where the backend does not permit it, the transaction is still there
+// and stays doomed.
+func (s *session) discard() bool {
+	c := &s.client
+	refused, ok := s.await(awaitDiscard, slotExec, resp.AppendCommand(nil, "DISCARD"))
+	c.multi, c.doomed = refused, refused
+	return ok
+}
+
+// quit passes QUIT on, and nothing behind it unless it is refused.
+func (s *session) quit(frame []byte) bool {
+	refused, ok := s.await(awaitQuit, slotQuit, frame)
+	if !ok {
+		return false
+	}
+	if !refused {
+		s.client.r = s.client.w
+		s.limitBackend(time.Now().Add(lingerTimeout))
+		<-s.pump.done
+		return false
+	}
+	return true
+}
+
+// await queues a frame, flushes it, and waits for what its reply says.
+func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok bool) {
+	p := &s.pump
+	p.mu.Lock()
+	p.awaited, p.outcome = a, outcomeNone
+	p.mu.Unlock()
+	s.queueFrame(frame, kind, false)
+	if s.flush() != nil {
+		return false, false
+	}
+	var o outcome
+	ok = s.hold(func() bool {
+		p.mu.Lock()
+		o = p.outcome
+		p.mu.Unlock()
+		return o != outcomeNone
+	})
+	return o == outcomeRefused, ok
+}
+
+// clientEOF: the client sends no more. What it is owed still arrives, unless a command of it waits for others: then
+// the backend is told at once, so that no element is popped for nobody.
+func (s *session) clientEOF() {
+	c := &s.client
+	if c.ending || s.flush() != nil || s.ended() {
+		return
+	}
+	up, _ := s.upstreamNow() // nil: nothing was sent yet
+	unanswerable := 0
+	if c.streamed != nil && !c.skipping && !c.uncount {
+		unanswerable = 1 // the command that ends here in its middle
+	}
+	if up == nil || !s.settled(unanswerable) && !s.waiting() {
+		s.end(closeClient)
+		return
+	}
+	if s.waiting() {
+		up.closeWrite()
+		s.limitBackend(time.Now().Add(lingerTimeout))
+		<-s.pump.done
+	}
+	s.end(closeClient)
+}
+
+// limitBackend bounds the wait for the backend's next bytes.
+func (s *session) limitBackend(end time.Time) {
+	if up, _ := s.upstreamNow(); up != nil {
+		up.sock.SetReadDeadline(end)
+	}
+}
+
+// settled waits until no more than rest replies are owed to the client. false: a command waits for others, or the session has ended.
+func (s *session) settled(rest int) bool {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.closed && q.blocked == 0 && (q.owed > rest || q.turn && !q.uncounted) {
+		q.changed.Wait()
+	}
+	return !q.closed && q.blocked == 0
+}
+
+// linger waits for our last word to leave and drops what the client still sends: closing a socket with unread
+// bytes would send a reset that destroys it.
+func (s *session) linger() {
+	c := &s.client
+	if !c.ending || c.failed != nil {
+		return
+	}
+	c.sock.beforeWait = nil
+	c.r, c.w = 0, 0
+	s.setBuf(nil, nil)
+	for !s.ended() {
+		_, err := c.conn.Read(c.small[:])
+		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if !s.settled(0) {
+			s.end(closeClient)
+		}
+		<-s.done
+	}
+	c.conn.CloseWrite()
+	c.sock.closeWrite()
+	for limit := time.Now().Add(lingerTimeout); time.Now().Before(limit); {
+		// end may have set a deadline after this one.
+		c.sock.SetReadDeadline(limit)
+		if _, err := io.Copy(io.Discard, c.sock); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
+}

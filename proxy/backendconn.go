@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"net"
+	"strings"
+	"sync"
+
+	"dragontls/proxy/resp"
+)
+
+// backendConn is one connection to the store. Its owner reads in one goroutine; writes wait for one another.
+type backendConn struct {
+	sock    *socket
+	conn    net.Conn // sock, or the TLS connection over it
+	tls     *tls.Conn
+	buffers *buffers
+	release func()
+	once    sync.Once
+	writing sync.Mutex
+
+	user, password string // what dragontls authenticated with; no password: it did not
+	small          []byte // of a TLS connection
+	full           bool
+}
+
+// authenticated says that this connection acts as a user whom dragontls chose.
+func (c *backendConn) authenticated() bool { return c.password != "" }
+
+// receive returns bytes that live until free is called with the rest of what it returned.
+func (c *backendConn) receive() ([]byte, *chunk, error) {
+	if c.tls == nil {
+		return c.sock.receive()
+	}
+	// crypto/tls wants room before it waits: little of it, unless the last read filled that.
+	if !c.full {
+		if c.small == nil {
+			c.small = make([]byte, 512)
+		}
+		n, err := c.tls.Read(c.small)
+		c.full = n == len(c.small)
+		return c.small[:n], nil, err
+	}
+	k := c.buffers.chunk()
+	n, err := c.tls.Read(k[:])
+	c.full = n == pageSize
+	return k[:n], k, err
+}
+
+func (c *backendConn) free(k *chunk) {
+	if k != nil {
+		c.buffers.freeChunk(k)
+	}
+}
+
+// write sends b. The lock is for the AUTH behind a refused RESET: the pump has seen the reply to a write of the reader
+// that may not have returned yet.
+func (c *backendConn) write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.conn.Write(b)
+}
+
+func (c *backendConn) closeWrite() {
+	if c.tls != nil {
+		c.tls.CloseWrite()
+		return
+	}
+	c.sock.closeWrite()
+}
+
+// close ends the connection; any number of times, from any goroutine.
+func (c *backendConn) close() {
+	c.once.Do(func() {
+		c.sock.Close()
+		if c.release != nil {
+			c.release()
+		}
+	})
+}
+
+// authenticate sends AUTH and waits for its +OK. It is AUTH, since MONITOR shows what HELLO .. AUTH says. With probe
+// a PING goes before it where the user is not default, and must be refused: a backend that serves connections
+// without AUTH would let a client drop the user it was given.
+func (c *backendConn) authenticate(probe bool) error {
+	var out []byte
+	var want []func(*resp.Replies) error
+	if probe && c.user != "" && c.user != "default" {
+		out = resp.AppendCommand(out, "PING")
+		want = append(want, isNoAuth)
+	}
+	if c.user == "" {
+		out = resp.AppendCommand(out, "AUTH", c.password)
+	} else {
+		out = resp.AppendCommand(out, "AUTH", c.user, c.password)
+	}
+	want = append(want, isOK)
+	if _, err := c.write(out); err != nil {
+		return err
+	}
+	return c.expect(want)
+}
+
+func isNoAuth(r *resp.Replies) error {
+	if r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "NOAUTH") {
+		return nil
+	}
+	if isBusy(r) {
+		return errBackendBusy
+	}
+	return errBackendOpen
+}
+
+func isOK(r *resp.Replies) error {
+	if r.Kind() == '+' && string(r.Line()) == "OK" {
+		return nil
+	}
+	if isBusy(r) {
+		return errBackendBusy
+	}
+	return errBackendAuth
+}
+
+// expect reads exactly the replies that want judges, and nothing behind them.
+func (c *backendConn) expect(want []func(*resp.Replies) error) error {
+	var r resp.Replies
+	for len(want) > 0 {
+		b, k, err := c.receive()
+		for len(b) > 0 && err == nil {
+			if len(want) == 0 {
+				err = errBackendAuth // a reply nobody asked for
+				break
+			}
+			var n int
+			var done bool
+			if n, done, err = r.Next(b); err == nil && done {
+				err = want[0](&r)
+				want = want[1:]
+			}
+			b = b[n:]
+		}
+		c.free(k)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop closes the connection and gives back what was read ahead; for the goroutine that reads.
+func (c *backendConn) drop() {
+	c.close()
+	c.sock.release()
+}
+
+// isBusy recognises what a backend says that looks at no credentials yet.
+func isBusy(r *resp.Replies) bool {
+	line := string(r.Line())
+	return r.Kind() == '-' && (strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "ERR max number of clients"))
+}

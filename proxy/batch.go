@@ -1,0 +1,151 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// queueFrame adds a frame to the batch. hot
+func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
+	c := &s.client
+	if !c.uncount {
+		if n := len(c.pend); n > 0 && kind == slotReplies && c.pend[n-1].kind == slotReplies && c.pend[n-1].blocking == blocks {
+			c.pend[n-1].n++
+		} else {
+			c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
+		}
+	}
+	s.add(frame)
+}
+
+// add puts canonical bytes into the batch; a full one is written. hot
+func (s *session) add(b []byte) {
+	c := &s.client
+	if len(c.out)+len(b) > chunkSize {
+		s.flush()
+	}
+	if c.outChunk == nil {
+		c.outChunk = s.server.buffers.chunk()
+		c.out = c.outChunk[:0]
+	}
+	c.out = append(c.out, b...)
+}
+
+// count adds up runs of the same command; flush hands them on. hot
+func (s *session) count(cmd *command) {
+	c := &s.client
+	if c.last != cmd {
+		s.handOnCount()
+		c.last = cmd
+	}
+	c.lastN++
+}
+
+func (s *session) handOnCount() {
+	c := &s.client
+	if c.lastN > 0 {
+		s.stripe.commands[c.last.id].Add(c.lastN)
+		c.lastN = 0
+	}
+}
+
+// flush writes the batch: first the places of its replies, then its bytes. It runs before every read that waits.
+func (s *session) flush() error {
+	c := &s.client
+	if c.flushErr != nil {
+		return c.flushErr
+	}
+	s.handOnCount()
+	if len(c.pend) == 0 && len(c.out) == 0 {
+		return nil
+	}
+	var up *backendConn
+	if len(c.out) > 0 {
+		var err error
+		if up, err = s.upstream(); err != nil {
+			s.answerUnavailable(err)
+			return c.flushErr
+		}
+	}
+	now := s.server.now()
+	for i := range c.pend {
+		c.pend[i].sent = now
+	}
+	if s.queue.push(c.pend) {
+		_ = s.writeLocals() // its error has ended the session
+	}
+	clear(c.pend)
+	c.pend = c.pend[:0]
+	if cap(c.pend) > 64 {
+		c.pend = nil
+	}
+	if len(c.out) == 0 {
+		return nil
+	}
+	_, err := up.write(c.out)
+	s.server.buffers.freeChunk(c.outChunk)
+	c.out, c.outChunk = nil, nil
+	if err != nil && !s.ended() {
+		// The pump reads what the backend still had to say, and ends the session.
+		c.flushErr = err
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.end(closeBackendError)
+		}
+		<-s.pump.done
+	}
+	return c.flushErr
+}
+
+// answerUnavailable answers everything that waits to be sent, and ends the session.
+func (s *session) answerUnavailable(err error) {
+	c := &s.client
+	text, reason := textUnavailable, closeUnavailable
+	if errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+		text, reason = textBackendAuth, closeBackendAuth
+	}
+	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}
+	for i, p := range c.pend {
+		if p.kind.local() {
+			if p.kind == slotFinal {
+				final.text = p.text
+				c.pend[i] = slot{kind: slotLocal}
+			}
+			continue
+		}
+		c.pend[i] = slot{kind: slotLocal, n: max(1, p.n), text: text}
+	}
+	c.flushErr = err
+	c.ending = true
+	if s.queue.push(append(c.pend, final)) {
+		_ = s.writeLocals() // its error has ended the session
+	}
+}
+
+// upstream waits for the backend connection, at most unavailableTimeout.
+func (s *session) upstream() (*backendConn, error) {
+	p := &s.pump
+	p.mu.Lock()
+	up, err := p.up, p.upErr
+	if up == nil && err == nil && p.wanted.IsZero() {
+		p.wanted = time.Now()
+		close(p.want)
+	}
+	p.mu.Unlock()
+	if up != nil || err != nil {
+		return up, err
+	}
+	s.queue.notify()
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	for !s.queue.closed {
+		p.mu.Lock()
+		up, err = p.up, p.upErr
+		p.mu.Unlock()
+		if up != nil || err != nil {
+			return up, err
+		}
+		s.queue.changed.Wait()
+	}
+	return nil, errEnded
+}

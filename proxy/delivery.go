@@ -1,0 +1,261 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+// deliver passes on what the backend sent. hot
+func (s *session) deliver(b []byte) error {
+	p, q := &s.pump, &s.queue
+	if !p.replies.Open() && !q.acquireTurn() {
+		return errEnded
+	}
+	d := delivery{s: s, b: b}
+	for d.i < len(b) {
+		if err := d.frame(); err != nil {
+			return err
+		}
+	}
+	if err := s.write(b[d.start:]); err != nil {
+		return err
+	}
+	if d.finished > 0 {
+		s.lastActive.Store(s.server.now())
+	}
+	if q.settle(d.answered, d.unblocked, !p.replies.Open()) {
+		return s.writeLocals()
+	}
+	return nil
+}
+
+// delivery is the work on one read of the backend.
+type delivery struct {
+	s         *session
+	b         []byte
+	start, i  int // b[start:i] is framed and not yet written
+	answered  int
+	unblocked int
+	finished  int
+}
+
+// frame goes on with one frame: its beginning, its middle or its end. hot
+func (d *delivery) frame() error {
+	s := d.s
+	p, q := &s.pump, &s.queue
+	if !p.replies.Open() && d.b[d.i] != '>' && q.run.n == 0 && !q.uncounted {
+		if err := d.next(); err != nil {
+			return err
+		}
+	}
+	special := q.run.n > 0 && q.run.kind != slotReplies || q.uncounted
+	n, done, err := p.replies.Next(d.b[d.i:])
+	if err != nil {
+		_ = s.write(d.b[d.start:d.i])
+		s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
+		s.server.backendStats.errors.add("malformed")
+		s.end(closeBackendError)
+		return err
+	}
+	if q.run.kind == slotExec && !q.uncounted && p.replies.Kind() != '>' {
+		return d.withhold(n, done)
+	}
+	d.i += n
+	if !done || p.replies.Kind() == '>' {
+		return nil
+	}
+	if special {
+		return d.special()
+	}
+	d.count()
+	return nil
+}
+
+// next finds the slot of the frame that begins now. Replies of ours before it are written first.
+func (d *delivery) next() error {
+	s, q := d.s, &d.s.queue
+	for {
+		ok, uncounted := q.nextRun()
+		if ok || uncounted {
+			return nil
+		}
+		if err := d.flush(); err != nil {
+			return err
+		}
+		l, local := q.nextLocal()
+		if !local {
+			return s.unasked(d.b[d.i:])
+		}
+		if err := s.writeLocal(l); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *delivery) flush() error {
+	err := d.s.write(d.b[d.start:d.i])
+	d.start = d.i
+	return err
+}
+
+// count accounts for one reply of the current run. hot
+func (d *delivery) count() {
+	q := &d.s.queue
+	if q.uncounted {
+		return
+	}
+	q.run.n--
+	d.answered++
+	if q.run.n > 0 {
+		return
+	}
+	d.finished++
+	if q.run.blocking {
+		d.unblocked++
+	} else {
+		d.s.stripe.durations.observe(time.Duration(d.s.server.now()-q.run.sent), 1)
+	}
+}
+
+// withhold keeps the reply to a DISCARD that went in the place of a doomed EXEC, until it is known.
+func (d *delivery) withhold(n int, done bool) error {
+	s, p := d.s, &d.s.pump
+	if len(p.held)+n > maxHeld {
+		s.end(closeBackendError)
+		return errEnded
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	p.held = append(p.held, d.b[d.i:d.i+n]...)
+	d.i += n
+	d.start = d.i
+	if !done {
+		return nil
+	}
+	text := p.held
+	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
+		text = textExecAbort
+	}
+	err := s.write(text)
+	p.held = nil
+	d.count()
+	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
+		s.decide(outcomeRefused)
+	} else {
+		s.decide(outcomeDone)
+	}
+	return err
+}
+
+// special acts on a reply that the reader waits for.
+func (d *delivery) special() error {
+	s, p, q := d.s, &d.s.pump, &d.s.queue
+	p.mu.Lock()
+	a, o := p.awaited, p.outcome
+	p.mu.Unlock()
+	kind, line := p.replies.Kind(), p.replies.Line()
+	isReset := kind == '+' && string(line) == "RESET"
+	refused := kind == '-'
+	if q.uncounted {
+		// An error may belong to an earlier command, so only one that RESET and QUIT themselves get counts.
+		refused = refused && (bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'")))
+		if a == awaitNothing || o != outcomeNone || !refused && !(a == awaitReset && isReset) {
+			return nil
+		}
+	} else {
+		d.count()
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	if a == awaitReset && isReset {
+		if d.i < len(d.b) && s.mustReplace() {
+			return s.unasked(d.b[d.i:])
+		}
+		if err := s.replaceUpstream(); err != nil {
+			return err
+		}
+		q.recount()
+		d.answered, d.unblocked = 0, 0
+		s.decide(outcomeDone)
+		return nil
+	}
+	if a == awaitReset && !q.uncounted && s.mustReplace() {
+		if err := s.keepUser(d.b[d.i:]); err != nil {
+			return err
+		}
+	}
+	if refused || a == awaitReset {
+		s.decide(outcomeRefused)
+		return nil
+	}
+	s.decide(outcomeDone)
+	return nil
+}
+
+func (s *session) decide(o outcome) {
+	s.pump.mu.Lock()
+	s.pump.outcome = o
+	s.pump.mu.Unlock()
+}
+
+func (s *session) mustReplace() bool {
+	up, _ := s.upstreamNow()
+	return up != nil && up.authenticated()
+}
+
+// replaceUpstream: RESET has dropped the user that dragontls chose, so a fresh, authenticated connection takes the
+// place of the old one. The reader waits meanwhile.
+func (s *session) replaceUpstream() error {
+	if !s.mustReplace() {
+		return nil
+	}
+	old, _ := s.upstreamNow()
+	old.drop()
+	ctx, cancel := s.dialContext()
+	defer cancel()
+	ctx, cancelDeadline := context.WithTimeout(ctx, unavailableTimeout)
+	defer cancelDeadline()
+	up, err := s.server.backend.dial(ctx)
+	if err != nil {
+		s.end(closeUnavailable)
+		return err
+	}
+	s.pump.replies = resp.Replies{}
+	if !s.setUpstream(up, nil) {
+		return errEnded
+	}
+	return nil
+}
+
+// keepUser follows an error reply to RESET. Whether the backend meant RESET with it cannot be known for sure (an
+// argument may forge an error), so the connection authenticates anew before a client's byte follows.
+func (s *session) keepUser(rest []byte) error {
+	if len(rest) > 0 {
+		return s.unasked(rest)
+	}
+	up, _ := s.upstreamNow()
+	if err := up.authenticate(false); err != nil {
+		s.end(closeReset)
+		return err
+	}
+	return nil
+}
+
+// unasked ends the session for a reply that nobody waits for; an error (such as the backend's last word before it
+// closes) is passed on.
+func (s *session) unasked(rest []byte) error {
+	if rest[0] == '-' {
+		var r resp.Replies
+		if n, done, err := r.Next(rest); done && err == nil {
+			_ = s.write(rest[:n])
+		}
+	}
+	s.end(closeBackendError)
+	return errEnded
+}

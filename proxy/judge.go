@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+
+	"dragontls/proxy/resp"
+)
+
+// command judges a command that is held as a whole, and queues it or its refusal. hot
+func (s *session) command(frame []byte) bool {
+	c := &s.client
+	name := c.cmds.Name(frame)
+	cmd, rest := s.server.commands.lookup(name)
+	exact := len(name) == len(cmd.name)
+	sub := rest
+	if len(rest) == 0 {
+		sub = c.cmds.Sub(frame)
+	}
+	args := c.cmds.Args()
+	canonical := c.cmds.Canonical()
+	if !canonical {
+		frame = c.cmds.AppendCanonical(nil, frame)
+	}
+	if text := cmd.refusal(sub); text != nil {
+		return s.refuse(cmd, text)
+	}
+	t := cmd.traits
+	if t == 0 {
+		s.count(cmd)
+		s.queueFrame(frame, slotReplies, false)
+		return true
+	}
+	if t&(inspected|blocksIf) != 0 {
+		c.args = resp.SplitArgs(frame, c.args[:0])
+		if text := cmd.inspect(c.args, rest, s.ownUser()); text != nil {
+			return s.refuse(cmd, text)
+		}
+		if t&blocksIf != 0 && contains(c.args, wordBlock) {
+			t |= blocking
+		}
+	}
+	if !exact {
+		t &^= opensMulti | endsMulti | resets | quits // "EXEC " with its blank is not known to the backend
+	}
+	if t&uncountIf != 0 && startsWithReply(sub) {
+		t |= uncounted
+	}
+	return s.special(cmd, t, frame, args)
+}
+
+func startsWithReply(sub []byte) bool {
+	return len(sub) >= len(wordReply) && bytes.EqualFold(sub[:len(wordReply)], wordReply)
+}
+
+// special queues a command that changes how the session goes on.
+func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
+	c := &s.client
+	switch {
+	case t&uncounted != 0:
+		if c.doomed {
+			return s.refuse(cmd, textDoomed)
+		}
+		s.count(cmd)
+		if !c.uncount {
+			c.uncount = true
+			s.subscribed.Store(true)
+			c.pend = append(c.pend, slot{kind: slotUncounted})
+		}
+		s.queueFrame(frame, slotReplies, false)
+		return true
+	case t&resets != 0:
+		s.count(cmd)
+		return s.reset(frame)
+	case t&quits != 0 && args == 1:
+		s.count(cmd)
+		return s.quit(frame)
+	}
+	s.count(cmd)
+	switch {
+	case args != 1:
+	case t&opensMulti != 0:
+		c.multi = true
+	case t&endsMulti != 0:
+		if c.doomed && cmd.name == "EXEC" {
+			return s.discard()
+		}
+		c.multi, c.doomed = false, false
+	}
+	s.queueFrame(frame, slotReplies, t&blocking != 0)
+	return true
+}
+
+// refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
+// the session ends with it.
+func (s *session) refuse(cmd *command, text []byte) bool {
+	c := &s.client
+	s.stripe.local[cmd.id].Add(1)
+	if c.multi {
+		c.doomed = true
+	}
+	if c.uncount {
+		s.lastWord(text, closeRefused)
+		return false
+	}
+	c.pend = append(c.pend, slot{kind: slotLocal, n: 1, text: text})
+	if len(c.pend) >= 256 {
+		return s.flush() == nil
+	}
+	return true
+}
+
+// lastWord queues text behind everything that is owed and ends the session behind it.
+func (s *session) lastWord(text []byte, reason closeReason) {
+	c := &s.client
+	c.pend = append(c.pend, slot{kind: slotFinal, n: 1, text: text, reason: reason})
+	c.ending = true
+	s.flush()
+}
+
+func (s *session) protocolError(err error) bool {
+	var pe *resp.ProtocolError
+	if !errors.As(err, &pe) {
+		s.lastWord(textInternal, closeInternalError)
+		return false
+	}
+	text := pe.AppendReply(nil)
+	if !pe.Fatal {
+		return s.refuse(s.server.commands.other, text)
+	}
+	reason := closeProtocol
+	if strings.Contains(pe.Text, "HTTP") {
+		reason = closeHTTP
+	}
+	s.lastWord(text, reason)
+	return false
+}
+
+// bigCommand begins to pass on, or to drop, a command that is too big to be held.
+func (s *session) bigCommand(head []byte) bool {
+	c := &s.client
+	cmd, sub := s.server.commands.other, []byte(nil)
+	if name := c.cmds.Name(head); name != nil {
+		var rest []byte
+		cmd, rest = s.server.commands.lookup(name)
+		if sub = rest; len(rest) == 0 {
+			sub = c.cmds.Sub(head)
+		}
+	}
+	text := cmd.refusal(sub)
+	switch {
+	case text != nil:
+	case cmd.traits&inspected != 0:
+		text = textTooLong
+	case cmd.traits&uncounted != 0 && c.doomed:
+		text = textDoomed
+	}
+	c.streamed, c.skipping = cmd, text != nil
+	if text != nil {
+		return s.refuse(cmd, text)
+	}
+	t := cmd.traits
+	if t&(blocksIf) != 0 {
+		t |= blocking
+	}
+	// Only the first bytes are queued here; a special command of this size is an error of arity to the backend,
+	// but for subscriptions.
+	return s.special(cmd, t&^(resets|quits|opensMulti|endsMulti), nil, 2)
+}
+
+// stream passes on what is there of a big command. false: more has to be read first.
+func (s *session) stream() bool {
+	c := &s.client
+	in := c.buf[c.r:c.w]
+	var n int
+	var done bool
+	var err error
+	if c.skipping {
+		n, done, err = c.cmds.Skip(in)
+	} else {
+		// Re-encoded headers are never longer than what came, but for the first of a frame.
+		if cap(c.out)-len(c.out) < len(in)+64 {
+			s.flush()
+			s.add(nil)
+		}
+		if room := cap(c.out) - 64; len(in) > room {
+			in = in[:room]
+		}
+		c.out, n, done, err = c.cmds.Stream(c.out, in)
+	}
+	if err != nil {
+		s.abandon(err)
+		return false
+	}
+	c.r += n
+	if done {
+		c.streamed = nil
+	}
+	return n > 0
+}
+
+// abandon ends the session in the middle of a command that the backend has a part of: no reply to it will come.
+func (s *session) abandon(err error) {
+	c := &s.client
+	c.streamed = nil
+	c.r = c.w
+	if !c.skipping && !c.uncount {
+		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed <= 1 }) {
+			return
+		}
+		s.queue.forget()
+	}
+	s.protocolError(err)
+}
+
+// ownUser says that dragontls authenticates this session's connection. It waits until there is one.
+func (s *session) ownUser() bool {
+	up, err := s.upstream()
+	return err != nil || up.authenticated()
+}
