@@ -17,8 +17,8 @@ import (
 )
 
 // One seeded transcript after the other is played against one redis-server directly and, through the proxy, against
-// a second one like it; the bytes that come back must be the same. DRAGONTLS_TEST_SEED repeats a run,
-// DRAGONTLS_TEST_TIME makes it longer.
+// a second one like it; the bytes that come back must be the same. TEST_SEED repeats a run,
+// TEST_TIME makes it longer.
 func TestRepliesAreTheSameAsWithoutTheProxy(t *testing.T) {
 	seed, limit := testSeed(t), testTime(t, 4*time.Second)
 	// Small encodings keep their order; a hash table's order depends on a random seed of each server.
@@ -41,13 +41,13 @@ func TestRepliesAreTheSameAsWithoutTheProxy(t *testing.T) {
 		if a, b = d.play(tr); !bytes.Equal(a, b) {
 			found = firstDifference(a, b) // else it comes and goes: show what was seen
 		}
-		t.Fatalf("DRAGONTLS_TEST_SEED=%d, transcript %d, shortest that differs:\n%s\n%s", seed, n, tr, found)
+		t.Fatalf("TEST_SEED=%d, transcript %d, shortest that differs:\n%s\n%s", seed, n, tr, found)
 	}
-	t.Logf("DRAGONTLS_TEST_SEED=%d: %d transcripts", seed, n)
+	t.Logf("TEST_SEED=%d: %d transcripts", seed, n)
 }
 
 func testSeed(t testing.TB) uint64 {
-	if v := os.Getenv("DRAGONTLS_TEST_SEED"); v != "" {
+	if v := os.Getenv("TEST_SEED"); v != "" {
 		n, err := strconv.ParseUint(v, 10, 64)
 		if err != nil {
 			t.Fatal(err)
@@ -58,7 +58,7 @@ func testSeed(t testing.TB) uint64 {
 }
 
 func testTime(t testing.TB, d time.Duration) time.Duration {
-	if v := os.Getenv("DRAGONTLS_TEST_TIME"); v != "" {
+	if v := os.Getenv("TEST_TIME"); v != "" {
 		long, err := time.ParseDuration(v)
 		if err != nil {
 			t.Fatal(err)

@@ -102,7 +102,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 // whose plays random attempts and asks, where the session is still there, whose it is.
 func whose(t *testing.T, h *harness, want string, more []string) {
 	seed := testSeed(t)
-	t.Logf("DRAGONTLS_TEST_SEED=%d", seed)
+	t.Logf("TEST_SEED=%d", seed)
 	end := time.Now().Add(testTime(t, 1500*time.Millisecond))
 	all := append(append([]string(nil), attempts...), more...)
 	r := rand.New(rand.NewPCG(seed, 2))
