@@ -86,6 +86,9 @@ func (s *session) flush() error {
 	_, err := up.write(c.out)
 	s.server.buffers.freeChunk(c.outChunk)
 	c.out, c.outChunk = nil, nil
+	if current, _ := s.upstreamNow(); err != nil && current != up {
+		return nil // a RESET in the batch was answered already, and has replaced the connection
+	}
 	if err != nil && !s.ended() {
 		// The pump reads what the backend still had to say, and ends the session.
 		c.flushErr = err

@@ -33,11 +33,11 @@ func (s *session) command(frame []byte) bool {
 		return true
 	}
 	if t&(inspected|blocksIf) != 0 {
-		c.args = resp.SplitArgs(frame, c.args[:0])
-		if text := cmd.inspect(c.args, rest, s.ownUser()); text != nil {
+		args := resp.SplitArgs(frame, nil)
+		if text := cmd.inspect(args, rest, s.ownUser()); text != nil {
 			return s.refuse(cmd, text)
 		}
-		if t&blocksIf != 0 && contains(c.args, wordBlock) {
+		if t&blocksIf != 0 && contains(args, wordBlock) {
 			t |= blocking
 		}
 	}
@@ -209,7 +209,10 @@ func (s *session) abandon(err error) {
 		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed <= 1 }) {
 			return
 		}
-		s.queue.forget()
+		if !s.queue.forget() {
+			s.end(closeProtocol)
+			return
+		}
 	}
 	s.protocolError(err)
 }

@@ -26,21 +26,23 @@ func (s *session) runPump() {
 			return
 		}
 	}
-	for {
-		b, k, err := up.receive()
-		if len(b) > 0 {
-			if derr := s.deliver(b); derr != nil {
-				up.free(k)
-				return
-			}
-		}
-		up.free(k)
-		if err != nil {
-			s.backendEnded(err)
-			return
-		}
+	for s.passOn(up) {
 		up, _ = s.upstreamNow()
 	}
+}
+
+// passOn waits for the backend once, and delivers what it said. false: that was the last.
+func (s *session) passOn(up *backendConn) bool {
+	b, k, err := up.receive()
+	defer up.free(k)
+	if len(b) > 0 && s.deliver(b) != nil {
+		return false
+	}
+	if err != nil {
+		s.backendEnded(err)
+		return false
+	}
+	return true
 }
 
 func (s *session) upstreamNow() (*backendConn, error) {

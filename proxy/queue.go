@@ -192,11 +192,15 @@ func (q *replyQueue) close() {
 	q.mu.Unlock()
 }
 
-// forget drops the last reply that is owed; nothing else is.
-func (q *replyQueue) forget() {
+// forget drops the last reply that is owed; nothing else is. false: it is being passed on.
+func (q *replyQueue) forget() bool {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.turn {
+		return false
+	}
 	q.ring, q.head, q.size, q.run, q.owed, q.blocked = nil, 0, 0, slot{}, 0, 0
-	q.mu.Unlock()
+	return true
 }
 
 // recount leaves uncounted mode: the connection was reset and nothing is owed on it.

@@ -73,7 +73,6 @@ type clientSide struct {
 	pend     []slot // their slots
 	last     *command
 	lastN    uint64 // commands of that kind not yet counted
-	args     [][]byte
 
 	multi    bool // MULTI was passed on, and neither EXEC nor DISCARD since
 	doomed   bool // and a command in it was refused

@@ -139,7 +139,7 @@ func (s *service) openProxy() error {
 			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections,
 		},
 		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs,
-		BufferLimit: int64(c.MemoryLimit), Log: s.log,
+		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
 	})
 	return err
 }
