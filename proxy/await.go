@@ -9,13 +9,15 @@ import (
 	"dragontls/proxy/resp"
 )
 
+// watchInterval: how often a client whose bytes are not read any more is looked at.
+const watchInterval = time.Second
+
 // hold waits until cond, called under the queue's lock, says so. Meanwhile it reads on, up to a chunk, so that a
 // client that goes away is noticed.
 func (s *session) hold(cond func() bool) bool {
 	c, q := &s.client, &s.queue
 	c.holding = true
 	defer func() { c.holding = false }()
-	limited := false
 	for {
 		q.mu.Lock()
 		if cond() || q.closed {
@@ -29,16 +31,7 @@ func (s *session) hold(cond func() bool) bool {
 				s.end(closeClient)
 				return false
 			}
-			if c.eof && c.uncount && !limited {
-				// What is awaited may never be answered (behind CLIENT REPLY SKIP): nobody waits for it for ever.
-				limited = true
-				q.mu.Unlock()
-				s.limitBackend(time.Now().Add(lingerTimeout))
-				defer s.limitBackend(time.Time{})
-				continue
-			}
-			q.changed.Wait()
-			q.mu.Unlock()
+			s.waitUnread()
 			continue
 		}
 		q.wake = func() { c.conn.SetReadDeadline(time.Now()) }
@@ -53,6 +46,29 @@ func (s *session) hold(cond func() bool) bool {
 		if c.failed != nil {
 			return false
 		}
+	}
+}
+
+// waitUnread waits for a change of the queue, whose lock it releases, while the client's bytes stay where they are.
+func (s *session) waitUnread() {
+	c, q := &s.client, &s.queue
+	if c.eof {
+		q.changed.Wait()
+		q.mu.Unlock()
+		return
+	}
+	t := time.AfterFunc(watchInterval, q.notify)
+	q.changed.Wait()
+	t.Stop()
+	blocked := q.blocked > 0
+	q.mu.Unlock()
+	switch fin, broken := c.sock.hungUp(); {
+	case broken:
+		s.kill(closeClientError)
+	case fin && blocked:
+		s.end(closeClient)
+	case fin:
+		s.limitBackend(s.server.c.eofTimeout)
 	}
 }
 
@@ -98,7 +114,7 @@ func (s *session) quit(frame []byte) bool {
 	}
 	if !refused {
 		s.client.r = s.client.w
-		s.limitBackend(time.Now().Add(lingerTimeout))
+		s.limitBackend(lingerTimeout)
 		<-s.pump.done
 		return false
 	}
@@ -143,16 +159,17 @@ func (s *session) clientEOF() {
 	}
 	if s.waiting() {
 		up.closeWrite()
-		s.limitBackend(time.Now().Add(lingerTimeout))
+		s.limitBackend(lingerTimeout)
 		<-s.pump.done
 	}
 	s.end(closeClient)
 }
 
-// limitBackend bounds the wait for the backend's next bytes.
-func (s *session) limitBackend(end time.Time) {
+// limitBackend bounds the wait for each of the backend's next bytes.
+func (s *session) limitBackend(d time.Duration) {
+	s.pump.limit.Store(int64(d))
 	if up, _ := s.upstreamNow(); up != nil {
-		up.sock.SetReadDeadline(end)
+		up.sock.SetReadDeadline(time.Now().Add(d))
 	}
 }
 
@@ -182,6 +199,7 @@ func (s *session) linger() {
 		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		}
+		s.limitBackend(s.server.c.eofTimeout)
 		if !s.settled(0) {
 			s.end(closeClient)
 		}

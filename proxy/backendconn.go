@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -32,19 +33,23 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 	if c.tls == nil {
 		return c.sock.receive()
 	}
-	// crypto/tls wants room before it waits: little of it, unless the last read filled that.
-	if !c.full {
-		if c.small == nil {
-			c.small = make([]byte, 512)
+	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
+	if c.full {
+		k := c.buffers.chunk()
+		c.sock.beforeWait = func() error { return errWouldWait }
+		n, err := c.tls.Read(k[:])
+		c.sock.beforeWait = nil
+		if !errors.Is(err, errWouldWait) {
+			return k[:n], k, err
 		}
-		n, err := c.tls.Read(c.small)
-		c.full = n == len(c.small)
-		return c.small[:n], nil, err
+		c.buffers.freeChunk(k)
 	}
-	k := c.buffers.chunk()
-	n, err := c.tls.Read(k[:])
-	c.full = n == pageSize
-	return k[:n], k, err
+	if c.small == nil {
+		c.small = make([]byte, 512)
+	}
+	n, err := c.tls.Read(c.small)
+	c.full = n == len(c.small)
+	return c.small[:n], nil, err
 }
 
 func (c *backendConn) free(k *chunk) {

@@ -17,11 +17,9 @@ func (s *session) read() {
 		}
 	}()
 	for !s.ended() {
-		if s.server.buffers.scarce() && s.beforeWait() == nil {
-			s.server.waitForMemory(s.done)
-		}
+		s.pause()
 		s.fill()
-		if !s.consume() {
+		if !s.consume() || !s.queueHasRoom() {
 			break
 		}
 		if s.client.eof {
@@ -31,6 +29,36 @@ func (s *session) read() {
 	}
 	s.linger()
 }
+
+// pause waits while memory is scarce. Who holds part of a command goes on: only that gives it back.
+func (s *session) pause() {
+	c := &s.client
+	if !s.server.buffers.scarce() || s.flush() != nil || c.r < c.w || c.streamed != nil || c.sock.page != nil {
+		return
+	}
+	c.r, c.w = 0, 0
+	s.setBuf(nil, nil)
+	s.hand.Store(handEmpty)
+	s.server.waitForMemory(s.done)
+}
+
+// queueHasRoom waits until the backend has answered some of what the queue holds.
+func (s *session) queueHasRoom() bool {
+	q := &s.queue
+	q.mu.Lock()
+	full := q.size >= maxSlots
+	q.mu.Unlock()
+	return !full || s.hold(func() bool { return q.size < maxSlots })
+}
+
+// errWouldWait ends a read that would wait with a big, empty buffer. crypto/tls goes on behind a temporary error.
+var errWouldWait net.Error = wouldWait{}
+
+type wouldWait struct{}
+
+func (wouldWait) Error() string   { return "read would wait" }
+func (wouldWait) Timeout() bool   { return true }
+func (wouldWait) Temporary() bool { return true }
 
 // fill reads once into the buffer. The bytes gathered so far go to the backend before it waits (flush).
 func (s *session) fill() {
@@ -45,10 +73,18 @@ func (s *session) fill() {
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, errWouldWait):
+		s.setBuf(nil, nil)
 	case c.flushErr != nil || errors.Is(err, os.ErrDeadlineExceeded):
 		// the session has ended, or the reader was woken
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		c.eof = true
+		if c.uncount && c.holding {
+			// What is awaited may never be answered (behind CLIENT REPLY SKIP).
+			s.limitBackend(lingerTimeout)
+		} else {
+			s.limitBackend(s.server.c.eofTimeout)
+		}
 	default:
 		c.failed = err
 		s.kill(closeClientError)
@@ -57,7 +93,9 @@ func (s *session) fill() {
 
 // beforeWait runs before a read that waits for the client: what was taken is passed on first.
 func (s *session) beforeWait() error {
-	err := s.flush()
+	if err := s.flush(); err != nil {
+		return err
+	}
 	switch c := &s.client; {
 	case c.holding:
 	case c.r < c.w || c.streamed != nil:
@@ -65,7 +103,10 @@ func (s *session) beforeWait() error {
 	default:
 		s.hand.Store(handEmpty)
 	}
-	return err
+	if c := &s.client; c.r == c.w && c.streamed == nil && (c.page != nil || c.chunk != nil) {
+		return errWouldWait
+	}
+	return nil
 }
 
 // makeRoom gives the buffer at least some room: a small one while little comes, a page when reads fill that, a

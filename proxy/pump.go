@@ -33,6 +33,9 @@ func (s *session) runPump() {
 
 // passOn waits for the backend once, and delivers what it said. false: that was the last.
 func (s *session) passOn(up *backendConn) bool {
+	if d := s.pump.limit.Load(); d > 0 {
+		up.sock.SetReadDeadline(time.Now().Add(time.Duration(d)))
+	}
 	b, k, err := up.receive()
 	defer up.free(k)
 	if len(b) > 0 && s.deliver(b) != nil {

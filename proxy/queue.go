@@ -54,9 +54,6 @@ func (q *replyQueue) init() { q.changed.L = &q.mu }
 func (q *replyQueue) push(slots []slot) (mine bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.size >= maxSlots && !q.closed {
-		q.changed.Wait()
-	}
 	for _, s := range slots {
 		q.pushLocked(s)
 	}
@@ -92,7 +89,7 @@ func (q *replyQueue) popLocked() slot {
 		}
 	}
 	if q.size == maxSlots-1 {
-		q.changed.Broadcast()
+		q.notifyLocked()
 	}
 	return s
 }

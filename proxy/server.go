@@ -29,6 +29,10 @@ type Config struct {
 	MaxArgs          int      // 65536
 	BufferLimit      int64    // bytes lent to sessions beyond which readers pause; 0: none
 	Log              zerolog.Logger
+
+	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
+	// WriteTimeout + 30 s.
+	eofTimeout time.Duration
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -46,7 +50,6 @@ type Server struct {
 
 	pending   pending
 	computing chan struct{}
-
 	stripes      [stripes]stripe
 	nextStripe   atomic.Uint32
 	closed       counts
@@ -72,6 +75,7 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxConnections, 10000)
 	setDefault(&c.MaxBulk, 512<<20)
 	setDefault(&c.MaxArgs, 65536)
+	setDefault(&c.eofTimeout, c.WriteTimeout+30*time.Second)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)

@@ -87,6 +87,7 @@ type pump struct {
 	replies resp.Replies
 	held    []byte // a reply that is not passed on before it is known whole
 	done    chan struct{}
+	limit   atomic.Int64 // nanoseconds that the backend may be silent, once nobody listens for long; 0: any time
 
 	mu sync.Mutex
 	// guarded by mu

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"crypto/tls"
+	"io"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,5 +72,14 @@ func TestScarceMemoryIsTakenFromThoseWhoHoldHalfACommand(t *testing.T) {
 	holder.wantEnd()
 	h.wantClosed(closeMemory, 1)
 	good.do("+PONG\r\n", "PING")
-	h.dial().do("+PONG\r\n", "PING")
+	eventually(t, "a new client is served", func() bool {
+		c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
+		if err != nil {
+			return false
+		}
+		defer c.Close()
+		_, _ = c.Write([]byte(cmd("PING")))
+		n, _ := io.ReadFull(c, make([]byte, 7))
+		return n == 7
+	})
 }

@@ -9,3 +9,6 @@ import (
 
 // TCP_USER_TIMEOUT is Linux' own; elsewhere keepalive and the write timeout have to do.
 func setUserTimeout(*net.TCPConn, time.Duration) {}
+
+// hungUp knows nothing here; keepalive and the write timeout have to do.
+func (s *socket) hungUp() (fin, broken bool) { return false, false }
