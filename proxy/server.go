@@ -48,8 +48,8 @@ type Server struct {
 	closing  sync.Once
 	running  sync.WaitGroup // handshakes, sessions, prober, sweeper
 
-	pending   pending
-	computing chan struct{}
+	pending      pending
+	computing    chan struct{}
 	stripes      [stripes]stripe
 	nextStripe   atomic.Uint32
 	closed       counts
