@@ -20,6 +20,7 @@ type Snapshot struct {
 	// auth mode. While it stays, sessions and tickets stay good.
 	Trust    [32]byte
 	Certs    []Cert
+	CRLs     []CRL
 	LoadedAt time.Time
 
 	opts    *Options

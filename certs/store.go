@@ -21,6 +21,10 @@ type Options struct {
 	// ClientCAFile is the bundle that signs client certificates; required
 	// unless ClientAuth is NoClientCert.
 	ClientCAFile string
+	// CRLFile holds CRLs (PEM or DER). With it, new handshakes need one in date of
+	// the issuer of the client's leaf, unless CRLWarn only warns.
+	CRLFile string
+	CRLWarn bool
 	// ClientAuth is RequireAndVerifyClientCert, VerifyClientCertIfGiven or NoClientCert.
 	ClientAuth tls.ClientAuthType
 	// MinVersion and MaxVersion default to TLS 1.2 and 1.3. Nothing below 1.2 is accepted.

@@ -125,6 +125,27 @@ func (c *Config) AdminToken() (string, error) {
 	return token, nil
 }
 
+// AlertWebhook returns ALERT_WEBHOOK_URL, or reads the file of its twin. It is
+// empty, without an error, when neither is set.
+func (c *Config) AlertWebhook() (string, error) {
+	if c.AlertWebhookURLFile == "" {
+		return string(c.AlertWebhookURL), nil
+	}
+	text, err := readSecret(c.AlertWebhookURLFile)
+	if err == nil && !isWebURL(text) {
+		err = errors.New("it holds no http:// or https:// URL")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%sALERT_WEBHOOK_URL_FILE: %w", Prefix, err)
+	}
+	return text, nil
+}
+
+func isWebURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Fragment == ""
+}
+
 // readSecret returns the content without one trailing line end. Its error does
 // not name the file: people set a _FILE variable to the secret itself.
 func readSecret(path string) (string, error) {

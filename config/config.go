@@ -29,6 +29,8 @@ type Config struct {
 	TLSKeyFiles  []string `env:"TLS_KEY_FILE" form:"file" required:"true" doc:"key of each chain (PEM), in the same order"`
 	// TLSClientCAFile is empty only where TLSClientAuth is tls.NoClientCert.
 	TLSClientCAFile string `env:"TLS_CLIENT_CA_FILE" form:"file" shown:"required unless client auth is 'none'" doc:"CA bundle that signs client certificates"`
+	TLSCRLFile      string `env:"TLS_CRL_FILE" form:"file" doc:"CRLs (PEM or DER) of the client CAs; when set, the issuer of every client certificate must have one in date there"`
+	TLSCRLExpired   string `env:"TLS_CRL_EXPIRED" envDefault:"refuse" oneof:"refuse,warn" doc:"what a CRL that is missing or not in date does to new handshakes: 'refuse' or 'warn'; live sessions never end because a CRL aged"`
 	// TLSClientAuth is tls.RequireAndVerifyClientCert, tls.VerifyClientCertIfGiven
 	// or tls.NoClientCert.
 	TLSClientAuth tls.ClientAuthType `env:"TLS_CLIENT_AUTH" envDefault:"require" doc:"'require', 'optional' or 'none'; anything but 'require' is logged as a warning at start"`
@@ -37,6 +39,9 @@ type Config struct {
 	TLSMaxVersion     uint16        `env:"TLS_MAX_VERSION" envDefault:"1.3" doc:"newest TLS version: '1.2' or '1.3'"`
 	TLSReloadInterval time.Duration `env:"TLS_RELOAD_INTERVAL" envDefault:"10s" min:"100ms" max:"24h" doc:"how often certificate files are read again, the guarantee behind file events"`
 	TLSTicketKeysFile string        `env:"TLS_TICKET_KEYS_FILE" form:"secretfile" shown:"a random master" doc:"master secret for session tickets, to share resumption among replicas"`
+
+	// TLSOCSP is "off", "fetch" or the path of a file.
+	TLSOCSP string `env:"TLS_OCSP" envDefault:"off" doc:"stapled OCSP response for the server certificate: 'off', 'fetch' from its CA, or a file (DER)"`
 
 	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
 	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, the one silent for longest is closed; a default that does not fit the descriptor limit is lowered"`
@@ -72,6 +77,10 @@ type Config struct {
 	MaxArgs      int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
 	// MemoryLimit is never 0 after Load.
 	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"all buffers together: readers stop, then new sockets are closed; GOMEMLIMIT follows it"`
+
+	ExpiryWarning       time.Duration `env:"EXPIRY_WARNING" envDefault:"720h" min:"1s" max:"87600h" doc:"warn this long before a certificate or CRL ends, or a third of its own validity if that is less"`
+	AlertWebhookURL     Secret        `env:"ALERT_WEBHOOK_URL" secret:"true" twin:"ALERT_WEBHOOK_URL_FILE" doc:"Slack-compatible JSON POST when a certificate or CRL is about to end and when a reload fails"`
+	AlertWebhookURLFile string        `env:"ALERT_WEBHOOK_URL_FILE" form:"secretfile"`
 
 	LogLevel  string `env:"LOG_LEVEL" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`

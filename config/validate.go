@@ -26,6 +26,7 @@ func (l *loader) validate() {
 	l.checkTLS()
 	l.checkBackend()
 	l.checkAdmin()
+	l.checkAlerts()
 	l.checkDenied()
 	l.fitDescriptors()
 	l.fitMemory()
@@ -136,6 +137,17 @@ func (l *loader) checkTLS() {
 	if c.TLSClientAuth != tls.RequireAndVerifyClientCert {
 		l.note("%sTLS_CLIENT_AUTH is %q: clients without a certificate get in", Prefix, l.values[Prefix+"TLS_CLIENT_AUTH"])
 	}
+	if c.TLSClientAuth == tls.NoClientCert && c.TLSCRLFile != "" {
+		l.refuse("TLS_CRL_FILE", "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
+	}
+	if c.TLSCRLExpired == "warn" && c.TLSCRLFile != "" {
+		l.note("%sTLS_CRL_EXPIRED is warn: clients get in while a CRL is missing or not in date", Prefix)
+	}
+	if o := c.TLSOCSP; o != "off" && o != "fetch" {
+		if err := readable(o); err != nil {
+			l.refuse("TLS_OCSP", "off, fetch or a readable file: "+withoutPath(err).Error(), "")
+		}
+	}
 	if !l.faulty["TLS_MIN_VERSION"] && !l.faulty["TLS_MAX_VERSION"] && c.TLSMinVersion > c.TLSMaxVersion {
 		l.refuse("TLS_MIN_VERSION", "not above "+Prefix+"TLS_MAX_VERSION", "")
 	}
@@ -157,6 +169,18 @@ func (l *loader) checkAdmin() {
 	host, _, _ := net.SplitHostPort(c.AdminListen)
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		l.note("%sADMIN_LISTEN is off loopback: /metrics is refused until %sADMIN_TOKEN_FILE names a token", Prefix, Prefix)
+	}
+}
+
+func (l *loader) checkAlerts() {
+	c := &l.config
+	if c.AlertWebhookURL != "" && !isWebURL(string(c.AlertWebhookURL)) {
+		l.refuse("ALERT_WEBHOOK_URL", "an http:// or https:// URL", "")
+	}
+	if c.AlertWebhookURLFile != "" && !l.faulty["ALERT_WEBHOOK_URL_FILE"] {
+		if _, err := c.AlertWebhook(); err != nil {
+			l.refuse("ALERT_WEBHOOK_URL_FILE", "a file that holds an http:// or https:// URL", "")
+		}
 	}
 }
 
