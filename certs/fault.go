@@ -18,6 +18,7 @@ const (
 	ReasonNoCA        = "no_ca"
 	ReasonEKU         = "eku"
 	ReasonChain       = "chain"
+	ReasonCRL         = "crl"
 	ReasonTicketKeys  = "ticket_keys"
 )
 

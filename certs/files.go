@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// maxFileSize bounds what is read: the bundle of all public CAs is about 250 KiB.
-	maxFileSize = 4 << 20
+	// maxFileSize bounds what is read: the bundle of all public CAs is about 250
+	// KiB, a CRL with a million entries 40 MiB.
+	maxFileSize = 64 << 20
 
 	// Two reads this far apart must agree before their content is believed; a
 	// writer that needs longer between two writes is met by the next event.
@@ -23,7 +24,7 @@ const (
 
 var (
 	errNotRegular = errors.New("not a regular file")
-	errTooLarge   = errors.New("larger than 4 MiB")
+	errTooLarge   = errors.New("larger than 64 MiB")
 	errUnsettled  = errors.New("it changed at each of several reads")
 )
 

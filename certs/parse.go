@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"slices"
@@ -19,16 +20,18 @@ import (
 type Cert struct {
 	// Role is "server", "server_chain" (what is served behind a leaf),
 	// "client_ca", "backend_ca", "backend_client" or "backend_client_chain".
-	Role      string
-	File      string
-	Subject   string
-	Serial    string // lower-case hex without leading zeros
-	NotBefore time.Time
-	NotAfter  time.Time
+	Role        string
+	File        string
+	Subject     string
+	Serial      string // lower-case hex without leading zeros
+	Fingerprint string // SHA-256 of the DER, lower-case hex
+	NotBefore   time.Time
+	NotAfter    time.Time
 }
 
 func describeCert(role, file string, c *x509.Certificate) Cert {
-	return Cert{Role: role, File: file, Subject: c.Subject.String(), Serial: c.SerialNumber.Text(16),
+	sum := sha256.Sum256(c.Raw)
+	return Cert{Fingerprint: hex.EncodeToString(sum[:]), Role: role, File: file, Subject: c.Subject.String(), Serial: c.SerialNumber.Text(16),
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter}
 }
 
@@ -210,11 +213,14 @@ func samePublicKey(a, b crypto.PublicKey) bool {
 
 // bundle is a parsed file of CAs.
 type bundle struct {
-	pool *x509.CertPool
+	pool  *x509.CertPool
+	certs []*x509.Certificate
 	// known holds the SHA-256 of each certificate: a pool cannot be asked.
 	known map[[32]byte]bool
 	info  []Cert
 }
+
+func (b *bundle) holds(cert *x509.Certificate) bool { return b.known[sha256.Sum256(cert.Raw)] }
 
 // parseBundle accepts a bundle in which each certificate is a CA and at least one is in date.
 func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) {
@@ -238,6 +244,7 @@ func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) 
 			dated = f
 		}
 		b.pool.AddCert(cert)
+		b.certs = append(b.certs, cert)
 		b.known[sha256.Sum256(cert.Raw)] = true
 		b.info = append(b.info, describeCert(role, file, cert))
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,40 +15,25 @@ import (
 type Snapshot struct {
 	// Generation grows by one with each swap for new content.
 	Generation uint64
-	// Trust is a digest of what is trusted: the set of client CAs and the client
-	// auth mode. While it stays, sessions and tickets stay good.
-	Trust    [32]byte
-	Certs    []Cert
-	CRLs     []CRL
-	LoadedAt time.Time
+	// Trust is a digest of what is trusted: the set of client CAs, who is revoked
+	// and the client auth mode. While it stays, sessions and tickets stay good.
+	Trust [32]byte
+	// TrustGeneration grows by one with each change of Trust.
+	TrustGeneration uint64
+	Certs           []Cert
+	CRLs            []CRL
+	LoadedAt        time.Time
 
-	opts    *Options
-	pairs   []*pair
-	names   map[string][]*tls.Certificate // by lower-case SAN, wildcards as they are
-	clients *bundle                       // nil: no client CA configured
-	master  []byte
+	opts       *Options
+	pairs      []*pair
+	names      map[string][]*tls.Certificate // by lower-case SAN, wildcards as they are
+	clients    *bundle                       // nil: no client CA configured
+	revocation *revocation                   // nil: no CRL configured
+	master     []byte
 
 	day    int64 // the day of config's first ticket key
 	config *tls.Config
 }
-
-// The reasons of a ClientError.
-var (
-	ErrClientExpired   = errors.New("client certificate chain is not in date")
-	ErrClientUntrusted = errors.New("client certificate chain does not end in a trusted CA")
-)
-
-// ClientError refuses a client's chain in the handshake.
-type ClientError struct {
-	Serial string // of the leaf, lower-case hex
-	Err    error  // ErrClientExpired or ErrClientUntrusted
-}
-
-func (e *ClientError) Error() string {
-	return fmt.Sprintf("verify client certificate %s: %v", e.Serial, e.Err)
-}
-
-func (e *ClientError) Unwrap() error { return e.Err }
 
 // Valid tells whether all server leafs are in date.
 func (s *Snapshot) Valid(now time.Time) error {
@@ -86,6 +70,11 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 			s.Certs = append(s.Certs, b.info...)
 		}
 	}
+	if o.CRLFile != "" && s.clients != nil {
+		var err error
+		s.revocation, s.CRLs, err = parseCRLs(c, o, s.clients)
+		all.add(err)
+	}
 	if o.TicketKeysFile != "" {
 		var err error
 		s.master, err = parseMaster(c, o.TicketKeysFile)
@@ -116,6 +105,10 @@ func (s *Snapshot) trustDigest() [32]byte {
 	fmt.Fprintf(h, "client auth %d\n", s.opts.ClientAuth)
 	for _, sum := range sums {
 		h.Write(sum[:])
+	}
+	if s.revocation != nil {
+		fmt.Fprintf(h, "revocation %v\n", s.revocation.required)
+		h.Write(s.revocation.digest[:])
 	}
 	return [32]byte(h.Sum(nil))
 }
@@ -189,34 +182,4 @@ func (s *Snapshot) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 		}
 	}
 	return &s.pairs[0].tls, nil
-}
-
-// verifyConnection is where trust is decided, because it also runs on a
-// resumption, which VerifyPeerCertificate does not. crypto/tls has built or
-// checked the chains already; they are judged once more by this snapshot.
-func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
-	if len(cs.PeerCertificates) == 0 {
-		return nil // crypto/tls refuses this where a certificate is required
-	}
-	now := s.opts.clock()
-	err := ErrClientUntrusted
-	for _, chain := range cs.VerifiedChains {
-		if s.clients == nil || !s.clients.known[sha256.Sum256(chain[len(chain)-1].Raw)] {
-			continue
-		}
-		if inDate(chain, now) {
-			return nil
-		}
-		err = ErrClientExpired
-	}
-	return &ClientError{Serial: cs.PeerCertificates[0].SerialNumber.Text(16), Err: err}
-}
-
-func inDate(chain []*x509.Certificate, now time.Time) bool {
-	for _, cert := range chain {
-		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-			return false
-		}
-	}
-	return true
 }

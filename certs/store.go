@@ -5,6 +5,7 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
-	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.TicketKeysFile))
+	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.TicketKeysFile))
 	s.reloader.apply = s.apply
 	s.reloader.applied = s.applied
 	if err := s.reloader.open(); err != nil {
@@ -82,6 +83,9 @@ func (o *Options) complete() error {
 	}
 	if o.MinVersion < tls.VersionTLS12 || o.MaxVersion > tls.VersionTLS13 || o.MinVersion > o.MaxVersion {
 		all.add(fmt.Errorf("TLS versions %s to %s: 1.2 to 1.3 are possible", tls.VersionName(o.MinVersion), tls.VersionName(o.MaxVersion)))
+	}
+	if o.CRLFile != "" && o.ClientCAFile == "" {
+		all.add(errors.New("a CRL file without a client CA: there is nobody to revoke"))
 	}
 	switch o.ClientAuth {
 	case tls.NoClientCert:
@@ -136,10 +140,13 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 		return err
 	}
 	trustChanged := false
-	next.Generation = 1
+	next.Generation, next.TrustGeneration = 1, 1
 	if last := s.snapshot.Load(); last != nil {
-		next.Generation = last.Generation + 1
 		trustChanged = next.Trust != last.Trust
+		next.Generation, next.TrustGeneration = last.Generation+1, last.TrustGeneration
+		if trustChanged {
+			next.TrustGeneration++
+		}
 	}
 	leaf := next.pairs[0].info[0]
 	event.Uint64("generation", next.Generation).Bool("trust_changed", trustChanged).
