@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// RoleClientCA is the role of a CA that signs client certificates.
+const RoleClientCA = "client_ca"
+
 // Cert describes one certificate in use.
 type Cert struct {
 	// Role is "server", "server_chain" (what is served behind a leaf),
@@ -233,6 +236,9 @@ func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) 
 	usable := false
 	b := &bundle{pool: x509.NewCertPool(), known: make(map[[32]byte]bool)}
 	for i, cert := range certs {
+		if b.holds(cert) {
+			continue // twice in the file
+		}
 		if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 			all.add(newFault(file, ReasonNoCA, "the bundle must hold CA certificates only",
 				"check %q: certificate %d (%s) is not a CA", file, i+1, cert.SerialNumber.Text(16)))

@@ -63,7 +63,7 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 		all.add(noClientCA())
 	}
 	if o.ClientCAFile != "" {
-		b, err := parseBundle(c, o.ClientCAFile, "client_ca", now)
+		b, err := parseBundle(c, o.ClientCAFile, RoleClientCA, now)
 		all.add(err)
 		if err == nil {
 			s.clients = b

@@ -246,6 +246,8 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		return handshakeEvicted
 	case errors.As(err, &header) && header.Conn != nil:
 		return handshakePlaintext
+	case refusalReason(err) != "":
+		return refusalReason(err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return handshakeExpired
 	case errors.As(err, &unknown):

@@ -21,6 +21,9 @@ const (
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
 	closeRefused       closeReason = "refused_command"     // a refusal where replies cannot be counted
 	closeReset         closeReason = "reset_refused"       // RESET with an error where replies cannot be counted
+	closeRevoked       closeReason = "certificate_revoked" // a CRL names the client's certificate
+	closeUntrusted     closeReason = "untrusted"           // the client's CA is not trusted any more
+	closeExpired       closeReason = "certificate_expired" // the client's certificate ends
 	closeFull          closeReason = "max_connections"
 	closeInternalError closeReason = "internal_error" // a panic, a bug of ours
 )
@@ -31,6 +34,9 @@ const (
 	handshakeNoCertificate = "no_certificate"
 	handshakeUnknownCA     = "unknown_ca"
 	handshakeExpired       = "certificate_expired"
+	handshakeRevoked       = "certificate_revoked"
+	handshakeNoCRL         = "no_crl"      // of the issuer of the client's certificate
+	handshakeCRLExpired    = "crl_expired" // or not valid yet
 	handshakeBadCert       = "bad_certificate"
 	handshakeVersion       = "protocol_version"
 	handshakePlaintext     = "plaintext"

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"runtime"
 	"sync"
@@ -16,7 +17,11 @@ import (
 
 // Config of a Server. TLS and Backend are required; other fields at zero take the value named.
 type Config struct {
-	TLS              *tls.Config   // its GetConfigForClient decides, per handshake
+	TLS *tls.Config // its GetConfigForClient decides, per handshake
+	// Recheck tells whether the client of a session is trusted now. It is called when a session begins, when its
+	// certificate is about to end, and by Server.Recheck. Its errors may have a method Reason that says why in a
+	// word. nil: who finished the handshake stays.
+	Recheck          func(*tls.ConnectionState) (Peer, error)
 	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
 	MaxHandshakes    int           // sockets without a finished handshake; 1000
 	MaxConnections   int           // sessions; 10000
@@ -52,6 +57,7 @@ type Server struct {
 	computing    chan struct{}
 	stripes      [stripes]stripe
 	nextStripe   atomic.Uint32
+	firstEnd     moment // no session's certificate ends before
 	closed       counts
 	handshakes   handshakeCounts
 	backendStats backendStats
@@ -87,6 +93,7 @@ func New(c Config) (*Server, error) {
 		computing: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		sessions:  make(map[*session]struct{}),
 	}
+	s.firstEnd.Store(math.MaxInt64)
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.pending.max = c.MaxHandshakes
@@ -212,6 +219,7 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 		sock.release()
 		return
 	}
+	n.meet(&st)
 	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
 	go n.read() // ends with the session, Close waits for it
 	n.dialOnce()

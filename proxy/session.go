@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"math"
 	"os"
 	"runtime/debug"
 	"sync"
@@ -36,6 +37,9 @@ type session struct {
 	client clientSide
 	pump   pump
 	queue  replyQueue
+
+	peer atomic.Pointer[Peer] // nil before it is judged
+	ends atomic.Int64         // unix nanoseconds, when its certificate's end ends it
 
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	hand       atomic.Int32 // what the reader holds, see handEmpty
@@ -125,6 +129,7 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 	n.client.buf = n.client.small[:]
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init()
+	n.ends.Store(math.MaxInt64)
 	n.lastActive.Store(s.now())
 	sock.beforeWait = n.beforeWait
 	return n

@@ -93,29 +93,35 @@ type HandshakeKey struct {
 
 // Stats is a snapshot of what a Server counts.
 type Stats struct {
-	Sessions           int // open
-	Handshaking        int // sockets without a finished handshake
-	SessionsClosed     map[string]uint64
-	Handshakes         map[HandshakeKey]uint64
-	HandshakeSeconds   Histogram
-	Commands           map[string]uint64 // passed on, by name
-	CommandsLocal      map[string]uint64 // answered here, by name
-	CommandSeconds     Histogram
-	BytesIn, BytesOut  uint64
-	BufferBytes        int64 // lent to sessions at the moment
-	AcceptErrors       uint64
-	Panics             uint64
-	BackendUp          bool
-	BackendConnections int
-	BackendDials       uint64
-	BackendErrors      map[string]uint64
+	Sessions    int // open
+	Handshaking int // sockets without a finished handshake
+	// SessionsByAnchor and SessionsByGeneration count open sessions by Peer; EarliestEnd is the first NotAfter among
+	// them, zero where none has one.
+	SessionsByAnchor     map[string]int
+	SessionsByGeneration map[uint64]int
+	EarliestEnd          time.Time
+	SessionsClosed       map[string]uint64
+	Handshakes           map[HandshakeKey]uint64
+	HandshakeSeconds     Histogram
+	Commands             map[string]uint64 // passed on, by name
+	CommandsLocal        map[string]uint64 // answered here, by name
+	CommandSeconds       Histogram
+	BytesIn, BytesOut    uint64
+	BufferBytes          int64 // lent to sessions at the moment
+	AcceptErrors         uint64
+	Panics               uint64
+	BackendUp            bool
+	BackendConnections   int
+	BackendDials         uint64
+	BackendErrors        map[string]uint64
 }
 
 // Stats may be called at any time.
 func (s *Server) Stats() Stats {
 	st := Stats{
-		SessionsClosed:     s.closed.snapshot(),
-		Handshakes:         s.handshakes.snapshot(),
+		SessionsClosed:   s.closed.snapshot(),
+		Handshakes:       s.handshakes.snapshot(),
+		SessionsByAnchor: map[string]int{}, SessionsByGeneration: map[uint64]int{},
 		Commands:           map[string]uint64{},
 		CommandsLocal:      map[string]uint64{},
 		BufferBytes:        s.buffers.lent.Load(),
@@ -126,9 +132,7 @@ func (s *Server) Stats() Stats {
 		BackendDials:       s.backendStats.dials.Load(),
 		BackendErrors:      s.backendStats.errors.snapshot(),
 	}
-	s.mu.Lock()
-	st.Sessions = len(s.sessions)
-	s.mu.Unlock()
+	s.countPeers(&st)
 	st.Handshaking = s.pending.len()
 	s.handshakes.seconds.addTo(&st.HandshakeSeconds)
 	for i := range s.stripes {
@@ -146,4 +150,21 @@ func (s *Server) Stats() Stats {
 		}
 	}
 	return st
+}
+
+func (s *Server) countPeers(st *Stats) {
+	s.each(func(n *session) {
+		st.Sessions++
+		p := n.peer.Load()
+		if p == nil {
+			return
+		}
+		st.SessionsByGeneration[p.Generation]++
+		if p.Anchor != "" {
+			st.SessionsByAnchor[p.Anchor]++
+		}
+		if e := p.NotAfter; !e.IsZero() && (st.EarliestEnd.IsZero() || e.Before(st.EarliestEnd)) {
+			st.EarliestEnd = e
+		}
+	})
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// sweep closes sessions that were idle for IdleTimeout, and makes room when memory stays scarce.
+// sweep closes sessions that were idle for IdleTimeout or whose certificate ends, and makes room when memory stays scarce.
 func (s *Server) sweep() {
 	defer s.running.Done()
 	interval := time.Second
@@ -25,6 +25,7 @@ func (s *Server) sweep() {
 		if s.c.IdleTimeout > 0 {
 			s.closeIdle()
 		}
+		s.closeExpired()
 		scarce := s.buffers.scarce()
 		if scarce && wasScarce {
 			s.relieve()

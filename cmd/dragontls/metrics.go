@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"time"
 
 	"dragontls/certs"
@@ -37,6 +38,7 @@ func (s *service) collect(emit func(admin.Metric)) {
 	}
 	m.gauge("backend_up", "1: the backend has answered a PING within 10 s.", truth(st.BackendUp))
 	s.collectCertificates(m)
+	s.collectTrust(m, st)
 }
 
 func (s *service) collectHandshakes(m metrics, st proxy.Stats) {
@@ -52,19 +54,34 @@ func (s *service) collectHandshakes(m metrics, st proxy.Stats) {
 }
 
 func (s *service) collectCertificates(m metrics) {
-	snapshot := s.store.Snapshot()
-	list := snapshot.Certs
 	m.reloads(s.store.Stats(), "listener")
 	if s.backend != nil {
-		list = append(append([]certs.Cert(nil), list...), s.backend.Certs()...)
 		m.reloads(s.backend.Stats(), "backend")
 	}
-	for _, c := range list {
-		l := []admin.Label{label("role", string(c.Role)), label("file", c.File), label("serial", c.Serial)}
+	for _, c := range s.certificates() {
+		l := []admin.Label{label("role", c.Role), label("file", c.File), label("serial", c.Serial)}
 		m.gauge("cert_not_after_seconds", "End of a certificate's validity, unix time.", float64(c.NotAfter.Unix()), l...)
 		m.gauge("cert_not_before_seconds", "Start of a certificate's validity, unix time.", float64(c.NotBefore.Unix()), l...)
 	}
-	m.gauge("trust_generation", "Grows with each swap of certificates.", float64(snapshot.Generation))
+}
+
+// collectTrust: who is connected by what trust. A client CA that nobody uses any more can be removed.
+func (s *service) collectTrust(m metrics, st proxy.Stats) {
+	snapshot := s.store.Snapshot()
+	m.gauge("trust_generation", "Grows with each change of client CAs, revoked certificates or rules.", float64(snapshot.TrustGeneration))
+	for generation, n := range st.SessionsByGeneration {
+		m.gauge("sessions_by_generation", "Open sessions by the trust generation of their handshake.", float64(n),
+			label("generation", strconv.FormatUint(generation, 10)))
+	}
+	for _, c := range snapshot.Certs {
+		if c.Role == certs.RoleClientCA {
+			m.gauge("sessions_by_client_ca", "Open sessions by the client CA in which their chain ends.",
+				float64(st.SessionsByAnchor[c.Fingerprint]), label("ca", c.Subject), label("sha256", c.Fingerprint[:16]))
+		}
+	}
+	if !st.EarliestEnd.IsZero() {
+		m.gauge("client_cert_min_not_after_seconds", "The first end of a certificate chain among connected clients, unix time.", seconds(st.EarliestEnd))
+	}
 }
 
 // metrics emits with the prefix left to the admin package.

@@ -56,6 +56,8 @@ type service struct {
 	server   *proxy.Server
 	listener net.Listener
 	admin    *admin.Server // nil: disabled
+	started  time.Time
+	judged   atomic.Uint64 // the trust generation by which live sessions were judged
 	draining atomic.Bool
 	watching sync.WaitGroup
 	signals  chan os.Signal
@@ -63,7 +65,7 @@ type service struct {
 
 // start opens everything, or says on stderr what is wrong and returns nil and the exit code.
 func start(c config.Config, stderr io.Writer) (*service, int) {
-	s := &service{c: c, log: newLogger(c, stderr), signals: make(chan os.Signal, 4)}
+	s := &service{c: c, started: time.Now(), log: newLogger(c, stderr), signals: make(chan os.Signal, 4)}
 	if err := s.openCertificates(); err != nil {
 		return nil, configFault(stderr, err)
 	}
@@ -113,6 +115,7 @@ func (s *service) openCertificates() error {
 	store, err := certs.Open(certs.Options{
 		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
 		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
+		CRLFile: c.TLSCRLFile, CRLWarn: c.TLSCRLExpired == "warn",
 		TicketKeysFile: c.TLSTicketKeysFile, Log: s.log,
 	})
 	var backend *certs.Client
@@ -131,7 +134,7 @@ func (s *service) openProxy() error {
 	c := &s.c
 	var err error
 	s.server, err = proxy.New(proxy.Config{
-		TLS:              s.store.TLSConfig(),
+		TLS: s.store.TLSConfig(), Recheck: s.recheck,
 		HandshakeTimeout: c.HandshakeTimeout, MaxHandshakes: c.MaxHandshakes, MaxConnections: c.MaxConnections,
 		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
 		Backend: proxy.BackendConfig{
@@ -141,7 +144,12 @@ func (s *service) openProxy() error {
 		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs,
 		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	s.judged.Store(s.store.Snapshot().TrustGeneration)
+	s.store.OnChange(s.reloaded)
+	return nil
 }
 
 func (s *service) target() (network, address string, err error) {
@@ -167,7 +175,7 @@ func (s *service) listen() error {
 	if s.c.AdminListen == "" {
 		return nil
 	}
-	o := admin.Options{Listen: s.c.AdminListen, Ready: s.ready, Collect: s.collect, Log: s.log}
+	o := admin.Options{Listen: s.c.AdminListen, Ready: s.ready, Collect: s.collect, Status: s.status, Log: s.log}
 	if s.c.AdminTokenFile != "" {
 		o.Token = s.c.AdminToken
 	}

@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,7 +14,7 @@ import (
 )
 
 const (
-	textNoToken = "metrics are served off loopback only with a token\n" +
+	textNoToken = "metrics and status are served off loopback only with a token\n" +
 		"set DRAGONTLS_ADMIN_TOKEN_FILE to a file that holds one and send it as \"Authorization: Bearer TOKEN\",\n" +
 		"or set DRAGONTLS_ADMIN_LISTEN to a loopback address\n"
 	textWrongToken = "send the token of DRAGONTLS_ADMIN_TOKEN_FILE as \"Authorization: Bearer TOKEN\"\n"
@@ -34,6 +35,9 @@ func newHandler(o Options, loopback bool) http.Handler {
 	mux.HandleFunc("GET /livez", h.livez)
 	mux.HandleFunc("GET /readyz", h.readyz)
 	mux.Handle("GET /metrics", h.guard(newMetricsHandler(o)))
+	if o.Status != nil {
+		mux.Handle("GET /status.json", h.guard(statusHandler(o.Status)))
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -58,6 +62,18 @@ func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
 		text += reason + "\n"
 	}
 	answer(w, code, text)
+}
+
+func statusHandler(status func() any) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		text, err := json.MarshalIndent(status(), "", "  ")
+		if err != nil {
+			answer(w, http.StatusInternalServerError, "status cannot be shown\n")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(append(text, '\n'))
+	})
 }
 
 func answer(w http.ResponseWriter, code int, text string) {

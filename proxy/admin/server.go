@@ -1,5 +1,6 @@
-// Package admin is the plain HTTP side of dragontls: health for orchestrators and
-// metrics for Prometheus. Health is open to all; metrics off loopback need a token.
+// Package admin is the plain HTTP side of dragontls: health for orchestrators metrics
+// for Prometheus, status for people and scripts. Health is open to all; the rest off
+// loopback needs a token.
 package admin
 
 import (
@@ -30,6 +31,7 @@ type Options struct {
 	Token   func() (string, error)          // asked at every use; nil: there is none
 	Ready   func() (ok bool, reason string) // nil: always ready
 	Collect func(emit func(Metric))         // called at each scrape; nil: nothing of ours
+	Status  func() any                      // called for /status.json, which is its JSON; nil: there is none
 	Log     zerolog.Logger
 }
 

@@ -1,0 +1,187 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// Peer is what is known of the client of a session. Without a certificate all of it is zero.
+type Peer struct {
+	// Anchor names the client CA in which its chain ends. Counted as it is: it must be one of few.
+	Anchor string
+	// NotBefore and NotAfter bound the validity of its chain. The session ends before NotAfter.
+	NotBefore, NotAfter time.Time
+	// Generation of what was trusted when the session began.
+	Generation uint64
+}
+
+// endWindow: a session ends at a random moment this long before its certificate does, or in the last twentieth of
+// its validity if that is less, so that clients with certificates of one age do not all come back at once.
+const endWindow = time.Minute
+
+// endMoment is when a session with this peer is to end, in unix nanoseconds.
+func (p *Peer) endMoment() int64 {
+	if p.NotAfter.IsZero() {
+		return math.MaxInt64
+	}
+	window := min(endWindow, p.NotAfter.Sub(p.NotBefore)/20)
+	return p.NotAfter.UnixNano() - rand.Int64N(max(1, int64(window)))
+}
+
+// lostTrust names why a client is not trusted any more.
+func lostTrust(err error) closeReason {
+	switch refusalReason(err) {
+	case handshakeRevoked:
+		return closeRevoked
+	case handshakeExpired:
+		return closeExpired
+	}
+	return closeUntrusted
+}
+
+// refusalReason is the reason that an error of who decides about trust gives, or empty.
+func refusalReason(err error) string {
+	if r, ok := errors.AsType[interface {
+		error
+		Reason() string
+	}](err); ok {
+		switch reason := r.Reason(); reason {
+		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeExpired, handshakeUnknownCA:
+			return reason
+		}
+	}
+	return ""
+}
+
+// verdict is what came of judging one chain of certificates.
+type verdict struct {
+	peer *Peer
+	err  error
+}
+
+func (s *Server) judge(cs *tls.ConnectionState) verdict {
+	p, err := s.c.Recheck(cs)
+	return verdict{&p, err}
+}
+
+// meet judges the client of a session that is registered already: whatever changed since its handshake, either it is
+// seen here or the session is seen by Server.Recheck.
+func (s *session) meet(cs *tls.ConnectionState) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.recovered(v)
+		}
+	}()
+	if s.server.c.Recheck != nil {
+		s.obey(s.server.judge(cs))
+	}
+}
+
+// obey ends the session, or takes over what is known of its client now. It returns whether the session may stay.
+func (s *session) obey(v verdict) bool {
+	if v.err != nil {
+		s.end(lostTrust(v.err))
+		return false
+	}
+	last := s.peer.Load()
+	if last != nil && *last == *v.peer {
+		return true
+	}
+	if last == nil || !last.NotAfter.Equal(v.peer.NotAfter) {
+		end := v.peer.endMoment()
+		s.ends.Store(end)
+		s.server.firstEnd.lower(end)
+	}
+	s.peer.Store(v.peer)
+	return true
+}
+
+// Recheck judges the client of every session again, each distinct chain once, and ends those that are not trusted any
+// more. To be called after every change of what is trusted.
+func (s *Server) Recheck() {
+	if s.c.Recheck == nil {
+		return
+	}
+	known := make(map[[32]byte]verdict)
+	var lost []*session
+	sessions := 0
+	s.each(func(n *session) {
+		sessions++
+		cs := n.client.conn.ConnectionState()
+		key := chainKey(&cs)
+		v, ok := known[key]
+		if !ok {
+			v = s.judge(&cs)
+			known[key] = v
+		}
+		if last := n.peer.Load(); v.err == nil && last != nil && last.Generation != v.peer.Generation {
+			own := *v.peer
+			own.Generation = last.Generation // that of its handshake
+			v.peer = &own
+		}
+		if n.ended() || n.obey(v) {
+			return
+		}
+		n.event(s.log.Info()).Err(v.err).Str("reason", string(lostTrust(v.err))).Msg("client is not trusted any more")
+		lost = append(lost, n)
+	})
+	s.log.Info().Int("sessions", sessions).Int("chains", len(known)).Int("closed", len(lost)).Msg("sessions judged anew")
+	if len(lost) > 0 {
+		time.AfterFunc(goodbyeTimeout, func() {
+			for _, n := range lost {
+				n.client.sock.abort() // who did not take its goodbye; no-op for the others
+			}
+		})
+	}
+}
+
+func chainKey(cs *tls.ConnectionState) [32]byte {
+	h := sha256.New()
+	for _, cert := range cs.PeerCertificates {
+		h.Write(cert.Raw)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+// closeExpired ends sessions whose certificate is about to end: between two commands if it can, at the end of the
+// certificate otherwise.
+func (s *Server) closeExpired() {
+	now := time.Now().UnixNano()
+	if now < s.firstEnd.Load() {
+		return
+	}
+	s.firstEnd.Store(math.MaxInt64)
+	s.each(func(n *session) {
+		if end := n.ends.Load(); now < end {
+			s.firstEnd.lower(end)
+			return
+		}
+		// A CA may have been renewed meanwhile, and the chain with it.
+		cs := n.client.conn.ConnectionState()
+		if !n.obey(s.judge(&cs)) {
+			return
+		}
+		end := n.ends.Load()
+		s.firstEnd.lower(end)
+		if now >= end && (n.idle() || n.waiting() || !n.owing()) {
+			n.end(closeExpired)
+		}
+	})
+}
+
+// moment is a time in unix nanoseconds.
+type moment struct{ atomic.Int64 }
+
+func (m *moment) lower(to int64) {
+	for {
+		old := m.Load()
+		if to >= old || m.CompareAndSwap(old, to) {
+			return
+		}
+	}
+}
