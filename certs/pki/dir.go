@@ -38,22 +38,15 @@ var (
 	dnsName    = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
 )
 
-// Init makes a CA, a server and a client certificate in o.Dir. It overwrites
-// nothing: one of the files being there is ErrExists.
+// Init makes a CA with an empty CRL, a server and a client certificate in o.Dir.
+// It overwrites nothing: one of the files being there is ErrExists.
 func Init(o Options) error {
 	leaf, err := o.serverLeaf(defaultHosts)
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"ca", "server", "client"} {
-		for _, path := range pairPaths(o.Dir, name) {
-			if _, err := os.Lstat(path); err == nil {
-				return fmt.Errorf("%s: %w\nkeep it and renew the server certificate with \"pki rotate\" "+
-					"or add a client with \"pki client NAME\"; to start over, remove the directory or choose another", path, ErrExists)
-			} else if !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
+	if err := nothingThere(o.Dir); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return err
@@ -69,11 +62,32 @@ func Init(o Options) error {
 	if err := writePair(o.Dir, "ca", ca.PEM(), keyPEM, 0o600); err != nil {
 		return err
 	}
+	if err := ca.writeCRL(o.Dir, nil, nil); err != nil {
+		return err
+	}
 	if err := ca.writeLeaf(o.Dir, "server", leaf, o.keyMode(0o600)); err != nil {
 		return err
 	}
 	client := Leaf{CN: "client", Client: true, NotAfter: leaf.NotAfter}
 	return ca.writeLeaf(o.Dir, "client", client, 0o600)
+}
+
+// nothingThere returns ErrExists if dir holds one of the files that Init makes.
+func nothingThere(dir string) error {
+	paths := []string{crlPath(dir)}
+	for _, name := range []string{"ca", "server", "client"} {
+		pair := pairPaths(dir, name)
+		paths = append(paths, pair[:]...)
+	}
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s: %w\nkeep it and renew the server certificate with \"pki rotate\" "+
+				"or add a client with \"pki client NAME\"; to start over, remove the directory or choose another", path, ErrExists)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Client makes NAME.crt and NAME.key in dir, replacing those that are there.

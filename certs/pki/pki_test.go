@@ -67,13 +67,13 @@ func TestInitMakesWhatMutualTLSNeeds(t *testing.T) {
 		wantMode(t, filepath.Join(dir, name), 0o600)
 	}
 	entries, _ := os.ReadDir(dir)
-	if len(entries) != 6 {
-		t.Errorf("%d files, want 6: a temporary one stayed", len(entries))
+	if len(entries) != 7 {
+		t.Errorf("%d files, want 7: a temporary one stayed", len(entries))
 	}
 }
 
 func TestInitOverwritesNothing(t *testing.T) {
-	for _, name := range []string{"ca.crt", "ca.key", "server.key", "client.crt"} {
+	for _, name := range []string{"ca.crt", "ca.key", "server.key", "client.crt", "ca.crl"} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("mine"), 0o600); err != nil {
 			t.Fatal(err)
@@ -170,17 +170,17 @@ func TestShowListsEveryCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 4 {
-		t.Fatalf("%d lines, want 4:\n%s", len(lines), out.String())
+	if len(lines) != 6 {
+		t.Fatalf("%d lines, want a head, three certificates, a blank and the CRL:\n%s", len(lines), out.String())
 	}
 	server := loadPair(t, dir, "server")
-	for _, want := range []string{"server.crt", "CN=localhost", "localhost,dragontls,127.0.0.1,::1", server.SerialNumber.Text(16)} {
+	for _, want := range []string{"server ", "CN=localhost", "localhost,dragontls,127.0.0.1,::1", server.SerialNumber.Text(16)} {
 		if !strings.Contains(lines[3], want) {
 			t.Errorf("line %q lacks %q", lines[3], want)
 		}
 	}
-	if !strings.HasSuffix(lines[3], " 10") {
-		t.Errorf("line %q does not end in 10 days left", lines[3])
+	if !strings.HasSuffix(lines[3], " 10         ok") {
+		t.Errorf("line %q does not end in 10 days left and ok", lines[3])
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Show writes a table of the certificates in dir.
+// Show writes a table of the certificates in dir, and of what its CRL lists.
 func Show(dir string, w io.Writer) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -29,9 +29,11 @@ func Show(dir string, w io.Writer) error {
 	if len(paths) == 0 {
 		return fmt.Errorf("no certificate in %q\nmake some with \"pki init\"", dir)
 	}
+	crl, crlErr := shownCRL(dir)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "FILE\tSUBJECT\tNAMES\tSERIAL\tNOT AFTER\tDAYS LEFT")
+	fmt.Fprintln(t, "NAME\tSUBJECT\tHOSTS\tSERIAL\tNOT AFTER\tDAYS LEFT\tSTATE")
 	now := time.Now()
+	nameOf := map[string]string{} // by serial
 	var faults []error
 	for _, path := range paths {
 		cert, err := readCert(path)
@@ -39,15 +41,66 @@ func Show(dir string, w io.Writer) error {
 			faults = append(faults, err)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", filepath.Base(path), cert.Subject, names(cert),
-			cert.SerialNumber.Text(16), cert.NotAfter.UTC().Format(time.RFC3339), daysLeft(cert, now))
+		name, state := strings.TrimSuffix(filepath.Base(path), ".crt"), "ok"
+		switch {
+		case revokes(crl, cert):
+			state = "revoked"
+			nameOf[cert.SerialNumber.String()] = name
+		case now.After(cert.NotAfter):
+			state = "expired"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", name, cert.Subject, names(cert),
+			cert.SerialNumber.Text(16), stamp(cert.NotAfter), daysLeft(cert.NotAfter, now), state)
 	}
-	return errors.Join(append(faults, t.Flush())...)
+	faults = append(faults, t.Flush())
+	if crlErr == nil {
+		crlErr = showCRL(w, crl, nameOf, now)
+	}
+	return errors.Join(append(faults, crlErr)...)
 }
 
+// shownCRL needs the certificate of the CA only: its key may be elsewhere.
+func shownCRL(dir string) (*x509.RevocationList, error) {
+	ca, err := readCert(filepath.Join(dir, "ca.crt"))
+	if err == nil {
+		return readCRL(dir, ca)
+	}
+	if _, missing := os.Stat(crlPath(dir)); errors.Is(missing, os.ErrNotExist) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("check %q: %w", crlPath(dir), err)
+}
+
+func showCRL(w io.Writer, crl *x509.RevocationList, nameOf map[string]string, now time.Time) error {
+	if crl == nil {
+		_, err := fmt.Fprint(w, "\nca.crl: none\n\"pki revoke NAME\" makes one, \"pki revoke --renew\" an empty one\n")
+		return err
+	}
+	fmt.Fprintf(w, "\nca.crl: number %s, signed %s, next update %s (%d days left), revoked: %d\n", crl.Number,
+		stamp(crl.ThisUpdate), stamp(crl.NextUpdate), daysLeft(crl.NextUpdate, now), len(crl.RevokedCertificateEntries))
+	if now.After(crl.NextUpdate) {
+		fmt.Fprintln(w, "it is out of date: sign it again with \"pki revoke --renew\"")
+	}
+	if len(crl.RevokedCertificateEntries) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SERIAL\tREVOKED\tNAME")
+	for _, e := range crl.RevokedCertificateEntries {
+		name, ok := nameOf[e.SerialNumber.String()]
+		if !ok {
+			name = "-" // its file is gone or was replaced
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", e.SerialNumber.Text(16), stamp(e.RevocationTime), name)
+	}
+	return t.Flush()
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 // daysLeft is negative from the moment of expiry on.
-func daysLeft(cert *x509.Certificate, now time.Time) int {
-	return int(math.Floor(cert.NotAfter.Sub(now).Hours() / 24))
+func daysLeft(end, now time.Time) int {
+	return int(math.Floor(end.Sub(now).Hours() / 24))
 }
 
 func names(cert *x509.Certificate) string {

@@ -19,7 +19,7 @@ func invoke(env []string, args ...string) outcome {
 }
 
 func TestHelpGoesToStdoutAndExitsZero(t *testing.T) {
-	for _, args := range []string{"help", "-h", "--help", "serve --help", "serve -h", "pki --help", "pki -h", "pki help", "pki init --help", "pki client -h", "healthcheck --help", "version --help"} {
+	for _, args := range []string{"help", "-h", "--help", "serve --help", "serve -h", "pki --help", "pki -h", "pki help", "pki init --help", "pki client -h", "pki revoke -h", "healthcheck --help", "version --help"} {
 		got := invoke(nil, strings.Fields(args)...)
 		if got.code != exitOK || !strings.HasPrefix(got.stdout, "usage: dragontls") || got.stderr != "" {
 			t.Errorf("%s: got %+v", args, got)
@@ -29,29 +29,38 @@ func TestHelpGoesToStdoutAndExitsZero(t *testing.T) {
 
 func TestMisuseExitsTwoWithUsage(t *testing.T) {
 	for args, want := range map[string]string{
-		"frobnicate":                 `unknown command "frobnicate"`,
-		"--frobnicate":               `unknown command "--frobnicate"`,
-		"serve now":                  `unknown argument "now"`,
-		"version 2":                  `unknown argument "2"`,
-		"healthcheck --url x":        `unknown argument "--url"`,
-		"pki":                        "what to do is missing",
-		"pki --dir x":                "what to do is missing",
-		"pki burn":                   `unknown action "burn"`,
-		"pki client":                 "the name is missing",
-		"pki client a b":             `unknown argument "b"`,
-		"pki init x":                 `unknown argument "x"`,
-		"pki init --nope":            "nope",
-		"pki init --dir=":            "--dir is empty",
-		"pki init --days x":          "days",
-		"pki init --days 0":          "want 1 to 398",
-		"pki rotate --days 399":      "want 1 to 398",
-		"pki init --key-mode 0644":   "want 0600",
-		"pki init --key-mode rw":     "want 0600",
-		"pki show --host x":          "host",
-		"pki client bob --days 1":    "days",
-		"pki rotate --if-missing":    "if-missing",
-		"pki rotate --owner-from .":  "owner-from",
-		"pki --if-missing --dir x y": `unknown action "y"`,
+		"frobnicate":                     `unknown command "frobnicate"`,
+		"--frobnicate":                   `unknown command "--frobnicate"`,
+		"serve now":                      `unknown argument "now"`,
+		"version 2":                      `unknown argument "2"`,
+		"healthcheck --url x":            `unknown argument "--url"`,
+		"pki":                            "what to do is missing",
+		"pki --dir x":                    "what to do is missing",
+		"pki burn":                       `unknown action "burn"`,
+		"pki client":                     "the name is missing",
+		"pki client a b":                 `unknown argument "b"`,
+		"pki init x":                     `unknown argument "x"`,
+		"pki init --nope":                "nope",
+		"pki init --dir=":                "--dir is empty",
+		"pki init --days x":              "days",
+		"pki init --days 0":              "want 1 to 398",
+		"pki rotate --days 399":          "want 1 to 398",
+		"pki init --key-mode 0644":       "want 0600",
+		"pki init --key-mode rw":         "want 0600",
+		"pki show --host x":              "host",
+		"pki client bob --days 1":        "days",
+		"pki rotate --if-missing":        "if-missing",
+		"pki rotate --owner-from .":      "owner-from",
+		"pki revoke":                     "the name is missing",
+		"pki revoke a b":                 `unknown argument "b"`,
+		"pki revoke a --serial 1":        `unknown argument "a"`,
+		"pki revoke --renew a":           `unknown argument "a"`,
+		"pki revoke --serial xyz":        "want hexadecimal digits",
+		"pki revoke --serial -1":         "want hexadecimal digits",
+		"pki revoke --serial=":           "--serial is empty",
+		"pki show --renew":               "renew",
+		"pki --renew revoke --serial 1f": "one of them",
+		"pki --if-missing --dir x y":     `unknown action "y"`,
 	} {
 		got := invoke(nil, strings.Fields(args)...)
 		if got.code != exitConfig || !strings.Contains(got.stderr, want) || !strings.Contains(got.stderr, "usage: dragontls") || got.stdout != "" {

@@ -15,12 +15,14 @@ import (
 	"dragontls/certs/pki"
 )
 
-const pkiUsage = `usage: dragontls pki init|client NAME|rotate|show [flags]
+const pkiUsage = `usage: dragontls pki init|client NAME|rotate|revoke NAME|show [flags]
 
-  init                 makes ca, server and client: a certificate (.crt) and a key (.key) each
+  init                 makes ca, server and client: a certificate (.crt) and a key (.key) each;
+                       and ca.crl, an empty CRL, good for 30 days
   client NAME          makes another client certificate
   rotate               replaces the server certificate and its key; a running proxy takes it up
-  show                 lists the certificates
+  revoke NAME          adds the certificate NAME.crt to ca.crl, which is good for 30 days again
+  show                 lists the certificates and what is revoked
 
   --dir DIR            directory of the PKI (default pki)
   --host A,B           init, rotate: names and addresses of the server
@@ -31,15 +33,17 @@ const pkiUsage = `usage: dragontls pki init|client NAME|rotate|show [flags]
   --owner-from PATH    init, as root: give the directory and its files, also those kept, to
                        the owner of PATH and the group of this process, which new files in it
                        inherit; server.key gets the mode of --key-mode
+  --serial HEX         revoke, without NAME: the serial of a certificate whose file is gone
+  --renew              revoke, without NAME: revokes nothing, signs ca.crl for another 30 days
 
 For development and tests: the key of the CA lies beside the certificates.
 `
 
 // pkiFlags are the flags of all actions; each action registers those it knows.
 type pkiFlags struct {
-	dir, hosts, keyMode, ownerFrom string
-	days                           int
-	ifMissing                      bool
+	dir, hosts, keyMode, ownerFrom, serial string
+	days                                   int
+	ifMissing, renew                       bool
 }
 
 func runPKI(args []string, stdout, stderr io.Writer) int {
@@ -56,7 +60,7 @@ func runPKI(args []string, stdout, stderr io.Writer) int {
 	if action == "" {
 		return misused("what to do is missing")
 	}
-	if !slices.Contains([]string{"init", "client", "rotate", "show"}, action) {
+	if !slices.Contains([]string{"init", "client", "rotate", "revoke", "show"}, action) {
 		return misused("unknown action %q", action)
 	}
 	f, positional, err := parsePKI(action, rest)
@@ -68,11 +72,11 @@ func runPKI(args []string, stdout, stderr io.Writer) int {
 		return misused("%s: %v", action, err)
 	}
 	wanted := 0
-	if action == "client" {
+	if action == "client" || action == "revoke" && f.serial == "" && !f.renew {
 		wanted = 1
 	}
 	if len(positional) < wanted {
-		return misused("client: the name is missing")
+		return misused("%s: the name is missing", action)
 	}
 	if len(positional) > wanted {
 		return misused("%s: unknown argument %q", action, positional[wanted])
@@ -98,6 +102,8 @@ func actPKI(action string, positional []string, f pkiFlags, o pki.Options, stdou
 		}
 		fmt.Fprintf(stdout, "made %s\n", filepath.Join(f.dir, positional[0]+".crt and .key"))
 		return nil
+	case "revoke":
+		return revokePKI(f, positional, stdout)
 	case "rotate":
 		if err := pki.Rotate(o); err != nil {
 			return err
@@ -139,7 +145,7 @@ func splitAction(args []string) (action string, rest []string) {
 		if name == args[i] {
 			return args[i], slices.Concat(args[:i], args[i+1:])
 		}
-		if name != "if-missing" && !isHelp(args[i]) && !strings.Contains(name, "=") {
+		if name != "if-missing" && name != "renew" && !isHelp(args[i]) && !strings.Contains(name, "=") {
 			i++ // its value
 		}
 	}
@@ -160,6 +166,10 @@ func parsePKI(action string, args []string) (f pkiFlags, positional []string, er
 		flags.BoolVar(&f.ifMissing, "if-missing", false, "")
 		flags.StringVar(&f.ownerFrom, "owner-from", "", "")
 	}
+	if action == "revoke" {
+		flags.StringVar(&f.serial, "serial", "", "")
+		flags.BoolVar(&f.renew, "renew", false, "")
+	}
 	for {
 		if err := flags.Parse(args); err != nil {
 			return f, nil, err
@@ -177,6 +187,13 @@ func parsePKI(action string, args []string) (f pkiFlags, positional []string, er
 			err = fmt.Errorf("--%s is empty", g.Name)
 		}
 	})
+	if err == nil && f.serial != "" {
+		if _, bad := parseSerial(f.serial); bad != nil {
+			err = bad
+		} else if f.renew {
+			err = errors.New("--serial and --renew: one of them at a time")
+		}
+	}
 	return f, positional, err
 }
 

@@ -45,7 +45,7 @@ func TestPKIInit(t *testing.T) {
 	if left := time.Until(pair.Leaf.NotAfter); left > 5*24*time.Hour || left < 4*24*time.Hour {
 		t.Errorf("valid for %v, want 5 days", left)
 	}
-	for name, want := range map[string]os.FileMode{"server.key": 0o640, "ca.key": 0o600, "client.key": 0o600} {
+	for name, want := range map[string]os.FileMode{"server.key": 0o640, "ca.key": 0o600, "client.key": 0o600, "ca.crl": 0o644} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: got %v, %v, want %v", name, info.Mode(), err, want)
 		}
@@ -97,10 +97,38 @@ func TestPKIRotateClientAndShow(t *testing.T) {
 
 func TestPKIFaultsExitOne(t *testing.T) {
 	dir := t.TempDir()
-	for _, args := range []string{"show", "rotate", "client bob", "init --host -bad-"} {
+	for _, args := range []string{"show", "rotate", "client bob", "revoke bob", "revoke --serial 1f", "revoke --renew", "init --host -bad-"} {
 		got := invoke(nil, append([]string{"pki", "--dir", dir}, strings.Fields(args)...)...)
 		if got.code != exitFailed || got.stderr == "" || strings.Contains(got.stderr, "usage:") {
 			t.Errorf("%s: got %+v", args, got)
 		}
+	}
+}
+
+func TestPKIRevoke(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "p")
+	wantOK(t, "init", "--dir", dir)
+	crl := filepath.Join(dir, "ca.crl")
+	before := content(t, crl)
+	for _, step := range []struct{ args, want string }{
+		{"revoke client", "revoked client: " + crl}, {"revoke client", "client is revoked already"},
+		{"--renew revoke", "signed " + crl}, {"revoke --serial 0A:1b", "revoked serial a1b: " + crl},
+		{"revoke --serial=A1B", "serial a1b is revoked already"},
+	} {
+		if got := wantOK(t, append([]string{"--dir", dir}, strings.Fields(step.args)...)...); !strings.Contains(got.stdout, step.want) {
+			t.Errorf("%s: got %+v, want %q", step.args, got, step.want)
+		}
+	}
+	if content(t, crl) == before {
+		t.Error("ca.crl is still that of init")
+	}
+	got := wantOK(t, "show", "--dir", dir)
+	for _, want := range []string{"revoked: 2", "a1b ", "  revoked\n"} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("got\n%s\nwant %q in it", got.stdout, want)
+		}
+	}
+	if got := invoke(nil, "pki", "revoke", "nobody", "--dir", dir); got.code != exitFailed || !strings.Contains(got.stderr, "--serial HEX") {
+		t.Errorf("got %+v, want what to do", got)
 	}
 }

@@ -20,7 +20,7 @@ func TestPKIOwnerFrom(t *testing.T) {
 	}
 	dir := filepath.Join(parent, "p")
 	wantOK(t, "init", "--owner-from", parent, "--dir", dir, "--key-mode", "0640")
-	for _, name := range []string{"", "ca.crt", "ca.key", "server.crt", "server.key", "client.crt", "client.key"} {
+	for _, name := range []string{"", "ca.crt", "ca.key", "server.crt", "server.key", "client.crt", "client.key", "ca.crl"} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

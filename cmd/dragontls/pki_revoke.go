@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"path/filepath"
+	"strings"
+
+	"dragontls/certs/pki"
+)
+
+// revokePKI revokes by name or by serial, or signs the CRL anew. To find it done already is no failure.
+func revokePKI(f pkiFlags, positional []string, stdout io.Writer) error {
+	crl := filepath.Join(f.dir, "ca.crl")
+	if f.renew {
+		if err := pki.RenewCRL(f.dir); err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "signed %s for another 30 days\n", crl)
+		return nil
+	}
+	var what string
+	var err error
+	if f.serial != "" {
+		serial, bad := parseSerial(f.serial)
+		if bad != nil {
+			return bad
+		}
+		what, err = "serial "+serial.Text(16), pki.RevokeSerial(f.dir, serial)
+	} else {
+		what, err = positional[0], pki.Revoke(f.dir, positional[0])
+	}
+	if errors.Is(err, pki.ErrRevoked) {
+		fmt.Fprintf(stdout, "%s is revoked already: %s is as it was\n", what, crl)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "revoked %s: %s, good for 30 days\n", what, crl)
+	return nil
+}
+
+// parseSerial takes hexadecimal digits as `pki show` prints them, or in pairs with colons as OpenSSL does.
+func parseSerial(s string) (*big.Int, error) {
+	digits := strings.ReplaceAll(s, ":", "")
+	serial, ok := new(big.Int).SetString(digits, 16)
+	if !ok || strings.ContainsAny(digits, "+-_") {
+		return nil, fmt.Errorf("--serial %q: want hexadecimal digits", s)
+	}
+	return serial, nil
+}
