@@ -202,6 +202,28 @@ func (f *fixture) serve(config *tls.Config) string {
 	return l.Addr().String()
 }
 
+// serveOnce hands one connection to handle, and closes it when the client does.
+func (f *fixture) serveOnce(handle func(*tls.Conn), config *tls.Config) string {
+	f.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	f.must(err)
+	var done sync.WaitGroup
+	done.Go(func() {
+		defer l.Close()
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn := tls.Server(c, config)
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		handle(conn)
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	f.t.Cleanup(func() { l.Close(); done.Wait() })
+	return l.Addr().String()
+}
+
 func (f *fixture) clientConfig() *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(f.ca.PEM())

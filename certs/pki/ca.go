@@ -91,6 +91,9 @@ func (c *CA) Intermediate(name string) (*CA, error) {
 // PEM returns the certificate of c.
 func (c *CA) PEM() []byte { return encodeCert(c.cert.Raw) }
 
+// Signer returns the key of c, to sign what Issue does not make.
+func (c *CA) Signer() crypto.Signer { return c.key }
+
 // Issue returns a leaf, followed by the intermediates above it, and its key (PKCS #8).
 func (c *CA) Issue(l Leaf) (certPEM, keyPEM []byte, err error) {
 	if l.Key == nil {

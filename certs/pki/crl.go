@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type CRLOptions struct {
 	ThisUpdate time.Time  // zero: now; in whole seconds
 	NextUpdate time.Time  // zero: 30 days after ThisUpdate
 	Number     *big.Int   // RFC 5280, 5.2.3; nil: the seconds since 1970
+	Extensions []pkix.Extension
 }
 
 // CRL returns a certificate revocation list (RFC 5280, 5) of c in PEM. Its entries are revoked at ThisUpdate.
@@ -50,7 +52,7 @@ func (c *CA) signCRL(entries []x509.RevocationListEntry, o CRLOptions) ([]byte, 
 		o.Number = big.NewInt(time.Now().Unix())
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		RevokedCertificateEntries: entries, ThisUpdate: o.ThisUpdate, NextUpdate: o.NextUpdate, Number: o.Number,
+		RevokedCertificateEntries: entries, ThisUpdate: o.ThisUpdate, NextUpdate: o.NextUpdate, Number: o.Number, ExtraExtensions: o.Extensions,
 	}, c.cert, c.key)
 	if err != nil {
 		return nil, fmt.Errorf("sign CRL of %q: %w", c.cert.Subject, err)
