@@ -34,8 +34,8 @@ func dragonflyAt(t testing.TB, o proxytest.Options) *proxytest.Dragonfly {
 func (h *harness) wantReady(ready bool, reason string) {
 	h.t.Helper()
 	eventually(h.t, fmt.Sprintf("ready %v, %q", ready, reason), func() bool {
-		ok, why := h.BackendReady()
-		return ok == ready && strings.Contains(why, reason)
+		r := h.BackendReady()
+		return r.OK == ready && strings.Contains(r.Detail, reason)
 	})
 }
 

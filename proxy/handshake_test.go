@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/proxytest"
 )
 
 // refused counts the handshakes that ended for a reason.
@@ -461,4 +462,42 @@ func TestKeyUpdateFloodEndsOneSession(t *testing.T) {
 		eventually(t, "the flood's end", func() bool { return h.closedFor(closeClientError) == before+1 })
 	}
 	good.do("+PONG\r\n", "PING")
+}
+
+// A client that takes nothing of a server's long flight has until HANDSHAKE_TIMEOUT, and costs no place of those that compute.
+func TestHandshakeThatBlocksInAWriteEndsInTime(t *testing.T) {
+	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
+		c.HandshakeTimeout, c.WriteTimeout = 300*time.Millisecond, time.Hour
+		big := testPKI().server
+		for range 4000 { // 2 MiB of chain: more than the kernel's buffers take
+			big.Certificate = append(big.Certificate[:len(big.Certificate):len(big.Certificate)], big.Certificate[0])
+		}
+		c.TLS = testPKI().serverConfig()
+		c.TLS.MaxVersion = tls.VersionTLS12
+		c.TLS.Certificates = []tls.Certificate{big}
+	})
+	raw, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	raw.(*net.TCPConn).SetReadBuffer(4096)
+	over := make(chan struct{})
+	var client sync.WaitGroup
+	client.Go(func() { tls.Client(&blindConn{raw, over}, testPKI().clientConfig()).Handshake() })
+	defer client.Wait()
+	defer close(over)
+	eventually(t, "it waits in a write and computes no more", func() bool { return h.pending.len() == 1 && len(h.computing) == 0 })
+	eventually(t, "its time is over", func() bool { return h.refused(handshakeTimeout) == 1 })
+}
+
+// blindConn sends and never reads.
+type blindConn struct {
+	net.Conn
+	over chan struct{}
+}
+
+func (c *blindConn) Read([]byte) (int, error) {
+	<-c.over
+	return 0, io.EOF
 }

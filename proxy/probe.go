@@ -14,15 +14,22 @@ const (
 	probeFresh = 10 * time.Second
 )
 
-// BackendReady says whether the backend has answered a PING in the last 10 s; if not, why.
-func (s *Server) BackendReady() (ok bool, reason string) {
-	if reason, _ := s.backendStats.reason.Load().(string); reason != "" && !s.fresh() {
-		return false, reason
+// Readiness says whether the backend has answered a PING in the last 10 s.
+type Readiness struct {
+	OK     bool
+	Reason string // why not, in a word: a reason of BackendErrors, or "starting"
+	Detail string // why not; it may name addresses
+}
+
+// BackendReady may be called at any time.
+func (s *Server) BackendReady() Readiness {
+	if s.fresh() {
+		return Readiness{OK: true}
 	}
-	if !s.fresh() {
-		return false, "the backend has not answered yet"
+	if r := s.backendStats.unready.Load(); r != nil {
+		return *r
 	}
-	return true, ""
+	return Readiness{Reason: "starting", Detail: "the backend has not answered yet"}
 }
 
 func (s *Server) fresh() bool {
@@ -75,7 +82,7 @@ func (s *Server) noteProbe(err error, last string) string {
 		return ""
 	}
 	reason := backendReason(err)
-	st.reason.Store("backend: " + err.Error())
+	st.unready.Store(&Readiness{Reason: reason, Detail: err.Error()})
 	if !s.fresh() || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
 		st.up.Store(false)
 	}

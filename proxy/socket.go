@@ -192,6 +192,10 @@ func (s *socket) tryWrite(fd uintptr) bool {
 
 // arm starts the clock of a write that the peer does not take; each byte taken starts it anew.
 func (s *socket) arm() {
+	if s.handshake != nil {
+		s.handshake.stopWork() // it waits, and has a deadline of its own
+		return
+	}
 	s.armed = true
 	now := time.Now()
 	s.writeWait.Store(now.UnixNano())

@@ -80,8 +80,8 @@ type backendStats struct {
 	dials       atomic.Uint64
 	errors      counts
 	up          atomic.Bool
-	answered    atomic.Int64 // unix nanoseconds of the last answer to the prober
-	reason      atomic.Value // string: why it is not up
+	answered    atomic.Int64              // unix nanoseconds of the last answer to the prober
+	unready     atomic.Pointer[Readiness] // of the last failure; nil: there was none
 }
 
 // HandshakeKey labels a count of handshakes. Version is "1.2", "1.3" or empty.

@@ -219,8 +219,8 @@ func TestBackendThatServesEverybodyIsRefusedForNamedUsers(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	eventually(t, "not ready, and why", func() bool {
-		ok, reason := h.BackendReady()
-		return !ok && strings.Contains(reason, "did not authenticate")
+		r := h.BackendReady()
+		return !r.OK && r.Reason == "unauthenticated_access" && strings.Contains(r.Detail, "did not authenticate")
 	})
 	for _, c := range d.Commands() {
 		if string(c.Args[0]) == "GET" {

@@ -228,7 +228,7 @@ func TestBackendDownAtStart(t *testing.T) {
 	p := serving(t, (&redis{port: port}).url())
 	eventually(t, "not ready, with the reason", func() bool {
 		code, body := p.get("/readyz")
-		return code == http.StatusServiceUnavailable && strings.Contains(body, "backend: ") && strings.Contains(body, "refused")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, "backend_dial") && strings.Contains(body, "refused")
 	})
 	if got := p.metrics().sum("backend_up"); got != 0 {
 		t.Errorf("got backend_up %v, want 0", got)

@@ -16,11 +16,11 @@ import (
 
 func TestHealthcheckAsksReadyz(t *testing.T) {
 	var mu sync.Mutex
-	ok, reason := true, ""
-	server, err := admin.Listen(admin.Options{Listen: ":0", Log: zerolog.Nop(), Ready: func() (bool, string) {
+	ready := admin.Readiness{OK: true}
+	server, err := admin.Listen(admin.Options{Listen: ":0", Log: zerolog.Nop(), Ready: func() admin.Readiness {
 		mu.Lock()
 		defer mu.Unlock()
-		return ok, reason
+		return ready
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestHealthcheckAsksReadyz(t *testing.T) {
 		}
 	}
 	mu.Lock()
-	ok, reason = false, "draining"
+	ready = admin.Readiness{Reason: "draining"}
 	mu.Unlock()
 	if got := invoke([]string{"DRAGONTLS_ADMIN_LISTEN=:" + port}, "healthcheck"); got != (outcome{exitFailed, "", "not ready\ndraining\n"}) {
 		t.Errorf("got %+v", got)

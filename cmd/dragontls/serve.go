@@ -187,14 +187,18 @@ func (s *service) listen() error {
 }
 
 // ready is what /readyz says.
-func (s *service) ready() (bool, string) {
+func (s *service) ready() admin.Readiness {
 	if s.draining.Load() {
-		return false, "draining"
+		return admin.Readiness{Reason: "draining"}
 	}
 	if err := s.store.Snapshot().Valid(time.Now()); err != nil {
-		return false, "certificate: " + err.Error()
+		return admin.Readiness{Reason: "certificate", Detail: err.Error()}
 	}
-	return s.server.BackendReady()
+	r := s.server.BackendReady()
+	if !r.OK {
+		r.Reason = "backend_" + r.Reason
+	}
+	return admin.Readiness(r)
 }
 
 // run serves until a signal ends it; then it drains. started, if not nil, is called once the listener is up.

@@ -16,8 +16,9 @@ type status struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`
 	Ready   bool   `json:"ready"`
-	// Reason is why it is not ready.
+	// Reason is why it is not ready, in a word.
 	Reason         string            `json:"reason,omitempty"`
+	Detail         string            `json:"detail,omitempty"`
 	UptimeSeconds  int64             `json:"uptime_seconds"`
 	Connections    statusConnections `json:"connections"`
 	SessionsClosed map[string]uint64 `json:"sessions_closed"`
@@ -97,10 +98,8 @@ func (s *service) status() any {
 		Reloads: map[string]reload{"listener": reloadOf(s.store.Stats())},
 		Backend: statusBackend{st.BackendUp, st.BackendConnections, st.BackendErrors},
 	}
-	out.Ready, out.Reason = s.ready()
-	if out.Ready {
-		out.Reason = ""
-	}
+	ready := s.ready()
+	out.Ready, out.Reason, out.Detail = ready.OK, ready.Reason, ready.Detail
 	if !st.EarliestEnd.IsZero() {
 		out.Trust.EarliestClientNotAfter = &st.EarliestEnd
 	}

@@ -76,23 +76,22 @@ func ask(t *testing.T, method, url string, edit func(*http.Request)) reply {
 
 func TestHealth(t *testing.T) {
 	var mu sync.Mutex
-	ok, reason := true, ""
-	url := start(t, Options{Ready: func() (bool, string) { mu.Lock(); defer mu.Unlock(); return ok, reason }}, true)
+	var ready Readiness
+	url := start(t, Options{Ready: func() Readiness { mu.Lock(); defer mu.Unlock(); return ready }}, true)
 	for _, test := range []struct {
-		ok           bool
-		reason, path string
-		code         int
-		text         string
+		ready Readiness
+		path  string
+		code  int
+		text  string
 	}{
-		{true, "", "/livez", 200, "alive\n"},
-		{false, "x", "/livez", 200, "alive\n"},
-		{true, "", "/readyz", 200, "ready\n"},
-		{true, "backend wants a password", "/readyz", 200, "ready\nbackend wants a password\n"},
-		{false, "draining", "/readyz", 503, "not ready\ndraining\n"},
-		{false, "two\nlines", "/readyz", 503, "not ready\ntwo lines\n"},
+		{Readiness{OK: true}, "/livez", 200, "alive\n"},
+		{Readiness{Reason: "x"}, "/livez", 200, "alive\n"},
+		{Readiness{OK: true}, "/readyz", 200, "ready\n"},
+		{Readiness{Reason: "draining"}, "/readyz", 503, "not ready\ndraining\n"},
+		{Readiness{Reason: "backend_dial", Detail: "dial 10.0.0.1"}, "/readyz", 503, "not ready\nbackend_dial\n"},
 	} {
 		mu.Lock()
-		ok, reason = test.ok, test.reason
+		ready = test.ready
 		mu.Unlock()
 		// An orchestrator may use any name, and health needs no token.
 		got := ask(t, "GET", url+test.path, func(r *http.Request) { r.Host = "pod.example" })
@@ -102,6 +101,16 @@ func TestHealth(t *testing.T) {
 		if got := ask(t, "HEAD", url+test.path, nil); got.code != test.code || got.text != "" {
 			t.Errorf("HEAD %+v: got %d %q", test, got.code, got.text)
 		}
+	}
+}
+
+func TestDetailIsShownOnLoopbackOnly(t *testing.T) {
+	o := Options{Ready: func() Readiness { return Readiness{Reason: "backend_dial", Detail: "two\nlines"} }}
+	if got := ask(t, "GET", start(t, o, false)+"/readyz", nil); got.text != "not ready\nbackend_dial\ntwo lines\n" {
+		t.Errorf("on loopback: %q", got.text)
+	}
+	if got := ask(t, "GET", start(t, o, true)+"/readyz", nil); got.text != "not ready\nbackend_dial\n" {
+		t.Errorf("off loopback: %q", got.text)
 	}
 }
 
@@ -360,7 +369,7 @@ func TestCloseBeforeServe(t *testing.T) {
 
 func TestCloseCutsRequestsWhenItsTimeIsUp(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
-	s, err := Listen(Options{Listen: "127.0.0.1:0", Ready: func() (bool, string) { close(entered); <-release; return true, "" }})
+	s, err := Listen(Options{Listen: "127.0.0.1:0", Ready: func() Readiness { close(entered); <-release; return Readiness{OK: true} }})
 	if err != nil {
 		t.Fatal(err)
 	}

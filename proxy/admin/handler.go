@@ -24,7 +24,7 @@ const (
 
 type handler struct {
 	token    func() (string, error)
-	ready    func() (bool, string)
+	ready    func() Readiness
 	loopback bool
 	log      zerolog.Logger
 }
@@ -49,17 +49,22 @@ func (h *handler) livez(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, "alive\n")
 }
 
-func (h *handler) readyz(w http.ResponseWriter, _ *http.Request) {
-	ok, reason := true, ""
+func (h *handler) readyz(w http.ResponseWriter, req *http.Request) {
+	r := Readiness{OK: true}
 	if h.ready != nil {
-		ok, reason = h.ready()
+		r = h.ready()
 	}
 	code, text := http.StatusOK, "ready\n"
-	if !ok {
+	if !r.OK {
 		code, text = http.StatusServiceUnavailable, "not ready\n"
 	}
-	if reason = strings.Join(strings.Fields(reason), " "); reason != "" { // one line
-		text += reason + "\n"
+	if !h.loopback || !localHost(req.Host) {
+		r.Detail = ""
+	}
+	for _, line := range []string{r.Reason, r.Detail} {
+		if line = strings.Join(strings.Fields(line), " "); line != "" {
+			text += line + "\n"
+		}
 	}
 	answer(w, code, text)
 }

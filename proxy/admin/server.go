@@ -27,12 +27,19 @@ const (
 
 // Options says what to serve. All functions may be called concurrently.
 type Options struct {
-	Listen  string                          // host:port
-	Token   func() (string, error)          // asked at every use; nil: there is none
-	Ready   func() (ok bool, reason string) // nil: always ready
-	Collect func(emit func(Metric))         // called at each scrape; nil: nothing of ours
-	Status  func() any                      // called for /status.json, which is its JSON; nil: there is none
+	Listen  string                  // host:port
+	Token   func() (string, error)  // asked at every use; nil: there is none
+	Ready   func() Readiness        // nil: always ready
+	Collect func(emit func(Metric)) // called at each scrape; nil: nothing of ours
+	Status  func() any              // called for /status.json, which is its JSON; nil: there is none
 	Log     zerolog.Logger
+}
+
+// Readiness is what /readyz says.
+type Readiness struct {
+	OK     bool
+	Reason string // a word, shown to everybody
+	Detail string // shown on loopback only
 }
 
 // Server is the admin listener. Its methods may be called concurrently.
