@@ -155,7 +155,7 @@ func TestCloseEndsHandshakesAndSessions(t *testing.T) {
 func TestIdleTimeoutSparesWhoWaits(t *testing.T) {
 	t.Parallel()
 	addr, release := slowBackend(t)
-	h := start(t, addr, func(c *Config) { c.IdleTimeout = 50 * time.Millisecond })
+	h := start(t, addr, func(c *Config) { c.IdleTimeout = time.Second })
 	busy, blocked, subscribed := h.dial(), h.dial(), h.dial()
 	busy.send(cmd("SLOW"))
 	blocked.send(cmd("BLPOP", "list", "0"))
