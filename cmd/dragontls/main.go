@@ -12,6 +12,7 @@ const usage = `usage: dragontls [command]
   serve                runs the proxy (also without a command)
   dev                  runs it on a fresh machine, with a throw-away PKI and an in-memory backend
   pki                  makes and renews development certificates
+  probe HOST:PORT      verifies a running endpoint from outside
   healthcheck          asks the running proxy whether it is ready
   version              prints the version
   help                 prints this
@@ -46,6 +47,8 @@ func dispatch(args, env []string, stdout, stderr io.Writer) int {
 		return dev(rest, env, stdout, stderr)
 	case "pki":
 		return runPKI(rest, stdout, stderr)
+	case "probe":
+		return probe(rest, stdout, stderr)
 	case "healthcheck":
 		return healthcheck(rest, env, stdout, stderr)
 	case "version", "-version", "--version":
