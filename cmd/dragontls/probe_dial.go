@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -137,7 +138,7 @@ func (p *prober) describe(err error) string {
 	switch {
 	case err == nil:
 		return "it went well"
-	case isAlert(err) && errors.As(err, &op):
+	case errors.As(err, &op) && op.Op == "remote error":
 		return fmt.Sprintf("alert %q", strings.TrimPrefix(op.Err.Error(), "tls: "))
 	case errors.As(err, &header):
 		return "the answer is not TLS"
@@ -151,15 +152,22 @@ func (p *prober) describe(err error) string {
 	return err.Error()
 }
 
-// isAlert tells whether the peer said why: crypto/tls has no type for it.
-func isAlert(err error) bool {
+// alertCode returns the number of the alert by which the peer said why it ends the connection, or -1. crypto/tls
+// does not export its type, which is a number.
+func alertCode(err error) int {
 	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "remote error"
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return -1
+	}
+	if v := reflect.ValueOf(op.Err); v.Kind() == reflect.Uint8 {
+		return int(v.Uint())
+	}
+	return -1
 }
 
 // isRefusal tells whether the peer ended the connection, with or without an alert.
 func isRefusal(err error) bool {
-	return isAlert(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+	return alertCode(err) >= 0 || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 

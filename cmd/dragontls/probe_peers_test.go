@@ -87,6 +87,24 @@ func TestProbeWantsAStapleWhereTheCertificateDoes(t *testing.T) {
 	p.report.wantCheck(t, "OCSP stapling", probeFail, "demands it")
 }
 
+func TestProbeFindsWeakSignatures(t *testing.T) {
+	name, other := []byte("a"), []byte("b")
+	for _, c := range []struct {
+		cert  x509.Certificate
+		fails int
+	}{
+		{x509.Certificate{RawSubject: name, RawIssuer: other, SignatureAlgorithm: x509.SHA1WithRSA}, 1},
+		{x509.Certificate{RawSubject: name, RawIssuer: other, SignatureAlgorithm: x509.SHA256WithRSA}, 0},
+		{x509.Certificate{RawSubject: name, RawIssuer: name, SignatureAlgorithm: x509.SHA1WithRSA}, 0}, // a root
+	} {
+		var p prober
+		p.checkKeys([]*x509.Certificate{&c.cert})
+		if got := p.report.findings(); got != c.fails {
+			t.Errorf("%v by %s: got %d findings, want %d", c.cert.SignatureAlgorithm, c.cert.RawIssuer, got, c.fails)
+		}
+	}
+}
+
 func TestProbeTellsOfExpirySoon(t *testing.T) {
 	e := newProbed(t)
 	l := serverLeaf()
@@ -290,15 +308,15 @@ func TestProbeTellsPeersThatDoNotSpeakTLSApart(t *testing.T) {
 		{"reset", func(c net.Conn) {
 			c.Read(make([]byte, 1))
 			c.(*net.TCPConn).SetLinger(0)
-		}, probeOK, "connection reset without an alert", []string{"TLS 1.2 or 1.3", "handshake"}, "log"},
+		}, probeInfo, "connection reset without an alert", []string{"TLS 1.2 or 1.3", "handshake"}, "log"},
 		{"closed", func(c net.Conn) {
 			c.(*net.TCPConn).CloseWrite()
 			io.Copy(io.Discard, c)
-		}, probeOK, "connection closed without an alert", []string{"TLS 1.2 or 1.3", "handshake"}, "log"},
+		}, probeInfo, "connection closed without an alert", []string{"TLS 1.2 or 1.3", "handshake"}, "log"},
 		{"alert", func(c net.Conn) {
 			c.Write([]byte{21, 3, 1, 0, 2, 2, 40})
 			io.Copy(io.Discard, c)
-		}, probeOK, `alert "handshake failure"`, []string{"TLS 1.2 or 1.3", "handshake"}, "log"},
+		}, probeInfo, `alert "handshake failure"`, []string{"TLS 1.2 or 1.3", "handshake"}, "log"},
 		{"silent", func(c net.Conn) { io.Copy(io.Discard, c) },
 			probeFail, "no answer within 150ms", []string{"TLS 1.0", "TLS 1.1", "TLS 1.2 or 1.3", "handshake"}, "log"},
 	} {

@@ -6,6 +6,10 @@ import (
 	"slices"
 )
 
+// alertProtocolVersion is the one alert that proves a version refused (RFC 8446, 6.2). Any other may be about the
+// cipher suites: crypto/tls knows none with DHE, which is all that some old server has.
+const alertProtocolVersion = 70
+
 // probeVersion is what came of offering one version of TLS alone.
 type probeVersion struct {
 	Version     string `json:"version"`
@@ -54,8 +58,10 @@ func (p *prober) judgeVersion(version uint16, v probeVersion, r probeResult) {
 		p.report.ok(v.Version, "accepted: "+how)
 	case !isRefusal(r.err) && old:
 		p.report.fail(v.Version, fmt.Sprintf("neither accepted nor refused: %s", v.Ended), "look at what stands between; a server refuses with an alert")
-	case old:
+	case old && alertCode(r.err) == alertProtocolVersion:
 		p.report.ok(v.Version, "refused: "+v.Ended)
+	case old:
+		p.report.info(v.Version, "refused, perhaps for another reason than its version: "+v.Ended)
 	default:
 		p.report.info(v.Version, "not accepted: "+v.Ended)
 	}
