@@ -3,22 +3,16 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -192,152 +186,6 @@ func TestRotationUnderLoad(t *testing.T) {
 			}
 			p.wantEnd()
 		})
-	}
-}
-
-// clients are those that connect while certificates are rotated.
-type clients struct {
-	p         *instance
-	pool      *x509.CertPool
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup
-	begun     time.Time
-	full      atomic.Int64
-	resumed   atomic.Int64
-	errors    atomic.Int64
-	rounds    atomic.Int64 // of redis-benchmark
-	mu        sync.Mutex
-	serials   map[string]bool // that may be served
-	firstFail error
-}
-
-// crowd starts redis-benchmark in a loop, and beside it clients that do nothing but connect.
-func crowd(t testing.TB, p *instance, serial string) *clients {
-	t.Helper()
-	need(t, "redis-benchmark")
-	ctx, cancel := context.WithCancel(t.Context())
-	c := &clients{p: p, pool: readPool(t, p.file("ca.crt")), cancel: cancel, begun: time.Now(), serials: map[string]bool{serial: true}}
-	t.Cleanup(func() { cancel(); c.wg.Wait() })
-	for range 3 {
-		c.wg.Go(func() { c.connect(ctx, p.clientTLS()) })
-	}
-	resuming := p.clientTLS()
-	resuming.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	c.wg.Go(func() { c.connect(ctx, resuming) })
-	c.wg.Go(func() { c.benchmark(ctx) })
-	return c
-}
-
-func (c *clients) allow(serial string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.serials[serial] = true
-}
-
-// only: a handshake that begins from now on may see no other.
-func (c *clients) only(serial string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.serials = map[string]bool{serial: true}
-}
-
-func (c *clients) fail(err error) {
-	c.errors.Add(1)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.firstFail == nil {
-		c.firstFail = err
-	}
-}
-
-// connect makes one handshake after the other until ctx ends. The key of the certificate signs each full one.
-func (c *clients) connect(ctx context.Context, config *tls.Config) {
-	for ctx.Err() == nil {
-		c.mu.Lock()
-		allowed := c.serials // as of before the handshake; it is replaced, or gets more, never less
-		c.mu.Unlock()
-		st, err := handshake(c.p.addr, config)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			c.fail(err)
-		case err != nil:
-		case st.DidResume:
-			c.resumed.Add(1)
-		default:
-			c.full.Add(1)
-			serial := st.PeerCertificates[0].SerialNumber.Text(16)
-			c.mu.Lock()
-			known := allowed[serial] || c.serials[serial]
-			c.mu.Unlock()
-			if !known {
-				c.fail(fmt.Errorf("serial %s is served and neither the old nor the new one", serial))
-			}
-		}
-	}
-}
-
-// handshake connects, verifies the chain and gets an answer, so that a client certificate refused would be noticed.
-func handshake(addr string, config *tls.Config) (tls.ConnectionState, error) {
-	raw, err := net.DialTimeout("tcp", addr, 10*time.Second)
-	if err != nil {
-		return tls.ConnectionState{}, err
-	}
-	conn := tls.Client(raw, config)
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err := io.WriteString(conn, "*1\r\n$4\r\nPING\r\n"); err != nil {
-		return tls.ConnectionState{}, fmt.Errorf("handshake: %w", err)
-	}
-	answer := make([]byte, 7)
-	if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "+PONG\r\n" {
-		return tls.ConnectionState{}, fmt.Errorf("PING: %q %w", answer, err)
-	}
-	return conn.ConnectionState(), nil
-}
-
-func (c *clients) benchmark(ctx context.Context) {
-	for ctx.Err() == nil {
-		cmd := exec.CommandContext(ctx, "redis-benchmark", append(c.p.flags(), "-q", "-t", "set,get", "-n", "2000", "-c", "20", "-P", "4")...)
-		cmd.Env = environ()
-		out, err := cmd.CombinedOutput()
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil || bytes.Contains(bytes.ToLower(out), []byte("err")) {
-			c.fail(fmt.Errorf("redis-benchmark: %w\n%s", err, out))
-		}
-		c.rounds.Add(1)
-	}
-}
-
-// untilServed polls for the serial and returns how long it took.
-func (c *clients) untilServed(t testing.TB, serial string, since time.Time) time.Duration {
-	t.Helper()
-	config := c.p.clientTLS()
-	eventually(t, "the new certificate is served", func() bool {
-		st, err := handshake(c.p.addr, config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st.PeerCertificates[0].SerialNumber.Text(16) == serial
-	})
-	return time.Since(since)
-}
-
-// stop ends the load and says what it was.
-func (c *clients) stop(t testing.TB, rotations int, worst time.Duration) {
-	t.Helper()
-	seconds := time.Since(c.begun).Seconds()
-	c.cancel()
-	c.wg.Wait()
-	full, resumed := c.full.Load(), c.resumed.Load()
-	t.Logf("%d rotations in %.1f s: %d full and %d resumed handshakes, %.0f a second, and %d rounds of redis-benchmark: %d errors; worst delay %d ms",
-		rotations, seconds, full, resumed, float64(full+resumed)/seconds, c.rounds.Load(), c.errors.Load(), worst.Milliseconds())
-	if n := c.errors.Load(); n > 0 {
-		t.Errorf("%d clients failed; the first: %v", n, c.firstFail)
-	}
-	if full < int64(rotations) || resumed < int64(rotations) || worst > 20*time.Second {
-		t.Errorf("the machine was too slow for this to mean anything")
 	}
 }
 

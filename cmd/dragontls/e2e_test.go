@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -167,6 +168,7 @@ type instance struct {
 	dir   string // holds pki/
 	addr  string
 	admin string
+	name  string // that its certificate is verified for; empty: localhost
 }
 
 // environ is a clean environment: nothing of the machine's DRAGONTLS_ variables.
@@ -296,7 +298,7 @@ func (p *instance) clientTLS() *tls.Config {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return &tls.Config{RootCAs: readPool(p.t, p.file("ca.crt")), Certificates: []tls.Certificate{pair}, ServerName: "localhost"}
+	return &tls.Config{RootCAs: readPool(p.t, p.file("ca.crt")), Certificates: []tls.Certificate{pair}, ServerName: cmp.Or(p.name, "localhost")}
 }
 
 func readPool(t testing.TB, path string) *x509.CertPool {
