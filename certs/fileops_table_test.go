@@ -88,24 +88,26 @@ var fileOperations = []fileOperation{
 		archived(o, "2", next)
 		o.served(next)
 	}},
+	// What is linked to lies where nobody watches: only the link that moves makes an event.
 	{name: "links to links to files, each replaced", passing: torn, prepare: func(o *observed, first pemPair) {
-		o.writePair("a/server", first)
+		o.writePair("far/1/server", first)
 		for _, name := range []string{"server.key", "server.crt"} {
-			relink(o.fixture, o.path("a/"+name), "b/"+name)
-			relink(o.fixture, "b/"+name, name)
+			relink(o.fixture, o.path("far/1/"+name), "b/"+name)
+			relink(o.fixture, "../b/"+name, "c/"+name)
 		}
+		use(o.fixture, "c/server.crt", "c/server.key")
 	}, change: func(o *observed, next pemPair) {
-		o.writePair("a/server", next)
+		o.writePair("far/1/server", next)
 		o.served(next)
 		next = o.pair()
-		o.writePair("c/server", next)
-		relink(o.fixture, "../c/server.key", "b/server.key")
-		relink(o.fixture, "../c/server.crt", "b/server.crt")
+		o.writePair("far/2/server", next)
+		relink(o.fixture, "../far/2/server.key", "b/server.key")
+		relink(o.fixture, "../far/2/server.crt", "b/server.crt")
 		o.served(next)
 		next = o.pair()
-		o.writePair("d/server", next)
-		relink(o.fixture, "d/server.key", "server.key")
-		relink(o.fixture, "d/server.crt", "server.crt")
+		o.writePair("far/3/server", next)
+		relink(o.fixture, "../far/3/server.key", "c/server.key")
+		relink(o.fixture, "../far/3/server.crt", "c/server.crt")
 		o.served(next)
 	}},
 	{name: "kubernetes swap, twice", prepare: func(o *observed, first pemPair) {
@@ -123,12 +125,12 @@ var fileOperations = []fileOperation{
 		o.served(next)
 	}},
 	{name: "linked directory swapped", prepare: func(o *observed, first pemPair) {
-		o.writePair("v1/server", first)
-		relink(o.fixture, "v1", "current")
-		use(o.fixture, "current/server.crt", "current/server.key")
+		o.writePair("far/v/1/server", first)
+		relink(o.fixture, "v/1", "far/current")
+		use(o.fixture, "far/current/server.crt", "far/current/server.key")
 	}, change: func(o *observed, next pemPair) {
-		o.writePair("v2/server", next)
-		relink(o.fixture, "v2", "current")
+		o.writePair("far/v/2/server", next)
+		relink(o.fixture, "v/2", "far/current")
 		o.served(next)
 	}},
 	{name: "hard link replaced", prepare: hardLinked, passing: apart, change: func(o *observed, next pemPair) {
