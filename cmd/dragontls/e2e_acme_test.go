@@ -154,7 +154,7 @@ func TestACMERenewalIsServedWithoutAHook(t *testing.T) {
 	p.name = acmeDomain
 
 	first := bot.leaf(t)
-	c := crowd(t, p, first.SerialNumber.Text(16))
+	c := crowd(t, p, first.SerialNumber.Text(16), load{})
 	const renewals = 2
 	var worst time.Duration
 	keys := map[string]bool{fmt.Sprint(first.PublicKey): true}

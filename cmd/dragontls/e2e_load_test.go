@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,10 +17,16 @@ import (
 	"time"
 )
 
+// load says how much clients ask for.
+type load struct {
+	pace      time.Duration // between the beginnings of two handshakes, of whichever client; zero: as fast as they go
+	benchmark []string      // arguments of redis-benchmark; nil: short rounds of small pipelines
+}
+
 // clients are those that connect while certificates are rotated.
 type clients struct {
 	p         *instance
-	pool      *x509.CertPool
+	load      load
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	begun     time.Time
@@ -28,24 +34,29 @@ type clients struct {
 	resumed   atomic.Int64
 	errors    atomic.Int64
 	rounds    atomic.Int64 // of redis-benchmark
+	served    atomic.Value // the serial (string) that the last full handshake saw
 	mu        sync.Mutex
 	serials   map[string]bool // that may be served; nil: any of the CA's
 	firstFail error
 }
 
 // crowd starts redis-benchmark in a loop, and beside it clients that do nothing but connect.
-func crowd(t testing.TB, p *instance, serial string) *clients {
+func crowd(t testing.TB, p *instance, serial string, load load) *clients {
 	t.Helper()
 	need(t, "redis-benchmark")
 	ctx, cancel := context.WithCancel(t.Context())
-	c := &clients{p: p, pool: readPool(t, p.file("ca.crt")), cancel: cancel, begun: time.Now(), serials: map[string]bool{serial: true}}
+	if load.benchmark == nil {
+		load.benchmark = []string{"-t", "set,get", "-n", "2000", "-c", "20", "-P", "4"}
+	}
+	c := &clients{p: p, load: load, cancel: cancel, begun: time.Now(), serials: map[string]bool{serial: true}}
 	t.Cleanup(func() { cancel(); c.wg.Wait() })
+	turn := c.turns(ctx)
 	for range 3 {
-		c.wg.Go(func() { c.connect(ctx, p.clientTLS()) })
+		c.wg.Go(func() { c.connect(ctx, p.clientTLS(), turn) })
 	}
 	resuming := p.clientTLS()
 	resuming.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	c.wg.Go(func() { c.connect(ctx, resuming) })
+	c.wg.Go(func() { c.connect(ctx, resuming, turn) })
 	c.wg.Go(func() { c.benchmark(ctx) })
 	return c
 }
@@ -79,9 +90,29 @@ func (c *clients) fail(err error) {
 	}
 }
 
-// connect makes one handshake after the other until ctx ends. The key of the certificate signs each full one.
-func (c *clients) connect(ctx context.Context, config *tls.Config) {
-	for ctx.Err() == nil {
+// turns yields whenever a handshake may begin, and is closed when ctx ends. A turn that nobody takes is lost.
+func (c *clients) turns(ctx context.Context) <-chan struct{} {
+	turn := make(chan struct{})
+	c.wg.Go(func() {
+		defer close(turn)
+		tick := time.NewTicker(max(c.load.pace, 1))
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			if c.load.pace > 0 {
+				<-tick.C
+			}
+			select {
+			case turn <- struct{}{}:
+			case <-ctx.Done():
+			}
+		}
+	})
+	return turn
+}
+
+// connect makes a handshake at each turn. The key of the certificate signs each full one.
+func (c *clients) connect(ctx context.Context, config *tls.Config, turn <-chan struct{}) {
+	for range turn {
 		c.mu.Lock()
 		allowed := c.serials // as of before the handshake; it is replaced, or gets more, never less
 		c.mu.Unlock()
@@ -90,11 +121,14 @@ func (c *clients) connect(ctx context.Context, config *tls.Config) {
 		case err != nil && ctx.Err() == nil:
 			c.fail(err)
 		case err != nil:
+		case len(st.VerifiedChains) == 0:
+			c.fail(errors.New("a handshake without a verified chain"))
 		case st.DidResume:
 			c.resumed.Add(1)
 		default:
 			c.full.Add(1)
 			serial := st.PeerCertificates[0].SerialNumber.Text(16)
+			c.served.Store(serial)
 			c.mu.Lock()
 			known := allowed == nil || allowed[serial] || c.serials == nil || c.serials[serial]
 			c.mu.Unlock()
@@ -126,7 +160,7 @@ func handshake(addr string, config *tls.Config) (tls.ConnectionState, error) {
 
 func (c *clients) benchmark(ctx context.Context) {
 	for ctx.Err() == nil {
-		cmd := exec.CommandContext(ctx, "redis-benchmark", append(c.p.flags(), "-q", "-t", "set,get", "-n", "2000", "-c", "20", "-P", "4")...)
+		cmd := exec.CommandContext(ctx, "redis-benchmark", append(append(c.p.flags(), "-q"), c.load.benchmark...)...)
 		cmd.Env = environ()
 		out, err := cmd.CombinedOutput()
 		if ctx.Err() != nil {

@@ -142,14 +142,16 @@ func archive(t testing.TB, dir string, n int, p issued) {
 	}
 }
 
-// rotationsOfEachKind is small in the ordinary run; E2E_ROTATIONS=100 is the full one.
-func rotationsOfEachKind(t testing.TB) int {
-	n, err := strconv.Atoi(os.Getenv("E2E_ROTATIONS"))
-	if err != nil && os.Getenv("E2E_ROTATIONS") != "" {
-		t.Fatalf("E2E_ROTATIONS: %v", err)
+// numberFrom is small in the ordinary run, and what a variable says in the full one.
+func numberFrom(t testing.TB, variable string, ordinary int) int {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return ordinary
 	}
-	if n == 0 {
-		return 5
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s: want a number above zero", variable, text)
 	}
 	return n
 }
@@ -163,8 +165,8 @@ func TestRotationUnderLoad(t *testing.T) {
 			current := issue(t, ca)
 			kind.first(t, dir, current)
 			p := ownCA(t, ca, r.url(), "TLS_CERT_FILE="+kind.cert(dir), "TLS_KEY_FILE="+kind.key(dir), "LOG_LEVEL=info").wantReady()
-			c := crowd(t, p, current.serial)
-			n := rotationsOfEachKind(t)
+			c := crowd(t, p, current.serial, load{})
+			n := numberFrom(t, "E2E_ROTATIONS", 5) // 100 is the full run
 			var worst time.Duration
 			for i := 1; i <= n; i++ {
 				next := issue(t, ca)
