@@ -68,6 +68,12 @@ func (c *Client) Watch(ctx context.Context, interval time.Duration) {
 	c.reloader.watch(ctx, interval, func() {})
 }
 
+// OnChange has f called after each swap for new content; see Store.OnChange.
+func (c *Client) OnChange(f func()) { c.reloader.hookChange(f) }
+
+// OnFault has f called with each new fault, and with nil when it is over; see Store.OnFault.
+func (c *Client) OnFault(f func(error)) { c.reloader.hookFault(f) }
+
 // Stats returns a copy.
 func (c *Client) Stats() Stats { return c.reloader.snapshotStats() }
 

@@ -26,9 +26,7 @@ type reloader struct {
 	log   zerolog.Logger
 	// apply parses, verifies and swaps, or returns faults and changes nothing.
 	// One goroutine at a time calls it. The event gets what the log shall say.
-	apply func(contents, *zerolog.Event) error
-	// applied runs after a swap, outside all locks.
-	applied    func()
+	apply      func(contents, *zerolog.Event) error
 	clock      func() time.Time
 	newWatcher func() (*fsnotify.Watcher, error)
 
@@ -40,12 +38,14 @@ type reloader struct {
 	failed  [32]byte // digest and text of the last failure, while failing
 	fault   string
 
-	mu    sync.Mutex
-	stats Stats // guarded by mu
+	mu       sync.Mutex
+	stats    Stats         // guarded by mu
+	onChange []func()      // guarded by mu; called after a swap
+	onFault  []func(error) // guarded by mu; called when a fault is new, and with nil when it is over
 }
 
 func newReloader(log zerolog.Logger, clock func() time.Time, paths []string) *reloader {
-	r := &reloader{log: log, clock: clock, newWatcher: fsnotify.NewWatcher, applied: func() {}}
+	r := &reloader{log: log, clock: clock, newWatcher: fsnotify.NewWatcher}
 	seen := map[string]bool{}
 	for _, path := range paths {
 		if path != "" && !seen[path] {
@@ -77,36 +77,53 @@ func (r *reloader) open() error {
 	return nil
 }
 
+// outcome is what one reload came to.
+type outcome struct {
+	changed bool
+	turned  bool // a fault is new, or over
+	err     error
+}
+
 // reload reads everything and applies it when it changed. A failure is logged
 // and counted when it is new, or when the reload was forced.
 func (r *reloader) reload(forced bool) (changed bool, err error) {
-	changed, err = r.reloadInTurn(forced)
-	if changed {
-		r.applied()
+	o := r.reloadInTurn(forced)
+	r.mu.Lock()
+	onChange, onFault := r.onChange, r.onFault
+	r.mu.Unlock()
+	if o.changed {
+		for _, f := range onChange {
+			f()
+		}
 	}
-	return changed, err
+	if o.turned {
+		for _, f := range onFault {
+			f(o.err)
+		}
+	}
+	return o.changed, o.err
 }
 
-func (r *reloader) reloadInTurn(forced bool) (bool, error) {
+func (r *reloader) reloadInTurn(forced bool) outcome {
 	r.turn.Lock()
 	defer r.turn.Unlock()
 	c := readFiles(r.paths)
+	over := r.failing
 	if c.digest == r.current {
 		if r.failing {
 			r.log.Info().Msg("certificate files hold again what is in use")
 		}
 		r.succeeded(c, func(s *Stats) { s.ReloadsUnchanged++ })
-		return false, nil
+		return outcome{turned: over}
 	}
 	event := r.log.Info()
 	if err := r.apply(c, event); err != nil {
 		event.Discard()
-		r.refused(c, err, forced)
-		return false, err
+		return outcome{turned: r.refused(c, err, forced), err: err}
 	}
 	event.Msg("certificates reloaded")
 	r.succeeded(c, func(s *Stats) { s.ReloadsOK++ })
-	return true, nil
+	return outcome{changed: true, turned: over}
 }
 
 func (r *reloader) succeeded(c contents, count func(*Stats)) {
@@ -118,17 +135,31 @@ func (r *reloader) succeeded(c contents, count func(*Stats)) {
 	})
 }
 
-func (r *reloader) refused(c contents, err error, forced bool) {
+// refused remembers a fault and tells whether it is another one than before.
+func (r *reloader) refused(c contents, err error, forced bool) bool {
 	known := r.failing && r.failed == c.digest && r.fault == err.Error()
 	r.failing, r.failed, r.fault = true, c.digest, err.Error()
 	if known && !forced {
-		return
+		return false
 	}
 	r.count(func(s *Stats) {
 		s.ReloadsFailed[reasonOf(err)]++
 		s.LastOK = false
 	})
 	faultFields(r.log.Warn(), err).Msg("reload refused, the last good certificates stay")
+	return !known
+}
+
+func (r *reloader) hookChange(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onChange = append(r.onChange, f)
+}
+
+func (r *reloader) hookFault(f func(error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onFault = append(r.onFault, f)
 }
 
 func (r *reloader) count(f func(*Stats)) {

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,9 +43,6 @@ type Store struct {
 	random   []byte // ticket master without a TicketKeysFile
 	reloader *reloader
 	snapshot atomic.Pointer[Snapshot]
-
-	mu    sync.Mutex
-	hooks []func(*Snapshot) // guarded by mu
 }
 
 // Open reads and verifies all files. The error holds every fault, each a *Fault
@@ -59,7 +55,6 @@ func Open(o Options) (*Store, error) {
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
 	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.TicketKeysFile))
 	s.reloader.apply = s.apply
-	s.reloader.applied = s.applied
 	if err := s.reloader.open(); err != nil {
 		return nil, err
 	}
@@ -129,10 +124,12 @@ func (s *Store) Stats() Stats { return s.reloader.snapshotStats() }
 // reloaded and outside all locks. Two calls may overlap or change places when
 // Reload is called beside Watch: Generation tells the later one.
 func (s *Store) OnChange(f func(*Snapshot)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hooks = append(s.hooks, f)
+	s.reloader.hookChange(func() { f(s.snapshot.Load()) })
 }
+
+// OnFault has f called with the fault when a reload fails for a new reason, and
+// with nil when a later one finds the files good again. It is called like OnChange.
+func (s *Store) OnFault(f func(error)) { s.reloader.hookFault(f) }
 
 func (s *Store) apply(c contents, event *zerolog.Event) error {
 	next, err := parseSnapshot(&s.opts, c, s.random, s.opts.clock())
@@ -153,15 +150,6 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 		Str("file", leaf.File).Str("serial", leaf.Serial).Time("not_after", leaf.NotAfter).Int("pairs", len(next.pairs))
 	s.snapshot.Store(next)
 	return nil
-}
-
-func (s *Store) applied() {
-	s.mu.Lock()
-	hooks := s.hooks
-	s.mu.Unlock()
-	for _, f := range hooks {
-		f(s.snapshot.Load())
-	}
 }
 
 // turnDay publishes the ticket keys of a new day: the same snapshot with another config.
