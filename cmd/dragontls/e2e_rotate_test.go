@@ -31,7 +31,12 @@ type issued struct {
 
 func issue(t testing.TB, ca *pki.CA) issued {
 	t.Helper()
-	cert, key, err := ca.Issue(serverLeaf())
+	return issueLeaf(t, ca, serverLeaf())
+}
+
+func issueLeaf(t testing.TB, ca *pki.CA, l pki.Leaf) issued {
+	t.Helper()
+	cert, key, err := ca.Issue(l)
 	if err != nil {
 		t.Fatal(err)
 	}

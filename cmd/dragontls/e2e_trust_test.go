@@ -130,8 +130,8 @@ func TestRevokedClientIsOutAtOnce(t *testing.T) {
 		victims = append(victims, p.live(p.tlsAs("victim", v)), p.live(c))
 		others = append(others, p.live(p.tlsAs("other", v)))
 	}
-	load := crowd(t, p, p.serial("server"))
-	eventually(t, "the load runs", func() bool { return load.rounds.Load() > 0 && load.resumed.Load() > 10 })
+	clients := crowd(t, p, p.serial("server"), load{})
+	eventually(t, "the load runs", func() bool { return clients.rounds.Load() > 0 && clients.resumed.Load() > 10 })
 	for _, l := range victims {
 		l.watch()
 	}
@@ -156,7 +156,7 @@ func TestRevokedClientIsOutAtOnce(t *testing.T) {
 	if n := p.metrics().sum("handshakes_total", "reason", "certificate_revoked"); n != 4 {
 		t.Errorf("%v handshakes refused as revoked, want 4", n)
 	}
-	load.stop(t, 1, worst)
+	clients.stop(t, 1, worst)
 	p.wantEnd()
 }
 

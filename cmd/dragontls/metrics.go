@@ -63,6 +63,8 @@ func (s *service) collectCertificates(m metrics) {
 		m.gauge("cert_not_after_seconds", "End of a certificate's validity, unix time.", float64(c.NotAfter.Unix()), l...)
 		m.gauge("cert_not_before_seconds", "Start of a certificate's validity, unix time.", float64(c.NotBefore.Unix()), l...)
 	}
+	s.collectCRLs(m, s.store.Snapshot().CRLs)
+	s.collectAlerts(m)
 }
 
 // collectTrust: who is connected by what trust. A client CA that nobody uses any more can be removed.

@@ -58,6 +58,7 @@ type service struct {
 	admin    *admin.Server // nil: disabled
 	started  time.Time
 	judged   atomic.Uint64 // the trust generation by which live sessions were judged
+	alerts   *admin.Alerts // nil: no webhook
 	draining atomic.Bool
 	watching sync.WaitGroup
 	signals  chan os.Signal
@@ -206,6 +207,7 @@ func (s *service) run(started func()) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(s.signals)
+	s.startAlerts(ctx)
 	s.watching.Go(func() { s.store.Watch(ctx, s.c.TLSReloadInterval) })
 	if s.backend != nil {
 		s.watching.Go(func() { s.backend.Watch(ctx, s.c.TLSReloadInterval) })

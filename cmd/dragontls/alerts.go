@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"dragontls/certs"
+	"dragontls/proxy/admin"
+)
+
+// maxAlertFaults of one failed reload are told; the log has the first, and how many there are.
+const maxAlertFaults = 5
+
+// startAlerts watches for what ends and, where a webhook is configured, tells it of that and of failed reloads.
+// All of it ends with ctx; s.watching waits for it.
+func (s *service) startAlerts(ctx context.Context) {
+	expiry := certs.ExpiryOptions{Store: s.store, Client: s.backend, Warning: s.c.ExpiryWarning, Log: s.log}
+	if s.c.AlertWebhookURL != "" || s.c.AlertWebhookURLFile != "" {
+		s.alerts = admin.NewAlerts(admin.AlertOptions{URL: s.c.AlertWebhook, Log: s.log})
+		t := teller{host: hostname(), send: s.alerts.Send}
+		expiry.Notify = t.expiry
+		s.store.OnFault(func(err error) { t.fault("server", err) })
+		if s.backend != nil {
+			s.backend.OnFault(func(err error) { t.fault("backend", err) })
+		}
+		s.watching.Go(func() { s.alerts.Run(ctx) })
+	}
+	s.watching.Go(func() { certs.WatchExpiry(ctx, expiry) })
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "an unknown host"
+	}
+	return name
+}
+
+// teller words alerts for somebody who was asleep a minute ago: where, what, until when, and what to do.
+type teller struct {
+	host string
+	send func(text string)
+}
+
+func (t teller) expiry(e certs.Expiry) {
+	what := strings.ReplaceAll(e.Role, "_", " ") + " certificate"
+	details := fmt.Sprintf("serial %s, subject %s", e.Serial, e.Name)
+	if e.Role == certs.RoleCRL {
+		what, details = "CRL", "issuer "+e.Name
+	}
+	verb := "ends in " + roughly(e.Left)
+	if e.Left < 0 {
+		verb = "ENDED " + roughly(-e.Left) + " ago"
+	}
+	t.send(fmt.Sprintf("dragontls on %s: %s %s, on %s\nFile: %s (%s)\nCure: %s",
+		t.host, what, verb, e.NotAfter.UTC().Format(time.RFC3339), e.File, details, e.Cure))
+}
+
+// fault tells of a failed reload; nil: that the files are good again.
+func (t teller) fault(side string, err error) {
+	if err == nil {
+		t.send(fmt.Sprintf("dragontls on %s: the %s certificate files are good again and in use", t.host, side))
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "dragontls on %s: reload of the %s certificate files FAILED; the last good ones stay in use", t.host, side)
+	faults := []error{err}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		faults = many.Unwrap()
+	}
+	for i, one := range faults {
+		if i == maxAlertFaults {
+			fmt.Fprintf(&b, "\nand %d more", len(faults)-i)
+			break
+		}
+		var f *certs.Fault
+		if !errors.As(one, &f) {
+			fmt.Fprintf(&b, "\nReason: %v", one)
+			continue
+		}
+		fmt.Fprintf(&b, "\nReason: %s: %v", f.Reason, f.Err)
+		if f.Cure != "" {
+			fmt.Fprintf(&b, "\nCure: %s", strings.ReplaceAll(f.Cure, "\n", " "))
+		}
+	}
+	t.send(b.String())
+}
+
+// roughly is d in the unit in which a person thinks of it.
+func roughly(d time.Duration) string {
+	const day = 24 * time.Hour
+	for _, unit := range []struct {
+		of   time.Duration
+		name string
+	}{{day, "days"}, {time.Hour, "hours"}, {time.Minute, "minutes"}} {
+		if d >= 2*unit.of {
+			return fmt.Sprintf("%d %s", d/unit.of, unit.name)
+		}
+	}
+	return fmt.Sprintf("%d seconds", d/time.Second)
+}
+
+func (s *service) collectAlerts(m metrics) {
+	if s.alerts == nil {
+		return
+	}
+	const help = "Alerts by what came of them; dropped: too many at a time, or the end of the process."
+	st := s.alerts.Stats()
+	m.counter("alerts_total", help, st.Sent, label("result", "sent"))
+	m.counter("alerts_total", help, st.Failed, label("result", "failed"))
+	m.counter("alerts_total", help, st.Dropped, label("result", "dropped"))
+}
+
+func (s *service) collectCRLs(m metrics, list []certs.CRL) {
+	for _, c := range list {
+		l := []admin.Label{label("file", c.File), label("issuer", c.Issuer)}
+		m.gauge("crl_this_update_seconds", "When a CRL was issued, unix time.", float64(c.ThisUpdate.Unix()), l...)
+		if !c.NextUpdate.IsZero() {
+			m.gauge("crl_next_update_seconds", "When a CRL ends, unix time.", float64(c.NextUpdate.Unix()), l...)
+		}
+		m.gauge("crl_entries", "Revoked certificates on a CRL.", float64(c.Entries), l...)
+	}
+}
