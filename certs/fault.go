@@ -20,6 +20,7 @@ const (
 	ReasonChain       = "chain"
 	ReasonCRL         = "crl"
 	ReasonTicketKeys  = "ticket_keys"
+	ReasonOCSP        = "ocsp"
 )
 
 // Fault is one thing that is wrong with one file.

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,9 +41,15 @@ func describeCert(role, file string, c *x509.Certificate) Cert {
 
 // pair is a chain with its key, proven to belong together.
 type pair struct {
-	file string
-	tls  tls.Certificate
-	info []Cert
+	file   string
+	tls    tls.Certificate
+	info   []Cert
+	issuer *x509.Certificate // nil: the file holds the leaf only
+
+	// stapled is what the stapler changes while the rest is served; nil: no staple.
+	stapled atomic.Pointer[stapledCert]
+	// filed is what the file of TLS_OCSP holds for this leaf.
+	filed filedResponse
 }
 
 // parsePair reads and verifies one chain and its key: order, match, dates and
@@ -64,6 +71,9 @@ func parsePair(c contents, certFile, keyFile, role string, usage x509.ExtKeyUsag
 		return nil, all.join()
 	}
 	p := &pair{file: certFile, tls: tls.Certificate{PrivateKey: key, Leaf: chain[0]}}
+	if len(chain) > 1 {
+		p.issuer = chain[1]
+	}
 	for i, cert := range chain {
 		p.tls.Certificate = append(p.tls.Certificate, cert.Raw)
 		if i == 1 {

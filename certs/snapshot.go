@@ -11,7 +11,8 @@ import (
 )
 
 // Snapshot is everything that one handshake is judged by and served with. It is
-// immutable; any number of goroutines may use it.
+// immutable but for the OCSP responses stapled to its certificates; any number of
+// goroutines may use it.
 type Snapshot struct {
 	// Generation grows by one with each swap for new content.
 	Generation uint64
@@ -26,9 +27,9 @@ type Snapshot struct {
 
 	opts       *Options
 	pairs      []*pair
-	names      map[string][]*tls.Certificate // by lower-case SAN, wildcards as they are
-	clients    *bundle                       // nil: no client CA configured
-	revocation *revocation                   // nil: no CRL configured
+	names      map[string][]*pair // by lower-case SAN, wildcards as they are
+	clients    *bundle            // nil: no client CA configured
+	revocation *revocation        // nil: no CRL configured
 	master     []byte
 
 	day    int64 // the day of config's first ticket key
@@ -80,6 +81,7 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 		s.master, err = parseMaster(c, o.TicketKeysFile)
 		all.add(err)
 	}
+	all.add(s.readFiledResponse(c))
 	if len(all) > 0 {
 		return nil, all.join()
 	}
@@ -114,12 +116,12 @@ func (s *Snapshot) trustDigest() [32]byte {
 }
 
 func (s *Snapshot) indexNames() {
-	s.names = make(map[string][]*tls.Certificate)
+	s.names = make(map[string][]*pair)
 	for _, p := range s.pairs {
 		for _, name := range p.tls.Leaf.DNSNames {
 			name = normalName(name)
-			if !slices.Contains(s.names[name], &p.tls) {
-				s.names[name] = append(s.names[name], &p.tls)
+			if !slices.Contains(s.names[name], p) {
+				s.names[name] = append(s.names[name], p)
 			}
 		}
 	}
@@ -155,11 +157,16 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 	return &t, nil
 }
 
-// certificate chooses among the pairs with the client's name, else among all,
-// the first that the client supports; the first pair is the default.
+// certificate returns the chosen pair, with the OCSP response it has now.
 func (s *Snapshot) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.choose(hello).serve(s.opts.clock), nil
+}
+
+// choose takes among the pairs with the client's name, else among all, the first
+// that the client supports; the first pair is the default.
+func (s *Snapshot) choose(hello *tls.ClientHelloInfo) *pair {
 	if len(s.pairs) == 1 {
-		return &s.pairs[0].tls, nil
+		return s.pairs[0]
 	}
 	// SupportsCertificate would match the name again, and only against one pair.
 	h := *hello
@@ -169,17 +176,12 @@ func (s *Snapshot) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	if _, parent, ok := strings.Cut(name, "."); ok {
 		wild = "*." + parent
 	}
-	for _, candidates := range [][]*tls.Certificate{s.names[name], s.names[wild]} {
-		for _, c := range candidates {
-			if h.SupportsCertificate(c) == nil {
-				return c, nil
+	for _, candidates := range [][]*pair{s.names[name], s.names[wild], s.pairs} {
+		for _, p := range candidates {
+			if h.SupportsCertificate(&p.tls) == nil {
+				return p
 			}
 		}
 	}
-	for _, p := range s.pairs {
-		if h.SupportsCertificate(&p.tls) == nil {
-			return &p.tls, nil
-		}
-	}
-	return &s.pairs[0].tls, nil
+	return s.pairs[0]
 }

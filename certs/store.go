@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +33,10 @@ type Options struct {
 	// TicketKeysFile holds a master secret of at least 32 bytes (raw, hex or
 	// base64), shared by replicas. Empty: a random one for the life of the Store.
 	TicketKeysFile string
-	Log            zerolog.Logger
+	// OCSP staples responses to the server certificates: empty or "off", "fetch" from
+	// the responders that the certificates name, or a file with a response (DER).
+	OCSP string
+	Log  zerolog.Logger
 
 	clock func() time.Time // nil: time.Now
 }
@@ -43,6 +47,7 @@ type Store struct {
 	random   []byte // ticket master without a TicketKeysFile
 	reloader *reloader
 	snapshot atomic.Pointer[Snapshot]
+	stapler  *stapler // nil: OCSP is off
 }
 
 // Open reads and verifies all files. The error holds every fault, each a *Fault
@@ -53,8 +58,11 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
-	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.TicketKeysFile))
+	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.TicketKeysFile, o.ocspFile()))
 	s.reloader.apply = s.apply
+	if o.OCSP != "" && o.OCSP != ocspOff {
+		s.stapler = newStapler(s)
+	}
 	if err := s.reloader.open(); err != nil {
 		return nil, err
 	}
@@ -111,9 +119,15 @@ func (s *Store) Snapshot() *Snapshot { return s.snapshot.Load() }
 // change nothing.
 func (s *Store) Reload() (changed bool, err error) { return s.reloader.reload(true) }
 
-// Watch reloads on file events and at least every interval (zero: 10 s), and
-// changes the ticket keys when the UTC day turns. It returns when ctx ends.
+// Watch reloads on file events and at least every interval (zero: 10 s), changes
+// the ticket keys when the UTC day turns, and keeps OCSP responses fresh. It
+// returns when ctx ends.
 func (s *Store) Watch(ctx context.Context, interval time.Duration) {
+	if s.stapler != nil {
+		var stapling sync.WaitGroup
+		stapling.Go(func() { s.stapler.run(ctx) })
+		defer stapling.Wait()
+	}
 	s.reloader.watch(ctx, interval, s.turnDay)
 }
 
@@ -148,6 +162,9 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 	leaf := next.pairs[0].info[0]
 	event.Uint64("generation", next.Generation).Bool("trust_changed", trustChanged).
 		Str("file", leaf.File).Str("serial", leaf.Serial).Time("not_after", leaf.NotAfter).Int("pairs", len(next.pairs))
+	if s.stapler != nil {
+		s.stapler.prepare(next)
+	}
 	s.snapshot.Store(next)
 	return nil
 }
