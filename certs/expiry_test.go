@@ -143,6 +143,41 @@ func TestExpiryOfWhatEndsSoonIsSaidWhenItComes(t *testing.T) {
 	})
 }
 
+func TestExpiryFollowsTheBackendsFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		write := func(validity time.Duration) {
+			now := time.Now()
+			f.writePair("backend", f.issue(f.ca, pki.Leaf{CN: "proxy", Client: true, NotBefore: now.Add(-validity), NotAfter: now.Add(validity)}))
+		}
+		write(40 * daily)
+		client, err := OpenClient(ClientOptions{CAFile: f.path("ca.crt"), CertFile: f.path("backend.crt"), KeyFile: f.path("backend.key"), Log: zerolog.New(f.log)})
+		f.must(err)
+		until := f.watchExpiry(ExpiryOptions{Store: f.open(), Client: client, Warning: 30 * daily})
+		f.wantSpoken(until(time.Minute), "")
+		var faults []error
+		client.OnFault(func(err error) { faults = append(faults, err) })
+		write(time.Hour)
+		if _, err := client.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		f.wantSpoken(until(2*time.Minute), "") // its last third begins after 21
+		write(time.Hour)
+		f.wantSpoken(until(30*time.Minute), "backend.crt", 21*time.Minute)
+		if _, err := client.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		f.wantSpoken(until(2*time.Hour), "backend.crt", 30*time.Minute+readPause, 62*time.Minute+1)
+		f.write("backend.key", nil)
+		for range 2 {
+			_, _ = client.reloader.reload(false)
+		}
+		if len(faults) != 1 || reasonOf(faults[0]) != ReasonParse {
+			t.Errorf("told of %v, want one fault", faults)
+		}
+	})
+}
+
 func TestExpiryOfEverythingInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)

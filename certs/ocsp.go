@@ -48,16 +48,22 @@ func (s *staple) inDate(now time.Time) bool { return !now.Before(s.from) && now.
 // parseStaple verifies a response (RFC 6960) but for its dates. A revoked
 // certificate is a *revokedError.
 func parseStaple(der []byte, leaf, issuer *x509.Certificate, now time.Time) (*staple, error) {
-	r, err := ocsp.ParseResponseForCert(der, leaf, issuer)
+	// Without an issuer the signature is checked only against a certificate in the
+	// response. With one, that certificate would have to be signed by it, which an
+	// intermediate that signs and encloses itself is not; and any certificate of the
+	// issuer would do.
+	r, err := ocsp.ParseResponseForCert(der, leaf, nil)
 	if err != nil {
 		return nil, err
 	}
-	// The package checks the signatures, but every certificate of the issuer would
-	// do for it: which of them may sign responses is for us to see (RFC 6960, 4.2.2.2).
-	if signer := r.Certificate; signer != nil && !signer.Equal(issuer) {
-		if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) {
-			return nil, errOCSPSigner
-		}
+	switch signer := r.Certificate; {
+	case signer == nil:
+		err = r.CheckSignatureFrom(issuer)
+	case !signer.Equal(issuer):
+		err = checkDelegate(signer, issuer, now)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("check the signature: %w", err)
 	}
 	switch {
 	case r.Status == ocsp.Revoked:
@@ -72,6 +78,17 @@ func parseStaple(der []byte, leaf, issuer *x509.Certificate, now time.Time) (*st
 		until = leaf.NotAfter
 	}
 	return &staple{raw: der, from: r.ThisUpdate, until: until}, nil
+}
+
+// checkDelegate: the issuer names who may sign responses for it (RFC 6960, 4.2.2.2).
+func checkDelegate(signer, issuer *x509.Certificate, now time.Time) error {
+	if err := signer.CheckSignatureFrom(issuer); err != nil {
+		return err
+	}
+	if !slices.Contains(signer.ExtKeyUsage, x509.ExtKeyUsageOCSPSigning) || now.Before(signer.NotBefore) || now.After(signer.NotAfter) {
+		return errOCSPSigner
+	}
+	return nil
 }
 
 // stapledCert is a certificate with its staple, made once and shared by handshakes.

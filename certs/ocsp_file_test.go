@@ -102,7 +102,7 @@ func TestResponseOfAFileThatDoesNotFitIsLeftOut(t *testing.T) {
 		}, "no response matching"},
 		"of another issuer": {func(f *stapling) []byte {
 			return f.respond(f.leaf.SerialNumber, newIssuer(f.t), nil)
-		}, "bad OCSP signature"},
+		}, "check the signature"},
 		"revoked": {func(f *stapling) []byte {
 			return f.respond(f.leaf.SerialNumber, f.issuer, func(r *ocsp.Response) { r.Status, r.RevokedAt = ocsp.Revoked, f.now() })
 		}, "server certificate is revoked"},

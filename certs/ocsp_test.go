@@ -59,9 +59,11 @@ func newSigner(t *testing.T, parent *signer, template *x509.Certificate) *signer
 	return s
 }
 
-func newIssuer(t *testing.T) *signer {
+func newIssuer(t *testing.T) *signer { return newIssuerBelow(t, nil) }
+
+func newIssuerBelow(t *testing.T, parent *signer) *signer {
 	t.Helper()
-	return newSigner(t, nil, &x509.Certificate{Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
+	return newSigner(t, parent, &x509.Certificate{Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature})
 }
 
@@ -313,11 +315,11 @@ func TestBadResponsesAreNotStapled(t *testing.T) {
 		}, "may not sign responses"},
 		"signed by another's delegate": {func(f *stapling) http.HandlerFunc {
 			return f.answerWith(newSigner(f.t, newIssuer(f.t), &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{signing}}), nil)
-		}, "bad OCSP signature"},
+		}, "check the signature"},
 		"signed by another issuer": {func(f *stapling) http.HandlerFunc {
 			other := newIssuer(f.t)
 			return f.answerWith(other, func(r *ocsp.Response) { r.Certificate = nil })
-		}, "bad OCSP signature"},
+		}, "check the signature"},
 		"for another serial": {func(f *stapling) http.HandlerFunc {
 			return f.answerWith(f.issuer, func(r *ocsp.Response) { r.SerialNumber = big.NewInt(7) })
 		}, "no response matching"},
@@ -357,7 +359,7 @@ func TestBadResponsesAreNotStapled(t *testing.T) {
 		}, "larger than 64 KiB"},
 		"an error": {func(*stapling) http.HandlerFunc {
 			return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }
-		}, "418"},
+		}, "I'm a teapot"},
 		"reset": {func(*stapling) http.HandlerFunc {
 			return func(w http.ResponseWriter, _ *http.Request) {
 				c, _, _ := w.(http.Hijacker).Hijack()
@@ -406,6 +408,25 @@ func TestBadResponsesAreNotStapled(t *testing.T) {
 				t.Error("a good response later was not stapled")
 			}
 		})
+	}
+}
+
+// OpenSSL's responder encloses the certificate that signs, be it the issuer itself.
+func TestResponseThatEnclosesItsIssuerIsStapled(t *testing.T) {
+	f := newStapling(t)
+	for _, issuer := range []*signer{newIssuer(t), newIssuerBelow(t, newIssuer(t))} {
+		f.issuer = issuer
+		f.rotate()
+		f.answers(f.answerWith(issuer, func(r *ocsp.Response) { r.Certificate = issuer.cert }))
+		s := f.open()
+		f.pass(s)
+		if len(s.Staples()) != 1 {
+			t.Errorf("not stapled:\n%s", f.log.buf.String())
+		}
+		cs := f.handshake(f.serve(s.TLSConfig()), tls.VersionTLS13)
+		if len(cs.OCSPResponse) == 0 {
+			t.Error("not served")
+		}
 	}
 }
 

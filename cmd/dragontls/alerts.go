@@ -24,6 +24,7 @@ func (s *service) startAlerts(ctx context.Context) {
 		t := teller{host: hostname(), send: s.alerts.Send}
 		expiry.Notify = t.expiry
 		s.store.OnFault(func(err error) { t.fault("server", err) })
+		s.store.OnRevoked(t.revoked)
 		if s.backend != nil {
 			s.backend.OnFault(func(err error) { t.fault("backend", err) })
 		}
@@ -90,6 +91,11 @@ func (t teller) fault(side string, err error) {
 	t.send(b.String())
 }
 
+func (t teller) revoked(r certs.Revocation) {
+	t.send(fmt.Sprintf("dragontls on %s: the server certificate is REVOKED, since %s\nFile: %s (serial %s)\nCure: replace the certificate and its key; clients that check will refuse it",
+		t.host, r.At.UTC().Format(time.RFC3339), r.File, r.Serial))
+}
+
 // roughly is d in the unit in which a person thinks of it.
 func roughly(d time.Duration) string {
 	const day = 24 * time.Hour
@@ -123,5 +129,11 @@ func (s *service) collectCRLs(m metrics, list []certs.CRL) {
 			m.gauge("crl_next_update_seconds", "When a CRL ends, unix time.", float64(c.NextUpdate.Unix()), l...)
 		}
 		m.gauge("crl_entries", "Revoked certificates on a CRL.", float64(c.Entries), l...)
+	}
+}
+
+func (s *service) collectStaples(m metrics) {
+	for _, st := range s.store.Staples() {
+		m.gauge("ocsp_next_update_seconds", "When a stapled OCSP response ends, unix time.", float64(st.NextUpdate.Unix()), label("serial", st.Serial))
 	}
 }

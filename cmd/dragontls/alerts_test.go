@@ -26,6 +26,10 @@ func TestAlertsSayWhereWhatWhenAndTheCure(t *testing.T) {
 		"dragontls on proxy-1: reload of the server certificate files FAILED; the last good ones stay in use\n" +
 			"Reason: mismatch: match \"a.crt\" with key \"a.key\"\nCure: replace both\nReason: expired: check \"b.crt\": expired\n" +
 			"Reason: something else": func() { tell.fault("server", fault) },
+		"dragontls on proxy-1: the server certificate is REVOKED, since 2026-03-01T12:00:00Z\nFile: a.crt (serial 0a)\n" +
+			"Cure: replace the certificate and its key; clients that check will refuse it": func() {
+			tell.revoked(certs.Revocation{File: "a.crt", Serial: "0a", At: end})
+		},
 		"dragontls on proxy-1: the backend certificate files are good again and in use": func() { tell.fault("backend", nil) },
 	} {
 		if say(); got != want {

@@ -64,6 +64,7 @@ func (s *service) collectCertificates(m metrics) {
 		m.gauge("cert_not_before_seconds", "Start of a certificate's validity, unix time.", float64(c.NotBefore.Unix()), l...)
 	}
 	s.collectCRLs(m, s.store.Snapshot().CRLs)
+	s.collectStaples(m)
 	s.collectAlerts(m)
 }
 

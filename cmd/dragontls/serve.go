@@ -117,7 +117,7 @@ func (s *service) openCertificates() error {
 		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
 		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
 		CRLFile: c.TLSCRLFile, CRLWarn: c.TLSCRLExpired == "warn",
-		TicketKeysFile: c.TLSTicketKeysFile, Log: s.log,
+		TicketKeysFile: c.TLSTicketKeysFile, OCSP: c.TLSOCSP, Log: s.log,
 	})
 	var backend *certs.Client
 	var backendErr error
