@@ -36,6 +36,7 @@ type Client struct {
 type clientState struct {
 	config *tls.Config
 	certs  []Cert
+	ca     *bundle // nil: the system's roots
 }
 
 // OpenClient reads and verifies all files. The error holds every fault.
@@ -95,6 +96,7 @@ func (c *Client) apply(files contents, event *zerolog.Event) error {
 		b, err := parseBundle(files, c.opts.CAFile, "backend_ca", now)
 		all.add(err)
 		if err == nil {
+			next.ca = b
 			next.config.RootCAs = b.pool
 			next.certs = append(next.certs, b.info...)
 		}

@@ -12,3 +12,6 @@ func describe(path string) string {
 	}
 	return "mode " + info.Mode().String()
 }
+
+// ownerOf does not know: the modes of Unix say nothing here.
+func ownerOf(os.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }

@@ -20,3 +20,12 @@ func describe(path string) string {
 	}
 	return fmt.Sprintf("mode %v; %s", info.Mode(), us)
 }
+
+// ownerOf is the owner and the group of a file.
+func ownerOf(info os.FileInfo) (uid, gid int, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return int(st.Uid), int(st.Gid), true
+}

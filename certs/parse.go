@@ -151,7 +151,11 @@ func checkDates(file string, cert *x509.Certificate, now time.Time) *Fault {
 		return newFault(file, ReasonExpired, "renew it, or set the clock if it is wrong",
 			"check %q: certificate %s expired on %s", file, cert.SerialNumber.Text(16), cert.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(cert.NotBefore):
-		return newFault(file, ReasonNotYetValid, "wait until then, or set the clock if it is wrong",
+		cure := "wait until then, or set the clock if it is wrong"
+		if ahead := cert.NotBefore.Sub(now); ahead < time.Hour {
+			cure = "it begins " + ahead.Truncate(time.Second).String() + " from now: most likely the clock of this machine is behind, set it"
+		}
+		return newFault(file, ReasonNotYetValid, cure,
 			"check %q: certificate %s is not valid before %s", file, cert.SerialNumber.Text(16), cert.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return nil

@@ -1,0 +1,143 @@
+package certs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Files are those that s reads, each once.
+func (s *Store) Files() []string { return slices.Clone(s.reloader.paths) }
+
+// Files are those that c reads, each once.
+func (c *Client) Files() []string { return slices.Clone(c.reloader.paths) }
+
+// clockTolerance is what the clocks of two machines that share files may differ by.
+const clockTolerance = time.Minute
+
+// LintKeys says who else may read or replace private keys. Empty paths and
+// files that are not there do not count.
+func LintKeys(paths ...string) []Finding {
+	l := newLinter(LintOptions{})
+	for path, f := range owned(paths) {
+		mode := f.mode
+		ok := slices.Contains([]os.FileMode{0o600, 0o400, 0o440}, mode) || mode == 0o640 && f.groupIsOurs
+		switch {
+		case ok:
+		case mode&0o007 != 0:
+			l.add(SeverityError, "key_mode", path, fmt.Sprintf("every user of this machine has access to the key: mode %04o", mode), cureOfMode(path))
+		case mode == 0o640:
+			l.add(SeverityError, "key_mode", path, fmt.Sprintf("group %d, which is not ours, may read the key: mode 0640", f.gid), cureOfMode(path))
+		default:
+			l.add(SeverityError, "key_mode", path, fmt.Sprintf("mode %04o of the key: 0600, 0400, 0440 or, where the group is ours, 0640 are right", mode), cureOfMode(path))
+		}
+		if f.uid != os.Geteuid() && f.uid != 0 {
+			l.add(SeverityWarning, "key_owner", path, fmt.Sprintf("user %d, who may replace the key, is neither root nor us (user %d)", f.uid, os.Geteuid()),
+				"chown it to root or to the user that serves; run check as that user")
+		}
+	}
+	return l.found
+}
+
+func cureOfMode(path string) string {
+	return fmt.Sprintf("chmod 0600 %s; for a Kubernetes secret, defaultMode: 0400", path)
+}
+
+// LintSecrets says which files with passwords, tokens or master secrets everybody may read.
+func LintSecrets(paths ...string) []Finding {
+	l := newLinter(LintOptions{})
+	for path, f := range owned(paths) {
+		if f.mode&0o007 != 0 {
+			l.add(SeverityError, "secret_mode", path, fmt.Sprintf("every user of this machine has access to the secret: mode %04o", f.mode), cureOfMode(path))
+		}
+	}
+	return l.found
+}
+
+// access is who may do what with a file.
+type access struct {
+	mode        os.FileMode // permissions only
+	uid, gid    int
+	groupIsOurs bool
+}
+
+// owned yields each path once, with what the system knows of it.
+func owned(paths []string) func(yield func(string, access) bool) {
+	groups, _ := os.Getgroups() // fails where there are none
+	groups = append(groups, os.Getegid())
+	return func(yield func(string, access) bool) {
+		for i, path := range paths {
+			if path == "" || slices.Contains(paths[:i], path) {
+				continue
+			}
+			info, err := os.Stat(path)
+			if err != nil {
+				continue
+			}
+			uid, gid, ok := ownerOf(info)
+			if ok && !yield(path, access{info.Mode().Perm(), uid, gid, slices.Contains(groups, gid)}) {
+				return
+			}
+		}
+	}
+}
+
+// LintReload says what keeps a change of the files from being seen, at once or
+// ever. It sets up file events for them and takes them down again.
+func LintReload(paths []string) []Finding {
+	l := newLinter(LintOptions{})
+	l.mounts(mountedPaths(paths))
+	l.events(paths, fsnotify.NewWatcher)
+	l.clock(paths)
+	return l.found
+}
+
+func (l *linter) mounts(mounted []string) {
+	for _, path := range mounted {
+		l.add(SeverityWarning, "file_mounted", path, "the file is itself a mount: what replaces it outside will never be seen here", "mount its directory instead")
+	}
+}
+
+func (l *linter) events(paths []string, newWatcher func() (*fsnotify.Watcher, error)) {
+	notify, err := newWatcher()
+	subject := "file events"
+	if err == nil {
+		defer notify.Close()
+		for _, dir := range watchDirs(paths) {
+			if err = notify.Add(dir); err != nil {
+				subject = dir
+				break
+			}
+		}
+	}
+	if err == nil {
+		return
+	}
+	cure := "none is needed where the poll is frequent enough"
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		cure = "raise fs.inotify.max_user_instances (sysctl) or the limit of open files"
+	case errors.Is(err, syscall.ENOSPC):
+		cure = "raise fs.inotify.max_user_watches (sysctl)"
+	}
+	l.add(SeverityWarning, "no_file_events", subject, fmt.Sprintf("no file events: %v; changes are seen by the poll only", err), cure)
+}
+
+// clock compares with the file that claims to be the newest.
+func (l *linter) clock(paths []string) {
+	newest, ahead := "", clockTolerance
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.ModTime().Sub(l.Now) > ahead {
+			newest, ahead = path, info.ModTime().Sub(l.Now)
+		}
+	}
+	if newest != "" {
+		l.add(SeverityWarning, "clock_behind", newest, fmt.Sprintf("the file was written %s in the future", duration(ahead)),
+			"set the clock of this machine, or of the one that wrote the file: certificates are judged by it")
+	}
+}
