@@ -114,10 +114,15 @@ func (w *expiryWatch) pass(now time.Time) time.Duration {
 	return wait
 }
 
+// warnAhead is how long before its end something is to be renewed.
+func warnAhead(warning time.Duration, begin, end time.Time) time.Duration {
+	return min(warning, end.Sub(begin)/3)
+}
+
 // due is when e is to be spoken of, after it last was.
 func (w *expiryWatch) due(e Expiry, last time.Time) time.Time {
 	if last.IsZero() {
-		return e.NotAfter.Add(-min(w.Warning, e.NotAfter.Sub(e.NotBefore)/3))
+		return e.NotAfter.Add(-warnAhead(w.Warning, e.NotBefore, e.NotAfter))
 	}
 	next := last.Add(expiryRepeat)
 	// NotAfter itself is a valid moment (RFC 5280, 4.1.2.5).

@@ -46,8 +46,6 @@ const (
 	minCurveBits = 256 // also the order of Ed25519
 	// maxServerValidity is what the CA/Browser Forum and Apple's platforms allow a server certificate.
 	maxServerValidity = 398 * 24 * time.Hour
-
-	defaultExpiryWarning = 720 * time.Hour
 )
 
 // Lint says what is wrong or ageing in what s serves and trusts. It reads no
@@ -157,14 +155,9 @@ func (l *linter) dates(subject, title string, begin, end time.Time) {
 			"wait until then, or set the clock if it is wrong")
 	case left < 0:
 		l.add(SeverityError, "expired", subject, fmt.Sprintf("%s expired on %s", title, date(end)), "renew it; if it is not needed any more, remove it from the file")
-	case left <= l.threshold(begin, end):
+	case left <= warnAhead(l.ExpiryWarning, begin, end):
 		l.add(SeverityWarning, "expires_soon", subject, fmt.Sprintf("%s ends on %s, in %s", title, date(end), duration(left)), "renew it")
 	}
-}
-
-// threshold is how long before its end something is to be renewed.
-func (l *linter) threshold(begin, end time.Time) time.Duration {
-	return min(l.ExpiryWarning, end.Sub(begin)/3)
 }
 
 func date(t time.Time) string { return t.UTC().Format(time.RFC3339) }

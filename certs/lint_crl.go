@@ -25,7 +25,7 @@ func (l *linter) crls(s *Snapshot) {
 		case left < 0:
 			l.add(SeverityError, "crl_expired", c.File,
 				fmt.Sprintf("%s is %s old and expired on %s: %s", title, duration(l.Now.Sub(c.ThisUpdate)), date(c.NextUpdate), refused), "fetch the CA's present one")
-		case left <= l.threshold(c.ThisUpdate, c.NextUpdate):
+		case left <= warnAhead(l.ExpiryWarning, c.ThisUpdate, c.NextUpdate):
 			l.add(SeverityWarning, "crl_expires_soon", c.File,
 				fmt.Sprintf("%s is %s old and ends on %s, in %s", title, duration(l.Now.Sub(c.ThisUpdate)), date(c.NextUpdate), duration(left)), "fetch the CA's present one")
 		}

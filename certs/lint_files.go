@@ -24,24 +24,27 @@ const clockTolerance = time.Minute
 // files that are not there do not count.
 func LintKeys(paths ...string) []Finding {
 	l := newLinter(LintOptions{})
-	for path, f := range owned(paths) {
-		mode := f.mode
-		ok := slices.Contains([]os.FileMode{0o600, 0o400, 0o440}, mode) || mode == 0o640 && f.groupIsOurs
-		switch {
-		case ok:
-		case mode&0o007 != 0:
-			l.add(SeverityError, "key_mode", path, fmt.Sprintf("every user of this machine has access to the key: mode %04o", mode), cureOfMode(path))
-		case mode == 0o640:
-			l.add(SeverityError, "key_mode", path, fmt.Sprintf("group %d, which is not ours, may read the key: mode 0640", f.gid), cureOfMode(path))
-		default:
-			l.add(SeverityError, "key_mode", path, fmt.Sprintf("mode %04o of the key: 0600, 0400, 0440 or, where the group is ours, 0640 are right", mode), cureOfMode(path))
-		}
-		if f.uid != os.Geteuid() && f.uid != 0 {
-			l.add(SeverityWarning, "key_owner", path, fmt.Sprintf("user %d, who may replace the key, is neither root nor us (user %d)", f.uid, os.Geteuid()),
-				"chown it to root or to the user that serves; run check as that user")
-		}
+	for path, a := range owned(paths) {
+		l.key(path, a)
 	}
 	return l.found
+}
+
+func (l *linter) key(path string, a access) {
+	mode := a.mode
+	switch {
+	case mode == 0o600, mode == 0o400, mode == 0o440, mode == 0o640 && a.groupIsOurs:
+	case mode&0o007 != 0:
+		l.add(SeverityError, "key_mode", path, fmt.Sprintf("every user of this machine has access to the key: mode %04o", mode), cureOfMode(path))
+	case mode == 0o640:
+		l.add(SeverityError, "key_mode", path, fmt.Sprintf("group %d, which is not ours, may read the key: mode 0640", a.gid), cureOfMode(path))
+	default:
+		l.add(SeverityError, "key_mode", path, fmt.Sprintf("mode %04o of the key: 0600, 0400, 0440 or, where the group is ours, 0640 are right", mode), cureOfMode(path))
+	}
+	if a.uid != os.Geteuid() && a.uid != 0 {
+		l.add(SeverityWarning, "key_owner", path, fmt.Sprintf("user %d, who may replace the key, is neither root nor us (user %d)", a.uid, os.Geteuid()),
+			"chown it to root or to the user that serves; run check as that user")
+	}
 }
 
 func cureOfMode(path string) string {
@@ -51,9 +54,9 @@ func cureOfMode(path string) string {
 // LintSecrets says which files with passwords, tokens or master secrets everybody may read.
 func LintSecrets(paths ...string) []Finding {
 	l := newLinter(LintOptions{})
-	for path, f := range owned(paths) {
-		if f.mode&0o007 != 0 {
-			l.add(SeverityError, "secret_mode", path, fmt.Sprintf("every user of this machine has access to the secret: mode %04o", f.mode), cureOfMode(path))
+	for path, a := range owned(paths) {
+		if a.mode&0o007 != 0 {
+			l.add(SeverityError, "secret_mode", path, fmt.Sprintf("every user of this machine has access to the secret: mode %04o", a.mode), cureOfMode(path))
 		}
 	}
 	return l.found

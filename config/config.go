@@ -86,6 +86,7 @@ type Config struct {
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`
 
 	// Notes are to be logged as warnings at start: what was lowered to fit this
-	// machine, and each weakening that was asked for.
+	// machine, and each weakening that was asked for. A note about a variable begins
+	// with its full name and a blank.
 	Notes []string `env:"-"`
 }

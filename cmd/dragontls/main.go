@@ -12,6 +12,7 @@ const usage = `usage: dragontls [command]
   serve                runs the proxy (also without a command)
   dev                  runs it on a fresh machine, with a throw-away PKI and an in-memory backend
   pki                  makes and renews development certificates
+  check                verifies the configuration, its files and the backend, without serving
   probe HOST:PORT      verifies a running endpoint from outside
   healthcheck          asks the running proxy whether it is ready
   version              prints the version
@@ -47,6 +48,8 @@ func dispatch(args, env []string, stdout, stderr io.Writer) int {
 		return dev(rest, env, stdout, stderr)
 	case "pki":
 		return runPKI(rest, stdout, stderr)
+	case "check":
+		return check(rest, env, stdout, stderr)
 	case "probe":
 		return probe(rest, stdout, stderr)
 	case "healthcheck":

@@ -80,6 +80,7 @@ func start(c config.Config, stderr io.Writer) (*service, int) {
 	for _, n := range c.Notes {
 		s.log.Warn().Str("note", n).Msg("configuration")
 	}
+	s.warnFindings()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.MemoryLimit))
 	}

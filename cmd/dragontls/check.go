@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/rs/zerolog"
+
+	"dragontls/certs"
+	"dragontls/config"
+)
+
+const checkUsage = `usage: dragontls check [--host NAME[,NAME]] [--json] [--no-backend]
+
+Verifies the configuration, the files it names and the backend, without serving, and prints a
+line for each finding with its cure. Run it where serve runs, as the same user.
+
+  --host A,B           names and addresses that clients connect to: the certificates must bear them
+  --json               prints {"result", "checked", "findings": [{"id", "severity", "subject", "message", "cure"}]}
+  --no-backend         opens no connection
+
+Exit codes: 0 nothing found, 1 findings, 2 bad configuration or misuse.
+`
+
+// What a report can result in.
+const (
+	resultOK       = "ok"
+	resultFindings = "findings"
+	resultBad      = "bad_configuration"
+)
+
+// report is what --json prints.
+type report struct {
+	Result   string          `json:"result"`
+	Checked  []string        `json:"checked"`
+	Findings []certs.Finding `json:"findings"` // errors first; never null
+}
+
+// check verifies what serve would run with.
+func check(args, env []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("check", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	hostList := flags.String("host", "", "")
+	asJSON := flags.Bool("json", false, "")
+	noBackend := flags.Bool("no-backend", false, "")
+	misused := func(format string, a ...any) int {
+		fmt.Fprintf(stderr, "dragontls check: "+format+"\n%s", append(a, checkUsage)...)
+		return exitConfig
+	}
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, checkUsage)
+		return exitOK
+	} else if err != nil {
+		return misused("%v", err)
+	}
+	if flags.NArg() > 0 {
+		return misused("unknown argument %q", flags.Arg(0))
+	}
+	hosts, err := parseHosts(*hostList)
+	if err != nil {
+		return misused("%v", err)
+	}
+	s, err := unstarted(env)
+	if err != nil {
+		if *asJSON {
+			writeReport(stdout, report{Result: resultBad, Checked: []string{}, Findings: faultFindings(err)})
+			return exitConfig
+		}
+		return configFault(stderr, err)
+	}
+	r := s.report(hosts, !*noBackend)
+	if *asJSON {
+		writeReport(stdout, r)
+	} else {
+		printReport(stdout, r)
+	}
+	if r.Result != resultOK {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// unstarted is a service that has read and verified all that serve does before it listens.
+func unstarted(env []string) (*service, error) {
+	c, err := config.Load(env)
+	if err != nil {
+		return nil, err
+	}
+	s := &service{c: c, log: zerolog.Nop()}
+	if err := s.openCertificates(); err != nil {
+		return nil, err
+	}
+	return s, s.openProxy()
+}
+
+func parseHosts(list string) ([]string, error) {
+	if list == "" {
+		return nil, nil
+	}
+	hosts := strings.Split(list, ",")
+	for i, host := range hosts {
+		hosts[i] = strings.TrimSpace(host)
+		_, err := netip.ParseAddr(strings.Trim(hosts[i], "[]"))
+		if hosts[i] == "" || err != nil && strings.ContainsAny(hosts[i], ":/@[]* \t") {
+			return nil, fmt.Errorf("--host %q: neither a DNS name nor an IP address, without a port", host)
+		}
+	}
+	return hosts, nil
+}
+
+func (s *service) report(hosts []string, network bool) report {
+	r := report{Result: resultOK, Checked: s.checked(hosts), Findings: noteFindings(s.c.Notes)}
+	r.Findings = append(r.Findings, s.lint(hosts)...)
+	r.Findings = append(r.Findings, certs.LintReload(s.files())...)
+	b := s.newBackendCheck()
+	if network {
+		b.run(context.Background())
+		r.Checked = append(r.Checked, b.checked)
+	} else {
+		b.judgeAddress()
+	}
+	r.Findings = append(r.Findings, b.found...)
+	if len(r.Findings) > 0 {
+		r.Result = resultFindings
+	}
+	slices.SortStableFunc(r.Findings, func(a, b certs.Finding) int {
+		return strings.Compare(string(a.Severity), string(b.Severity)) // error, warning
+	})
+	return r
+}
+
+// lint is what needs neither the network nor file events.
+func (s *service) lint(hosts []string) []certs.Finding {
+	o := certs.LintOptions{Hosts: hosts, ExpiryWarning: s.c.ExpiryWarning}
+	found := certs.Lint(s.store.Snapshot(), o)
+	if s.backend != nil {
+		found = append(found, certs.LintClient(s.backend, o)...)
+	}
+	c := &s.c
+	found = append(found, certs.LintKeys(append(slices.Clone(c.TLSKeyFiles), c.BackendKeyFile)...)...)
+	return append(found, certs.LintSecrets(c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile)...)
+}
+
+// files are those that are read again while the proxy runs, because they may be replaced.
+func (s *service) files() []string {
+	files := s.store.Files()
+	if s.backend != nil {
+		files = append(files, s.backend.Files()...)
+	}
+	return files
+}
+
+// warnFindings logs what check finds, but for what needs the network or is logged elsewhere at start: the notes of
+// the configuration, files that are mounts, and missing file events.
+func (s *service) warnFindings() {
+	b := s.newBackendCheck()
+	b.judgeAddress()
+	for _, f := range append(s.lint(nil), b.found...) {
+		s.log.Warn().Str("id", f.ID).Str("severity", string(f.Severity)).Str("subject", f.Subject).
+			Str("finding", f.Message).Str("cure", f.Cure).Msg("deployment finding")
+	}
+}
+
+// checked names what a report is about.
+func (s *service) checked(hosts []string) []string {
+	c := &s.c
+	list := []string{"configuration", "server certificate " + strings.Join(c.TLSCertFiles, ", ")}
+	if len(hosts) > 0 {
+		list = append(list, "names "+strings.Join(hosts, ", "))
+	}
+	if c.TLSClientCAFile != "" {
+		list = append(list, "client CAs "+c.TLSClientCAFile)
+	}
+	if c.TLSCRLFile != "" {
+		list = append(list, "CRLs "+c.TLSCRLFile)
+	}
+	return append(list, "files and file events")
+}
+
+func writeReport(w io.Writer, r report) {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	_ = e.Encode(r)
+}
+
+func printReport(w io.Writer, r report) {
+	if r.Result == resultOK {
+		fmt.Fprintf(w, "ok: %s\n", strings.Join(r.Checked, "; "))
+		return
+	}
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "%-7s  %s: %s; %s  [%s]\n", f.Severity, f.Subject, oneLine(f.Message), oneLine(f.Cure), f.ID)
+	}
+}
+
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }

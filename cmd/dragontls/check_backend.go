@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+
+	"dragontls/certs"
+	"dragontls/config"
+)
+
+// backendCheck asks the backend what a stranger on the network could. One goroutine uses it.
+type backendCheck struct {
+	service   *service
+	addresses func() []netip.Addr // of this machine, loopback aside
+	found     []certs.Finding
+	checked   string
+}
+
+func (s *service) newBackendCheck() *backendCheck {
+	return &backendCheck{service: s, addresses: localAddresses, checked: "backend"}
+}
+
+func (b *backendCheck) add(severity certs.Severity, id, subject, message, cure string) {
+	b.found = append(b.found, certs.Finding{ID: id, Severity: severity, Subject: subject, Message: message, Cure: cure})
+}
+
+// run takes BACKEND_CONNECT_TIMEOUT for each of: the name, the connection, the other addresses.
+func (b *backendCheck) run(ctx context.Context) {
+	target, err := b.service.c.BackendTarget()
+	var user, password string
+	if err == nil {
+		user, password, err = b.service.c.BackendCredentials()
+	}
+	if err != nil {
+		b.add(certs.SeverityError, "backend_settings", "backend", err.Error(), "put the file back as it was when the configuration was read")
+		return
+	}
+	b.checked = "backend " + target.Address
+	b.judgeNetwork(ctx, target)
+	conn, err := b.dial(ctx, target)
+	if err != nil {
+		b.unreachable(target.Address, err)
+		return
+	}
+	defer conn.Close()
+	if conn.peer != nil {
+		b.found = append(b.found, certs.LintPeer(target.Address, conn.peer, certs.LintOptions{ExpiryWarning: b.service.c.ExpiryWarning})...)
+	}
+	b.judgeAccess(conn, target.Address, user, password)
+}
+
+// judgeAccess asks without a password first: a command must be refused; then the credentials must be accepted.
+func (b *backendCheck) judgeAccess(conn *respConn, address, user, password string) {
+	reply, err := conn.ask("PING")
+	if err != nil {
+		b.unreachable(address, err)
+		return
+	}
+	open := false
+	switch {
+	case isBusyReply(reply):
+		b.add(certs.SeverityWarning, "backend_busy", address, "the backend takes no commands now ("+code(reply)+"): whether it wants a password could not be seen",
+			"run check again when it is ready")
+		return
+	case code(reply) == "-DENIED":
+		b.add(certs.SeverityError, "backend_no_password", address, "the backend has no password and refuses this machine for it (protected mode)",
+			"give it a password, and set "+config.Prefix+"BACKEND_PASSWORD_FILE")
+		return
+	case code(reply) == "-NOAUTH", code(reply) == "-NOPERM": // NOPERM: a default user that may do little
+	default:
+		open = true
+		message := "the backend answers commands without a password: whoever reaches it past dragontls is in"
+		if password != "" && user != "" && user != "default" {
+			message += ", and serve refuses it, since clients could drop the user they are given"
+		}
+		b.add(certs.SeverityError, "backend_no_password", address, message,
+			"give its default user a password (requirepass), and set "+config.Prefix+"BACKEND_PASSWORD_FILE")
+	}
+	if password == "" {
+		return
+	}
+	words := []string{"AUTH", password}
+	if user != "" {
+		words = []string{"AUTH", user, password}
+	}
+	reply, err = conn.ask(words...)
+	switch {
+	case err != nil:
+		b.unreachable(address, err)
+	case reply == "+OK":
+	case isBusyReply(reply):
+		b.add(certs.SeverityWarning, "backend_busy", address, "the backend takes no commands now ("+code(reply)+"): whether it accepts the credentials could not be seen",
+			"run check again when it is ready")
+	case open:
+		b.add(certs.SeverityError, "backend_credentials", address, "the backend refuses the configured credentials ("+code(reply)+"): it knows no such password",
+			"give it the password that dragontls is configured with")
+	default:
+		b.add(certs.SeverityError, "backend_credentials", address, "the backend is up and refuses the configured user and password ("+code(reply)+")",
+			"compare "+config.Prefix+"BACKEND_USERNAME and "+config.Prefix+"BACKEND_PASSWORD, or their like in "+config.Prefix+"BACKEND_URL, with the backend's")
+	}
+}
+
+func (b *backendCheck) unreachable(address string, err error) {
+	var remote *net.OpError
+	_, tlsFault := errors.AsType[*backendTLSError](err)
+	switch {
+	case tlsFault, errors.As(err, &remote) && remote.Op == "remote error":
+		b.add(certs.SeverityError, "backend_tls", address, err.Error(), cureOfTLS(err))
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		b.add(certs.SeverityError, "backend_unreachable", address, "the backend closes the connection without an answer", "look at its log; where it speaks TLS, say rediss:// in "+config.Prefix+"BACKEND_URL")
+	case errors.Is(err, errNoRESP):
+		b.add(certs.SeverityError, "backend_not_resp", address, err.Error(), "name the port of Dragonfly or Redis in "+config.Prefix+"BACKEND_URL; where it speaks TLS, with rediss://")
+	default:
+		b.add(certs.SeverityError, "backend_unreachable", address, "the backend cannot be reached: "+err.Error(), "start it, or correct "+config.Prefix+"BACKEND_URL")
+	}
+}
+
+// cureOfTLS looks at what crypto/tls says, in types where it has them.
+func cureOfTLS(err error) string {
+	var (
+		invalid  x509.CertificateInvalidError
+		unknown  x509.UnknownAuthorityError
+		hostname x509.HostnameError
+		remote   *net.OpError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		return "renew the certificate of the backend"
+	case errors.As(err, &unknown):
+		return "name the CA of the backend's certificate in " + config.Prefix + "BACKEND_CA_FILE"
+	case errors.As(err, &hostname):
+		return "name what the backend's certificate is issued for in " + config.Prefix + "BACKEND_SERVER_NAME"
+	case errors.As(err, &remote) && remote.Op == "remote error":
+		return "name a certificate that the backend accepts in " + config.Prefix + "BACKEND_CERT_FILE and " + config.Prefix + "BACKEND_KEY_FILE"
+	}
+	return "name the TLS port of the backend, or say redis:// if it has none; it must speak TLS 1.2 or 1.3"
+}
+
+type backendTLSError struct{ err error }
+
+func (e *backendTLSError) Error() string { return "TLS with the backend: " + e.err.Error() }
+func (e *backendTLSError) Unwrap() error { return e.err }
+
+// dial connects as serve does, within BACKEND_CONNECT_TIMEOUT for all that is asked over the connection.
+func (b *backendCheck) dial(ctx context.Context, target config.Backend) (*respConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.service.c.BackendConnectTimeout)
+	defer cancel()
+	raw, err := dialRESP(ctx, target.Network, target.Address)
+	if err != nil || !target.TLS {
+		return raw, err
+	}
+	conf := b.service.backendTLS()
+	if conf == nil {
+		raw.Close()
+		return nil, errors.New(config.Prefix + "BACKEND_URL_FILE changed between redis:// and rediss:// while it was checked")
+	}
+	if conf.ServerName == "" {
+		conf.ServerName = target.Host
+	}
+	secure := tls.Client(raw.Conn, conf)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		if nerr, ok := errors.AsType[net.Error](err); ok && nerr.Timeout() {
+			return nil, fmt.Errorf("no TLS handshake within %v: %w", b.service.c.BackendConnectTimeout, err)
+		}
+		return nil, &backendTLSError{err}
+	}
+	conn := newRESPConn(secure)
+	conn.peer = secure.ConnectionState().PeerCertificates
+	return conn, nil
+}
+
+func isBusyReply(reply string) bool {
+	return strings.HasPrefix(reply, "-LOADING") || strings.HasPrefix(reply, "-ERR max number of clients")
+}
+
+// code is the first word of an error reply: the rest may quote what was sent.
+func code(reply string) string {
+	word, _, _ := strings.Cut(reply, " ")
+	for _, r := range strings.TrimPrefix(word, "-") {
+		if r < 'A' || r > 'Z' {
+			return reply[:1]
+		}
+	}
+	return word
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"strings"
+
+	"dragontls/proxy/resp"
+)
+
+// errNoRESP: what answers is no Dragonfly and no Redis, or speaks TLS.
+var errNoRESP = errors.New("what listens there does not answer in RESP")
+
+// maxReplyLine is more than any status or error of Dragonfly and Redis has.
+const maxReplyLine = 4 << 10
+
+// respConn asks commands that are answered by one line.
+type respConn struct {
+	net.Conn
+	reader *bufio.Reader
+	peer   []*x509.Certificate // chain of the server, leaf first; nil: in clear
+}
+
+func newRESPConn(c net.Conn) *respConn {
+	return &respConn{Conn: c, reader: bufio.NewReaderSize(c, maxReplyLine)}
+}
+
+// dialRESP connects in clear. The deadline of ctx holds for all that is asked, too.
+func dialRESP(ctx context.Context, network, address string) (*respConn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	return newRESPConn(conn), nil
+}
+
+// ask sends a command and returns the line that answers it, with its type and without line end.
+func (c *respConn) ask(words ...string) (string, error) {
+	// A server that refuses at once may have closed already; its reason can still be read.
+	_, writeErr := c.Write(resp.AppendCommand(nil, words...))
+	line, err := c.reader.ReadSlice('\n')
+	switch {
+	case len(line) > 0 && line[0] != '+' && line[0] != '-', errors.Is(err, bufio.ErrBufferFull):
+		return "", errNoRESP
+	case err == nil:
+		return strings.TrimRight(string(line), "\r\n"), nil
+	case writeErr != nil:
+		return "", writeErr
+	}
+	return "", err
+}
