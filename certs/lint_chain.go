@@ -86,26 +86,30 @@ func (l *linter) chain(file string, chain []*x509.Certificate, clients *bundle) 
 }
 
 // intermediateOf returns the issuer of cert in the bundle where that is an
-// intermediate whose issuer is there too. Without that one it serves as a root.
+// intermediate: its own issuer is there too. Without that one it serves as a
+// root, and so does one that is there both self-signed and cross-signed.
 func intermediateOf(cert *x509.Certificate, clients *bundle) *x509.Certificate {
-	issuer := issuerIn(cert, clients)
-	if issuer == nil || issuerIn(issuer, clients) == nil {
-		return nil
+	var found *x509.Certificate
+	for _, issuer := range issuersIn(cert, clients) {
+		if len(issuersIn(issuer, clients)) == 0 {
+			return nil
+		}
+		found = issuer
 	}
-	return issuer
+	return found
 }
 
-// issuerIn returns the CA of the bundle that signed cert, itself aside.
-func issuerIn(cert *x509.Certificate, clients *bundle) *x509.Certificate {
-	if clients == nil {
-		return nil
-	}
-	for _, ca := range clients.certs {
-		if !ca.Equal(cert) && cert.CheckSignatureFrom(ca) == nil {
-			return ca
+// issuersIn returns the CAs of the bundle that signed cert, itself aside.
+func issuersIn(cert *x509.Certificate, clients *bundle) []*x509.Certificate {
+	var issuers []*x509.Certificate
+	if clients != nil && !selfSigned(cert) {
+		for _, ca := range clients.certs {
+			if !ca.Equal(cert) && cert.CheckSignatureFrom(ca) == nil {
+				issuers = append(issuers, ca)
+			}
 		}
 	}
-	return nil
+	return issuers
 }
 
 // verify asks the bundle first, so that most private PKIs never load the system's roots.

@@ -42,5 +42,7 @@ func (l *linter) crls(s *Snapshot) {
 
 // onlyAbove: a root whose intermediates are in the bundle too is taken to sign no clients.
 func onlyAbove(ca *x509.Certificate, clients *bundle) bool {
-	return selfSigned(ca) && slices.ContainsFunc(clients.certs, func(c *x509.Certificate) bool { return issuerIn(c, clients) == ca })
+	return selfSigned(ca) && slices.ContainsFunc(clients.certs, func(c *x509.Certificate) bool {
+		return slices.Contains(issuersIn(c, clients), ca)
+	})
 }

@@ -200,6 +200,13 @@ var lintCases = []lintCase{
 			c.DNSNames, c.URIs = nil, []*url.URL{{Scheme: "spiffe", Host: "prod", Path: "/cache"}}
 		})))
 	}, nil},
+	{"a client CA that is a root and cross-signed by an older one", func(t *testing.T, f *fixture, o *LintOptions) {
+		older := mint(t, "older root", nil, nil, nil)
+		root := mint(t, "root", nil, nil, nil)
+		crossed := mint(t, "root", older, root.key, nil)
+		f.serves("server", mint(t, "server", root, nil, leaf(nil)))
+		f.trusts(older, crossed, root)
+	}, nil},
 	{"no client CA", func(t *testing.T, f *fixture, o *LintOptions) {
 		f.opts.ClientAuth, f.opts.ClientCAFile = tls.NoClientCert, ""
 	}, nil},

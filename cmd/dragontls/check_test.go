@@ -14,6 +14,7 @@ import (
 
 	"dragontls/certs"
 	"dragontls/certs/pki"
+	"dragontls/config"
 )
 
 // deployment is a directory with a PKI and the variables of a good configuration.
@@ -241,6 +242,34 @@ func TestCheckPrintsABadConfigurationAsServeDoes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestNotesOfTheConfigurationAreFindings(t *testing.T) {
+	known := map[string]bool{}
+	for _, v := range config.Variables() {
+		known[v.Name] = true
+	}
+	for name, kind := range noteKinds {
+		if !known[name] || kind.ID == "" || kind.Severity == "" || kind.Cure == "" {
+			t.Errorf("%s: %+v", name, kind)
+		}
+	}
+	d := newDeployment(t)
+	d.vars["TLS_CRL_FILE"], d.vars["TLS_CRL_EXPIRED"] = d.path("ca.crt"), "warn" // its content is not read yet
+	d.vars["DENY_COMMANDS"] = "none"
+	c, err := config.Load(d.env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := noteFindings(append(c.Notes, "memory of this machine is unknown"))
+	want := []string{"crl_not_enforced DRAGONTLS_TLS_CRL_EXPIRED", "no_denied_commands DRAGONTLS_DENY_COMMANDS", "configuration_note configuration"}
+	var got []string
+	for _, f := range found {
+		got = append(got, f.ID+" "+f.Subject)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
