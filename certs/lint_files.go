@@ -25,12 +25,13 @@ const clockTolerance = time.Minute
 func LintKeys(paths ...string) []Finding {
 	l := newLinter(LintOptions{})
 	for path, a := range owned(paths) {
-		l.key(path, a)
+		l.key(path, a, os.Geteuid())
 	}
 	return l.found
 }
 
-func (l *linter) key(path string, a access) {
+// key judges the access to a key that the user us reads.
+func (l *linter) key(path string, a access, us int) {
 	mode := a.mode
 	switch {
 	case mode == 0o600, mode == 0o400, mode == 0o440, mode == 0o640 && a.groupIsOurs:
@@ -41,8 +42,8 @@ func (l *linter) key(path string, a access) {
 	default:
 		l.add(SeverityError, "key_mode", path, fmt.Sprintf("mode %04o of the key: 0600, 0400, 0440 or, where the group is ours, 0640 are right", mode), cureOfMode(path))
 	}
-	if a.uid != os.Geteuid() && a.uid != 0 {
-		l.add(SeverityWarning, "key_owner", path, fmt.Sprintf("user %d, who may replace the key, is neither root nor us (user %d)", a.uid, os.Geteuid()),
+	if a.uid != us && a.uid != 0 {
+		l.add(SeverityWarning, "key_owner", path, fmt.Sprintf("user %d, who may replace the key, is neither root nor us (user %d)", a.uid, us),
 			"chown it to root or to the user that serves; run check as that user")
 	}
 }

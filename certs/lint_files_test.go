@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -55,7 +56,7 @@ func TestLintModesOfKeysAndSecrets(t *testing.T) {
 }
 
 func TestLintOwnerOfKeys(t *testing.T) {
-	us, other := os.Geteuid(), os.Geteuid()+1
+	const us, other = 1000, 1001
 	for _, c := range []struct {
 		name string
 		access
@@ -70,12 +71,12 @@ func TestLintOwnerOfKeys(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLinter(LintOptions{})
-			l.key("server.key", c.access)
+			l.key("server.key", c.access, us)
 			wantIDs(t, l.found, c.want...)
 		})
 	}
 	for path, a := range owned([]string{withMode(t, 0o600)}) {
-		if a.uid != us || !a.groupIsOurs && a.gid == os.Getegid() || a.mode != 0o600 {
+		if a.uid != os.Geteuid() || !a.groupIsOurs && a.gid == os.Getegid() || a.mode != 0o600 {
 			t.Errorf("%s: got %+v, want it to be ours", path, a)
 		}
 	}
@@ -105,6 +106,13 @@ func TestLintFindsAFileThatIsAMount(t *testing.T) {
 	if l.found[0].Subject != paths[0] {
 		t.Errorf("got %+v, want %s", l.found, paths[0])
 	}
+}
+
+func TestLintReloadReadsTheMountsOfThisProcess(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("no /proc/self/mountinfo here")
+	}
+	wantIDs(t, LintReload([]string{"/proc"}), "file_mounted") // it is a mount everywhere, and stands for a file
 }
 
 func TestLintFindsMissingFileEvents(t *testing.T) {

@@ -55,6 +55,14 @@ func (d *deployment) chmod(name string, mode os.FileMode) {
 	}
 }
 
+func (d *deployment) touch(name string, ahead time.Duration) {
+	d.t.Helper()
+	at := time.Now().Add(ahead)
+	if err := os.Chtimes(d.path(name), at, at); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
 // pair replaces the server's certificate by one of another CA, and returns that CA.
 func (d *deployment) pair(l pki.Leaf) *pki.CA {
 	d.t.Helper()
@@ -166,6 +174,24 @@ func TestCheckFindings(t *testing.T) {
 		{"no denied commands", func(d *deployment) { d.vars["DENY_COMMANDS"] = "none" }, "", []string{"no_denied_commands"}},
 		{"clear text to another machine", func(d *deployment) { d.vars["BACKEND_URL"] = "redis://198.51.100.7:6379" }, "", []string{"backend_in_clear"}},
 		{"TLS to another machine", func(d *deployment) { d.vars["BACKEND_URL"] = "rediss://198.51.100.7:6379" }, "", nil},
+		{"what is shown to the backend ends soon and its key is everybody's", func(d *deployment) {
+			server, key := content(d.t, d.path("server.crt")), content(d.t, d.path("server.key"))
+			ca := d.pair(pki.Leaf{})
+			cert, clientKey, err := ca.Issue(pki.Leaf{CN: "proxy", Client: true, NotBefore: time.Now().Add(-1500 * time.Hour), NotAfter: time.Now().Add(700 * time.Hour)})
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			write(d.t, d.path("server.crt"), []byte(server))
+			write(d.t, d.path("server.key"), []byte(key))
+			d.vars["BACKEND_URL"] = "rediss://127.0.0.1:1"
+			d.vars["BACKEND_CERT_FILE"] = d.file("proxy.crt", string(cert), 0o644)
+			d.vars["BACKEND_KEY_FILE"] = d.file("proxy.key", string(clientKey), 0o604)
+		}, "", []string{"expires_soon", "key_mode"}},
+		{"a file of the future", func(d *deployment) { d.touch("ca.crt", time.Hour) }, "", []string{"clock_behind"}},
+		{"a file of the future for the backend", func(d *deployment) {
+			d.vars["BACKEND_URL"], d.vars["BACKEND_CA_FILE"] = "rediss://127.0.0.1:1", d.file("backend.crt", content(d.t, d.path("ca.crt")), 0o644)
+			d.touch("backend.crt", time.Hour)
+		}, "", []string{"clock_behind"}},
 		{"two at once", func(d *deployment) {
 			d.chmod("server.key", 0o666)
 			d.vars["TLS_CLIENT_AUTH"] = "none"
@@ -237,7 +263,7 @@ func TestCheckPrintsABadConfigurationAsServeDoes(t *testing.T) {
 				t.Fatalf("got %+v, want %s of %s", r, c.id, c.subject)
 			}
 			for _, f := range r.Findings {
-				if !strings.Contains(text.stderr, f.Message) || strings.Contains(f.Message+f.Cure, marker) {
+				if !strings.Contains(text.stderr, f.Message) || !strings.Contains(text.stderr, f.Cure) || f.Cure != "" && strings.Contains(f.Message, f.Cure) || strings.Contains(f.Message+f.Cure, marker) {
 					t.Errorf("got %+v, serve says\n%s", f, text.stderr)
 				}
 			}
@@ -270,6 +296,17 @@ func TestNotesOfTheConfigurationAreFindings(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestCheckTakesTheCureOutOfAFault(t *testing.T) {
+	d := newDeployment(t)
+	d.vars["LISTENN"] = ":1"
+	r, _ := d.check()
+	want := certs.Finding{ID: "configuration", Severity: certs.SeverityError, Subject: "DRAGONTLS_LISTENN",
+		Message: "DRAGONTLS_LISTENN (hidden): no variable of this version", Cure: "did you mean DRAGONTLS_LISTEN?"}
+	if len(r.Findings) != 1 || r.Findings[0] != want {
+		t.Errorf("got %+v, want %+v", r.Findings, want)
 	}
 }
 
