@@ -42,7 +42,8 @@ func (l *linter) key(path string, a access, us int) {
 	default:
 		l.add(SeverityError, "key_mode", path, fmt.Sprintf("mode %04o of the key: 0600, 0400, 0440 or, where the group is ours, 0640 are right", mode), cureOfMode(path))
 	}
-	if a.uid != us && a.uid != 0 {
+	lent := a.groupIsOurs && (mode == 0o640 || mode == 0o440) // by an owner who gave it to our group on purpose
+	if a.uid != us && a.uid != 0 && !lent {
 		l.add(SeverityWarning, "key_owner", path, fmt.Sprintf("user %d, who may replace the key, is neither root nor us (user %d)", a.uid, us),
 			"chown it to root or to the user that serves; run check as that user")
 	}

@@ -66,7 +66,8 @@ func TestLintOwnerOfKeys(t *testing.T) {
 		{"root's", access{0o440, 0, 1, false}, nil},
 		{"our group's", access{0o640, 0, 1, true}, nil},
 		{"another group's", access{0o640, 0, 1, false}, []string{"key_mode"}},
-		{"another user's", access{0o440, other, 1, true}, []string{"key_owner"}},
+		{"another user's", access{0o440, other, 1, false}, []string{"key_owner"}},
+		{"another user's, lent to our group", access{0o640, other, 1, true}, nil},
 		{"another user's, for all", access{0o644, other, 1, true}, []string{"key_mode", "key_owner"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -33,14 +33,14 @@ func (e *ClientError) Unwrap() error { return e.Err }
 
 // Reason is a word for metrics.
 func (e *ClientError) Reason() string {
-	switch e.Err {
-	case ErrClientExpired:
+	switch {
+	case errors.Is(e.Err, ErrClientExpired):
 		return "certificate_expired"
-	case ErrClientRevoked:
+	case errors.Is(e.Err, ErrClientRevoked):
 		return "certificate_revoked"
-	case ErrNoCRL:
+	case errors.Is(e.Err, ErrNoCRL):
 		return "no_crl"
-	case ErrCRLExpired:
+	case errors.Is(e.Err, ErrCRLExpired):
 		return "crl_expired"
 	}
 	return "unknown_ca"
@@ -96,7 +96,7 @@ func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
 func (s *Snapshot) trusted(cs *tls.ConnectionState, live bool) ([]*x509.Certificate, error) {
 	now := s.opts.clock()
 	chain, err := s.firstTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
-	if err == ErrClientUntrusted || err == ErrClientExpired {
+	if errors.Is(err, ErrClientUntrusted) || errors.Is(err, ErrClientExpired) {
 		if chains := s.buildChains(cs.PeerCertificates, now); len(chains) > 0 {
 			chain, err = s.firstTrusted(chains, cs.PeerCertificates, live, now)
 		}
@@ -115,7 +115,7 @@ func (s *Snapshot) firstTrusted(chains [][]*x509.Certificate, sent []*x509.Certi
 			continue
 		}
 		if !inDate(chain, now) {
-			if err == ErrClientUntrusted {
+			if errors.Is(err, ErrClientUntrusted) {
 				err = ErrClientExpired
 			}
 			continue

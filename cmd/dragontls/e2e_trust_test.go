@@ -297,3 +297,52 @@ func TestReplicasResumeEachOtherUntilOneTrustsLess(t *testing.T) {
 	one.wantEnd()
 	two.wantEnd()
 }
+
+func TestCheckJudgesARealCRL(t *testing.T) {
+	ca := newCA(t, "checked")
+	dir := t.TempDir()
+	mkdir(t, filepath.Join(dir, "pki"))
+	write(t, filepath.Join(dir, "pki", "ca.crt"), ca.PEM())
+	cert, key := pair(t, ca, serverLeaf())
+	write(t, filepath.Join(dir, "pki", "server.crt"), []byte(read(t, cert)))
+	write(t, filepath.Join(dir, "pki", "server.key"), []byte(read(t, key)))
+	other := newCA(t, "another")
+	now := time.Now()
+	for name, c := range map[string]struct {
+		by   *pki.CA
+		crl  pki.CRLOptions
+		want string
+	}{
+		"good":      {ca, pki.CRLOptions{}, ""},
+		"expired":   {ca, pki.CRLOptions{ThisUpdate: now.Add(-48 * time.Hour), NextUpdate: now.Add(-time.Hour)}, "crl_expired"},
+		"soon":      {ca, pki.CRLOptions{ThisUpdate: now.Add(-48 * time.Hour), NextUpdate: now.Add(time.Hour)}, "crl_expires_soon"},
+		"not yet":   {ca, pki.CRLOptions{ThisUpdate: now.Add(48 * time.Hour)}, "crl_not_yet_valid"},
+		"another's": {other, pki.CRLOptions{}, "crl_missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := c.by.CRL(c.crl)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, "list.crl"), text)
+			vars := append(proxyVars("redis://127.0.0.1:1"), "TLS_CRL_FILE=list.crl", "MAX_CONNECTIONS=100")
+			p := dragontls(t, dir, []string{"check", "--json", "--no-backend"}, vars)
+			code := exitOK
+			if c.want != "" {
+				code = exitFailed
+			}
+			p.wantExit(code)
+			var r report
+			if err := json.Unmarshal([]byte(p.stdout.String()), &r); err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for _, f := range r.Findings {
+				got += f.ID
+			}
+			if got != c.want {
+				t.Errorf("found %q, want %q", got, c.want)
+			}
+		})
+	}
+}
