@@ -14,14 +14,29 @@ import (
 const maxPassword = 64 << 10
 
 // Password is read anew at each call, without one line end at its end. user is
-// that of the Match. No error holds the password; ErrBadUser is one of them.
+// that of the Match: a rule with a template refuses another than it can derive
+// with ErrBadUser. No error holds the password.
 func (r *Rule) Password(user string) (string, error) {
 	if r.isTemplate() && !isDerivedUser(user) {
 		return "", r.badUser()
 	}
-	if r.passwordEnv != "" {
-		return r.passwordOf("password_env", os.Getenv(r.passwordEnv), nil, "set "+r.passwordEnv)
+	key, cure := "password_env", "set "+r.passwordEnv
+	text, err := os.Getenv(r.passwordEnv), error(nil)
+	if r.passwordEnv == "" {
+		key, cure = "password_file", "name a file that can be read and holds the password"
+		text, err = readPassword(r.passwordPath(user))
 	}
+	text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+	if err == nil && text == "" {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s of user %q (line %d of the users file): %w\n%s", key, user, r.Line, err, cure)
+	}
+	return text, nil
+}
+
+func (r *Rule) passwordPath(user string) string {
 	path := r.passwordFile
 	if r.isTemplate() {
 		path = strings.ReplaceAll(path, userPlaceholder, user)
@@ -29,23 +44,7 @@ func (r *Rule) Password(user string) (string, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(r.dir, path)
 	}
-	text, err := readPassword(path)
-	cure := "write the password into the file"
-	if err != nil {
-		cure = "name a file that can be read"
-	}
-	return r.passwordOf("password_file", text, err, cure)
-}
-
-func (r *Rule) passwordOf(key, text string, err error, cure string) (string, error) {
-	text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
-	if err == nil && text == "" {
-		err = errors.New("it is empty")
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s of the rule in line %d of the users file: %w\n%s", key, r.Line, err, cure)
-	}
-	return text, nil
+	return path
 }
 
 // readPassword does not wait for a writer where path is a named pipe. Its error

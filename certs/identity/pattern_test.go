@@ -361,7 +361,7 @@ func TestDigestOfPatternsKnowsNoOrder(t *testing.T) {
 	}
 }
 
-// Work is counted, not timed: a matcher that goes back would not end here.
+// A matcher that goes back from star to star would not end before the test's own limit.
 func TestManyStarsCostNoMoreThanTheName(t *testing.T) {
 	f := newForge(t)
 	stars := strings.Repeat("*a", 200)

@@ -7,7 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/binary"
-	"io"
+	"hash"
 	"slices"
 	"strings"
 	"unicode"
@@ -151,7 +151,7 @@ func (s *Subject) addSAN(n san) {
 
 func digest(anchor [32]byte, subject []byte, sans []san) [32]byte {
 	h := sha256.New()
-	io.WriteString(h, "dragontls identity 1\n")
+	h.Write([]byte("dragontls identity 1\n"))
 	h.Write(anchor[:])
 	writeBytes(h, subject)
 	for _, n := range sans {
@@ -162,19 +162,19 @@ func digest(anchor [32]byte, subject []byte, sans []san) [32]byte {
 }
 
 // Nothing written with its length in front can be read as something else.
-func writeBytes(w io.Writer, b []byte) {
-	writeNumber(w, len(b))
-	w.Write(b)
+func writeBytes(h hash.Hash, b []byte) {
+	writeNumber(h, len(b))
+	h.Write(b)
 }
 
-func writeStrings(w io.Writer, list []string) {
-	writeNumber(w, len(list))
+func writeStrings(h hash.Hash, list []string) {
+	writeNumber(h, len(list))
 	for _, s := range list {
-		writeBytes(w, []byte(s))
+		writeBytes(h, []byte(s))
 	}
 }
 
-func writeNumber(w io.Writer, n int) { w.Write(binary.BigEndian.AppendUint64(nil, uint64(n))) }
+func writeNumber(h hash.Hash, n int) { h.Write(binary.BigEndian.AppendUint64(nil, uint64(n))) }
 
 // maxName bounds what a certificate can put into a line of a log, in bytes.
 const maxName = 128

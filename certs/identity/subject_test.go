@@ -2,6 +2,7 @@ package identity
 
 import (
 	"crypto/x509"
+	"net"
 	"strings"
 	"testing"
 	"unicode"
@@ -39,6 +40,7 @@ func TestRenewedCertificateIsTheSameIdentity(t *testing.T) {
 		"a SAN more":       verified(t, root, root, change(func(l *pki.Leaf) { l.DNS = append([]string{"c.internal"}, l.DNS...) })),
 		"a SAN less":       verified(t, root, root, change(func(l *pki.Leaf) { l.DNS = l.DNS[:1] })),
 		"no URI":           verified(t, root, root, change(func(l *pki.Leaf) { l.URIs = nil })),
+		"an IP SAN":        verified(t, root, root, change(func(l *pki.Leaf) { l.IPs = []net.IP{{10, 0, 0, 1}} })),
 		"an e-mail SAN":    verified(t, root, root, change(func(l *pki.Leaf) { l.Emails = []string{"web@internal"} })),
 		"the case of SANs": verified(t, root, root, change(func(l *pki.Leaf) { l.DNS = []string{"A.internal", "b.internal"} })),
 	} {

@@ -111,7 +111,7 @@ func (r *Rule) userOf(s *Subject) (string, error) {
 }
 
 func (r *Rule) badUser() error {
-	return fmt.Errorf("%w for %q (line %d of the users file)\nwant 1 to 64 of A-Z a-z 0-9 _ . - and neither default, . nor ..",
+	return fmt.Errorf("%w for %q (line %d of the users file)\nwant neither default, . nor .. but 1 to 64 of A-Z a-z 0-9 . _ -",
 		ErrBadUser, r.User, r.Line)
 }
 
