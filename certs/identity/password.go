@@ -14,8 +14,8 @@ import (
 const maxPassword = 64 << 10
 
 // Password is read anew at each call, without one line end at its end. user is
-// that of the Match: a rule with a template refuses another than it can derive
-// with ErrBadUser. No error holds the password.
+// that of the Match; for a template it must be acceptable as a derived one, else
+// ErrBadUser. No error holds the password.
 func (r *Rule) Password(user string) (string, error) {
 	if r.isTemplate() && !isDerivedUser(user) {
 		return "", r.badUser()

@@ -55,16 +55,17 @@ func TestIdentityKeepsKindsAndBoundariesApart(t *testing.T) {
 	f := newForge(t)
 	seen := make(map[[32]byte]string)
 	for name, h := range map[string]holder{
-		"none":         {},
-		"cn":           {cn: []string{"a"}},
-		"ou":           {ou: []string{"a"}},
-		"dns a":        {dns: []string{"a"}},
-		"email a":      {email: []string{"a"}},
-		"uri a:b":      {uri: []string{"a:b"}},
-		"dns a, b":     {dns: []string{"a", "b"}},
-		"dns ab":       {dns: []string{"ab"}},
-		"dns a, uri b": {dns: []string{"a"}, uri: []string{"b:"}},
-		"with a NUL":   {dns: []string{"a\x00"}},
+		"none":                     {},
+		"cn":                       {cn: []string{"a"}},
+		"ou":                       {ou: []string{"a"}},
+		"dns a":                    {dns: []string{"a"}},
+		"email a":                  {email: []string{"a"}},
+		"uri a:b":                  {uri: []string{"a:b"}},
+		"dns a, b":                 {dns: []string{"a", "b"}},
+		"dns ab":                   {dns: []string{"ab"}},
+		"dns a, uri b":             {dns: []string{"a"}, uri: []string{"b:"}},
+		"with a NUL":               {dns: []string{"a\x00"}},
+		"dns that looks like a, b": {dns: []string{"a\x00\x00\x00\x00\x00\x00\x00\x02b"}}, // were there no lengths
 	} {
 		id := f.subject(h).ID
 		if seen[id] != "" {
