@@ -19,6 +19,8 @@ const (
 	ReasonEKU         = "eku"
 	ReasonChain       = "chain"
 	ReasonCRL         = "crl"
+	ReasonAllow       = "allow"
+	ReasonUsers       = "users"
 	ReasonTicketKeys  = "ticket_keys"
 	ReasonOCSP        = "ocsp"
 )

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dragontls/certs/identity"
 )
 
 // Snapshot is everything that one handshake is judged by and served with. It is
@@ -29,7 +31,8 @@ type Snapshot struct {
 	pairs      []*pair
 	names      map[string][]*pair // by lower-case SAN, wildcards as they are
 	clients    *bundle            // nil: no client CA configured
-	revocation *revocation        // nil: no CRL configured
+	login      login
+	revocation *revocation // nil: no CRL configured
 	master     []byte
 
 	day    int64 // the day of config's first ticket key
@@ -76,6 +79,9 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 		s.revocation, s.CRLs, err = parseCRLs(c, o, s.clients)
 		all.add(err)
 	}
+	var err error
+	s.login, err = parseLogin(c, &o.Login)
+	all.add(err)
 	if o.TicketKeysFile != "" {
 		var err error
 		s.master, err = parseMaster(c, o.TicketKeysFile)
@@ -112,8 +118,18 @@ func (s *Snapshot) trustDigest() [32]byte {
 		fmt.Fprintf(h, "revocation %v\n", s.revocation.required)
 		h.Write(s.revocation.digest[:])
 	}
+	if s.login.allow != nil {
+		sum := identity.DigestPatterns(s.login.allow)
+		fmt.Fprintf(h, "allow %x\n", sum)
+	}
+	if s.login.users != nil {
+		fmt.Fprintf(h, "users %x\n", s.login.users.Digest())
+	}
 	return [32]byte(h.Sum(nil))
 }
+
+// Users are the rules of the users file; nil: there is none.
+func (s *Snapshot) Users() *identity.Users { return s.login.users }
 
 func (s *Snapshot) indexNames() {
 	s.names = make(map[string][]*pair)

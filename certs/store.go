@@ -26,6 +26,8 @@ type Options struct {
 	// the issuer of the client's leaf, unless CRLWarn only warns.
 	CRLFile string
 	CRLWarn bool
+	// Login says which of the verified clients may connect, and as whom.
+	Login Login
 	// ClientAuth is RequireAndVerifyClientCert, VerifyClientCertIfGiven or NoClientCert.
 	ClientAuth tls.ClientAuthType
 	// MinVersion and MaxVersion default to TLS 1.2 and 1.3. Nothing below 1.2 is accepted.
@@ -58,7 +60,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
-	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.TicketKeysFile, o.ocspFile()))
+	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()))
 	s.reloader.apply = s.apply
 	if o.OCSP != "" && o.OCSP != ocspOff {
 		s.stapler = newStapler(s)
@@ -89,6 +91,9 @@ func (o *Options) complete() error {
 	}
 	if o.CRLFile != "" && o.ClientCAFile == "" {
 		all.add(errors.New("a CRL file without a client CA: there is nobody to revoke"))
+	}
+	if o.Login.required() && o.ClientAuth == tls.NoClientCert {
+		all.add(errors.New("allow patterns or a users file, but no client certificates: nobody could connect"))
 	}
 	switch o.ClientAuth {
 	case tls.NoClientCert:

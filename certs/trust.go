@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"dragontls/certs/identity"
 )
 
 // The reasons of a ClientError.
@@ -22,10 +24,13 @@ var (
 // ClientError refuses a client's chain, in the handshake or later.
 type ClientError struct {
 	Serial string // of the leaf, lower-case hex
-	Err    error  // one of those above
+	Err    error  // wraps one of those above, ErrNotAllowed, identity.ErrUnmapped or identity.ErrBadUser
 }
 
 func (e *ClientError) Error() string {
+	if e.Serial == "" {
+		return fmt.Sprintf("client without a certificate: %v", e.Err)
+	}
 	return fmt.Sprintf("verify client certificate %s: %v", e.Serial, e.Err)
 }
 
@@ -42,6 +47,12 @@ func (e *ClientError) Reason() string {
 		return "no_crl"
 	case errors.Is(e.Err, ErrCRLExpired):
 		return "crl_expired"
+	case errors.Is(e.Err, ErrNotAllowed):
+		return "not_allowed"
+	case errors.Is(e.Err, identity.ErrUnmapped):
+		return "unmapped"
+	case errors.Is(e.Err, identity.ErrBadUser):
+		return "bad_user"
 	}
 	return "unknown_ca"
 }
@@ -49,85 +60,109 @@ func (e *ClientError) Reason() string {
 // Peer is what a snapshot knows of a client that it trusts. Without a
 // certificate all fields are zero.
 type Peer struct {
+	// Identity stays the same when a certificate is renewed; see identity.Subject.
+	Identity [32]byte
+	Name     string // for people: a name of the certificate, clean and short
+	Serial   string // of the leaf, lower-case hex
 	// Anchor is the Fingerprint of the client CA in which the chain ends.
 	Anchor string
 	// NotBefore and NotAfter bound the time in which the whole chain is valid.
 	NotBefore, NotAfter time.Time
+	// Rule of the users file and the User of the backend that it gives; nil and
+	// empty without a users file.
+	Rule *identity.Rule
+	User string
 }
 
 // Recheck judges the client of a live session, by its certificates as they came
 // in the handshake. That a CRL is missing or not in date is no reason to end a
 // session. The error is a *ClientError.
-func (s *Snapshot) Recheck(cs *tls.ConnectionState) (Peer, error) {
-	if len(cs.PeerCertificates) == 0 {
-		return Peer{}, nil
-	}
-	chain, err := s.trusted(cs, true)
-	if err != nil {
-		return Peer{}, err
-	}
-	anchor := sha256.Sum256(chain[len(chain)-1].Raw)
-	c := Peer{Anchor: hex.EncodeToString(anchor[:]), NotBefore: chain[0].NotBefore, NotAfter: chain[0].NotAfter}
-	for _, cert := range chain[1:] {
-		if cert.NotBefore.After(c.NotBefore) {
-			c.NotBefore = cert.NotBefore
-		}
-		if cert.NotAfter.Before(c.NotAfter) {
-			c.NotAfter = cert.NotAfter
-		}
-	}
-	return c, nil
-}
+func (s *Snapshot) Recheck(cs *tls.ConnectionState) (Peer, error) { return s.judge(cs, true) }
 
 // verifyConnection is where trust is decided, because it also runs on a
 // resumption, which VerifyPeerCertificate does not.
 func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
-	if len(cs.PeerCertificates) == 0 {
-		return nil // crypto/tls refuses this where a certificate is required
-	}
-	_, err := s.trusted(&cs, false)
+	_, err := s.judge(&cs, false)
 	return err
 }
 
-// trusted returns a chain that this snapshot trusts. crypto/tls has verified the
+// judge finds a chain that this snapshot trusts. crypto/tls has verified the
 // chains' signatures in the handshake; what may have changed since is judged
 // again, and where no chain holds any more, new ones are built: a CA may have
 // been renewed with its key.
-func (s *Snapshot) trusted(cs *tls.ConnectionState, live bool) ([]*x509.Certificate, error) {
+func (s *Snapshot) judge(cs *tls.ConnectionState, live bool) (Peer, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return s.nobody()
+	}
 	now := s.opts.clock()
-	chain, err := s.firstTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
+	p, err := s.firstTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
 	if errors.Is(err, ErrClientUntrusted) || errors.Is(err, ErrClientExpired) {
 		if chains := s.buildChains(cs.PeerCertificates, now); len(chains) > 0 {
-			chain, err = s.firstTrusted(chains, cs.PeerCertificates, live, now)
+			p, err = s.firstTrusted(chains, cs.PeerCertificates, live, now)
 		}
 	}
 	if err != nil {
-		return nil, &ClientError{Serial: cs.PeerCertificates[0].SerialNumber.Text(16), Err: err}
+		return Peer{}, &ClientError{Serial: cs.PeerCertificates[0].SerialNumber.Text(16), Err: err}
 	}
-	return chain, nil
+	return p, nil
 }
 
-// firstTrusted returns the first chain without fault, or the fault of the one that came closest.
-func (s *Snapshot) firstTrusted(chains [][]*x509.Certificate, sent []*x509.Certificate, live bool, now time.Time) ([]*x509.Certificate, error) {
-	err := ErrClientUntrusted
+// nobody came without a certificate, which crypto/tls refuses where one is
+// required. Where certificates say who may come and as whom, there is no place
+// for it.
+func (s *Snapshot) nobody() (Peer, error) {
+	switch {
+	case s.login.allow != nil:
+		return Peer{}, &ClientError{Err: ErrNotAllowed}
+	case s.login.users != nil:
+		return Peer{}, &ClientError{Err: identity.ErrUnmapped}
+	}
+	return Peer{}, nil
+}
+
+// firstTrusted takes the first chain without fault, or returns the fault of one that came closest.
+func (s *Snapshot) firstTrusted(chains [][]*x509.Certificate, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
+	closest := ErrClientUntrusted
 	for _, chain := range chains {
-		if !s.links(chain, sent) {
-			continue
+		p, err := s.judgeChain(chain, sent, live, now)
+		if err == nil {
+			return p, nil
 		}
-		if !inDate(chain, now) {
-			if errors.Is(err, ErrClientUntrusted) {
-				err = ErrClientExpired
-			}
-			continue
-		}
-		if s.revocation == nil {
-			return chain, nil
-		}
-		if err = s.revocation.check(chain, live, now); err == nil {
-			return chain, nil
+		if errors.Is(closest, ErrClientUntrusted) || !errors.Is(err, ErrClientUntrusted) && !errors.Is(err, ErrClientExpired) {
+			closest = err
 		}
 	}
-	return nil, err
+	return Peer{}, closest
+}
+
+func (s *Snapshot) judgeChain(chain, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
+	switch {
+	case !s.links(chain, sent):
+		return Peer{}, ErrClientUntrusted
+	case !inDate(chain, now):
+		return Peer{}, ErrClientExpired
+	}
+	if s.revocation != nil {
+		if err := s.revocation.check(chain, live, now); err != nil {
+			return Peer{}, err
+		}
+	}
+	p, err := s.login.admit(chain)
+	if err != nil {
+		return Peer{}, err
+	}
+	anchor := sha256.Sum256(chain[len(chain)-1].Raw)
+	p.Anchor = hex.EncodeToString(anchor[:])
+	p.NotBefore, p.NotAfter = chain[0].NotBefore, chain[0].NotAfter
+	for _, cert := range chain[1:] {
+		if cert.NotBefore.After(p.NotBefore) {
+			p.NotBefore = cert.NotBefore
+		}
+		if cert.NotAfter.Before(p.NotAfter) {
+			p.NotAfter = cert.NotAfter
+		}
+	}
+	return p, nil
 }
 
 // links says whether a handshake of today could build the chain: it ends in the

@@ -40,12 +40,18 @@ type Config struct {
 	TLSReloadInterval time.Duration `env:"TLS_RELOAD_INTERVAL" envDefault:"10s" min:"100ms" max:"24h" doc:"how often certificate files are read again, the guarantee behind file events"`
 	TLSTicketKeysFile string        `env:"TLS_TICKET_KEYS_FILE" form:"secretfile" shown:"a random master" doc:"master secret for session tickets, to share resumption among replicas"`
 
+	// Allow holds identity patterns; nil: every verified certificate.
+	Allow     []string `env:"ALLOW" shown:"any verified certificate" doc:"patterns of certificates that may connect, one of which must match: 'cn:web-*', 'dns:*.apps.internal', 'uri:spiffe://prod/**', 'ou:', 'email:', 'serial:', 'spki:sha256/...', 'ca:sha256/...'"`
+	AllowFile string   `env:"ALLOW_FILE" form:"file" doc:"more of them in a file, one a line; read again like certificates"`
+	UsersFile string   `env:"USERS_FILE" form:"file" doc:"YAML file that maps certificates to users of the backend; read again like certificates; a certificate that it does not map is refused"`
 	// TLSOCSP is "off", "fetch" or the path of a file.
 	TLSOCSP string `env:"TLS_OCSP" envDefault:"off" doc:"stapled OCSP response for the server certificate: 'off', 'fetch' from its CA, or a file (DER)"`
 
 	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
 	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, the one silent for longest is closed; a default that does not fit the descriptor limit is lowered"`
 	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; beyond it a new socket is closed at once; a default that does not fit the descriptor limit is lowered and said so, an explicit value that does not is a fault"`
+	// MaxConnectionsPerIdentity 0 means no limit of its own.
+	MaxConnectionsPerIdentity int `env:"MAX_CONNECTIONS_PER_IDENTITY" envDefault:"0" min:"0" max:"10000000" doc:"sessions of one client identity, beyond which a new one is closed at once; 0: no limit of its own"`
 	// IdleTimeout 0 means never.
 	IdleTimeout  time.Duration `env:"IDLE_TIMEOUT" envDefault:"0" min:"0" max:"87600h" doc:"closes a session that is silent this long, unless a reply is owed or a subscription lives; 0: never"`
 	WriteTimeout time.Duration `env:"WRITE_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" doc:"a client that accepts no byte for this long is closed"`
@@ -82,6 +88,7 @@ type Config struct {
 	AlertWebhookURL     Secret        `env:"ALERT_WEBHOOK_URL" secret:"true" twin:"ALERT_WEBHOOK_URL_FILE" doc:"Slack-compatible JSON POST when a certificate or CRL is about to end and when a reload fails"`
 	AlertWebhookURLFile string        `env:"ALERT_WEBHOOK_URL_FILE" form:"secretfile"`
 
+	AuditLog  string `env:"AUDIT_LOG" envDefault:"connections" oneof:"off,connections,commands" doc:"one log line for each session accepted and ended ('connections'), for the name of each command with its identity too ('commands'; never keys or values), or none ('off')"`
 	LogLevel  string `env:"LOG_LEVEL" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`
 

@@ -76,7 +76,7 @@ func TestDefaults(t *testing.T) {
 		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "paired",
 		DenyCommands: strings.Split("SYNC PSYNC REPLCONF DFLY DFLYCLUSTER DFLYMIGRATE REPLICAOF SLAVEOF ADDREPLICAOF REPLTAKEOVER FAILOVER MIGRATE MODULE SHUTDOWN", " "),
 		MaxBulk:      512 << 20, MaxArgs: 65536, MemoryLimit: 4 << 30,
-		TLSCRLExpired: "refuse", TLSOCSP: "off", ExpiryWarning: 720 * time.Hour,
+		TLSCRLExpired: "refuse", AuditLog: "connections", TLSOCSP: "off", ExpiryWarning: 720 * time.Hour,
 		LogLevel: "info", LogFormat: "json",
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -16,8 +16,8 @@ func TestUnknownVariablesAreFaults(t *testing.T) {
 		{"SERVICE_PORTX=1", "remove it"},
 		{"PORT_X=tcp://10.0.0.1:1", "remove it"},
 		{"PORT_6380_TCP_PORTX=6380", "remove it"},
-		{"ALLOW=cn:x", "remove it"},
-		{"USERS_FILE=x", "remove it"},
+		{"SESSION_BUFFERS=1", "remove it"},
+		{"PEOPLE_FILE=x", "remove it"},
 		{"=x", "remove it"},
 	} {
 		faults := faultsOf(t, test.pair)

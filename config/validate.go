@@ -140,6 +140,11 @@ func (l *loader) checkTLS() {
 	if c.TLSClientAuth == tls.NoClientCert && c.TLSCRLFile != "" {
 		l.refuse("TLS_CRL_FILE", "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
 	}
+	for _, name := range []string{"ALLOW", "ALLOW_FILE", "USERS_FILE"} {
+		if c.TLSClientAuth == tls.NoClientCert && l.explicit[name] {
+			l.refuse(name, "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
+		}
+	}
 	if c.TLSCRLExpired == "warn" && c.TLSCRLFile != "" {
 		l.note("%sTLS_CRL_EXPIRED is warn: clients get in while a CRL is missing or not in date", Prefix)
 	}

@@ -8,6 +8,7 @@ package identity
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -41,6 +42,31 @@ func ParsePatterns(list []string) ([]Pattern, error) {
 		p, err := ParsePattern(text)
 		if err != nil {
 			faults = append(faults, err)
+			continue
+		}
+		patterns = append(patterns, p)
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return patterns, nil
+}
+
+// ParseList reads one pattern a line. Blank lines and those that begin with "#" do
+// not count. The error holds every fault with its line.
+func ParseList(data []byte) ([]Pattern, error) {
+	var patterns []Pattern
+	var faults []error
+	number := 0
+	for line := range strings.Lines(string(data)) {
+		number++
+		text := strings.TrimSpace(line)
+		if text == "" || strings.HasPrefix(text, "#") {
+			continue
+		}
+		p, err := ParsePattern(text)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("line %d: %w", number, err))
 			continue
 		}
 		patterns = append(patterns, p)

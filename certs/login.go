@@ -1,0 +1,101 @@
+package certs
+
+import (
+	"crypto/x509"
+	"errors"
+
+	"dragontls/certs/identity"
+)
+
+// ErrNotAllowed refuses a client whose certificate no allow pattern matches; a
+// client that no rule of the users file maps is refused by identity.ErrUnmapped
+// or identity.ErrBadUser.
+var ErrNotAllowed = errors.New("no allow pattern matches the client certificate")
+
+// Login says which verified certificates may connect, and as whom.
+type Login struct {
+	// Allow holds patterns, one of which must match. Nil: every certificate may.
+	Allow []identity.Pattern
+	// AllowFile holds more of them, one a line; "#" begins a comment.
+	AllowFile string
+	// UsersFile maps certificates to users of the backend. Empty: it maps nobody.
+	UsersFile string
+	// CheckUsers, if not nil, judges what only others understand of the rules. Its
+	// error keeps the file from being taken into use.
+	CheckUsers func(*identity.Users) error
+}
+
+func (l *Login) required() bool { return l.Allow != nil || l.AllowFile != "" || l.UsersFile != "" }
+
+// login is the parsed form in a snapshot.
+type login struct {
+	allow []identity.Pattern // nil: every certificate may
+	users *identity.Users    // nil: nobody is mapped
+}
+
+func parseLogin(c contents, o *Login) (login, error) {
+	l := login{allow: o.Allow}
+	var all faults
+	if o.AllowFile != "" {
+		more, err := parseAllowFile(c, o.AllowFile)
+		all.add(err)
+		l.allow = append(l.allow[:len(l.allow):len(l.allow)], more...)
+	}
+	if o.UsersFile != "" {
+		var err error
+		l.users, err = parseUsers(c, o)
+		all.add(err)
+	}
+	return l, all.join()
+}
+
+func parseAllowFile(c contents, file string) ([]identity.Pattern, error) {
+	data, err := c.get(file)
+	if err != nil {
+		return nil, err
+	}
+	patterns, err := identity.ParseList(data)
+	if err == nil && len(patterns) == 0 {
+		err = errors.New("it holds no pattern and would refuse everybody")
+	}
+	if err != nil {
+		return nil, newFault(file, ReasonAllow, "write one pattern a line, such as dns:*.apps.internal", "read patterns %q: %w", file, err)
+	}
+	return patterns, nil
+}
+
+func parseUsers(c contents, o *Login) (*identity.Users, error) {
+	data, err := c.get(o.UsersFile)
+	if err != nil {
+		return nil, err
+	}
+	users, err := identity.ParseUsers(o.UsersFile, data)
+	if err == nil {
+		err = users.CheckPasswords()
+	}
+	if err == nil && o.CheckUsers != nil {
+		err = o.CheckUsers(users)
+	}
+	if err != nil {
+		return nil, newFault(o.UsersFile, ReasonUsers, "", "read users %q: %w", o.UsersFile, err)
+	}
+	return users, nil
+}
+
+// admit decides about a verified chain, and says who it is.
+func (l *login) admit(chain []*x509.Certificate) (Peer, error) {
+	subject := identity.FromChain(chain)
+	if l.allow != nil && !identity.MatchAny(l.allow, &subject) {
+		return Peer{}, ErrNotAllowed
+	}
+	p := Peer{Identity: subject.ID, Name: subject.Name(), Serial: chain[0].SerialNumber.Text(16)}
+	if l.users == nil {
+		return p, nil
+	}
+	m, err := l.users.Match(&subject)
+	if err != nil {
+		return Peer{}, err
+	}
+	p.Rule, p.User = m.Rule, m.User
+	return p, nil
+}
