@@ -17,7 +17,7 @@ const maxPassword = 64 << 10
 // that of the Match; for a template it must be acceptable as a derived one, else
 // ErrBadUser. No error holds the password.
 func (r *Rule) Password(user string) (string, error) {
-	if r.isTemplate() && !isDerivedUser(user) {
+	if r.Template() && !isDerivedUser(user) {
 		return "", r.badUser()
 	}
 	key, cure := "password_env", "set "+r.passwordEnv
@@ -38,7 +38,7 @@ func (r *Rule) Password(user string) (string, error) {
 
 func (r *Rule) passwordPath(user string) string {
 	path := r.passwordFile
-	if r.isTemplate() {
+	if r.Template() {
 		path = strings.ReplaceAll(path, userPlaceholder, user)
 	}
 	if !filepath.IsAbs(path) {
@@ -84,7 +84,7 @@ func withoutPath(err error) error {
 func (u *Users) CheckPasswords() error {
 	var faults []error
 	for _, r := range u.rules {
-		if r.isTemplate() {
+		if r.Template() {
 			continue
 		}
 		if _, err := r.Password(r.User); err != nil {

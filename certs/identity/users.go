@@ -66,6 +66,25 @@ func (u *Users) Match(s *Subject) (Match, error) {
 // Rules in the order of the file.
 func (u *Users) Rules() []*Rule { return slices.Clone(u.rules) }
 
+// PasswordFiles are those of rules that are no templates, each once.
+func (u *Users) PasswordFiles() []string {
+	var files []string
+	for _, r := range u.rules {
+		if r.passwordFile != "" && !r.Template() && !slices.Contains(files, r.passwordPath(r.User)) {
+			files = append(files, r.passwordPath(r.User))
+		}
+	}
+	return files
+}
+
+// Mapping is a digest of whom the rule maps to and where the password comes from,
+// without the patterns and the command rules.
+func (r *Rule) Mapping() [32]byte {
+	h := sha256.New()
+	writeStrings(h, []string{r.User, r.passwordFile, r.passwordEnv, fmt.Sprint(r.ClientAuth)})
+	return [32]byte(h.Sum(nil))
+}
+
 // Digest changes with what the rules mean, not with comments, layout or order
 // within a rule. It knows where passwords are, not what they are.
 func (u *Users) Digest() [32]byte {
@@ -94,10 +113,11 @@ const (
 	userPlaceholder = "{user}"
 )
 
-func (r *Rule) isTemplate() bool { return strings.Contains(r.User, cnPlaceholder) }
+// Template says that User is made from the certificate.
+func (r *Rule) Template() bool { return strings.Contains(r.User, cnPlaceholder) }
 
 func (r *Rule) userOf(s *Subject) (string, error) {
-	if !r.isTemplate() {
+	if !r.Template() {
 		return r.User, nil
 	}
 	user := ""

@@ -98,7 +98,7 @@ func (p *usersParser) placeholders(r *Rule, what string, line int) {
 	if strings.Contains(r.passwordFile, cnPlaceholder) {
 		p.faults.add(line, "write "+userPlaceholder+": the user that came of it", "%spassword_file holds %s", what, cnPlaceholder)
 	}
-	if strings.Contains(r.passwordFile, userPlaceholder) && r.User != "" && !r.isTemplate() {
+	if strings.Contains(r.passwordFile, userPlaceholder) && r.User != "" && !r.Template() {
 		p.faults.add(line, "write the path in full", "%spassword_file holds %s, but user is no template", what, userPlaceholder)
 	}
 }

@@ -145,7 +145,11 @@ func (s *service) lint(hosts []string) []certs.Finding {
 	}
 	c := &s.c
 	found = append(found, certs.LintKeys(append(slices.Clone(c.TLSKeyFiles), c.BackendKeyFile)...)...)
-	return append(found, certs.LintSecrets(c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile)...)
+	secrets := []string{c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
+	if users := s.store.Snapshot().Users(); users != nil {
+		secrets = append(secrets, users.PasswordFiles()...)
+	}
+	return append(found, certs.LintSecrets(secrets...)...)
 }
 
 // files are those that are read again while the proxy runs, because they may be replaced.
@@ -183,6 +187,9 @@ func (s *service) checked(hosts []string) []string {
 	}
 	if c.TLSCRLFile != "" {
 		list = append(list, "CRLs "+c.TLSCRLFile)
+	}
+	if c.UsersFile != "" {
+		list = append(list, "users "+c.UsersFile)
 	}
 	return append(list, "files and file events")
 }

@@ -55,6 +55,7 @@ func (b *backendCheck) run(ctx context.Context) {
 		b.found = append(b.found, certs.LintPeer(target.Address, conn.peer, certs.LintOptions{ExpiryWarning: b.service.c.ExpiryWarning})...)
 	}
 	b.judgeAccess(conn, target.Address, user, password)
+	b.judgeUsers(ctx, target)
 }
 
 // judgeAccess asks without a password first: a command must be refused; then the credentials must be accepted.
