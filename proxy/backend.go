@@ -18,7 +18,9 @@ type BackendConfig struct {
 	// Credentials are what the proxy authenticates with; nil, or no password: clients authenticate themselves.
 	Credentials    func() (user, password string, err error)
 	ConnectTimeout time.Duration // for one dial, with authentication
-	MaxConnections int           // 0: no limit
+	// SetName: a connection of a client with a certificate carries its name in CLIENT LIST, until the client sets one.
+	SetName        bool
+	MaxConnections int // 0: no limit
 }
 
 var (
@@ -67,7 +69,7 @@ func newBackend(c BackendConfig, b *buffers, s *backendStats, keepAlive, writeTi
 }
 
 // dial opens a connection that belongs to one session and authenticates it. authenticated: dragontls did so.
-func (b *backend) dial(ctx context.Context) (c *backendConn, err error) {
+func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -89,8 +91,8 @@ func (b *backend) dial(ctx context.Context) (c *backendConn, err error) {
 		return nil, err
 	}
 	err = errDialPanicked
-	defer func() { done(err) }()
-	c, err = b.connect(ctx)
+	defer func() { done(l.blame(err)) }()
+	c, err = b.connect(ctx, l)
 	if errors.Is(ctx.Err(), context.Canceled) && err != nil {
 		return nil, context.Canceled // whoever wanted it does not any more: that says nothing of the backend
 	}
@@ -141,8 +143,8 @@ func (b *backend) takeTurn(ctx context.Context) (done func(error), err error) {
 }
 
 func (b *backend) outcome(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
+	if errors.Is(err, context.Canceled) || errors.Is(err, errNoPassword) {
+		return // the backend was not asked
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -164,7 +166,7 @@ func backendReason(err error) string {
 		return "unauthenticated_access"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return "timeout"
-	case errors.Is(err, errSettings):
+	case errors.Is(err, errSettings), errors.Is(err, errNoPassword):
 		return "settings"
 	case errors.Is(err, errBackendBusy):
 		return "busy"
@@ -178,14 +180,14 @@ var errBackendTLS = errors.New("TLS with the backend")
 
 var errSettings = errors.New("read the backend's address and credentials")
 
-func (b *backend) connect(ctx context.Context) (*backendConn, error) {
+func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	b.stats.dials.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
 	defer cancel()
 	var user, password string
-	if b.c.Credentials != nil {
+	if l.credentials != nil {
 		var err error
-		if user, password, err = b.c.Credentials(); err != nil {
+		if user, password, err = l.credentials(); err != nil {
 			return nil, fmt.Errorf("%w: %w", errSettings, err)
 		}
 	}
@@ -205,10 +207,15 @@ func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 		return nil, err
 	}
 	c := &backendConn{sock: sock, conn: sock, buffers: b.buffers}
+	if password != "" {
+		c.user, c.credentials = user, l.credentials
+	}
 	deadline, _ := ctx.Deadline()
 	raw.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
-	err = b.prepare(ctx, c, address, user, password)
+	if err = b.secure(ctx, c, address); err == nil {
+		err = c.introduce(user, password, l.name)
+	}
 	if !stop() {
 		err = ctx.Err() // and the socket is closed, whatever else it led to
 	}
@@ -221,7 +228,8 @@ func (b *backend) connect(ctx context.Context) (*backendConn, error) {
 	return c, nil
 }
 
-func (b *backend) prepare(ctx context.Context, c *backendConn, address, user, password string) error {
+// secure makes the TLS connection where one is configured.
+func (b *backend) secure(ctx context.Context, c *backendConn, address string) error {
 	var conf *tls.Config
 	if b.c.TLS != nil {
 		conf = b.c.TLS()
@@ -238,9 +246,5 @@ func (b *backend) prepare(ctx context.Context, c *backendConn, address, user, pa
 		}
 		c.conn, c.tls = t, t
 	}
-	if password == "" {
-		return nil
-	}
-	c.user, c.password = user, password
-	return c.authenticate(true)
+	return nil
 }

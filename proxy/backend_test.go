@@ -301,7 +301,7 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 		}
 		return "tcp", d.Addr(), nil
 	}}, newBuffers(0), &backendStats{}, 0, 0)
-	if _, err := b.dial(t.Context()); err == nil {
+	if _, err := b.dial(t.Context(), login{}); err == nil {
 		t.Fatal("dialled a backend that is down")
 	}
 	most.Store(0)
@@ -310,7 +310,7 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 	for range 20 {
 		wg.Go(func() {
 			for {
-				c, err := b.dial(t.Context())
+				c, err := b.dial(t.Context(), login{})
 				if err == nil {
 					served.Add(1)
 					c.close()

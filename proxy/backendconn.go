@@ -20,13 +20,14 @@ type backendConn struct {
 	once    sync.Once
 	writing sync.Mutex
 
-	user, password string // what dragontls authenticated with; no password: it did not
-	small          []byte // of a TLS connection
-	full           bool
+	user        string                                    // whom dragontls authenticated as
+	credentials func() (user, password string, err error) // nil: it did not
+	small       []byte                                    // of a TLS connection
+	full        bool
 }
 
 // authenticated says that this connection acts as a user whom dragontls chose.
-func (c *backendConn) authenticated() bool { return c.password != "" }
+func (c *backendConn) authenticated() bool { return c.credentials != nil }
 
 // receive returns bytes that live until free is called with the rest of what it returned.
 func (c *backendConn) receive() ([]byte, *chunk, error) {
@@ -84,26 +85,62 @@ func (c *backendConn) close() {
 	})
 }
 
-// authenticate sends AUTH and waits for its +OK. It is AUTH, since MONITOR shows what HELLO .. AUTH says. With probe
-// a PING goes before it where the user is not default, and must be refused: a backend that serves connections
-// without AUTH would let a client drop the user it was given.
-func (c *backendConn) authenticate(probe bool) error {
+// introduce authenticates the connection where there is a password, names it where there is a name, and waits for
+// all answers. A PING goes before AUTH where the user is not default, and must be refused: a backend that serves
+// connections without AUTH would let a client drop the user it was given.
+func (c *backendConn) introduce(user, password, name string) error {
 	var out []byte
 	var want []func(*resp.Replies) error
-	if probe && c.user != "" && c.user != "default" {
+	if password != "" && user != "" && user != "default" {
 		out = resp.AppendCommand(out, "PING")
 		want = append(want, isNoAuth)
 	}
-	if c.user == "" {
-		out = resp.AppendCommand(out, "AUTH", c.password)
-	} else {
-		out = resp.AppendCommand(out, "AUTH", c.user, c.password)
+	if password != "" {
+		out = appendAuth(out, user, password)
+		want = append(want, isOK)
 	}
-	want = append(want, isOK)
+	if name != "" {
+		out = resp.AppendCommand(out, "CLIENT", "SETNAME", name)
+		want = append(want, isAnything)
+	}
+	if len(want) == 0 {
+		return nil
+	}
 	if _, err := c.write(out); err != nil {
 		return err
 	}
 	return c.expect(want)
+}
+
+// authenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK.
+func (c *backendConn) authenticateAgain() error {
+	user, password, err := c.credentials()
+	if err != nil {
+		return err
+	}
+	if user != c.user || password == "" {
+		return errBackendAuth // the proxy acts as somebody else by now
+	}
+	if _, err := c.write(appendAuth(nil, user, password)); err != nil {
+		return err
+	}
+	return c.expect([]func(*resp.Replies) error{isOK})
+}
+
+// appendAuth appends AUTH, never HELLO .. AUTH, whose password MONITOR shows.
+func appendAuth(b []byte, user, password string) []byte {
+	if user == "" {
+		return resp.AppendCommand(b, "AUTH", password)
+	}
+	return resp.AppendCommand(b, "AUTH", user, password)
+}
+
+// isAnything takes the reply to CLIENT SETNAME as it comes: a name is worth no connection.
+func isAnything(r *resp.Replies) error {
+	if isFull(r) {
+		return errBackendBusy // and it closes
+	}
+	return nil
 }
 
 func isNoAuth(r *resp.Replies) error {
@@ -160,6 +197,10 @@ func (c *backendConn) drop() {
 
 // isBusy recognises what a backend says that looks at no credentials yet.
 func isBusy(r *resp.Replies) bool {
-	line := string(r.Line())
-	return r.Kind() == '-' && (strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "ERR max number of clients"))
+	return isFull(r) || r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "LOADING")
+}
+
+// isFull recognises what a backend says before it closes a connection that is beyond its maxclients.
+func isFull(r *resp.Replies) bool {
+	return r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "ERR max number of clients")
 }

@@ -104,8 +104,11 @@ func (s *session) flush() error {
 func (s *session) answerUnavailable(err error) {
 	c := &s.client
 	text, reason := textUnavailable, closeUnavailable
-	if errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+	switch {
+	case errors.Is(err, errBackendAuth):
 		text, reason = textBackendAuth, closeBackendAuth
+	case errors.Is(err, errBackendOpen):
+		text, reason = textBackendOpen, closeBackendOpen
 	}
 	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}
 	for i, p := range c.pend {

@@ -185,7 +185,7 @@ func (d *delivery) special() error {
 		s.decide(outcomeDone)
 		return nil
 	}
-	if a == awaitReset && !q.uncounted && s.mustReplace() {
+	if a == awaitReset && !q.uncounted && s.mustReplace() && !s.clientAuth() {
 		if err := s.keepUser(d.b[d.i:]); err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (s *session) replaceUpstream() error {
 	defer cancel()
 	ctx, cancelDeadline := context.WithTimeout(ctx, unavailableTimeout)
 	defer cancelDeadline()
-	up, err := s.server.backend.dial(ctx)
+	up, err := s.server.backend.dial(ctx, s.login())
 	if err != nil {
 		s.end(closeUnavailable)
 		return err
@@ -240,7 +240,7 @@ func (s *session) keepUser(rest []byte) error {
 		return s.unasked(rest)
 	}
 	up, _ := s.upstreamNow()
-	if err := up.authenticate(false); err != nil {
+	if err := up.authenticateAgain(); err != nil {
 		s.end(closeReset)
 		return err
 	}

@@ -34,7 +34,7 @@ func (s *session) command(frame []byte) bool {
 	}
 	if t&(inspected|blocksIf) != 0 {
 		args := resp.SplitArgs(frame, nil)
-		if text := cmd.inspect(args, rest, s.ownUser()); text != nil {
+		if text := cmd.inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
 			return s.refuse(cmd, text)
 		}
 		if t&blocksIf != 0 && contains(args, wordBlock) {

@@ -18,6 +18,12 @@ type Peer struct {
 	NotBefore, NotAfter time.Time
 	// Generation of what was trusted when the session began.
 	Generation uint64
+	// Identity is a digest of who the client is; zero: it has shown no certificate.
+	Identity [32]byte
+	// Name and Serial of its certificate are for people: logs, the audit log, CLIENT LIST.
+	Name, Serial string
+	// User is whom the session acts as at the backend. nil: BackendConfig.Credentials, or the client authenticates itself.
+	User *User
 }
 
 // endWindow: a session ends at a random moment this long before its certificate does, or in the last twentieth of
@@ -40,6 +46,12 @@ func lostTrust(err error) closeReason {
 		return closeRevoked
 	case handshakeExpired:
 		return closeExpired
+	case handshakeNotAllowed:
+		return closeNotAllowed
+	case handshakeUnmapped:
+		return closeUnmapped
+	case handshakeBadUser:
+		return closeBadUser
 	}
 	return closeUntrusted
 }
@@ -51,7 +63,8 @@ func refusalReason(err error) string {
 		Reason() string
 	}](err); ok {
 		switch reason := r.Reason(); reason {
-		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeExpired, handshakeUnknownCA:
+		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeExpired, handshakeUnknownCA,
+			handshakeNotAllowed, handshakeUnmapped, handshakeBadUser:
 			return reason
 		}
 	}
@@ -66,6 +79,9 @@ type verdict struct {
 
 func (s *Server) judge(cs *tls.ConnectionState) verdict {
 	p, err := s.c.Recheck(cs)
+	if err == nil && p.User != nil {
+		err = p.User.check()
+	}
 	return verdict{&p, err}
 }
 
@@ -77,27 +93,50 @@ func (s *session) meet(cs *tls.ConnectionState) {
 			s.recovered(v)
 		}
 	}()
-	if s.server.c.Recheck != nil {
-		s.obey(s.server.judge(cs))
+	if s.server.c.Recheck == nil {
+		return
+	}
+	v := s.server.judge(cs)
+	if v.err != nil {
+		s.end(lostTrust(v.err))
+		return
+	}
+	s.adopt(nil, v.peer) // if Recheck came first, it knew more
+}
+
+// obey ends the session, or takes over what is known of its client now. It returns why the session ends, or empty.
+// The caller holds Server.judging.
+func (s *session) obey(v verdict) closeReason {
+	if v.err != nil {
+		reason := lostTrust(v.err)
+		s.end(reason)
+		return reason
+	}
+	for {
+		last := s.peer.Load()
+		if last != nil && !sameUser(last.User, v.peer.User) {
+			s.end(closeUserChanged)
+			return closeUserChanged
+		}
+		if last != nil && *last == *v.peer || s.adopt(last, v.peer) {
+			return ""
+		}
 	}
 }
 
-// obey ends the session, or takes over what is known of its client now. It returns whether the session may stay.
-func (s *session) obey(v verdict) bool {
-	if v.err != nil {
-		s.end(lostTrust(v.err))
+// adopt replaces what is known of the client. false: it is not last any more.
+func (s *session) adopt(last, next *Peer) bool {
+	s.pump.mu.Lock()
+	defer s.pump.mu.Unlock()
+	if s.peer.Load() != last {
 		return false
 	}
-	last := s.peer.Load()
-	if last != nil && *last == *v.peer {
-		return true
-	}
-	if last == nil || !last.NotAfter.Equal(v.peer.NotAfter) {
-		end := v.peer.endMoment()
+	s.peer.Store(next)
+	if last == nil || !last.NotAfter.Equal(next.NotAfter) {
+		end := next.endMoment()
 		s.ends.Store(end)
 		s.server.firstEnd.lower(end)
 	}
-	s.peer.Store(v.peer)
 	return true
 }
 
@@ -107,6 +146,8 @@ func (s *Server) Recheck() {
 	if s.c.Recheck == nil {
 		return
 	}
+	s.judging.Lock()
+	defer s.judging.Unlock()
 	known := make(map[[32]byte]verdict)
 	var lost []*session
 	sessions := 0
@@ -124,10 +165,14 @@ func (s *Server) Recheck() {
 			own.Generation = last.Generation // that of its handshake
 			v.peer = &own
 		}
-		if n.ended() || n.obey(v) {
+		if n.ended() {
 			return
 		}
-		n.event(s.log.Info()).Err(v.err).Str("reason", string(lostTrust(v.err))).Msg("client is not trusted any more")
+		reason := n.obey(v)
+		if reason == "" {
+			return
+		}
+		n.event(s.log.Info()).Err(v.err).Str("reason", string(reason)).Msg("client may not stay as it is")
 		lost = append(lost, n)
 	})
 	s.log.Info().Int("sessions", sessions).Int("chains", len(known)).Int("closed", len(lost)).Msg("sessions judged anew")
@@ -155,6 +200,8 @@ func (s *Server) closeExpired() {
 	if now < s.firstEnd.Load() {
 		return
 	}
+	s.judging.Lock()
+	defer s.judging.Unlock()
 	s.firstEnd.Store(math.MaxInt64)
 	s.each(func(n *session) {
 		if end := n.ends.Load(); now < end {
@@ -163,7 +210,7 @@ func (s *Server) closeExpired() {
 		}
 		// A CA may have been renewed meanwhile, and the chain with it.
 		cs := n.client.conn.ConnectionState()
-		if !n.obey(s.judge(&cs)) {
+		if n.obey(s.judge(&cs)) != "" {
 			return
 		}
 		end := n.ends.Load()

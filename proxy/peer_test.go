@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ type judgement struct {
 	calls int
 	lost  map[string]string // CN -> reason
 	until time.Time
+	users map[string]User // CN -> user; nil: none
 }
 
 type lostError string
@@ -37,7 +39,19 @@ func (j *judgement) recheck(cs *tls.ConnectionState) (Peer, error) {
 	if until.IsZero() {
 		until = leaf.NotAfter
 	}
-	return Peer{Anchor: leaf.Issuer.CommonName, NotBefore: leaf.NotBefore, NotAfter: until, Generation: 7}, nil
+	p := Peer{
+		Anchor: leaf.Issuer.CommonName, NotBefore: leaf.NotBefore, NotAfter: until, Generation: 7,
+		Identity: sha256.Sum256([]byte(leaf.Subject.CommonName)), Name: leaf.Subject.CommonName, Serial: leaf.SerialNumber.Text(16),
+	}
+	if j.users == nil {
+		return p, nil
+	}
+	u, ok := j.users[p.Name]
+	if !ok {
+		return Peer{}, lostError(handshakeUnmapped)
+	}
+	p.User = &u
+	return p, nil
 }
 
 func (j *judgement) set(f func(*judgement)) {
@@ -60,6 +74,7 @@ func (h *harness) dialAs(cn string) *wire {
 func TestRecheckEndsThoseWhoLostTrust(t *testing.T) {
 	for reason, want := range map[string]closeReason{
 		handshakeRevoked: closeRevoked, handshakeExpired: closeExpired, handshakeUnknownCA: closeUntrusted, "nonsense": closeUntrusted,
+		handshakeNotAllowed: closeNotAllowed, handshakeUnmapped: closeUnmapped, handshakeBadUser: closeBadUser,
 	} {
 		t.Run(reason, func(t *testing.T) {
 			j := &judgement{}

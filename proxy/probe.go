@@ -99,7 +99,7 @@ func (s *Server) noteProbe(err error, last string) string {
 func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, error) {
 	if c == nil {
 		var err error
-		if c, err = s.backend.connect(ctx); err != nil {
+		if c, err = s.backend.connect(ctx, login{credentials: s.c.Backend.Credentials}); err != nil {
 			s.backend.outcome(err)
 			return nil, err
 		}

@@ -72,7 +72,7 @@ func (s *session) dialOnce() {
 	}()
 	ctx, cancel := s.dialContext()
 	defer cancel()
-	up, err := s.server.backend.dial(ctx)
+	up, err := s.server.backend.dial(ctx, s.login())
 	if err == nil {
 		s.setUpstream(up, nil)
 	}
@@ -117,7 +117,7 @@ func (s *session) connect() *backendConn {
 	defer cancelDeadline()
 	var last error
 	for {
-		up, err := s.server.backend.dial(ctx)
+		up, err := s.server.backend.dial(ctx, s.login())
 		if err == nil {
 			if s.setUpstream(up, nil) {
 				return up
@@ -127,10 +127,26 @@ func (s *session) connect() *backendConn {
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
+		if errors.Is(err, errNoPassword) {
+			pauseBeforeRetry(ctx)
+		}
 		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+			if reason := backendReason(last); s.mapped() && reason != "dial" && reason != "timeout" {
+				s.event(s.server.log.Warn()).Err(last).Str("reason", reason).Str("user", s.peer.Load().User.Name).Msg("a client's user gets no backend connection")
+			}
 			s.setUpstream(nil, last)
 			return nil
 		}
+	}
+}
+
+// pauseBeforeRetry: a password that is being replaced is there again soon.
+func pauseBeforeRetry(ctx context.Context) {
+	t := time.NewTimer(5 * firstPause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 

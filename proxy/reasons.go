@@ -19,11 +19,17 @@ const (
 	closeBackendError  closeReason = "backend_error"       // reset, malformed or unasked replies
 	closeUnavailable   closeReason = "backend_unavailable" // no connection within 2 s
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
+	closeBackendOpen   closeReason = "backend_open"        // it serves connections without AUTH, see errBackendOpen
 	closeRefused       closeReason = "refused_command"     // a refusal where replies cannot be counted
 	closeReset         closeReason = "reset_refused"       // RESET with an error where replies cannot be counted
 	closeRevoked       closeReason = "certificate_revoked" // a CRL names the client's certificate
 	closeUntrusted     closeReason = "untrusted"           // the client's CA is not trusted any more
 	closeExpired       closeReason = "certificate_expired" // the client's certificate ends
+	closeNotAllowed    closeReason = "not_allowed"         // ALLOW does not name the client any more
+	closeUnmapped      closeReason = "unmapped"            // no rule of the users file matches it any more
+	closeBadUser       closeReason = "bad_user"            // the name of its user is none
+	closeUserChanged   closeReason = "user_changed"        // it acts as somebody else from now on
+	closeIdentityFull  closeReason = "max_connections_identity"
 	closeFull          closeReason = "max_connections"
 	closeInternalError closeReason = "internal_error" // a panic, a bug of ours
 )
@@ -37,6 +43,9 @@ const (
 	handshakeRevoked       = "certificate_revoked"
 	handshakeNoCRL         = "no_crl"      // of the issuer of the client's certificate
 	handshakeCRLExpired    = "crl_expired" // or not valid yet
+	handshakeNotAllowed    = "not_allowed" // by ALLOW
+	handshakeUnmapped      = "unmapped"    // no rule of the users file matches
+	handshakeBadUser       = "bad_user"    // the name of the client's user is none
 	handshakeBadCert       = "bad_certificate"
 	handshakeVersion       = "protocol_version"
 	handshakePlaintext     = "plaintext"

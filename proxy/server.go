@@ -57,7 +57,8 @@ type Server struct {
 	computing    chan struct{}
 	stripes      [stripes]stripe
 	nextStripe   atomic.Uint32
-	firstEnd     moment // no session's certificate ends before
+	firstEnd     moment     // no session's certificate ends before
+	judging      sync.Mutex // taken by who judges live sessions, so that the last verdict is the newest
 	closed       counts
 	handshakes   handshakeCounts
 	backendStats backendStats
@@ -222,7 +223,9 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	n.meet(&st)
 	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
 	go n.read() // ends with the session, Close waits for it
-	n.dialOnce()
+	if !n.ended() {
+		n.dialOnce()
+	}
 	go n.runPump() // ends with the session, whose reader waits for it
 }
 

@@ -1,0 +1,317 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dragontls/proxy/proxytest"
+)
+
+func secret(s string) func() (string, error) { return func() (string, error) { return s, nil } }
+
+func mappedTo(j *judgement) func(*Config) { return func(c *Config) { c.Recheck = j.recheck } }
+
+// mapping gives each CN a user of its own name, with its name and "pw" as password.
+func mapping(names ...string) *judgement {
+	j := &judgement{users: map[string]User{}}
+	for _, n := range names {
+		j.users[n] = User{Name: n, Password: secret(n + "pw")}
+	}
+	return j
+}
+
+func (j *judgement) change(cn string, f func(*User)) {
+	j.set(func(j *judgement) {
+		u := j.users[cn]
+		f(&u)
+		j.users[cn] = u
+	})
+}
+
+func redisWithUsers(t *testing.T, names ...string) string {
+	args := []string{"--requirepass", "top"}
+	for _, n := range names {
+		args = append(args, "--user", n, "on", ">"+n+"pw", "~*", "&*", "+@all")
+	}
+	return redisServer(t, args...)
+}
+
+func dragonflyWithUsers(t *testing.T, names ...string) *proxytest.Dragonfly {
+	o := proxytest.Options{RequirePass: "top"}
+	for _, n := range names {
+		o.Users = append(o.Users, proxytest.User{Name: n, Password: n + "pw"})
+	}
+	return dragonfly(t, o)
+}
+
+func (w *wire) actsAs(user string) {
+	w.t.Helper()
+	w.send(cmd("ACL", "WHOAMI"))
+	w.line()
+	if got := strings.TrimPrefix(strings.TrimSpace(w.line()), "User is "); got != user {
+		w.t.Fatalf("acts as %q, want %q", got, user)
+	}
+}
+
+func TestEachCertificateActsAsItsUser(t *testing.T) {
+	names := []string{"alpha", "beta", "gamma"}
+	for _, backend := range []string{"redis", "dragonfly"} {
+		for _, credentials := range []func(*Config){asUser("", ""), asUser("default", "top")} {
+			addr := ""
+			if backend == "redis" {
+				addr = redisWithUsers(t, names...)
+			} else {
+				addr = dragonflyWithUsers(t, names...).Addr()
+			}
+			h := start(t, addr, func(c *Config) { credentials(c); mappedTo(mapping(names...))(c) })
+			var clients []*wire
+			for _, n := range names {
+				clients = append(clients, h.dialAs(n))
+			}
+			for range 3 {
+				for i, w := range clients {
+					w.actsAs(names[i])
+					w.do("+RESET\r\n", "RESET")
+					w.do(string(textOwnAuth), "AUTH", "beta", "betapw")
+					w.do(string(textOwnAuth), "AUTH", "top")
+					w.do(string(textOwnAuth), "HELLO", "3", "AUTH", "beta", "betapw")
+					w.actsAs(names[i])
+				}
+			}
+		}
+	}
+}
+
+func TestNoSequenceLeavesTheMappedUser(t *testing.T) {
+	web := &judgement{users: map[string]User{"client": {Name: "web", Password: secret(webPassword)}}}
+	d := userBackend(t)
+	whose(t, start(t, d.Addr(), mappedTo(web)), "$11\r\nUser is web\r\n", nil)
+	checkUser(t, d, "web")
+
+	noReset := &judgement{users: map[string]User{"client": {Name: "noreset", Password: secret(webPassword)}}}
+	d = userBackend(t)
+	whose(t, start(t, d.Addr(), mappedTo(noReset)), "$15\r\nUser is noreset\r\n", nil)
+	checkUser(t, d, "noreset")
+
+	j := &judgement{users: map[string]User{"client": {Name: "web", Password: secret("webpw")}}}
+	whose(t, start(t, redisWithUsers(t, "web", "other"), mappedTo(j)), "$3\r\nweb\r\n", nil)
+}
+
+func TestClientMayAuthenticateWhereItsRuleSaysSo(t *testing.T) {
+	for _, backend := range []string{"redis", "dragonfly"} {
+		addr := ""
+		if backend == "redis" {
+			addr = redisWithUsers(t, "web", "other")
+		} else {
+			addr = dragonflyWithUsers(t, "web", "other").Addr()
+		}
+		j := &judgement{users: map[string]User{"client": {Name: "web", Password: secret("webpw"), ClientAuth: true}}}
+		w := start(t, addr, mappedTo(j)).dial()
+		w.actsAs("web")
+		w.do("+OK\r\n", "AUTH", "other", "otherpw")
+		w.actsAs("other")
+		w.do("+RESET\r\n", "RESET")
+		w.actsAs("web")
+		w.do(string(textUserName), "AUTH", "other\r\n", "otherpw")
+	}
+}
+
+// A refused RESET changes nothing, not even the user that a client has chosen where it may.
+func TestRefusedResetKeepsTheClientsOwnUser(t *testing.T) {
+	d := dragonfly(t, proxytest.Options{RequirePass: "top", Users: []proxytest.User{
+		{Name: "web", Password: "webpw"}, {Name: "other", Password: "otherpw", Deny: []string{"reset"}},
+	}})
+	j := &judgement{users: map[string]User{"client": {Name: "web", Password: secret("webpw"), ClientAuth: true}}}
+	w := start(t, d.Addr(), mappedTo(j)).dial()
+	w.do("+OK\r\n", "AUTH", "other", "otherpw")
+	w.do("-NOPERM other has no ACL permissions\r\n", "RESET")
+	w.actsAs("other")
+}
+
+func TestWrongPasswordOfOneUserDisturbsNobodyElse(t *testing.T) {
+	j := mapping("good", "bad")
+	j.change("bad", func(u *User) { u.Password = secret("wrong") })
+	h := start(t, dragonflyWithUsers(t, "good", "bad").Addr(), mappedTo(j))
+	h.wantReady(true, "")
+	for range 5 {
+		bad := h.dialAs("bad")
+		bad.send(cmd("PING"))
+		if got := bad.wantEnd(); got != string(textBackendAuth) {
+			t.Fatalf("got %q", got)
+		}
+		good := h.dialAs("good")
+		good.actsAs("good")
+		good.Close()
+	}
+	h.wantClosed(closeBackendAuth, 5)
+	h.backend.mu.Lock()
+	pause := h.backend.pause
+	h.backend.mu.Unlock()
+	st := h.Stats()
+	if pause != 0 || !st.BackendUp || st.BackendErrors["auth"] < 5 {
+		t.Errorf("dials pause for %v, up %v, errors %v", pause, st.BackendUp, st.BackendErrors)
+	}
+	if logs := h.logs.String(); !strings.Contains(logs, `"user":"bad"`) || strings.Contains(logs, "wrong") {
+		t.Errorf("logs: %s", logs)
+	}
+}
+
+func TestPasswordThatCannotBeReadIsAwaited(t *testing.T) {
+	var there atomic.Bool
+	j := mapping("web", "other")
+	j.change("web", func(u *User) {
+		u.Password = func() (string, error) {
+			if !there.Load() {
+				return "", errors.New("no such file")
+			}
+			return "webpw", nil
+		}
+	})
+	h := start(t, dragonflyWithUsers(t, "web", "other").Addr(), mappedTo(j))
+	w := h.dialAs("web")
+	w.send(cmd("PING"))
+	eventually(t, "it was asked for", func() bool { return h.Stats().BackendErrors["settings"] >= 2 })
+	h.dialAs("other").actsAs("other")
+	there.Store(true)
+	w.want("+PONG\r\n")
+	w.actsAs("web")
+}
+
+func TestEmptyPasswordNeverMeansNoUser(t *testing.T) {
+	j := mapping("web")
+	j.change("web", func(u *User) { u.Password = secret("") })
+	d := dragonfly(t, proxytest.Options{})
+	w := start(t, d.Addr(), mappedTo(j)).dialAs("web")
+	w.send(cmd("SET", "k", "v"))
+	if got := w.wantEnd(); got != string(textUnavailable) {
+		t.Errorf("got %q", got)
+	}
+	if _, ok := d.String(0, "k"); ok {
+		t.Error("a command ran without its user")
+	}
+}
+
+func TestUserNamesThatAreNoneAreRefused(t *testing.T) {
+	for _, name := range []string{"", "a b", "a\r\nb", "é"} {
+		j := &judgement{users: map[string]User{"client": {Name: name, Password: secret("x")}}}
+		h := start(t, dragonfly(t, proxytest.Options{}).Addr(), mappedTo(j))
+		if got := h.dial().wantEnd(); got != "" {
+			t.Errorf("got %q", got)
+		}
+		h.wantClosed(closeBadUser, 1)
+	}
+}
+
+func TestRotatedPasswordCostsNoRestart(t *testing.T) {
+	var password atomic.Value
+	password.Store("webpw")
+	j := mapping("web")
+	j.change("web", func(u *User) { u.Password = func() (string, error) { return password.Load().(string), nil } })
+	d := dragonflyWithUsers(t, "web")
+	h := start(t, d.Addr(), mappedTo(j))
+	old := h.dialAs("web")
+	old.actsAs("web")
+	dialPlainAsDefault(t, d).do("+OK\r\n", "ACL", "SETUSER", "web", "<webpw", ">fresh", "-reset")
+	password.Store("fresh")
+	h.dialAs("web").actsAs("web")
+	old.do("-NOPERM web has no ACL permissions\r\n", "RESET") // authenticates anew behind it
+	old.actsAs("web")
+}
+
+func dialPlainAsDefault(t *testing.T, d *proxytest.Dragonfly) *wire {
+	w := dialPlain(t, d.Addr())
+	w.do("+OK\r\n", "AUTH", "top")
+	return w
+}
+
+func TestChangedUserEndsItsSessions(t *testing.T) {
+	for name, change := range map[string]func(*User){
+		"name":       func(u *User) { u.Name, u.Password = "other", secret("otherpw") },
+		"mapping":    func(u *User) { u.Mapping[0]++ },
+		"clientAuth": func(u *User) { u.ClientAuth = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := mapping("web", "other")
+			h := start(t, dragonflyWithUsers(t, "web", "other").Addr(), mappedTo(j))
+			w, other := h.dialAs("web"), h.dialAs("other")
+			w.actsAs("web")
+			other.actsAs("other")
+			j.change("web", func(u *User) { u.Password = secret("webpw") }) // another function: nothing changes
+			h.Recheck()
+			w.actsAs("web")
+			j.change("web", change)
+			h.Recheck()
+			if got := w.wantEnd(); got != "" {
+				t.Errorf("got %q", got)
+			}
+			h.wantClosed(closeUserChanged, 1)
+			other.actsAs("other")
+			h.dialAs("web").actsAs(j.users["web"].Name)
+		})
+	}
+	t.Run("none any more", func(t *testing.T) {
+		j := mapping("web")
+		h := start(t, dragonflyWithUsers(t, "web").Addr(), mappedTo(j))
+		w := h.dialAs("web")
+		w.actsAs("web")
+		j.set(func(j *judgement) { j.users = nil })
+		h.Recheck()
+		w.wantEnd()
+		h.wantClosed(closeUserChanged, 1)
+	})
+	t.Run("unmapped", func(t *testing.T) {
+		j := mapping("web")
+		h := start(t, dragonflyWithUsers(t, "web").Addr(), mappedTo(j))
+		w := h.dialAs("web")
+		w.actsAs("web")
+		j.set(func(j *judgement) { delete(j.users, "web") })
+		h.Recheck()
+		w.wantEnd()
+		h.wantClosed(closeUnmapped, 1)
+	})
+}
+
+// A user changes while its client connects: whoever judged last is right, and no session acts as the old one.
+func TestUserThatChangesWhileItsClientConnects(t *testing.T) {
+	j := mapping("web", "other")
+	h := start(t, dragonflyWithUsers(t, "web", "other").Addr(), mappedTo(j))
+	for i := range 20 {
+		name := []string{"web", "other"}[i%2]
+		connected := make(chan *wire)
+		go func() { connected <- h.dialAs("web") }()
+		j.change("web", func(u *User) { u.Name, u.Password = name, secret(name+"pw") })
+		h.Recheck()
+		w := <-connected
+		w.send(cmd("ACL", "WHOAMI"))
+		w.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := w.r.ReadString('\n'); err == nil {
+			if got := w.line(); got != "User is "+name+"\r\n" {
+				t.Fatalf("round %d: acts as %q, want %q", i, got, name)
+			}
+		}
+		w.Close()
+	}
+}
+
+func TestHandshakeNamesWhyAClientIsNotAllowed(t *testing.T) {
+	for _, reason := range []string{handshakeNotAllowed, handshakeUnmapped, handshakeBadUser} {
+		h := start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) {
+			c.TLS.VerifyConnection = func(tls.ConnectionState) error { return lostError(reason) }
+		})
+		if c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig()); err == nil {
+			newWire(t, c).wantEnd()
+		}
+		eventually(t, "counted as "+reason, func() bool {
+			for k, n := range h.Stats().Handshakes {
+				if k.Reason == reason && n == 1 {
+					return true
+				}
+			}
+			return false
+		})
+	}
+}

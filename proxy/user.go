@@ -1,0 +1,124 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// User is whom a session acts as at the backend. It is not modified once a Peer names it.
+type User struct {
+	// Name of the backend's ACL user: printable ASCII without blanks.
+	Name string
+	// Password is called at every dial, from any goroutine. An error or an empty password fails that dial.
+	Password func() (string, error)
+	// ClientAuth: the client may authenticate as somebody else.
+	ClientAuth bool
+	// Rules say which commands the client may use; nil: all. Others take effect on live sessions at once.
+	Rules *Rules
+	// Mapping is a digest of what gives the client this user, Rules aside. Live sessions end when it changes.
+	Mapping [32]byte
+}
+
+// Rules of the commands that a client may use.
+type Rules struct{}
+
+// errNoPassword: what a user's password is was not to be had. It says nothing of the backend.
+var errNoPassword = errors.New("read the password of the client's user")
+
+func (u *User) credentials() (user, password string, err error) {
+	if u.Password == nil {
+		return "", "", fmt.Errorf("%w %q: none is configured", errNoPassword, u.Name)
+	}
+	password, err = u.Password()
+	if err == nil && password == "" {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("%w %q: %w", errNoPassword, u.Name, err)
+	}
+	return u.Name, password, nil
+}
+
+// sameUser tells whether a session that acts as a may go on as b: Rules and the password may differ.
+func sameUser(a, b *User) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Mapping == b.Mapping && a.Name == b.Name && a.ClientAuth == b.ClientAuth
+}
+
+// badUser refuses a client whose mapped name no backend can tell apart from something else.
+type badUser struct{}
+
+func (badUser) Error() string {
+	return "the user's name is empty or holds a blank or a character beyond ASCII"
+}
+func (badUser) Reason() string { return handshakeBadUser }
+
+func (u *User) check() error {
+	if u.Name == "" || strings.ContainsFunc(u.Name, notPlain) {
+		return badUser{}
+	}
+	return nil
+}
+
+func notPlain(r rune) bool { return r < '!' || r > '~' }
+
+// login is how a backend connection introduces itself.
+type login struct {
+	credentials func() (user, password string, err error) // nil, or no password: it does not authenticate
+	mapped      bool                                      // they are those of one client's user, not the proxy's
+	name        string                                    // for CLIENT SETNAME; empty: none
+}
+
+// login of the connections that this session dials.
+func (s *session) login() login {
+	c := &s.server.c.Backend
+	p := s.peer.Load()
+	l := login{credentials: c.Credentials}
+	if p == nil {
+		return l
+	}
+	if p.User != nil {
+		l.credentials, l.mapped = p.User.credentials, true
+	}
+	if c.SetName && p.Identity != [32]byte{} {
+		l.name = connectionName(p.Name)
+	}
+	return l
+}
+
+// blame is what the outcome of a dial says of the backend: it is not at fault for one user's credentials.
+func (l *login) blame(err error) error {
+	if l.mapped && (errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen)) {
+		return nil
+	}
+	return err
+}
+
+// maxConnectionName is what CLIENT LIST shows at a glance; backends take more.
+const maxConnectionName = 64
+
+// connectionName is a client's name as CLIENT SETNAME takes it: printable ASCII without blanks.
+func connectionName(name string) string {
+	plain := strings.Map(func(r rune) rune {
+		if notPlain(r) {
+			return '_'
+		}
+		return r
+	}, name)
+	full := "dragontls:" + plain
+	return full[:min(len(full), maxConnectionName)]
+}
+
+func (s *session) mapped() bool {
+	p := s.peer.Load()
+	return p != nil && p.User != nil
+}
+
+// clientAuth says that whom this session acts as is the client's to change.
+func (s *session) clientAuth() bool {
+	p := s.peer.Load()
+	return p != nil && p.User != nil && p.User.ClientAuth
+}
