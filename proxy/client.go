@@ -173,6 +173,7 @@ func (s *session) dropBuffers() {
 // consume frames what is in the buffer. false: nothing more is to be taken from this client. hot
 func (s *session) consume() bool {
 	c := &s.client
+	c.rules = s.rules()
 	for c.r < c.w && !c.ending {
 		if c.streamed != nil {
 			if !s.stream() {

@@ -1,31 +1,80 @@
 package proxy
 
-// commandNames are those of Dragonfly v1.40.1 and Redis 7.0.15, from COMMAND and Dragonfly's sources.
-const commandNames = `
-ACL ADDREPLICAOF APPEND ASKING AUTH BF.ADD BF.EXISTS BF.INFO BF.LOADCHUNK BF.MADD BF.MEXISTS BF.RESERVE
-BF.SCANDUMP BGREWRITEAOF BGSAVE BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS BLMOVE BLMPOP BLPOP BRPOP
-BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CF.ADD CF.ADDNX CF.COMPACT CF.COUNT CF.DEL CF.EXISTS CF.INFO CF.INSERT
-CF.INSERTNX CF.MEXISTS CF.RESERVE CL.THROTTLE CLIENT CLUSTER CMS.INCRBY CMS.INFO CMS.INITBYDIM CMS.INITBYPROB
-CMS.MERGE CMS.QUERY COMMAND CONFIG COPY DBSIZE DEBUG DECR DECRBY DEL DELEX DFLY DFLYCLUSTER DFLYMIGRATE DIGEST
-DISCARD DUMP ECHO EVAL EVALSHA EVALSHA_RO EVAL_RO EXEC EXISTS EXPIRE EXPIREAT EXPIRETIME FAILOVER FCALL
-FCALL_RO FIELDEXPIRE FIELDTTL FLUSHALL FLUSHDB FUNCTION GAT GEOADD GEODIST GEOHASH GEOPOS GEORADIUS
-GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GEOSEARCHSTORE GET GETBIT GETDEL GETEX GETRANGE
-GETSET HDEL HELLO HEXISTS HEXPIRE HGET HGETALL HGETEX HINCRBY HINCRBYFLOAT HKEYS HLEN HMGET HMSET HPEXPIRETIME
-HRANDFIELD HSCAN HSET HSETEX HSETNX HSTRLEN HTTL HVALS INCR INCRBY INCRBYFLOAT INFO JSON.ARRAPPEND
-JSON.ARRINDEX JSON.ARRINSERT JSON.ARRLEN JSON.ARRPOP JSON.ARRTRIM JSON.CLEAR JSON.DEBUG JSON.DEL JSON.FORGET
-JSON.GET JSON.MERGE JSON.MGET JSON.MSET JSON.NUMINCRBY JSON.NUMMULTBY JSON.OBJKEYS JSON.OBJLEN JSON.RESP
-JSON.SET JSON.STRAPPEND JSON.STRLEN JSON.TOGGLE JSON.TYPE KEYS LASTSAVE LATENCY LCS LINDEX LINSERT LLEN LMOVE
-LMPOP LOLWUT LPOP LPOS LPUSH LPUSHX LRANGE LREM LSET LTRIM MEMORY MGET MIGRATE MODULE MONITOR MOVE MSET MSETNX
-MULTI OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PFADD PFCOUNT PFDEBUG PFMERGE PFSELFTEST PING PREPEND
-PSETEX PSUBSCRIBE PSYNC PTTL PUBLISH PUBSUB PUNSUBSCRIBE QUIT RANDOMKEY READONLY READWRITE RENAME RENAMENX
-REPLCONF REPLICAOF REPLTAKEOVER RESET RESTORE RESTORE-ASKING RM ROLE RPOP RPOPLPUSH RPUSH RPUSHX SADD SADDEX
-SAVE SCAN SCARD SCRIPT SDIFF SDIFFSTORE SELECT SET SETBIT SETEX SETNX SETRANGE SHRINK SHUTDOWN SINTER
-SINTERCARD SINTERSTORE SISMEMBER SLAVEOF SLOWLOG SMEMBERS SMISMEMBER SMOVE SORT SORT_RO SPOP SPUBLISH
-SRANDMEMBER SREM SSCAN SSUBSCRIBE STICK STRLEN SUBSCRIBE SUBSTR SUNION SUNIONSTORE SUNSUBSCRIBE SWAPDB SYNC
-TIME TOPK.ADD TOPK.COUNT TOPK.INCRBY TOPK.INFO TOPK.LIST TOPK.QUERY TOPK.RESERVE TOUCH TTL TYPE UNLINK
-UNSUBSCRIBE UNWATCH WAIT WATCH XACK XADD XAUTOCLAIM XCLAIM XDEL XGROUP XINFO XLEN XPENDING XRANGE XREAD
-XREADGROUP XREVRANGE XSETID XTRIM ZADD ZCARD ZCOUNT ZDIFF ZDIFFSTORE ZINCRBY ZINTER ZINTERCARD ZINTERSTORE
-ZLEXCOUNT ZMPOP ZMSCORE ZPOPMAX ZPOPMIN ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANGESTORE ZRANK ZREM
-ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN
-ZSCORE ZUNION ZUNIONSTORE _XGROUP_HELP
-`
+import (
+	_ "embed"
+	"strings"
+	"sync"
+)
+
+// commandsText lists the commands that are known by name, with their categories.
+//
+//go:embed commands.txt
+var commandsText string
+
+// categories is a set of ACL categories: a bit each.
+type categories uint64
+
+// catalogue is commandsText as it is asked. Never modified.
+type catalogue struct {
+	names []string // by id
+	ids   map[string]int
+	own   []categories                     // by id
+	subs  map[string]map[string]categories // by name: of subcommands that have categories of their own
+	bits  map[string]categories            // by the category's name, lower case
+}
+
+// commandCatalogue is the one catalogue of this program.
+var commandCatalogue = sync.OnceValue(func() *catalogue { return newCatalogue(commandsText) })
+
+func newCatalogue(text string) *catalogue {
+	c := &catalogue{
+		ids:  make(map[string]int),
+		subs: make(map[string]map[string]categories),
+		bits: make(map[string]categories),
+	}
+	for line := range strings.Lines(text) {
+		if line[0] == '#' {
+			continue
+		}
+		full, list, _ := strings.Cut(strings.TrimSpace(line), " ")
+		of := c.set(list)
+		name, sub, isSub := strings.Cut(full, "|")
+		switch {
+		case !isSub:
+			c.ids[name] = len(c.names)
+			c.names = append(c.names, name)
+			c.own = append(c.own, of)
+		case c.subs[name] == nil:
+			c.subs[name] = map[string]categories{sub: of}
+		default:
+			c.subs[name][sub] = of
+		}
+	}
+	c.bits["hyperloglog"] = c.bits["hyperlog"] // as Redis calls it
+	return c
+}
+
+// set is the set of a comma-separated list.
+func (c *catalogue) set(list string) (of categories) {
+	for name := range strings.SplitSeq(list, ",") {
+		if name == "" {
+			continue
+		}
+		if c.bits[name] == 0 {
+			c.bits[name] = 1 << len(c.bits)
+		}
+		of |= c.bits[name]
+	}
+	return of
+}
+
+// of is the categories of a command or of one of its subcommands; none for what is not known.
+func (c *catalogue) of(name, sub string) categories {
+	if own, ok := c.subs[name][sub]; ok {
+		return own
+	}
+	if id, ok := c.ids[name]; ok {
+		return c.own[id]
+	}
+	return 0
+}

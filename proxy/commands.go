@@ -38,11 +38,12 @@ var traits = map[string]trait{
 
 // command is one entry of the table; never modified after newCommandTable.
 type command struct {
-	id     int // index of its counters
-	name   string
-	traits trait
-	denied []byte            // the reply when DENY_COMMANDS names it; nil: allowed
-	subs   map[string][]byte // the same by subcommand
+	id        int // index of its counters
+	name      string
+	traits    trait
+	forbidden []byte            // the reply where the rules of a client refuse it
+	denied    []byte            // the reply when DENY_COMMANDS names it; nil: allowed
+	subs      map[string][]byte // the same by subcommand
 }
 
 // commandTable knows commands by name. What it does not know is other.
@@ -52,14 +53,17 @@ type commandTable struct {
 	other  *command
 }
 
-const maxName = 64 // longer names are unknown
+const (
+	maxName = 64 // longer names are unknown
+	blanks  = " \t\r\n\x00\v\f"
+)
 
 func newCommandTable(deny []string) (*commandTable, error) {
 	t := &commandTable{byName: make(map[string]*command)}
-	for _, n := range strings.Fields(commandNames) {
+	for _, n := range commandCatalogue().names {
 		t.add(n)
 	}
-	t.other = &command{id: len(t.names), name: "other"}
+	t.other = &command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
 	t.names = append(t.names, "other")
 	for _, d := range deny {
 		name, sub, hasSub := strings.Cut(strings.ToUpper(strings.TrimSpace(d)), "|")
@@ -84,7 +88,7 @@ func newCommandTable(deny []string) (*commandTable, error) {
 }
 
 func (t *commandTable) add(name string) *command {
-	c := &command{id: len(t.names), name: name, traits: traits[name]}
+	c := &command{id: len(t.names), name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
 	t.byName[name] = c
 	t.names = append(t.names, name)
 	return c
@@ -93,7 +97,6 @@ func (t *commandTable) add(name string) *command {
 // lookup finds a command in any case. A name that holds a blank (Dragonfly takes "ACL WHOAMI" as one name) is judged
 // by its first word; rest is what follows it. hot
 func (t *commandTable) lookup(name []byte) (c *command, rest []byte) {
-	const blanks = " \t\r\n\x00\v\f"
 	if len(name) > 0 && name[0] <= ' ' {
 		name = bytes.TrimLeft(name, blanks)
 	}

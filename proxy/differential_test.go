@@ -320,7 +320,7 @@ func mayBlock(c []byte) bool {
 
 // random is any command with any arguments.
 func (g *generator) random() []string {
-	names := strings.Fields(commandNames)
+	names := commandCatalogue().names
 	name := names[g.IntN(len(names))]
 	for slices.Contains(notRandom, name) {
 		name = names[g.IntN(len(names))]

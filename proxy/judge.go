@@ -26,6 +26,11 @@ func (s *session) command(frame []byte) bool {
 	if text := cmd.refusal(sub); text != nil {
 		return s.refuse(cmd, text)
 	}
+	if c.rules != nil {
+		if text := s.ruled(cmd, name, sub); text != nil {
+			return s.refuse(cmd, text)
+		}
+	}
 	t := cmd.traits
 	if t == 0 {
 		s.count(cmd)
@@ -141,7 +146,8 @@ func (s *session) protocolError(err error) bool {
 func (s *session) bigCommand(head []byte) bool {
 	c := &s.client
 	cmd, sub := s.server.commands.other, []byte(nil)
-	if name := c.cmds.Name(head); name != nil {
+	name := c.cmds.Name(head)
+	if name != nil {
 		var rest []byte
 		cmd, rest = s.server.commands.lookup(name)
 		if sub = rest; len(rest) == 0 {
@@ -149,6 +155,9 @@ func (s *session) bigCommand(head []byte) bool {
 		}
 	}
 	text := cmd.refusal(sub)
+	if text == nil && c.rules != nil {
+		text = s.ruled(cmd, name, sub)
+	}
 	switch {
 	case text != nil:
 	case cmd.traits&inspected != 0:

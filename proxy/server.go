@@ -53,17 +53,19 @@ type Server struct {
 	closing  sync.Once
 	running  sync.WaitGroup // handshakes, sessions, prober, sweeper
 
-	pending      pending
-	computing    chan struct{}
-	stripes      [stripes]stripe
-	nextStripe   atomic.Uint32
-	firstEnd     moment     // no session's certificate ends before
-	judging      sync.Mutex // taken by who judges live sessions, so that the last verdict is the newest
-	closed       counts
-	handshakes   handshakeCounts
-	backendStats backendStats
-	acceptErrors atomic.Uint64
-	panics       atomic.Uint64
+	pending        pending
+	computing      chan struct{}
+	stripes        [stripes]stripe
+	nextStripe     atomic.Uint32
+	rulesDenied    []atomic.Uint64 // by command.id
+	rulesWouldDeny []atomic.Uint64
+	firstEnd       moment     // no session's certificate ends before
+	judging        sync.Mutex // taken by who judges live sessions, so that the last verdict is the newest
+	closed         counts
+	handshakes     handshakeCounts
+	backendStats   backendStats
+	acceptErrors   atomic.Uint64
+	panics         atomic.Uint64
 
 	mu sync.Mutex
 	// guarded by mu
@@ -99,6 +101,7 @@ func New(c Config) (*Server, error) {
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.pending.max = c.MaxHandshakes
 	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
+	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.names)), make([]atomic.Uint64, len(table.names))
 	for i := range s.stripes {
 		s.stripes[i].commands = make([]atomic.Uint64, len(table.names))
 		s.stripes[i].local = make([]atomic.Uint64, len(table.names))

@@ -75,6 +75,7 @@ type clientSide struct {
 	out      []byte // canonical bytes for the backend, gathered until the reader would wait
 	outChunk *chunk
 	pend     []slot // their slots
+	rules    *Rules // of the client's user as of this read; nil: all commands
 	last     *command
 	lastN    uint64 // commands of that kind not yet counted
 

@@ -105,15 +105,17 @@ type Stats struct {
 	HandshakeSeconds     Histogram
 	Commands             map[string]uint64 // passed on, by name
 	CommandsLocal        map[string]uint64 // answered here, by name
-	CommandSeconds       Histogram
-	BytesIn, BytesOut    uint64
-	BufferBytes          int64 // lent to sessions at the moment
-	AcceptErrors         uint64
-	Panics               uint64
-	BackendUp            bool
-	BackendConnections   int
-	BackendDials         uint64
-	BackendErrors        map[string]uint64
+	// RulesDenied were refused by the rules of a client's user, RulesWouldDeny passed on because those are a dry run.
+	RulesDenied, RulesWouldDeny map[string]uint64 // by name
+	CommandSeconds              Histogram
+	BytesIn, BytesOut           uint64
+	BufferBytes                 int64 // lent to sessions at the moment
+	AcceptErrors                uint64
+	Panics                      uint64
+	BackendUp                   bool
+	BackendConnections          int
+	BackendDials                uint64
+	BackendErrors               map[string]uint64
 }
 
 // Stats may be called at any time.
@@ -122,8 +124,9 @@ func (s *Server) Stats() Stats {
 		SessionsClosed:   s.closed.snapshot(),
 		Handshakes:       s.handshakes.snapshot(),
 		SessionsByAnchor: map[string]int{}, SessionsByGeneration: map[uint64]int{},
-		Commands:           map[string]uint64{},
-		CommandsLocal:      map[string]uint64{},
+		Commands:      map[string]uint64{},
+		CommandsLocal: map[string]uint64{},
+		RulesDenied:   s.commands.byLabel(s.rulesDenied), RulesWouldDeny: s.commands.byLabel(s.rulesWouldDeny),
 		BufferBytes:        s.buffers.lent.Load(),
 		AcceptErrors:       s.acceptErrors.Load(),
 		Panics:             s.panics.Load(),
@@ -150,6 +153,17 @@ func (s *Server) Stats() Stats {
 		}
 	}
 	return st
+}
+
+// byLabel is counters that are kept by command.id.
+func (t *commandTable) byLabel(counters []atomic.Uint64) map[string]uint64 {
+	m := make(map[string]uint64)
+	for id, name := range t.names {
+		if n := counters[id].Load(); n > 0 {
+			m[name] += n
+		}
+	}
+	return m
 }
 
 func (s *Server) countPeers(st *Stats) {

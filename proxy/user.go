@@ -20,9 +20,6 @@ type User struct {
 	Mapping [32]byte
 }
 
-// Rules of the commands that a client may use.
-type Rules struct{}
-
 // errNoPassword: what a user's password is was not to be had. It says nothing of the backend.
 var errNoPassword = errors.New("read the password of the client's user")
 

@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	"bytes"
+	"sync/atomic"
+
+	"dragontls/proxy/resp"
+)
+
+// Rules say which commands a client may use. They are shared by sessions and safe for concurrent use. They do not
+// see what a script runs: there only the rights of the backend's user count.
+type Rules struct {
+	dryRun bool
+
+	rulings []ruling          // by command.id, for those of the catalogue
+	custom  map[string]ruling // by name, for others that an entry names
+	unknown ruling            // for all the rest
+	except  map[string][]byte // NAME|SUB, where the ruling is not that of NAME; nil: passes, else the refusal
+
+	unlisted []string        // see Unlisted
+	noted    []atomic.Uint32 // a bit for each command that was logged; the last is for those beyond the catalogue
+}
+
+// ruling is what becomes of a command.
+type ruling uint8
+
+const (
+	passes     ruling = iota
+	refused           // whatever its subcommand
+	passesBut         // unless except refuses the subcommand
+	refusedBut        // unless except lets the subcommand pass
+)
+
+const maxRuledName = maxName + len("|") + maxName
+
+// Unlisted returns the names of entries that are no command of Dragonfly v1.40.1 or Redis 7.0.15: commands of a
+// module or of a later version, or a slip of the pen.
+func (r *Rules) Unlisted() []string { return r.unlisted }
+
+// judge returns nil for a command that passes, and the refusal otherwise; sub is the subcommand, if it has one. hot
+func (r *Rules) judge(cmd *command, name, sub []byte) []byte {
+	of := r.unknown
+	if cmd.id < len(r.rulings) {
+		of = r.rulings[cmd.id]
+	} else if len(r.custom) > 0 {
+		of = r.ofCustom(name)
+	}
+	switch of {
+	case passes:
+		return nil
+	case refused:
+		return cmd.forbidden
+	}
+	text, found := r.ofSub(name, sub)
+	switch {
+	case found:
+		return text
+	case of == passesBut:
+		return nil
+	}
+	return cmd.forbidden
+}
+
+func (r *Rules) ofCustom(name []byte) ruling {
+	var upper [maxName]byte
+	if word, ok := appendWord(upper[:0], name); ok {
+		if of, found := r.custom[string(word)]; found {
+			return of
+		}
+	}
+	return r.unknown
+}
+
+func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
+	var upper [maxRuledName]byte
+	key, ok := appendWord(upper[:0], name)
+	if !ok {
+		return nil, false
+	}
+	if key, ok = appendWord(append(key, '|'), sub); !ok {
+		return nil, false
+	}
+	text, found = r.except[string(key)]
+	return text, found
+}
+
+// appendWord appends the first word of b in upper case. false: it is longer than any name.
+func appendWord(to, b []byte) (_ []byte, ok bool) {
+	b = bytes.TrimLeft(b, blanks)
+	for n, c := range b {
+		switch {
+		case c <= ' ':
+			return to, true
+		case n == maxName:
+			return to, false
+		case 'a' <= c && c <= 'z':
+			c -= 'a' - 'A'
+		}
+		to = append(to, c)
+	}
+	return to, true
+}
+
+// firstTime tells whether nobody has asked this for the command before.
+func (r *Rules) firstTime(id int) bool {
+	id = min(id, len(r.rulings))
+	bit := uint32(1) << (id % 32)
+	word := &r.noted[id/32]
+	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
+}
+
+// ruled judges a command by the rules of the client's user; nil passes it on. hot
+func (s *session) ruled(cmd *command, name, sub []byte) []byte {
+	r := s.client.rules
+	text := r.judge(cmd, name, sub)
+	if text == nil {
+		return nil
+	}
+	counters, message := s.server.rulesDenied, "command refused by the users file"
+	if r.dryRun {
+		counters, message = s.server.rulesWouldDeny, "command would be refused by the users file"
+	}
+	counters[cmd.id].Add(1)
+	if r.firstTime(cmd.id) {
+		p := s.peer.Load()
+		s.event(s.server.log.Info()).Str("command", cmd.name).Str("client", p.Name).Str("user", p.User.Name).Msg(message)
+	}
+	if r.dryRun {
+		return nil
+	}
+	return text
+}
+
+// rules of the client's user as they are now; nil: all commands.
+func (s *session) rules() *Rules {
+	if p := s.peer.Load(); p != nil && p.User != nil {
+		return p.User.Rules
+	}
+	return nil
+}
+
+// forbiddenText is the refusal of a command, or of one of its subcommands, that the users file does not let pass.
+func forbiddenText(what string) []byte {
+	return resp.AppendError(nil, "NOPERM dragontls: "+what+" is refused for this client (USERS_FILE)")
+}

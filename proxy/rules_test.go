@@ -1,0 +1,197 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+
+	"dragontls/proxy/proxytest"
+)
+
+// ruledClient gives the harness' client, CN client, these rules.
+func ruledClient(t testing.TB, o RuleOptions) *judgement {
+	return &judgement{users: map[string]User{"client": {Name: "web", Password: secret("webpw"), Rules: newRules(t, o)}}}
+}
+
+func forbidden(what string) string { return string(forbiddenText(what)) }
+
+func webBackend(t *testing.T, backend string) string {
+	if backend == "redis" {
+		return redisWithUsers(t, "web", "other")
+	}
+	return dragonflyWithUsers(t, "web", "other").Addr()
+}
+
+func TestRulesSeeEverySpelling(t *testing.T) {
+	for _, backend := range []string{"redis", "dragonfly"} {
+		t.Run(backend, func(t *testing.T) {
+			j := ruledClient(t, RuleOptions{Allow: []string{"@all"}, Deny: []string{"GET", "CONFIG|SET", "@admin", "MEMORY|USAGE", "MY.MODULE", "ACL|WHOAMI"}})
+			w := start(t, webBackend(t, backend), mappedTo(j)).dial()
+			get, config := forbidden("the command GET"), forbidden("the command CONFIG")
+			for spelled, want := range map[string]string{
+				cmd("GET", "k"): get, cmd("gEt", "k"): get, "get k\r\n": get, "  GeT   k  \n": get, "*02\r\n$+3\r\nGET\r\n$01\r\nk\r\n": get,
+				cmd("GET "): get, cmd(" GET", "k"): get, cmd("GET k"): get, cmd("get\tk"): get, cmd("\r\nGET\x00", "k"): get,
+				cmd("GET", strings.Repeat("k", 100<<10)): get, cmd("get", "k", strings.Repeat("k", 1<<20)): get,
+				cmd("CONFIG", "SET", "maxmemory", "1"): config, cmd("config get", "x"): config, cmd("CONFIG", "GET", strings.Repeat("x", 100<<10)): config,
+				cmd("memory", "usage", "k"): forbidden("the command MEMORY USAGE"), cmd("MEMORY usage", "k"): forbidden("the command MEMORY USAGE"),
+				cmd("my.module", "x"): forbidden("this command"), cmd("MY.MODULE x"): forbidden("this command"),
+				cmd("ACL", "whoami"): forbidden("the command ACL WHOAMI"), cmd("ACL WHOAMI"): forbidden("the command ACL WHOAMI"),
+				cmd(" acl\t whoAmI "): forbidden("the command ACL WHOAMI"), "acl whoami\r\n": forbidden("the command ACL WHOAMI"),
+				cmd("ACL", " WHOAMI x"): forbidden("the command ACL WHOAMI"), cmd("ACL", strings.Repeat(" ", 300)+"WHOAMI"): forbidden("the command ACL WHOAMI"),
+			} {
+				w.send(cmd("PING") + spelled + cmd("ECHO", "a"))
+				w.want("+PONG\r\n" + want + "$1\r\na\r\n")
+			}
+			w.do("+OK\r\n", "SET", "k", "v")
+			w.do(":1\r\n", "STRLEN", "k")
+		})
+	}
+}
+
+func TestAllowLetsNothingElsePass(t *testing.T) {
+	j := ruledClient(t, RuleOptions{Allow: []string{"get", "@connection", "CONFIG|GET", "x.y"}, Deny: []string{"echo"}})
+	h := start(t, redisWithUsers(t, "web"), mappedTo(j))
+	w := h.dial()
+	w.do("$-1\r\n", "GET", "k")
+	w.do("+PONG\r\n", "PING")
+	w.do("*2\r\n$10\r\nappendonly\r\n$2\r\nno\r\n", "config", "get", "appendonly")
+	w.send(cmd("SET", "k", "v") + cmd("CONFIG", "SET", "maxmemory", "1") + cmd("CONFIG") + cmd("ECHO", "a") + cmd("nosuch", "x") + cmd("ACL", "SETUSER", "x") +
+		cmd(strings.Repeat("x", 70<<10)) + cmd("SELECT", "1"))
+	w.want(forbidden("the command SET") + forbidden("the command CONFIG") + forbidden("the command CONFIG") + forbidden("the command ECHO") +
+		forbidden("this command") + forbidden("the command ACL SETUSER") + forbidden("this command") + "+OK\r\n")
+	w.send(cmd("X.Y"))
+	if got := w.line(); !strings.HasPrefix(got, "-ERR unknown command") {
+		t.Errorf("got %q", got)
+	}
+	w.do("+RESET\r\n", "RESET") // of no list
+	w.do(string(textOwnAuth), "AUTH", "web", "webpw")
+	st := h.Stats()
+	for name, want := range map[string]uint64{"SET": 1, "CONFIG": 2, "ECHO": 1, "other": 2, "ACL": 1} {
+		if got := st.RulesDenied[name]; got != want {
+			t.Errorf("%s: refused %d times, want %d", name, got, want)
+		}
+	}
+	if len(st.RulesDenied) != 5 || len(st.RulesWouldDeny) != 0 {
+		t.Errorf("counted %v, %v", st.RulesDenied, st.RulesWouldDeny)
+	}
+	w.do("+OK\r\n", "QUIT")
+}
+
+func TestRefusalByRulesDoomsATransaction(t *testing.T) {
+	const abort = "-EXECABORT Transaction discarded because of previous errors\r\n"
+	for _, backend := range []string{"redis", "dragonfly"} {
+		j := ruledClient(t, RuleOptions{Deny: []string{"INCR"}})
+		w := start(t, webBackend(t, backend), mappedTo(j)).dial()
+		for _, middle := range []string{cmd("INCR", "n"), "incr n\r\n", cmd("INCR n"), cmd("INCR", strings.Repeat("n", 100<<10))} {
+			w.send(cmd("MULTI") + cmd("SET", "a", "1") + middle + cmd("SET", "b", "1") + cmd("EXEC") + cmd("EXISTS", "a", "b"))
+			w.want("+OK\r\n+QUEUED\r\n" + forbidden("the command INCR") + "+QUEUED\r\n" + abort + ":0\r\n")
+		}
+		w.send(cmd("MULTI") + cmd("SET", "a", "1") + cmd("EXEC") + cmd("DEL", "a"))
+		w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n:1\r\n")
+	}
+}
+
+func TestRefusalByRulesEndsASubscribedSession(t *testing.T) {
+	j := ruledClient(t, RuleOptions{Deny: []string{"GET"}})
+	h := start(t, webBackend(t, "dragonfly"), mappedTo(j))
+	w := h.dial()
+	w.do("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", "SUBSCRIBE", "c")
+	w.send(cmd("GET", "k"))
+	if got := w.wantEnd(); got != forbidden("the command GET") {
+		t.Errorf("got %q", got)
+	}
+	h.wantClosed(closeRefused, 1)
+}
+
+func TestRulesMayDenyWhatIsElseAlwaysAllowed(t *testing.T) {
+	j := ruledClient(t, RuleOptions{Deny: []string{"RESET", "quit", "HELLO"}})
+	w := start(t, webBackend(t, "dragonfly"), mappedTo(j)).dial()
+	w.do(forbidden("the command RESET"), "RESET")
+	w.do(forbidden("the command QUIT"), "quit")
+	w.do(forbidden("the command HELLO"), "HELLO", "3")
+	w.do("+PONG\r\n", "PING")
+}
+
+func TestDryRunCountsAndLetsPass(t *testing.T) {
+	j := ruledClient(t, RuleOptions{Allow: []string{"GET"}, DryRun: true})
+	h := start(t, webBackend(t, "dragonfly"), mappedTo(j))
+	w := h.dial()
+	for range 3 {
+		w.do("+OK\r\n", "SET", "secret-key", "secret-value")
+	}
+	w.do("$12\r\nsecret-value\r\n", "GET", "secret-key")
+	w.send(cmd("MULTI") + cmd("INCR", "n") + cmd("EXEC"))
+	w.want("+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
+	h.dial().do("+OK\r\n", "SET", "secret-key", "secret-value")
+	st := h.Stats()
+	if st.RulesWouldDeny["SET"] != 4 || st.RulesWouldDeny["INCR"] != 1 || st.RulesWouldDeny["GET"] != 0 || len(st.RulesDenied) != 0 {
+		t.Errorf("counted %v, %v", st.RulesWouldDeny, st.RulesDenied)
+	}
+	logs := h.logs.String()
+	if n := strings.Count(logs, `"command":"SET","client":"client","user":"web"`); n != 1 || strings.Contains(logs, "secret-") {
+		t.Errorf("logged %d times: %s", n, logs)
+	}
+}
+
+func TestChangedRulesRuleLiveSessions(t *testing.T) {
+	j := ruledClient(t, RuleOptions{Deny: []string{"GET"}})
+	h := start(t, webBackend(t, "dragonfly"), mappedTo(j))
+	w := h.dial()
+	w.do(forbidden("the command GET"), "GET", "k")
+	for _, c := range []struct {
+		rules    RuleOptions
+		get, set string
+	}{
+		{RuleOptions{}, "$-1\r\n", ":0\r\n"},
+		{RuleOptions{Deny: []string{"DEL"}}, "$-1\r\n", forbidden("the command DEL")},
+		{RuleOptions{Allow: []string{"DEL"}}, forbidden("the command GET"), ":0\r\n"},
+		{RuleOptions{Allow: []string{"DEL"}, DryRun: true}, "$-1\r\n", ":0\r\n"},
+	} {
+		j.change("client", func(u *User) { u.Rules = newRules(t, c.rules) })
+		h.Recheck()
+		w.send(cmd("GET", "k") + cmd("DEL", "k"))
+		w.want(c.get + c.set)
+	}
+}
+
+// Rules change in the middle of a pipeline: no reply is lost or shifted, whatever is refused.
+func TestRulesChangeUnderLoad(t *testing.T) {
+	j := ruledClient(t, RuleOptions{})
+	h := start(t, webBackend(t, "dragonfly"), mappedTo(j))
+	w := h.dial()
+	done := make(chan struct{})
+	go func() { // ends with done
+		defer close(done)
+		for i := range 100 {
+			o := RuleOptions{}
+			if i%2 == 0 {
+				o.Deny = []string{"STRLEN"}
+			}
+			rules, _ := NewRules(o)
+			j.change("client", func(u *User) { u.Rules = rules })
+			h.Recheck()
+		}
+	}()
+	text := forbidden("the command STRLEN")
+	for range 100 {
+		w.send(strings.Repeat(cmd("STRLEN", "k")+cmd("ECHO", "x"), 50))
+		for range 50 {
+			if l := w.line(); l != ":0\r\n" && l != text {
+				t.Fatalf("got %q", l)
+			}
+			w.want("$1\r\nx\r\n")
+		}
+	}
+	<-done
+}
+
+func TestDenyCommandsComesFirst(t *testing.T) {
+	j := ruledClient(t, RuleOptions{Allow: []string{"SHUTDOWN", "my.module"}})
+	h := start(t, dragonfly(t, proxytest.Options{RequirePass: "top", Users: []proxytest.User{{Name: "web", Password: "webpw"}}}).Addr(), func(c *Config) {
+		mappedTo(j)(c)
+		c.DenyCommands = []string{"SHUTDOWN", "MY.MODULE", "THEIR.MODULE|X"}
+	})
+	w := h.dial()
+	w.do(denied("SHUTDOWN"), "SHUTDOWN")
+	w.do(denied("MY.MODULE"), "my.module")
+	w.do(forbidden("the command THEIR.MODULE"), "their.module", "y") // a name that only DENY_COMMANDS knows
+}
