@@ -34,6 +34,10 @@ type Rule struct {
 	// lower case. An empty Allow sets no limit.
 	Allow, Deny []string
 
+	// Commands is what who understands Allow and Deny made of them, left here
+	// before the rules are used by several goroutines.
+	Commands any
+
 	patterns     []Pattern
 	passwordFile string // as written
 	passwordEnv  string

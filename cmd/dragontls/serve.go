@@ -114,7 +114,9 @@ func isTerminal(w io.Writer) bool {
 
 func (s *service) openCertificates() error {
 	c := &s.c
+	login, loginErr := s.login()
 	store, err := certs.Open(certs.Options{
+		Login:     login,
 		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
 		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
 		CRLFile: c.TLSCRLFile, CRLWarn: c.TLSCRLExpired == "warn",
@@ -129,7 +131,7 @@ func (s *service) openCertificates() error {
 		})
 	}
 	s.store, s.backend = store, backend
-	return errors.Join(err, backendErr)
+	return errors.Join(loginErr, err, backendErr)
 }
 
 func (s *service) openProxy() error {
@@ -141,7 +143,7 @@ func (s *service) openProxy() error {
 		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
 		Backend: proxy.BackendConfig{
 			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
-			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections,
+			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
 		},
 		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs,
 		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
