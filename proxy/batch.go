@@ -40,12 +40,14 @@ func (s *session) count(cmd *command) {
 		c.last = cmd
 	}
 	c.lastN++
+	s.auditCommand(cmd, false)
 }
 
 func (s *session) handOnCount() {
 	c := &s.client
 	if c.lastN > 0 {
 		s.stripe.commands[c.last.id].Add(c.lastN)
+		c.commands += c.lastN
 		c.lastN = 0
 	}
 }

@@ -69,6 +69,7 @@ func (s *session) fill() {
 	if n > 0 {
 		s.hand.Store(handFull)
 		s.stripe.bytesIn.Add(uint64(n))
+		c.bytesIn += uint64(n)
 		s.lastActive.Store(s.server.now())
 	}
 	switch {

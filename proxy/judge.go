@@ -102,6 +102,8 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 func (s *session) refuse(cmd *command, text []byte) bool {
 	c := &s.client
 	s.stripe.local[cmd.id].Add(1)
+	c.commands++
+	s.auditCommand(cmd, true)
 	if c.multi {
 		c.doomed = true
 	}

@@ -25,6 +25,7 @@ type Config struct {
 	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
 	MaxHandshakes    int           // sockets without a finished handshake; 1000
 	MaxConnections   int           // sessions; 10000
+	MaxPerIdentity   int           // sessions of one Peer.Identity; 0: as many as MaxConnections
 	IdleTimeout      time.Duration // 0: never
 	WriteTimeout     time.Duration // a client that accepts no byte for this long is closed; 0: never
 	KeepAlive        time.Duration // both sides; 0: off
@@ -33,6 +34,7 @@ type Config struct {
 	MaxBulk          int64    // bytes; 512 MiB
 	MaxArgs          int      // 65536
 	BufferLimit      int64    // bytes lent to sessions beyond which readers pause; 0: none
+	Audit            Audit
 	Log              zerolog.Logger
 
 	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
@@ -49,8 +51,10 @@ type Server struct {
 	backend  *backend
 	commands *commandTable
 	started  time.Time
+	audit    *auditor
 	done     chan struct{} // closed by Close
 	closing  sync.Once
+	flushing sync.Once
 	running  sync.WaitGroup // handshakes, sessions, prober, sweeper
 
 	pending        pending
@@ -69,9 +73,10 @@ type Server struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	sessions map[*session]struct{}
-	listener net.Listener
-	draining bool
+	sessions   map[*session]struct{}
+	identities map[[32]byte]*identity // with MaxPerIdentity: those with a session
+	listener   net.Listener
+	draining   bool
 }
 
 // New checks the configuration; nothing runs before Serve.
@@ -94,9 +99,10 @@ func New(c Config) (*Server, error) {
 		buffers:   newBuffers(c.BufferLimit),
 		done:      make(chan struct{}),
 		computing: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
-		sessions:  make(map[*session]struct{}),
+		sessions:  make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
 	s.firstEnd.Store(math.MaxInt64)
+	s.audit = newAuditor(c.Audit, s.started)
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.pending.max = c.MaxHandshakes
@@ -126,6 +132,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		return ln.Close()
 	}
 	s.listener = ln
+	s.audit.start()
 	s.running.Add(1)
 	s.running.Add(1)
 	go s.sweep() // stopped by done, Close waits for it
@@ -202,44 +209,6 @@ func (s *Server) runHandshake(h *handshake) {
 	h.run()
 }
 
-// startSession registers the session before a byte of it is read.
-func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionState) {
-	n := newSession(s, sock, conn)
-	s.mu.Lock()
-	refused := closeReason("")
-	switch {
-	case s.isDone():
-		refused = closeShutdown
-	case len(s.sessions) >= s.c.MaxConnections:
-		refused = closeFull
-	default:
-		s.sessions[n] = struct{}{}
-		s.running.Add(1)
-	}
-	s.mu.Unlock()
-	if refused != "" {
-		s.closed.add(string(refused))
-		conn.Close()
-		sock.release()
-		return
-	}
-	n.meet(&st)
-	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
-	go n.read() // ends with the session, Close waits for it
-	if !n.ended() {
-		n.dialOnce()
-	}
-	go n.runPump() // ends with the session, whose reader waits for it
-}
-
-func (s *Server) remove(n *session) {
-	s.mu.Lock()
-	delete(s.sessions, n)
-	s.mu.Unlock()
-	s.closed.add(string(n.reason))
-	s.running.Done()
-}
-
 func (s *Server) isDone() bool {
 	select {
 	case <-s.done:
@@ -268,13 +237,14 @@ func (s *Server) each(f func(*session)) {
 	}
 }
 
-// Close ends everything at once and waits for it.
+// Close ends everything at once and waits for it, and for a second at most for the audit log.
 func (s *Server) Close() {
 	s.stopListening()
 	s.closing.Do(func() { close(s.done) })
 	s.pending.closeAll()
 	s.each(func(n *session) { n.kill(closeShutdown) })
 	s.running.Wait()
+	s.flushing.Do(s.audit.close)
 }
 
 func (s *Server) stopListening() {

@@ -48,6 +48,10 @@ type session struct {
 	endOnce sync.Once
 	reason  closeReason
 	done    chan struct{} // closed by end
+
+	begun    int64     // see Server.now
+	bytesOut uint64    // RESP bytes written to the client; whoever has the turn counts
+	identity *identity // whose place it holds; nil: none. Guarded by Server.mu
 }
 
 const (
@@ -76,6 +80,8 @@ type clientSide struct {
 	outChunk *chunk
 	pend     []slot // their slots
 	rules    *Rules // of the client's user as of this read; nil: all commands
+	commands uint64 // taken: passed on or refused
+	bytesIn  uint64 // RESP bytes read
 	last     *command
 	lastN    uint64 // commands of that kind not yet counted
 
@@ -131,7 +137,8 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init()
 	n.ends.Store(math.MaxInt64)
-	n.lastActive.Store(s.now())
+	n.begun = s.now()
+	n.lastActive.Store(n.begun)
 	sock.beforeWait = n.beforeWait
 	return n
 }
@@ -202,6 +209,7 @@ func (s *session) finish() {
 	s.client.sock.release()
 	s.dropBuffers()
 	s.event(s.server.log.Debug()).Str("reason", string(s.reason)).Msg("session ended")
+	s.auditEnded()
 	s.server.remove(s)
 }
 
@@ -232,6 +240,7 @@ func (s *session) write(b []byte) error {
 		return err
 	}
 	s.stripe.bytesOut.Add(uint64(len(b)))
+	s.bytesOut += uint64(len(b))
 	return nil
 }
 

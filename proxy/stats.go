@@ -112,6 +112,7 @@ type Stats struct {
 	BufferBytes                 int64 // lent to sessions at the moment
 	AcceptErrors                uint64
 	Panics                      uint64
+	AuditDropped                uint64 // lines of the audit log
 	BackendUp                   bool
 	BackendConnections          int
 	BackendDials                uint64
@@ -130,6 +131,7 @@ func (s *Server) Stats() Stats {
 		BufferBytes:        s.buffers.lent.Load(),
 		AcceptErrors:       s.acceptErrors.Load(),
 		Panics:             s.panics.Load(),
+		AuditDropped:       s.audit.droppedSoFar(),
 		BackendUp:          s.backendStats.up.Load(),
 		BackendConnections: int(s.backendStats.connections.Load()),
 		BackendDials:       s.backendStats.dials.Load(),
