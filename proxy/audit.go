@@ -142,7 +142,7 @@ func (a *auditor) tellDropped() {
 
 func (a *auditor) write(e *auditEvent) {
 	a.tellDropped()
-	l := a.log.Log().Str("audit", e.kind).Time("at", a.started.Add(time.Duration(e.at))).Stringer("remote", e.remote)
+	l := a.log.Log().Str("audit", e.kind).Time(zerolog.TimestampFieldName, a.started.Add(time.Duration(e.at))).Stringer("remote", e.remote)
 	if p := e.peer; p != nil {
 		if p.Identity != [32]byte{} {
 			l.Str("identity", hex.EncodeToString(p.Identity[:])).Str("client", p.Name).Str("serial", p.Serial)

@@ -69,8 +69,8 @@ func TestAuditTellsWhoCameAndWhatBecameOfThem(t *testing.T) {
 	if id, _ := begin[0]["identity"].(string); len(id) != 64 || begin[0]["serial"] == "" || end[0]["identity"] != id {
 		t.Errorf("identity %q, serial %q", id, begin[0]["serial"])
 	}
-	if _, err := time.Parse(time.RFC3339, begin[0]["at"].(string)); err != nil || end[0]["duration_seconds"].(float64) <= 0 {
-		t.Errorf("at %v, for %v", begin[0]["at"], end[0]["duration_seconds"])
+	if _, err := time.Parse(time.RFC3339, begin[0]["time"].(string)); err != nil || end[0]["duration_seconds"].(float64) <= 0 {
+		t.Errorf("at %v, for %v", begin[0]["time"], end[0]["duration_seconds"])
 	}
 	if strings.Contains(out.String(), "secret") {
 		t.Errorf("keys or values in %s", &out)

@@ -317,3 +317,65 @@ func TestCheckJudgesTheUsersFile(t *testing.T) {
 	}
 	w.wantEnd()
 }
+
+// audited returns the lines of the audit log of one kind.
+func (w *loginWorld) audited(kind string) []map[string]any {
+	var found []map[string]any
+	for line := range strings.Lines(w.stderr.String()) {
+		var fields map[string]any
+		if json.Unmarshal([]byte(line), &fields) == nil && fields["audit"] == kind {
+			found = append(found, fields)
+		}
+	}
+	return found
+}
+
+func TestAuditLog(t *testing.T) {
+	w := newLogin(t, "AUDIT_LOG=commands")
+	l := w.live(w.config(leafWeb))
+	l.want(l.ask("SET", "audit-key", "audit-value"), "+OK")
+	l.ask("AUTH", "jobs", "jobs-secret")
+	l.ask("nonsense-name")
+	l.Close()
+	eventually(t, "the end is audited", func() bool { return len(w.audited("ended")) == 1 })
+	accepted, ended := w.audited("accepted")[0], w.audited("ended")[0]
+	for field, want := range map[string]any{"user": "web", "client": "dns:web.apps.internal", "tls_version": "1.3", "resumed": false} {
+		if accepted[field] != want || ended[field] != want {
+			t.Errorf("%s: %v and %v, want %v", field, accepted[field], ended[field], want)
+		}
+	}
+	for _, field := range []string{"identity", "serial", "remote", "time"} {
+		if accepted[field] == nil || accepted[field] == "" {
+			t.Errorf("no %s in %v", field, accepted)
+		}
+	}
+	if ended["reason"] != "client_closed" || ended["commands"] != 4.0 || ended["bytes_in"] == 0.0 || ended["bytes_out"] == 0.0 {
+		t.Errorf("ended: %v", ended)
+	}
+	var names []string
+	for _, line := range w.audited("command") {
+		names = append(names, fmt.Sprint(line["command"], " ", line["refused"]))
+	}
+	if got := strings.Join(names, ", "); got != "PING false, SET false, AUTH true, other false" {
+		t.Errorf("commands: %s", got)
+	}
+	if log := w.stderr.String(); strings.Contains(log, "audit-") || strings.Contains(log, "secret") || strings.Contains(log, "nonsense") {
+		t.Errorf("a key, a value or a secret in the log:\n%s", log)
+	}
+	w.wantEnd()
+}
+
+func TestLimitOfOneIdentity(t *testing.T) {
+	w := newLogin(t, "MAX_CONNECTIONS_PER_IDENTITY=2")
+	config := w.config(leafWeb)
+	first, _ := w.live(config), w.live(config)
+	wantRefused(t, w.instance, config, "a third")
+	wantRefused(t, w.instance, w.config(leafWeb), "a third with a renewed certificate")
+	w.live(w.config(leafJobs))
+	first.Close()
+	eventually(t, "there is room again", func() bool { _, err := handshake(w.addr, config); return err == nil })
+	if n := w.metrics().sum("sessions_closed_total", "reason", "max_connections_identity"); n < 2 {
+		t.Errorf("%v sessions closed for the limit, want 2 or more", n)
+	}
+	w.wantEnd()
+}

@@ -25,6 +25,13 @@ func (s *service) collect(emit func(admin.Metric)) {
 	for name, n := range st.CommandsLocal {
 		m.counter("commands_total", "Commands of clients; path says who answered.", n, label("command", name), label("path", "local"))
 	}
+	for name, n := range st.RulesDenied {
+		m.counter("commands_denied_total", "Commands refused by the users file.", n, label("command", name))
+	}
+	for name, n := range st.RulesWouldDeny {
+		m.counter("commands_would_deny_total", "Commands passed on that the users file would refuse, but for dry_run.", n, label("command", name))
+	}
+	m.counter("audit_dropped_total", "Lines of the audit log that were dropped.", st.AuditDropped)
 	m.histogram("command_seconds", "From a batch's write to its last reply; blocking commands aside.", st.CommandSeconds)
 	m.counter("bytes_total", "RESP bytes, inside TLS.", st.BytesIn, label("direction", "in"))
 	m.counter("bytes_total", "RESP bytes, inside TLS.", st.BytesOut, label("direction", "out"))

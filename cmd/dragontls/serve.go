@@ -51,6 +51,7 @@ func configFault(stderr io.Writer, err error) int {
 type service struct {
 	c        config.Config
 	log      zerolog.Logger
+	auditLog zerolog.Logger
 	store    *certs.Store
 	backend  *certs.Client // nil: the backend is reached in clear
 	server   *proxy.Server
@@ -66,7 +67,7 @@ type service struct {
 
 // start opens everything, or says on stderr what is wrong and returns nil and the exit code.
 func start(c config.Config, stderr io.Writer) (*service, int) {
-	s := &service{c: c, started: time.Now(), log: newLogger(c, stderr), signals: make(chan os.Signal, 4)}
+	s := &service{c: c, started: time.Now(), log: newLogger(c, stderr), auditLog: newAuditLogger(c, stderr), signals: make(chan os.Signal, 4)}
 	if err := s.openCertificates(); err != nil {
 		return nil, configFault(stderr, err)
 	}
@@ -93,14 +94,18 @@ func start(c config.Config, stderr io.Writer) (*service, int) {
 }
 
 func newLogger(c config.Config, w io.Writer) zerolog.Logger {
-	if c.LogFormat == "console" {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
-	}
 	level, err := zerolog.ParseLevel(c.LogLevel)
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	return zerolog.New(inFormat(c, w)).Level(level).With().Timestamp().Logger()
+}
+
+func inFormat(c config.Config, w io.Writer) io.Writer {
+	if c.LogFormat == "console" {
+		return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
+	}
+	return w
 }
 
 func isTerminal(w io.Writer) bool {
@@ -145,6 +150,7 @@ func (s *service) openProxy() error {
 			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
 			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
 		},
+		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.auditLog},
 		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs,
 		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
 	})
