@@ -52,7 +52,6 @@ type auditEvent struct {
 
 // auditor writes the audit log in a goroutine of its own. nil: there is none.
 type auditor struct {
-	level   AuditLevel
 	log     zerolog.Logger
 	started time.Time
 	events  chan auditEvent
@@ -69,7 +68,7 @@ func newAuditor(a Audit, started time.Time) *auditor {
 	}
 	setDefault(&a.Queue, auditQueue)
 	return &auditor{
-		level: a.Level, log: a.Log, started: started,
+		log: a.Log, started: started,
 		events: make(chan auditEvent, a.Queue), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 }
@@ -189,12 +188,10 @@ func (s *session) auditEnded() {
 	})
 }
 
-// auditCommand notes that a command was taken. hot
+// auditCommand notes that a command was taken; where Server.auditsCommands says so. hot
 func (s *session) auditCommand(cmd *command, refused bool) {
-	if a := s.server.audit; a != nil && a.level >= AuditCommands {
-		a.put(auditEvent{
-			kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
-			command: cmd.name, refused: refused,
-		})
-	}
+	s.server.audit.put(auditEvent{
+		kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
+		command: cmd.name, refused: refused,
+	})
 }

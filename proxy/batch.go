@@ -40,7 +40,9 @@ func (s *session) count(cmd *command) {
 		c.last = cmd
 	}
 	c.lastN++
-	s.auditCommand(cmd, false)
+	if s.server.auditsCommands {
+		s.auditCommand(cmd, false)
+	}
 }
 
 func (s *session) handOnCount() {

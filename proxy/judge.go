@@ -103,7 +103,9 @@ func (s *session) refuse(cmd *command, text []byte) bool {
 	c := &s.client
 	s.stripe.local[cmd.id].Add(1)
 	c.commands++
-	s.auditCommand(cmd, true)
+	if s.server.auditsCommands {
+		s.auditCommand(cmd, true)
+	}
 	if c.multi {
 		c.doomed = true
 	}

@@ -44,18 +44,19 @@ type Config struct {
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
 type Server struct {
-	c        Config
-	tls      *tls.Config
-	log      zerolog.Logger
-	buffers  *buffers
-	backend  *backend
-	commands *commandTable
-	started  time.Time
-	audit    *auditor
-	done     chan struct{} // closed by Close
-	closing  sync.Once
-	flushing sync.Once
-	running  sync.WaitGroup // handshakes, sessions, prober, sweeper
+	c              Config
+	tls            *tls.Config
+	log            zerolog.Logger
+	buffers        *buffers
+	backend        *backend
+	commands       *commandTable
+	started        time.Time
+	audit          *auditor
+	auditsCommands bool
+	done           chan struct{} // closed by Close
+	closing        sync.Once
+	flushing       sync.Once
+	running        sync.WaitGroup // handshakes, sessions, prober, sweeper
 
 	pending        pending
 	computing      chan struct{}
@@ -103,6 +104,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.firstEnd.Store(math.MaxInt64)
 	s.audit = newAuditor(c.Audit, s.started)
+	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.pending.max = c.MaxHandshakes
