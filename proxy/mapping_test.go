@@ -132,6 +132,16 @@ func TestRefusedResetKeepsTheClientsOwnUser(t *testing.T) {
 	w.actsAs("other")
 }
 
+// wantNoPause: whoever dials next does so at once.
+func (h *harness) wantNoPause() {
+	h.t.Helper()
+	h.backend.mu.Lock()
+	defer h.backend.mu.Unlock()
+	if p := h.backend.pause; p != 0 {
+		h.t.Errorf("dials of others pause for %v", p)
+	}
+}
+
 func TestWrongPasswordOfOneUserDisturbsNobodyElse(t *testing.T) {
 	j := mapping("good", "bad")
 	j.change("bad", func(u *User) { u.Password = secret("wrong") })
@@ -143,17 +153,14 @@ func TestWrongPasswordOfOneUserDisturbsNobodyElse(t *testing.T) {
 		if got := bad.wantEnd(); got != string(textBackendAuth) {
 			t.Fatalf("got %q", got)
 		}
+		h.wantNoPause()
 		good := h.dialAs("good")
 		good.actsAs("good")
 		good.Close()
 	}
 	h.wantClosed(closeBackendAuth, 5)
-	h.backend.mu.Lock()
-	pause := h.backend.pause
-	h.backend.mu.Unlock()
-	st := h.Stats()
-	if pause != 0 || !st.BackendUp || st.BackendErrors["auth"] < 5 {
-		t.Errorf("dials pause for %v, up %v, errors %v", pause, st.BackendUp, st.BackendErrors)
+	if st := h.Stats(); !st.BackendUp || st.BackendErrors["auth"] < 5 {
+		t.Errorf("up %v, errors %v", st.BackendUp, st.BackendErrors)
 	}
 	if logs := h.logs.String(); !strings.Contains(logs, `"user":"bad"`) || strings.Contains(logs, "wrong") {
 		t.Errorf("logs: %s", logs)
@@ -175,6 +182,7 @@ func TestPasswordThatCannotBeReadIsAwaited(t *testing.T) {
 	w := h.dialAs("web")
 	w.send(cmd("PING"))
 	eventually(t, "it was asked for", func() bool { return h.Stats().BackendErrors["settings"] >= 2 })
+	h.wantNoPause()
 	h.dialAs("other").actsAs("other")
 	there.Store(true)
 	w.want("+PONG\r\n")
@@ -295,6 +303,29 @@ func TestUserThatChangesWhileItsClientConnects(t *testing.T) {
 		}
 		w.Close()
 	}
+}
+
+// The first verdict on a session is old by the time it is given: what Recheck said meanwhile holds.
+func TestOldVerdictDoesNotReplaceANewerOne(t *testing.T) {
+	j := mapping("web", "other")
+	judged, given := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	h := start(t, dragonflyWithUsers(t, "web", "other").Addr(), func(c *Config) {
+		c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
+			p, err := j.recheck(cs)
+			if first.CompareAndSwap(false, true) {
+				close(judged)
+				<-given
+			}
+			return p, err
+		}
+	})
+	w := h.dialAs("web")
+	<-judged
+	j.change("web", func(u *User) { u.Name, u.Password = "other", secret("otherpw") })
+	h.Recheck()
+	close(given)
+	w.actsAs("other")
 }
 
 func TestHandshakeNamesWhyAClientIsNotAllowed(t *testing.T) {
