@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/binary"
-	"encoding/pem"
-	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"sync"
 	"time"
@@ -23,34 +21,55 @@ type CRL struct {
 	Entries    int
 }
 
+// clockSkew: a list may begin this far ahead of our clock. CAs publish theirs the
+// moment they are signed.
+const clockSkew = 5 * time.Minute
+
 // crl is one list. It counts for a CA only once that CA's signature was proven.
 type crl struct {
 	info    CRL
-	issuer  []byte // the name, DER
-	revoked map[string]struct{}
-	// signed holds what a signature is checked with, not the entries.
+	issuer  []byte              // the name, DER
+	points  []string            // of a partition: the distribution points that it covers
+	partial bool                // it is a partition
+	revoked map[string]struct{} // by serialKey
+	entries [32]byte            // a digest of them
+	// signed is what a signature is checked with. Its TBS is dropped once a CA of
+	// the bundle is proven to be the signer: it holds all entries again.
 	signed  x509.RevocationList
-	signers sync.Map // SHA-256 of a CA's certificate -> bool
+	signers sync.Map // SHA-256 of a CA's key -> bool
 }
 
 // signedBy is called with CAs that bear the issuer's name; there are few of them.
 func (l *crl) signedBy(ca *x509.Certificate) bool {
-	sum := sha256.Sum256(ca.Raw)
+	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
 	if known, ok := l.signers.Load(sum); ok {
 		return known.(bool)
 	}
-	ok := l.signed.CheckSignatureFrom(ca) == nil
+	ok := l.signed.RawTBSRevocationList != nil && l.signed.CheckSignatureFrom(ca) == nil
 	l.signers.Store(sum, ok)
 	return ok
 }
 
+// serialKey differs for numbers of different sign.
+func serialKey(n *big.Int) string {
+	if n.Sign() < 0 {
+		return "\x00-" + string(n.Bytes()) // Bytes never begins with a zero
+	}
+	return string(n.Bytes())
+}
+
 func (l *crl) lists(cert *x509.Certificate) bool {
-	_, ok := l.revoked[string(cert.SerialNumber.Bytes())]
+	_, ok := l.revoked[serialKey(cert.SerialNumber)]
 	return ok
 }
 
 func (l *crl) inDate(now time.Time) bool {
-	return !now.Before(l.info.ThisUpdate) && !now.After(l.info.NextUpdate)
+	return !now.Add(clockSkew).Before(l.info.ThisUpdate) && !now.After(l.info.NextUpdate)
+}
+
+// covers says whether the list would name cert if it were revoked (RFC 5280, 6.3.3 b).
+func (l *crl) covers(cert *x509.Certificate) bool {
+	return !l.partial || slices.ContainsFunc(cert.CRLDistributionPoints, func(point string) bool { return slices.Contains(l.points, point) })
 }
 
 // revocation is what all lists say together: an entry in any of them counts.
@@ -58,10 +77,10 @@ type revocation struct {
 	lists map[string][]*crl // by the issuer's name, DER
 	// required: the issuer of a client's leaf must have a list that is in date.
 	required bool
-	// revokedCAs are those of the bundle that another CA of the bundle revoked,
-	// by SHA-256: as anchors nobody above them would be asked.
+	// revokedCAs are those of the bundle that a CA above them in the bundle
+	// revoked, by SHA-256: as anchors nobody above them would be asked.
 	revokedCAs map[[32]byte]bool
-	digest     [32]byte // of the entries, not of the dates
+	digest     [32]byte // of the entries and who proved them, not of the dates
 }
 
 // of yields the lists of ca, proven.
@@ -98,200 +117,108 @@ func (r *revocation) check(chain []*x509.Certificate, live bool, now time.Time) 
 	}
 	err := ErrNoCRL
 	r.of(chain[min(1, len(chain)-1)], func(l *crl) bool {
-		err = ErrCRLExpired
-		if l.inDate(now) {
+		switch {
+		case !l.covers(chain[0]):
+		case l.inDate(now):
 			err = nil
+		default:
+			err = ErrCRLExpired
 		}
 		return err != nil
 	})
 	return err
 }
 
-// parseCRLs reads all lists of a file. A list whose issuer is in the bundle must
-// bear its signature; another may belong to an intermediate that clients send,
-// and is checked against that one.
-func parseCRLs(c contents, o *Options, clients *bundle) (*revocation, []CRL, error) {
-	data, err := c.get(o.CRLFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	ders, err := splitCRLs(o.CRLFile, data)
-	if err != nil {
-		return nil, nil, err
-	}
-	r := &revocation{lists: make(map[string][]*crl), required: !o.CRLWarn, revokedCAs: make(map[[32]byte]bool)}
-	var infos []CRL
-	var all faults
-	for i, der := range ders {
-		l, err := parseCRL(o.CRLFile, der)
-		if err == nil {
-			err = checkIssuers(l, clients)
-		}
-		if err != nil {
-			all.add(newFault(o.CRLFile, ReasonCRL, "have the CA issue it anew; until then the last good one stays", "check %q: CRL %d: %w", o.CRLFile, i+1, err))
-			continue
-		}
-		r.lists[string(l.issuer)] = append(r.lists[string(l.issuer)], l)
-		infos = append(infos, l.info)
-	}
-	if len(all) > 0 {
-		return nil, nil, all.join()
-	}
-	r.findRevokedCAs(clients)
-	r.digest = r.entries()
-	return r, infos, nil
-}
-
-// splitCRLs accepts PEM, with other blocks between, or one or more DER lists in
-// a row; as with certificates, half a file is no file.
-func splitCRLs(file string, data []byte) ([][]byte, error) {
-	const cure = "the file must hold CRLs in PEM or DER; a file that is being written is read again when it is complete"
-	var ders [][]byte
-	if begun := bytes.Count(data, []byte("-----BEGIN ")); begun > 0 {
-		blocks := 0
-		for rest := data; ; blocks++ {
-			var block *pem.Block
-			if block, rest = pem.Decode(rest); block == nil {
-				break
-			}
-			if block.Type == "X509 CRL" {
-				ders = append(ders, block.Bytes)
-			}
-		}
-		if blocks != begun {
-			return nil, newFault(file, ReasonParse, cure, "parse %q: %d of %d PEM blocks are incomplete or damaged", file, begun-blocks, begun)
-		}
-	} else {
-		for rest := data; len(rest) > 0; {
-			var one asn1.RawValue
-			var err error
-			if rest, err = asn1.Unmarshal(rest, &one); err != nil {
-				return nil, newFault(file, ReasonParse, cure, "parse %q: CRL %d is incomplete or damaged", file, len(ders)+1)
-			}
-			ders = append(ders, one.FullBytes)
-		}
-	}
-	if len(ders) == 0 {
-		return nil, newFault(file, ReasonParse, cure, "parse %q: it holds no CRL", file)
-	}
-	return ders, nil
-}
-
-func parseCRL(file string, der []byte) (*crl, error) {
-	list, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkExtensions(list); err != nil {
-		return nil, err
-	}
-	if list.NextUpdate.IsZero() {
-		return nil, errors.New("it has no nextUpdate (RFC 5280, 5.1.2.5)")
-	}
-	l := &crl{
-		info: CRL{File: file, Issuer: list.Issuer.String(), ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate, Entries: len(list.RevokedCertificateEntries)},
-		// Copies: the file's bytes are dropped.
-		issuer:  bytes.Clone(list.RawIssuer),
-		revoked: make(map[string]struct{}, len(list.RevokedCertificateEntries)),
-	}
-	for _, e := range list.RevokedCertificateEntries {
-		l.revoked[string(e.SerialNumber.Bytes())] = struct{}{}
-	}
-	l.signed = x509.RevocationList{
-		RawTBSRevocationList: bytes.Clone(list.RawTBSRevocationList), Signature: bytes.Clone(list.Signature),
-		SignatureAlgorithm: list.SignatureAlgorithm, AuthorityKeyId: bytes.Clone(list.AuthorityKeyId),
-	}
-	return l, nil
-}
-
-var (
-	oidDelta  = asn1.ObjectIdentifier{2, 5, 29, 27}
-	oidPoint  = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidAKI    = asn1.ObjectIdentifier{2, 5, 29, 35}
-	oidNumber = asn1.ObjectIdentifier{2, 5, 29, 20}
-)
-
-// checkExtensions refuses lists that do not say what they seem to say: deltas,
-// those of other CAs' or of attribute certificates, and critical unknowns
-// (RFC 5280, 5.2). Partitions of one CA's list count together.
-func checkExtensions(list *x509.RevocationList) error {
-	for _, e := range list.Extensions {
-		switch {
-		case e.Id.Equal(oidDelta):
-			return errors.New("it is a delta CRL: a complete one is needed")
-		case e.Id.Equal(oidPoint):
-			var p struct {
-				Point         asn1.RawValue  `asn1:"optional,tag:0"`
-				OnlyUser      bool           `asn1:"optional,tag:1"`
-				OnlyCA        bool           `asn1:"optional,tag:2"`
-				Reasons       asn1.BitString `asn1:"optional,tag:3"`
-				Indirect      bool           `asn1:"optional,tag:4"`
-				OnlyAttribute bool           `asn1:"optional,tag:5"`
-			}
-			if rest, err := asn1.Unmarshal(e.Value, &p); err != nil || len(rest) > 0 {
-				return errors.New("its issuing distribution point cannot be read")
-			}
-			if p.OnlyCA || p.Indirect || p.OnlyAttribute || p.Reasons.BitLength > 0 {
-				return errors.New("it covers only some certificates or reasons: a complete one is needed")
-			}
-		case e.Critical && !e.Id.Equal(oidAKI) && !e.Id.Equal(oidNumber):
-			return fmt.Errorf("it has an unknown critical extension %s", e.Id)
-		}
-	}
-	for _, entry := range list.RevokedCertificateEntries {
-		for _, e := range entry.Extensions {
-			if e.Critical {
-				return fmt.Errorf("an entry has an unknown critical extension %s", e.Id)
-			}
-		}
-	}
-	return nil
-}
-
-// checkIssuers faults a list that a CA of the bundle should have signed and did
-// not. A CA with another key identifier is another CA of the same name.
-func checkIssuers(l *crl, clients *bundle) error {
-	candidates := 0
-	for _, ca := range clients.certs {
-		if !bytes.Equal(ca.RawSubject, l.issuer) {
-			continue
-		}
-		if l.signedBy(ca) {
-			return nil
-		}
-		if aki := l.signed.AuthorityKeyId; len(aki) == 0 || len(ca.SubjectKeyId) == 0 || bytes.Equal(aki, ca.SubjectKeyId) {
-			candidates++
-		}
-	}
-	if candidates > 0 {
-		return errors.New("its signature is not that of the client CA which it names")
-	}
-	return nil
-}
-
+// findRevokedCAs goes down from the roots of the bundle: a CA is revoked if a CA
+// of the bundle that issued it revoked it, or if all that issued it are revoked.
 func (r *revocation) findRevokedCAs(clients *bundle) {
-	for _, ca := range clients.certs {
-		for _, above := range clients.certs {
-			if ca != above && bytes.Equal(ca.RawIssuer, above.RawSubject) &&
-				ca.CheckSignatureFrom(above) == nil && r.revokedBy(above, ca) {
-				r.revokedCAs[sha256.Sum256(ca.Raw)] = true
+	above := make([][]*x509.Certificate, len(clients.certs))
+	for i, ca := range clients.certs {
+		for _, other := range clients.certs {
+			if ca != other && bytes.Equal(ca.RawIssuer, other.RawSubject) && ca.CheckSignatureFrom(other) == nil {
+				above[i] = append(above[i], other)
+			}
+		}
+	}
+	for changed := true; changed; {
+		changed = false
+		for i, ca := range clients.certs {
+			sum := sha256.Sum256(ca.Raw)
+			if !r.revokedCAs[sum] && r.revokedByAny(ca, above[i]) {
+				r.revokedCAs[sum], changed = true, true
 			}
 		}
 	}
 }
 
-// entries is a digest of who is revoked; it depends on neither dates nor order.
-func (r *revocation) entries() [32]byte {
+func (r *revocation) revokedByAny(ca *x509.Certificate, above []*x509.Certificate) bool {
+	lost := 0
+	for _, issuer := range above {
+		if r.revokedBy(issuer, ca) {
+			return true
+		}
+		if r.revokedCAs[sha256.Sum256(issuer.Raw)] {
+			lost++
+		}
+	}
+	// A root that is cross-signed stands for itself.
+	return lost > 0 && lost == len(above) && !bytes.Equal(ca.RawSubject, ca.RawIssuer)
+}
+
+// sum is a digest of who is revoked by whom; dates and order do not matter.
+func (r *revocation) sum(clients *bundle) [32]byte {
 	var all [][32]byte
 	for issuer, lists := range r.lists {
 		for _, l := range lists {
-			for serial := range l.revoked {
-				all = append(all, sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(issuer), issuer, serial)))
+			h := sha256.New()
+			fmt.Fprintf(h, "%d %s", len(issuer), issuer)
+			h.Write(l.entries[:])
+			for _, ca := range clients.certs {
+				if bytes.Equal(ca.RawSubject, l.issuer) && l.signedBy(ca) {
+					key := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+					h.Write(key[:])
+				}
 			}
+			if len(l.signed.AuthorityKeyId) > 0 {
+				h.Write(l.signed.AuthorityKeyId)
+			} else {
+				h.Write(l.signed.RawTBSRevocationList)
+			}
+			all = append(all, [32]byte(h.Sum(nil)))
 		}
 	}
 	slices.SortFunc(all, func(a, b [32]byte) int { return bytes.Compare(a[:], b[:]) })
 	h := sha256.New()
 	_ = binary.Write(h, binary.BigEndian, slices.Compact(all))
 	return [32]byte(h.Sum(nil))
+}
+
+// follows faults a file that says less than the one before it: a CA that is still
+// trusted has lost its last list, or has an older one than it had.
+func (r *revocation) follows(last *revocation, clients *bundle, file string) error {
+	var all faults
+	for _, ca := range clients.certs {
+		had, has := last.newest(ca), r.newest(ca)
+		switch {
+		case had == nil:
+		case has == nil:
+			all.add(newFault(file, ReasonCRL, "put its CRL back, or take the CA out of the bundle; until then the last good ones stay",
+				"check %q: there is no CRL of the client CA %q any more", file, ca.Subject))
+		case has.info.ThisUpdate.Before(had.info.ThisUpdate):
+			all.add(newFault(file, ReasonCRL, "fetch the current one; after a restart the older one would be taken",
+				"check %q: the CRL of the client CA %q is of %s, older than the one in use, of %s", file, ca.Subject,
+				has.info.ThisUpdate.UTC().Format(time.RFC3339), had.info.ThisUpdate.UTC().Format(time.RFC3339)))
+		}
+	}
+	return all.join()
+}
+
+func (r *revocation) newest(ca *x509.Certificate) (newest *crl) {
+	r.of(ca, func(l *crl) bool {
+		if newest == nil || l.info.ThisUpdate.After(newest.info.ThisUpdate) {
+			newest = l
+		}
+		return true
+	})
+	return newest
 }

@@ -133,6 +133,7 @@ func TestNewHandshakesNeedACRLInDate(t *testing.T) {
 		"expired": {func(f *fixture) []byte {
 			return f.crl(f.ca, pki.CRLOptions{ThisUpdate: now.Add(-48 * time.Hour), NextUpdate: now.Add(-time.Hour)})
 		}, ErrCRLExpired},
+		"of a CA whose clock is ahead": {func(f *fixture) []byte { return f.crl(f.ca, pki.CRLOptions{ThisUpdate: now.Add(3 * time.Minute)}) }, nil},
 		"of tomorrow": {func(f *fixture) []byte {
 			return f.crl(f.ca, pki.CRLOptions{ThisUpdate: now.Add(24 * time.Hour), NextUpdate: now.Add(48 * time.Hour)})
 		}, ErrCRLExpired},
@@ -153,7 +154,7 @@ func TestNewHandshakesNeedACRLInDate(t *testing.T) {
 				}
 			}
 			f := newFixture(t)
-			f.withCRL(f.revoking(f.ca))
+			f.withCRL(f.revoking(newCA(t, "yet another")))
 			s := f.open()
 			f.write("ca.crl", c.crl(f))
 			f.reload(s)
@@ -248,6 +249,7 @@ func TestFormsOfACRLFile(t *testing.T) {
 		"DER in a row":             slices.Concat(der(a), der(b)),
 		"harmless extension":       slices.Concat(a, b, f.extended(oidUnknown, false, []byte{5, 0})),
 		"user certificates only":   slices.Concat(a, b, f.extended(oidPoint, true, []byte{0x30, 3, 0x81, 1, 0xff})),
+		"negative serial":          slices.Concat(a, b, f.crl(two, pki.CRLOptions{Revoked: []*big.Int{new(big.Int).Neg(other.Leaf.SerialNumber)}})),
 		"beside that of a partner": slices.Concat(a, f.revoking(newCA(t, "partner")), b),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -362,3 +364,137 @@ func (f *fixture) extended(id asn1.ObjectIdentifier, critical bool, value []byte
 }
 
 var oidUnknown = asn1.ObjectIdentifier{1, 2, 3, 4}
+
+func TestTrustFollowsWhoProvedAnEntry(t *testing.T) {
+	f := newFixture(t)
+	other := newCA(t, "root") // another key of the same name
+	text := func(by *pki.CA, clients ...tls.Certificate) []byte { return f.revoking(by, clients...) }
+	f.withCRL(slices.Concat(text(f.ca), text(other, f.client)))
+	s := f.open()
+	cs := f.wantAdmitted(s, f.client)
+	trust := s.Snapshot().Trust
+	f.write("ca.crl", slices.Concat(text(f.ca, f.client), text(other)))
+	f.reload(s)
+	if s.Snapshot().Trust == trust {
+		t.Error("the entry counts now, and trust is as before")
+	}
+	if _, err := s.Snapshot().Recheck(&cs); !errors.Is(err, ErrClientRevoked) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCRLFileThatSaysLessThanBefore(t *testing.T) {
+	past := time.Now().Add(-time.Hour)
+	for name, text := range map[string]func(f *fixture) []byte{
+		"no list of the CA any more": func(f *fixture) []byte { return f.revoking(newCA(t, "another")) },
+		"another key of its name":    func(f *fixture) []byte { return f.revoking(newCA(t, "root")) },
+		"an older list":              func(f *fixture) []byte { return f.crl(f.ca, pki.CRLOptions{ThisUpdate: past}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.withCRL(f.revoking(f.ca, f.client))
+			s := f.open()
+			f.write("ca.crl", text(f))
+			if _, err := s.Reload(); err == nil || s.Stats().ReloadsFailed[ReasonCRL] != 1 {
+				t.Errorf("taken into use: %v", s.Stats().ReloadsFailed)
+			}
+			f.wantRefused(s, f.client, ErrClientRevoked)
+			f.wantAdmitted(s, f.clientOf(f.ca))
+		})
+	}
+	t.Run("of a CA that is trusted no more", func(t *testing.T) {
+		f := newFixture(t)
+		next := newCA(t, "next")
+		f.withCRL(slices.Concat(f.revoking(f.ca), f.revoking(next)))
+		s := f.open()
+		f.write("ca.crt", next.PEM())
+		f.write("ca.crl", f.revoking(next))
+		f.reload(s)
+		f.wantAdmitted(s, f.clientOf(next))
+	})
+}
+
+func TestRevocationOfACAReachesAllBelow(t *testing.T) {
+	f := newFixture(t)
+	one, err := f.ca.Intermediate("one")
+	f.must(err)
+	two, err := one.Intermediate("two")
+	f.must(err)
+	f.write("ca.crt", slices.Concat(f.ca.PEM(), two.PEM(), one.PEM()))
+	f.withCRL(slices.Concat(f.revoking(one), f.revoking(two), f.crl(f.ca, pki.CRLOptions{Revoked: []*big.Int{serialOf(one)}})))
+	s := f.open()
+	f.wantRefused(s, f.clientOf(one), ErrClientRevoked)
+	f.wantRefused(s, f.clientOf(two), ErrClientRevoked)
+	f.wantAdmitted(s, f.client)
+}
+
+// point is an issuing distribution point with a full name.
+func point(t *testing.T, uri string) []byte {
+	t.Helper()
+	name := asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 6, Bytes: []byte(uri)}
+	inner, err := asn1.Marshal(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []int{0, 0} {
+		if inner, err = asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, IsCompound: true, Bytes: inner}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	der, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagSequence, IsCompound: true, Bytes: inner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+func TestPartitionsCoverTheirOwnCertificates(t *testing.T) {
+	f := newFixture(t)
+	at := func(uri string) tls.Certificate { return f.named(pki.Leaf{CN: uri, CRL: []string{uri}}) }
+	first, second := at("http://crl.test/1"), at("http://crl.test/2")
+	shard := func(uri string, o pki.CRLOptions) []byte {
+		o.Extensions = []pkix.Extension{{Id: oidPoint, Critical: true, Value: point(t, uri)}}
+		return f.crl(f.ca, o)
+	}
+	now := time.Now()
+	f.withCRL(slices.Concat(shard("http://crl.test/1", pki.CRLOptions{}),
+		shard("http://crl.test/2", pki.CRLOptions{ThisUpdate: now.Add(-48 * time.Hour), NextUpdate: now.Add(-time.Hour)})))
+	s := f.open()
+	f.wantAdmitted(s, first)
+	f.wantRefused(s, second, ErrCRLExpired)
+	f.wantRefused(s, at("http://crl.test/3"), ErrNoCRL)
+	f.wantRefused(s, f.client, ErrNoCRL) // it names no distribution point
+	f.withCRL(shard("http://crl.test/1", pki.CRLOptions{Revoked: []*big.Int{second.Leaf.SerialNumber}}))
+	f.wantRefused(f.open(), second, ErrClientRevoked)
+}
+
+func TestALargeCRLIsParsedOnce(t *testing.T) {
+	f := newFixture(t)
+	var o pki.CRLOptions
+	for i := range 2000 {
+		o.Revoked = append(o.Revoked, big.NewInt(int64(i+1)))
+	}
+	f.withCRL(f.crl(f.ca, o))
+	s := f.open()
+	list := s.opts.crls.lists[0]
+	f.writePair("server", f.pair())
+	f.reload(s)
+	if s.opts.crls.lists[0] != list {
+		t.Error("parsed anew for another file")
+	}
+	f.write("server.key", nil)
+	if _, err := s.Reload(); err == nil {
+		t.Fatal("no fault")
+	}
+	f.writePair("server", f.pair())
+	f.reload(s)
+	if s.opts.crls.lists[0] != list {
+		t.Error("parsed anew behind a fault of another file")
+	}
+	if list.signed.RawTBSRevocationList != nil {
+		t.Error("it is held twice")
+	}
+	f.write("ca.crl", f.revoking(f.ca, f.client))
+	f.reload(s)
+	f.wantRefused(s, f.client, ErrClientRevoked)
+}

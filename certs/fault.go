@@ -64,6 +64,23 @@ func (f *faults) add(err error) {
 
 func (f faults) join() error { return errors.Join(f...) }
 
+// causes is the text of err without cures, which may count down to a moment.
+func causes(err error) string {
+	list := []error{err}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		list = many.Unwrap()
+	}
+	var b strings.Builder
+	for _, err := range list {
+		var f *Fault
+		if errors.As(err, &f) {
+			err = f.Err
+		}
+		b.WriteString(err.Error() + "\n")
+	}
+	return b.String()
+}
+
 // reasonOf is the label of the first fault in err.
 func reasonOf(err error) string {
 	var f *Fault

@@ -90,14 +90,16 @@ func readFile(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errNotRegular
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	if err == nil && len(data) > maxFileSize {
+	var data bytes.Buffer
+	data.Grow(int(min(info.Size(), maxFileSize)) + bytes.MinRead) // a CRL may be large, and is read at each poll
+	_, err = data.ReadFrom(io.LimitReader(f, maxFileSize+1))
+	if err == nil && data.Len() > maxFileSize {
 		err = errTooLarge
 	}
 	if err != nil {
 		return nil, err
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // get returns the content of path or its fault.

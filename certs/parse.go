@@ -237,6 +237,16 @@ type bundle struct {
 	info  []Cert
 }
 
+// sum is a digest of the certificates in their order.
+func (b *bundle) sum() [32]byte {
+	h := sha256.New()
+	for _, cert := range b.certs {
+		sum := sha256.Sum256(cert.Raw)
+		h.Write(sum[:])
+	}
+	return [32]byte(h.Sum(nil))
+}
+
 func (b *bundle) holds(cert *x509.Certificate) bool { return b.known[sha256.Sum256(cert.Raw)] }
 
 // parseBundle accepts a bundle in which each certificate is a CA and at least one is in date.

@@ -137,8 +137,8 @@ func (r *reloader) succeeded(c contents, count func(*Stats)) {
 
 // refused remembers a fault and tells whether it is another one than before.
 func (r *reloader) refused(c contents, err error, forced bool) bool {
-	known := r.failing && r.failed == c.digest && r.fault == err.Error()
-	r.failing, r.failed, r.fault = true, c.digest, err.Error()
+	known := r.failing && r.failed == c.digest && r.fault == causes(err)
+	r.failing, r.failed, r.fault = true, c.digest, causes(err)
 	if known && !forced {
 		return false
 	}

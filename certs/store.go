@@ -41,6 +41,7 @@ type Options struct {
 	Log  zerolog.Logger
 
 	clock func() time.Time // nil: time.Now
+	crls  *crlCache        // of the Store
 }
 
 // Store serves the current Snapshot. Its methods may be called concurrently.
@@ -58,6 +59,7 @@ func Open(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
+	o.crls = &crlCache{}
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
 	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()))
@@ -158,6 +160,11 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 	trustChanged := false
 	next.Generation, next.TrustGeneration = 1, 1
 	if last := s.snapshot.Load(); last != nil {
+		if last.revocation != nil {
+			if err := next.revocation.follows(last.revocation, next.clients, s.opts.CRLFile); err != nil {
+				return err
+			}
+		}
 		trustChanged = next.Trust != last.Trust
 		next.Generation, next.TrustGeneration = last.Generation+1, last.TrustGeneration
 		if trustChanged {

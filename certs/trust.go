@@ -86,23 +86,27 @@ func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
 	return err
 }
 
-// judge finds a chain that this snapshot trusts. crypto/tls has verified the
-// chains' signatures in the handshake; what may have changed since is judged
-// again, and where no chain holds any more, new ones are built: a CA may have
-// been renewed with its key.
+// judge finds the chain that this snapshot trusts for longest. crypto/tls has
+// verified the chains' signatures in the handshake; what may have changed since
+// is judged again. A CA may have been renewed or issued anew with its key, so
+// where the handshake was another snapshot's, new chains are built too.
 func (s *Snapshot) judge(cs *tls.ConnectionState, live bool) (Peer, error) {
 	if len(cs.PeerCertificates) == 0 {
 		return s.nobody()
 	}
 	now := s.opts.clock()
-	p, err := s.firstTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
-	if errors.Is(err, ErrClientUntrusted) || errors.Is(err, ErrClientExpired) {
+	leaf := cs.PeerCertificates[0]
+	p, err := s.bestTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
+	if (live || cs.DidResume) && (err != nil || p.NotAfter.Before(leaf.NotAfter)) {
 		if chains := s.buildChains(cs.PeerCertificates, now); len(chains) > 0 {
-			p, err = s.firstTrusted(chains, cs.PeerCertificates, live, now)
+			q, qerr := s.bestTrusted(chains, cs.PeerCertificates, live, now)
+			if qerr == nil && (err != nil || q.NotAfter.After(p.NotAfter)) {
+				p, err = q, nil
+			}
 		}
 	}
 	if err != nil {
-		return Peer{}, &ClientError{Serial: cs.PeerCertificates[0].SerialNumber.Text(16), Err: err}
+		return Peer{}, &ClientError{Serial: leaf.SerialNumber.Text(16), Err: err}
 	}
 	return p, nil
 }
@@ -120,19 +124,21 @@ func (s *Snapshot) nobody() (Peer, error) {
 	return Peer{}, nil
 }
 
-// firstTrusted takes the first chain without fault, or returns the fault of one that came closest.
-func (s *Snapshot) firstTrusted(chains [][]*x509.Certificate, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
+// bestTrusted takes the chain without fault that ends last, or returns the fault of one that came closest.
+func (s *Snapshot) bestTrusted(chains [][]*x509.Certificate, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
+	var best Peer
 	closest := ErrClientUntrusted
 	for _, chain := range chains {
 		p, err := s.judgeChain(chain, sent, live, now)
-		if err == nil {
-			return p, nil
-		}
-		if errors.Is(closest, ErrClientUntrusted) || !errors.Is(err, ErrClientUntrusted) && !errors.Is(err, ErrClientExpired) {
+		switch {
+		case err == nil && (closest != nil || p.NotAfter.After(best.NotAfter)):
+			best, closest = p, nil
+		case err == nil || closest == nil:
+		case errors.Is(closest, ErrClientUntrusted) || !errors.Is(err, ErrClientUntrusted) && !errors.Is(err, ErrClientExpired):
 			closest = err
 		}
 	}
-	return Peer{}, closest
+	return best, closest
 }
 
 func (s *Snapshot) judgeChain(chain, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
@@ -188,6 +194,10 @@ func contains(certs []*x509.Certificate, cert *x509.Certificate) bool {
 	return false
 }
 
+// maxSent bounds what is tried of the certificates that a client has sent: chains
+// are short, and each more costs a signature check for every session of it.
+const maxSent = 8
+
 // buildChains verifies as crypto/tls does for a server.
 func (s *Snapshot) buildChains(sent []*x509.Certificate, now time.Time) [][]*x509.Certificate {
 	if s.clients == nil {
@@ -197,7 +207,7 @@ func (s *Snapshot) buildChains(sent []*x509.Certificate, now time.Time) [][]*x50
 		Roots: s.clients.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	for _, cert := range sent[1:] {
+	for _, cert := range sent[1:min(len(sent), 1+maxSent)] {
 		o.Intermediates.AddCert(cert)
 	}
 	chains, err := sent[0].Verify(o)

@@ -75,15 +75,15 @@ func TestRecheckKeepsWhomACAWithTheSameKeySigned(t *testing.T) {
 
 func TestRecheckCountsEntriesOnly(t *testing.T) {
 	f := newFixture(t)
-	f.withCRL(f.revoking(f.ca))
+	hours := func(n int) time.Time { return time.Now().Add(time.Duration(n) * time.Hour) }
+	f.withCRL(f.crl(f.ca, pki.CRLOptions{ThisUpdate: hours(-9)}))
 	s := f.open()
 	cs := f.wantAdmitted(s, f.client)
 	for _, step := range []struct {
 		crl  []byte
 		want error
 	}{
-		{f.crl(f.ca, pki.CRLOptions{ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(-time.Minute)}), nil},
-		{f.revoking(newCA(t, "another")), nil},
+		{f.crl(f.ca, pki.CRLOptions{ThisUpdate: hours(-8), NextUpdate: hours(-1)}), nil},
 		{f.revoking(f.ca, f.clientOf(f.ca)), nil},
 		{f.revoking(f.ca, f.client), ErrClientRevoked},
 	} {
@@ -155,4 +155,59 @@ func renewedUntil(f *fixture, ca *pki.CA, end time.Time) []byte {
 	raw, err := x509.CreateCertificate(rand.Reader, template, parent, old.PublicKey, signer.Signer())
 	f.must(err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})
+}
+
+// The renewed CA lies beside the old one, which ends soon: nobody ends with the old one.
+func TestPeerEndsWithTheBestOfItsChains(t *testing.T) {
+	f := newFixture(t)
+	old := renewedUntil(f, f.ca, time.Now().Add(time.Minute))
+	f.write("ca.crt", old)
+	s := f.open()
+	before := f.wantAdmitted(s, f.client)
+	f.write("ca.crt", slices.Concat(old, renewed(f, f.ca)))
+	f.reload(s)
+	after := f.wantAdmitted(s, f.client)
+	for name, cs := range map[string]*tls.ConnectionState{"live": &before, "new": &after} {
+		p, err := s.Snapshot().Recheck(cs)
+		f.must(err)
+		if !p.NotAfter.Equal(f.client.Leaf.NotAfter) {
+			t.Errorf("the %s session ends %v, want with its leaf %v", name, p.NotAfter, f.client.Leaf.NotAfter)
+		}
+	}
+}
+
+// An intermediate is issued anew with its key, and its old certificate revoked as superseded.
+func TestRecheckKeepsClientsOfAReissuedIntermediate(t *testing.T) {
+	f := newFixture(t)
+	sub, err := f.ca.Intermediate("sub")
+	f.must(err)
+	client := f.clientOf(sub)
+	f.withCRL(slices.Concat(f.revoking(f.ca), f.revoking(sub)))
+	s := f.open()
+	cs := f.wantAdmitted(s, client)
+	f.write("ca.crt", slices.Concat(f.ca.PEM(), renewed(f, sub)))
+	f.write("ca.crl", slices.Concat(f.crl(f.ca, pki.CRLOptions{Revoked: []*big.Int{serialOf(sub)}}), f.revoking(sub)))
+	f.reload(s)
+	if _, err := s.Snapshot().Recheck(&cs); err != nil {
+		t.Errorf("a live session would end: %v", err)
+	}
+	f.wantAdmitted(s, client)
+	f.write("ca.crl", slices.Concat(f.crl(f.ca, pki.CRLOptions{Revoked: []*big.Int{serialOf(sub)}}), f.revoking(sub, client)))
+	f.reload(s)
+	if _, err := s.Snapshot().Recheck(&cs); !errors.Is(err, ErrClientRevoked) {
+		t.Errorf("revoked itself: got %v", err)
+	}
+}
+
+func TestAFaultThatCountsDownIsToldOnce(t *testing.T) {
+	f := newFixture(t)
+	s := f.open()
+	f.writePair("server", f.issue(f.ca, pki.Leaf{CN: "server", DNS: []string{"localhost"}, Server: true, NotBefore: time.Now().Add(20 * time.Minute)}))
+	for range 3 {
+		_, _ = s.reloader.reload(false)
+		time.Sleep(1100 * time.Millisecond) // a text with seconds in it would change
+	}
+	if n := s.Stats().ReloadsFailed[ReasonNotYetValid]; n != 1 || f.log.count(refusedMessage) != 1 {
+		t.Errorf("%d counted, %d logged, want 1", n, f.log.count(refusedMessage))
+	}
 }

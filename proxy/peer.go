@@ -35,7 +35,7 @@ func (p *Peer) endMoment() int64 {
 	if p.NotAfter.IsZero() {
 		return math.MaxInt64
 	}
-	window := min(endWindow, p.NotAfter.Sub(p.NotBefore)/20)
+	window := min(endWindow, p.NotAfter.Sub(p.NotBefore)/20, time.Until(p.NotAfter)) // never in the past
 	return p.NotAfter.UnixNano() - rand.Int64N(max(1, int64(window)))
 }
 
@@ -113,12 +113,17 @@ func (s *session) obey(v verdict) closeReason {
 		return reason
 	}
 	for {
-		last := s.peer.Load()
-		if last != nil && !sameUser(last.User, v.peer.User) {
+		last, next := s.peer.Load(), v.peer
+		if last != nil && !sameUser(last.User, next.User) {
 			s.end(closeUserChanged)
 			return closeUserChanged
 		}
-		if last != nil && *last == *v.peer || s.adopt(last, v.peer) {
+		if last != nil && last.Generation != next.Generation {
+			own := *next
+			own.Generation = last.Generation // that of its handshake
+			next = &own
+		}
+		if last != nil && *last == *next || s.adopt(last, next) {
 			return ""
 		}
 	}
@@ -160,11 +165,6 @@ func (s *Server) Recheck() {
 			v = s.judge(&cs)
 			known[key] = v
 		}
-		if last := n.peer.Load(); v.err == nil && last != nil && last.Generation != v.peer.Generation {
-			own := *v.peer
-			own.Generation = last.Generation // that of its handshake
-			v.peer = &own
-		}
 		if n.ended() {
 			return
 		}
@@ -176,13 +176,19 @@ func (s *Server) Recheck() {
 		lost = append(lost, n)
 	})
 	s.log.Info().Int("sessions", sessions).Int("chains", len(known)).Int("closed", len(lost)).Msg("sessions judged anew")
-	if len(lost) > 0 {
-		time.AfterFunc(goodbyeTimeout, func() {
-			for _, n := range lost {
-				n.client.sock.abort() // who did not take its goodbye; no-op for the others
-			}
-		})
+	s.abortLater(lost)
+}
+
+// abortLater gives sessions that were ended the time for a goodbye, and resets who did not take it.
+func (s *Server) abortLater(ended []*session) {
+	if len(ended) == 0 {
+		return
 	}
+	time.AfterFunc(goodbyeTimeout, func() {
+		for _, n := range ended {
+			n.client.sock.abort() // no-op for those that are closed
+		}
+	})
 }
 
 func chainKey(cs *tls.ConnectionState) [32]byte {
@@ -203,22 +209,34 @@ func (s *Server) closeExpired() {
 	s.judging.Lock()
 	defer s.judging.Unlock()
 	s.firstEnd.Store(math.MaxInt64)
+	var ended []*session
 	s.each(func(n *session) {
 		if end := n.ends.Load(); now < end {
 			s.firstEnd.lower(end)
-			return
-		}
-		// A CA may have been renewed meanwhile, and the chain with it.
-		cs := n.client.conn.ConnectionState()
-		if n.obey(s.judge(&cs)) != "" {
-			return
-		}
-		end := n.ends.Load()
-		s.firstEnd.lower(end)
-		if now >= end && (n.idle() || n.waiting() || !n.owing()) {
-			n.end(closeExpired)
+		} else if s.overdue(n, now) {
+			ended = append(ended, n)
 		}
 	})
+	s.abortLater(ended)
+}
+
+// overdue ends a session whose time has come. false: it was ended before, goes on for a moment, or until another end.
+func (s *Server) overdue(n *session, now int64) bool {
+	if n.ended() {
+		return false
+	}
+	// A CA may have been renewed meanwhile, and the chain with it.
+	cs := n.client.conn.ConnectionState()
+	if n.obey(s.judge(&cs)) != "" {
+		return true
+	}
+	end := n.ends.Load()
+	if now < end || !n.idle() && !n.waiting() && n.owing() {
+		s.firstEnd.lower(end)
+		return false
+	}
+	n.end(closeExpired)
+	return true
 }
 
 // moment is a time in unix nanoseconds.

@@ -98,10 +98,35 @@ func TestRecheckEndsThoseWhoLostTrust(t *testing.T) {
 	}
 }
 
-func TestRecheckEndsAClientThatDoesNotRead(t *testing.T) {
-	j := &judgement{}
-	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
-	w := h.dialAs("bad")
+func TestAClientThatDoesNotReadEndsToo(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose func(h *harness, j *judgement)
+		want closeReason
+	}{
+		"lost trust": {func(h *harness, j *judgement) {
+			j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeRevoked} })
+			h.Recheck()
+		}, closeRevoked},
+		"expired": {func(h *harness, j *judgement) {
+			j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeExpired} })
+			h.each(func(n *session) { n.ends.Store(1) })
+			h.firstEnd.Store(1)
+		}, closeExpired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := &judgement{}
+			h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck, c.WriteTimeout = j.recheck, time.Hour })
+			h.stuckWriter("bad")
+			c.lose(h, j)
+			h.wantClosed(c.want, 1)
+		})
+	}
+}
+
+// stuckWriter is a session that the proxy cannot write to.
+func (h *harness) stuckWriter(cn string) {
+	t := h.t
+	w := h.dialAs(cn)
 	w.do("+OK\r\n", "SET", "k", strings.Repeat("v", 1<<20))
 	go func() {
 		for range 64 {
@@ -115,9 +140,6 @@ func TestRecheckEndsAClientThatDoesNotRead(t *testing.T) {
 		h.each(func(n *session) { stuck = n.client.sock.writeWait.Load() != 0 })
 		return stuck
 	})
-	j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeRevoked} })
-	h.Recheck()
-	h.wantClosed(closeRevoked, 1)
 }
 
 func TestRecheckJudgesEachChainOnce(t *testing.T) {
@@ -228,6 +250,12 @@ func TestEndsAreSpread(t *testing.T) {
 				t.Errorf("100 ends within %d seconds", len(seen))
 			}
 		})
+	}
+	late := Peer{NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(10 * time.Second)}
+	for range 100 {
+		if at := late.endMoment(); at < time.Now().Add(-time.Second).UnixNano() {
+			t.Fatal("who comes in the last minute ends before it began")
+		}
 	}
 	var forever Peer
 	if at := forever.endMoment(); at <= time.Now().Add(87600*time.Hour).UnixNano() {

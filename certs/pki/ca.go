@@ -51,6 +51,8 @@ type Leaf struct {
 
 	Server, Client bool // extended key usages
 
+	CRL []string // URLs where the CRL that covers it is to be found
+
 	NotBefore time.Time     // zero: ten minutes ago
 	NotAfter  time.Time     // zero: in 90 days
 	Key       crypto.Signer // nil: a new P-256 key
@@ -126,6 +128,7 @@ func (l Leaf) template() (*x509.Certificate, error) {
 		DNSNames:              l.DNS,
 		IPAddresses:           l.IPs,
 		EmailAddresses:        l.Emails,
+		CRLDistributionPoints: l.CRL,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 	}
