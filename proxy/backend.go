@@ -68,7 +68,7 @@ func newBackend(c BackendConfig, b *buffers, s *backendStats, keepAlive, writeTi
 	return be
 }
 
-// dial opens a connection that belongs to one session and authenticates it. authenticated: dragontls did so.
+// dial opens a connection that belongs to one session, and introduces it.
 func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func backendReason(err error) string {
 		return "unauthenticated_access"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return "timeout"
-	case errors.Is(err, errSettings), errors.Is(err, errNoPassword):
+	case errors.Is(err, errSettings):
 		return "settings"
 	case errors.Is(err, errBackendBusy):
 		return "busy"

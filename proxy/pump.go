@@ -131,9 +131,7 @@ func (s *session) connect() *backendConn {
 			pauseBeforeRetry(ctx)
 		}
 		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
-			if reason := backendReason(last); s.mapped() && reason != "dial" && reason != "timeout" {
-				s.event(s.server.log.Warn()).Err(last).Str("reason", reason).Str("user", s.peer.Load().User.Name).Msg("a client's user gets no backend connection")
-			}
+			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return nil
 		}

@@ -109,9 +109,13 @@ func connectionName(name string) string {
 	return full[:min(len(full), maxConnectionName)]
 }
 
-func (s *session) mapped() bool {
-	p := s.peer.Load()
-	return p != nil && p.User != nil
+// logUserRefused tells why the session's own user has no connection; what ails the backend itself its prober tells.
+func (s *session) logUserRefused(err error) {
+	ofUser := errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errNoPassword)
+	if p := s.peer.Load(); p != nil && p.User != nil && ofUser {
+		s.event(s.server.log.Warn()).Err(err).Str("reason", backendReason(err)).Str("client", p.Name).Str("user", p.User.Name).
+			Msg("a client's user gets no backend connection")
+	}
 }
 
 // clientAuth says that whom this session acts as is the client's to change.
