@@ -195,3 +195,47 @@ func TestDenyCommandsComesFirst(t *testing.T) {
 	w.do(denied("MY.MODULE"), "my.module")
 	w.do(forbidden("the command THEIR.MODULE"), "their.module", "y") // a name that only DENY_COMMANDS knows
 }
+
+// firstWord is what a backend may take for a command's name.
+func firstWord(name []byte) string {
+	if f := strings.Fields(strings.ToUpper(strings.ReplaceAll(string(name), "\x00", " "))); len(f) > 0 {
+		return f[0]
+	}
+	return ""
+}
+
+// Random sequences of everything that has ever confused a proxy: what is denied never arrives at the backend, and
+// where there is a list of what is allowed nothing else does.
+func TestNoSequenceSmugglesACommand(t *testing.T) {
+	for name, o := range map[string]RuleOptions{
+		"deny":  {Deny: []string{"GET", "INCR", "@pubsub", "@blocking", "CLIENT|REPLY", "MONITOR"}},
+		"allow": {Allow: []string{"ACL|WHOAMI", "ECHO", "MULTI", "EXEC", "DISCARD", "SET", "PING"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Deny = append(o.Deny, "x")
+			j := &judgement{users: map[string]User{"client": {Name: "web", Password: secret(webPassword), Rules: newRules(t, o)}}}
+			d := userBackend(t)
+			whose(t, start(t, d.Addr(), mappedTo(j)), "$11\r\nUser is web\r\n", []string{
+				cmd("get", "k"), "GET k\r\n", cmd("GET k"), cmd("\tGET", "k"), cmd("GET", strings.Repeat("k", 70<<10)), cmd("MULTI") + cmd("GET", "k") + cmd("EXEC"),
+				cmd("CLIENT", "reply", "off"), cmd("CLIENT REPLY", "OFF"), cmd("client reply off"), "client reply off\r\n", cmd("CLIENT", "ID"),
+			})
+			checkUser(t, d, "web")
+			never := map[string]bool{"GET": true, "INCR": true, "SUBSCRIBE": true, "BLPOP": true, "MONITOR": true, "X": true}
+			only := map[string]bool{"ACL": true, "ECHO": true, "MULTI": true, "EXEC": true, "DISCARD": true, "SET": true, "PING": true, "AUTH": true, "HELLO": true, "QUIT": true, "RESET": true}
+			seen := 0
+			for _, c := range d.Commands() {
+				word := firstWord(c.Args[0])
+				if name == "deny" && never[word] || name == "allow" && !only[word] {
+					t.Fatalf("arrived: %.100q", c)
+				}
+				if word == "CLIENT" && len(c.Args) > 1 && strings.EqualFold(string(c.Args[1]), "reply") {
+					t.Fatalf("arrived: %q", c)
+				}
+				seen++
+			}
+			if seen < 100 {
+				t.Errorf("only %d commands arrived: this test proves nothing", seen)
+			}
+		})
+	}
+}

@@ -18,7 +18,8 @@ import (
 // Config of a Server. TLS and Backend are required; other fields at zero take the value named.
 type Config struct {
 	TLS *tls.Config // its GetConfigForClient decides, per handshake
-	// Recheck tells whether the client of a session is trusted now. It is called when a session begins, when its
+	// Recheck tells whether the client of a session is trusted now, and who it is: without it there are no Peers, and
+	// so no users, rules, limits per identity and names. It is called when a session begins, when its
 	// certificate is about to end, and by Server.Recheck. Its errors may have a method Reason that says why in a
 	// word. nil: who finished the handshake stays.
 	Recheck          func(*tls.ConnectionState) (Peer, error)
