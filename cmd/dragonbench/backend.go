@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"time"
+)
+
+// backendProgram is redis-server or Dragonfly.
+type backendProgram struct {
+	path      string
+	dragonfly bool
+}
+
+// backend is one of its processes.
+type backend struct {
+	*process
+	program backendProgram
+	address string
+	files   *tlsFiles // nil: in clear
+}
+
+// findBackend prefers what the user names.
+func findBackend(env func(string) string) (backendProgram, error) {
+	if path := env("DRAGONFLY_BIN"); path != "" {
+		if _, err := exec.LookPath(path); err != nil {
+			return backendProgram{}, fmt.Errorf("DRAGONFLY_BIN: %w", err)
+		}
+		return backendProgram{path: path, dragonfly: true}, nil
+	}
+	path, err := lookPath("redis-server")
+	if err != nil {
+		return backendProgram{}, fmt.Errorf("no backend: %w\ninstall one (apt-get install redis-server) or name a Dragonfly in DRAGONFLY_BIN", err)
+	}
+	return backendProgram{path: path}, nil
+}
+
+func (b backendProgram) name() string {
+	if b.dragonfly {
+		return "dragonfly"
+	}
+	return "redis-server"
+}
+
+// command listens on address alone: with TLS 1.3 and client certificates if there are files, else in clear.
+func (b backendProgram) command(dir, address string, files *tlsFiles) *exec.Cmd {
+	host, port, _ := net.SplitHostPort(address)
+	args := []string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", dir, "--maxclients", "20000"}
+	if files != nil {
+		args = []string{"--bind", host, "--port", "0", "--tls-port", port, "--save", "", "--appendonly", "no", "--dir", dir,
+			"--maxclients", "20000",
+			"--tls-cert-file", files.ServerCert, "--tls-key-file", files.ServerKey, "--tls-ca-cert-file", files.CA,
+			"--tls-auth-clients", "yes", "--tls-protocols", "TLSv1.3", "--tls-ciphersuites", cipherSuite}
+	}
+	if b.dragonfly {
+		args = []string{"--bind=" + host, "--port=" + port, "--dbfilename=", "--dir=" + dir}
+		if files != nil {
+			args = append(args, "--tls=true", "--tls_cert_file="+files.ServerCert, "--tls_key_file="+files.ServerKey,
+				"--tls_ca_cert_file="+files.CA)
+		}
+	}
+	return exec.Command(b.path, args...)
+}
+
+// startBackend starts one on address, a free port if that is "".
+func (r *rig) startBackend(ctx context.Context, address string, files *tlsFiles) (*backend, error) {
+	if address == "" {
+		var err error
+		if address, err = freeAddress(); err != nil {
+			return nil, err
+		}
+	}
+	p, err := r.keeper.start(r.backend.command(r.keeper.dir, address, files))
+	if err != nil {
+		return nil, err
+	}
+	b := &backend{process: p, program: r.backend, address: address, files: files}
+	if err := r.ready(ctx, p, address, files); err != nil {
+		return nil, fmt.Errorf("start %s: %w", r.backend.name(), err)
+	}
+	return b, nil
+}
+
+// ready waits until a PING is answered.
+func (r *rig) ready(ctx context.Context, p *process, address string, files *tlsFiles) error {
+	const limit = 15 * time.Second
+	var last error
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		if last = ping(ctx, address, files); last == nil {
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("it ended at once (%v); its last words:\n%s", p.cmd.ProcessState, p.tail())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("no PONG within %v: %w\nits last words:\n%s", limit, last, p.tail())
+}
+
+func ping(ctx context.Context, address string, files *tlsFiles) error {
+	g := generator{}
+	if files != nil {
+		var err error
+		if g.tls, err = files.client(); err != nil {
+			return err
+		}
+	}
+	c, err := dial(ctx, address, g.tls)
+	if err != nil {
+		return err
+	}
+	defer c.abort()
+	return c.ask(pingCommandBytes, pongReply)
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// lookPath finds a program where Debian puts daemons too, which the PATH of a user may not name.
+func lookPath(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin/", "/usr/local/sbin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+const (
+	// settleTime is how long idle connections are left alone before memory is read.
+	settleTime = 2 * time.Second
+	// handshakeClients make connections at the same time.
+	handshakeClients = 16
+	// openRate is far below what any peer can do on two CPUs: what is looked for is latency, not throughput.
+	openRate = 2000
+	// rotationInterval is how often the certificate changes in a storm, greetRate how many new handshakes a second
+	// want to see it.
+	rotationInterval = 100 * time.Millisecond
+	greetRate        = 250
+	// stormStretch makes five rounds of 3 s come to 1,000 rotations.
+	stormStretch = 20.0 / 3
+)
+
+// matrix is every row there is.
+func matrix() (rows []row) {
+	for _, command := range []string{getCommand, setCommand} {
+		for _, size := range []int{64, 4 << 10, 64 << 10} {
+			rows = append(rows, commandRows(command, size)...)
+		}
+	}
+	rows = append(rows, commandRows(mixedCommand, 64)...)
+	for _, connections := range []int{1, 50, 500} {
+		rows = append(rows, openRow(connections))
+	}
+	return append(rows,
+		handshakeRow(false), handshakeRow(true), churnRow(),
+		memoryRow(200, false), memoryRow(3000, false), memoryRow(3000, true),
+		stormRow(), outageRow())
+}
+
+func commandRows(command string, size int) (rows []row) {
+	for _, connections := range []int{1, 50, 500} {
+		for _, pipeline := range []int{1, 16, 100} {
+			rows = append(rows, row{
+				ID:      fmt.Sprintf("%s-%s-c%d-p%d", command, shortSize(size), connections, pipeline),
+				Title:   fmt.Sprintf("%s %s, %s, %s", commandTitle(command), sizeName(size), plural(connections, "connection"), pipelineName(pipeline)),
+				work:    work{Kind: closedLoop, Command: command, Size: size, Connections: connections, Pipeline: pipeline},
+				measure: (*bench).measureLoad,
+				extra:   time.Duration(connections) * time.Millisecond,
+			})
+		}
+	}
+	return rows
+}
+
+func openRow(connections int) row {
+	return row{
+		ID:    fmt.Sprintf("open-get-64B-c%d", connections),
+		Title: fmt.Sprintf("GET 64 B at a fixed rate of %d/s, %s", openRate, plural(connections, "connection")),
+		Note: "Open loop: a command is due whether or not the one before it is answered, and its latency counts from then. " +
+			"Commands without an answer at the end count as long as they waited.",
+		work:    work{Kind: openLoop, Command: getCommand, Size: 64, Connections: connections, Pipeline: 1, Rate: openRate},
+		measure: (*bench).measureLoad,
+		extra:   time.Duration(connections) * time.Millisecond,
+	}
+}
+
+func handshakeRow(resume bool) row {
+	r := row{
+		ID: "handshake-full", Title: "Full mTLS handshakes",
+		Note:    "Connect, handshake, close_notify, the peer's end: a peer that did not accept the certificate is noticed. 16 clients.",
+		work:    work{Kind: handshakes, Connections: handshakeClients, Resume: resume},
+		measure: (*bench).measureLoad,
+	}
+	if resume {
+		r.ID, r.Title = "handshake-resumed", "Resumed mTLS handshakes"
+		r.Note = "As full ones, each with the session ticket of the one before. What was not resumed is an error."
+	}
+	return r
+}
+
+func churnRow() row {
+	return row{
+		ID: "churn", Title: "Connect, GET 64 B, close",
+		work:    work{Kind: churn, Command: getCommand, Size: 64, Connections: handshakeClients},
+		measure: (*bench).measureLoad,
+	}
+}
+
+func memoryRow(connections int, distinct bool) row {
+	r := row{
+		ID:    fmt.Sprintf("memory-%d", connections),
+		Title: fmt.Sprintf("Memory of %d idle connections", connections),
+		Note: fmt.Sprintf("Growth of the Pss of a fresh process, %v after each connection had its PING answered; for own TLS and "+
+			"no TLS that of the backend.", settleTime),
+		work:    work{Kind: idle, Connections: connections},
+		measure: (*bench).measureMemory,
+		own:     true, rounds: 3, extra: time.Duration(connections) * 1500 * time.Microsecond,
+	}
+	if distinct {
+		r.distinct = true
+		r.ID += "-distinct"
+		r.Title += ", each with its own client certificate"
+	}
+	return r
+}
+
+func stormRow() row {
+	return row{
+		ID: "storm", Title: "A certificate rotation every 100 ms under load",
+		Note: fmt.Sprintf("GET 64 B on 50 connections and %d new handshakes a second, first without, then with rotations. "+
+			"Seen: server certificates that new connections were shown.", greetRate),
+		work: work{Kind: storm, Command: getCommand, Size: 64, Connections: 50, Pipeline: 1,
+			Rate: greetRate},
+		measure: (*bench).measureStorm,
+		own:     true, stretch: stormStretch, extra: 500 * time.Millisecond,
+	}
+}
+
+func outageRow() row {
+	return row{
+		ID: "restart", Title: "Backend killed and started again: time to the first good reply",
+		Note:    "From the start of the new backend process to the reply to a PING sent after the old one was killed; without TLS it is the backend's own start.",
+		work:    work{Kind: outage},
+		measure: (*bench).measureOutage,
+		own:     true, extra: 1500 * time.Millisecond,
+	}
+}
+
+func commandTitle(command string) string {
+	switch command {
+	case getCommand:
+		return "GET"
+	case setCommand:
+		return "SET"
+	}
+	return "GET and SET 9:1"
+}
+
+func shortSize(n int) string {
+	if n >= 1<<10 {
+		return fmt.Sprintf("%dKiB", n>>10)
+	}
+	return fmt.Sprintf("%dB", n)
+}
+
+func sizeName(n int) string {
+	if n >= 1<<10 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func pipelineName(n int) string {
+	if n == 1 {
+		return "no pipeline"
+	}
+	return fmt.Sprintf("pipeline of %d", n)
+}

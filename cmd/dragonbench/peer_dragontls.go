@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// dragontlsPeer is dragontls in one of its modes. A mode that the binary refuses is missing.
+func dragontlsPeer(mode string) peer {
+	return peer{
+		name: "dragontls " + mode,
+		find: func(ctx context.Context, r *rig) (program, error) { return r.findDragontls(ctx, mode) },
+		command: func(r *rig, p program, s site) (*exec.Cmd, error) {
+			cmd := exec.Command(p.path, "serve")
+			cmd.Env = dragontlsEnv(mode, s)
+			return cmd, nil
+		},
+		reload:  func(context.Context, *instance) error { return nil }, // it watches the files
+		reloads: "by itself: it watches the files",
+	}
+}
+
+// dragontlsEnv holds none of the machine's own DRAGONTLS_ variables: the settings are the defaults.
+func dragontlsEnv(mode string, s site) []string {
+	env := []string{
+		"DRAGONTLS_LISTEN=" + s.address, "DRAGONTLS_ADMIN_LISTEN=", "DRAGONTLS_BACKEND_URL=redis://" + s.backend,
+		"DRAGONTLS_BACKEND_MODE=" + mode, "DRAGONTLS_TLS_CERT_FILE=" + s.files.ServerCert,
+		"DRAGONTLS_TLS_KEY_FILE=" + s.files.ServerKey, "DRAGONTLS_TLS_CLIENT_CA_FILE=" + s.files.CA,
+	}
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "DRAGONTLS_") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func (r *rig) findDragontls(ctx context.Context, mode string) (program, error) {
+	path, err := r.dragontls(ctx)
+	if err != nil {
+		return program{}, err
+	}
+	out, err := r.keeper.output(ctx, exec.Command(path, "version"))
+	if err != nil {
+		return program{}, fmt.Errorf("%s version: %w", path, err)
+	}
+	p := program{path: path, version: strings.TrimPrefix(firstWords(out), "dragontls ")}
+	// Whether it knows the mode is asked by using it.
+	f := found{dragontlsPeer(mode), p}
+	i, err := r.start(ctx, f, startOptions{})
+	if err != nil {
+		if strings.Contains(err.Error(), "BACKEND_MODE") {
+			return program{}, fmt.Errorf("this binary refuses DRAGONTLS_BACKEND_MODE=%s", mode)
+		}
+		return program{}, err
+	}
+	i.stop()
+	return p, nil
+}
+
+// dragontls builds the binary once, unless DRAGONTLS_BIN names one.
+func (r *rig) dragontls(ctx context.Context) (string, error) {
+	if r.dragontlsBin != "" {
+		return r.dragontlsBin, nil
+	}
+	path, err := lookPath("go")
+	if err != nil {
+		return "", fmt.Errorf("no Go to build it with: %w\nname a binary in DRAGONTLS_BIN", err)
+	}
+	bin := r.keeper.dir + "/dragontls"
+	cmd := exec.Command(path, "build", "-o", bin, "dragontls/cmd/dragontls")
+	cmd.Env = append(os.Environ(), "GOTMPDIR="+r.keeper.dir)
+	if out, err := r.keeper.output(ctx, cmd); err != nil {
+		return "", fmt.Errorf("build dragontls: %w\nrun it in a clone of the repository, or name a binary in DRAGONTLS_BIN\n%s", err, out)
+	}
+	r.dragontlsBin = bin
+	return bin, nil
+}

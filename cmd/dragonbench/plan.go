@@ -1,0 +1,194 @@
+package main
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// row is one kind of work, the same for every peer.
+type row struct {
+	ID    string `json:"id"`
+	Title string `json:"title"`
+	Note  string `json:"note,omitempty"` // how it is measured, where the title does not say
+	work  work   // for the generator; address and certificates are filled in for each peer
+	// measure takes one sample. It may start an instance of its own, or use the running one.
+	measure  func(*bench, *row, *instance) (sample, error)
+	own      bool          // starts instances of its own
+	extra    time.Duration // what a sample takes beside warm-up and windows
+	rounds   int           // 0: those of the plan
+	only     []string      // 0 names: all peers
+	distinct bool          // memory: each connection shows a client certificate of its own
+	// stretch makes the last window this much longer than the others.
+	stretch float64
+}
+
+// plan says what a run measures.
+type plan struct {
+	name    string
+	rows    []row
+	peers   []peer
+	rounds  int
+	warmup  time.Duration
+	seconds time.Duration // length of a window
+}
+
+// Peers that DESIGN speaks of: what the default compares. The others need --full or --only.
+var chosenPeers = []string{"dragontls paired", "dragontls shared", "HAProxy", "ghostunnel", ownTLSName}
+
+// Rows that a run without --full takes.
+var (
+	defaultRows = []string{"get-64B-c50-p1", "get-64B-c500-p1", "get-64B-c50-p16", "get-64B-c1-p1", "handshake-full",
+		"handshake-resumed", "memory-3000", "storm"}
+	quickRows = []string{"get-64B-c50-p1", "get-64B-c50-p16", "get-64B-c1-p1", "handshake-full", "memory-200"}
+)
+
+func quickPlan() plan {
+	return plan{name: "quick", rows: rowsNamed(quickRows), peers: peersNamed(chosenPeers), rounds: 3,
+		warmup: 150 * time.Millisecond, seconds: 400 * time.Millisecond}
+}
+
+func defaultPlan() plan {
+	return plan{name: "default", rows: rowsNamed(defaultRows), peers: peersNamed(chosenPeers), rounds: 5,
+		warmup: 500 * time.Millisecond, seconds: 3 * time.Second}
+}
+
+func fullPlan() plan {
+	p := plan{name: "full", peers: allPeers(), rounds: 5, warmup: time.Second, seconds: 3 * time.Second}
+	p.rows = slices.DeleteFunc(matrix(), func(r row) bool { return r.ID == "memory-200" })
+	return p
+}
+
+func rowsNamed(ids []string) (rows []row) {
+	for _, id := range ids {
+		for _, r := range matrix() {
+			if r.ID == id {
+				rows = append(rows, r)
+			}
+		}
+	}
+	return rows
+}
+
+func peersNamed(names []string) (peers []peer) {
+	for _, p := range allPeers() {
+		if slices.Contains(names, p.name) {
+			peers = append(peers, p)
+		}
+	}
+	return peers
+}
+
+// narrow keeps what the comma-separated patterns name. Those that match a row choose among all rows, those that match
+// a peer among all peers; without any of its kind the plan's own choice stays.
+func (p *plan) narrow(patterns string) error {
+	var rows []row
+	var peers []peer
+	all := matrix()
+	for pattern := range strings.SplitSeq(patterns, ",") {
+		pattern = strings.TrimSpace(pattern)
+		hit := false
+		for _, r := range all {
+			if matches(pattern, r.ID) {
+				hit = true
+				rows = append(rows, r)
+			}
+		}
+		for _, one := range allPeers() {
+			if matches(pattern, one.name) {
+				hit = true
+				peers = append(peers, one)
+			}
+		}
+		if !hit {
+			return fmt.Errorf("--only %q: no such row or peer\npeers: %s\nrows: %s", pattern, names(allPeers()), ids(all))
+		}
+	}
+	if rows != nil {
+		p.rows = slices.DeleteFunc(all, func(r row) bool { return !hasRow(rows, r.ID) })
+	}
+	if peers != nil {
+		p.peers = slices.DeleteFunc(allPeers(), func(one peer) bool {
+			return !slices.ContainsFunc(peers, func(other peer) bool { return other.name == one.name })
+		})
+	}
+	return nil
+}
+
+// matches compares without case; a pattern is a glob, or the beginning of a word of the name.
+func matches(pattern, name string) bool {
+	pattern, name = strings.ToLower(pattern), strings.ToLower(name)
+	if ok, err := path.Match(pattern, name); err == nil && ok {
+		return true
+	}
+	if pattern == "" || strings.Contains(name, "-") { // a row is named in full or by a glob
+		return false
+	}
+	return strings.HasPrefix(name, pattern) || strings.HasSuffix(name, " "+pattern)
+}
+
+func hasRow(rows []row, id string) bool {
+	return slices.ContainsFunc(rows, func(r row) bool { return r.ID == id })
+}
+
+func names(peers []peer) string {
+	var all []string
+	for _, p := range peers {
+		all = append(all, p.name)
+	}
+	return strings.Join(all, ", ")
+}
+
+func ids(rows []row) string {
+	var all []string
+	for _, r := range rows {
+		all = append(all, r.ID)
+	}
+	return strings.Join(all, ", ")
+}
+
+func (p *plan) roundsOf(r *row) int {
+	if r.rounds > 0 {
+		return min(r.rounds, p.rounds)
+	}
+	return p.rounds
+}
+
+// sampleTime is about how long one sample of a row takes.
+func (p *plan) sampleTime(r *row) time.Duration {
+	t := p.warmup + r.extra + 100*time.Millisecond
+	for i := range r.windows(p.seconds) {
+		t += r.windows(p.seconds)[i]
+	}
+	return t
+}
+
+// windows are the lengths of the row's windows: storm has a calm one and a stormy one.
+func (r *row) windows(length time.Duration) []time.Duration {
+	switch r.work.Kind {
+	case storm:
+		return []time.Duration{length, time.Duration(float64(length) * r.stretch)}
+	case idle:
+		return []time.Duration{settleTime}
+	case outage:
+		return nil
+	}
+	return []time.Duration{length}
+}
+
+func (r *row) takes(name string) bool { return r.only == nil || slices.Contains(r.only, name) }
+
+// estimate is about how long a run of the plan takes with these peers.
+func (p *plan) estimate(peers []found) (total time.Duration) {
+	for i := range p.rows {
+		r := &p.rows[i]
+		for _, f := range peers {
+			if r.takes(f.name) {
+				total += time.Duration(p.roundsOf(r)) * p.sampleTime(r)
+			}
+		}
+	}
+	return total
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const redisBenchmarkCure = "apt-get install redis-tools"
+
+// findRedisBenchmark wants one that speaks TLS.
+func (r *rig) findRedisBenchmark(b *bench) (string, error) {
+	path, err := lookPath("redis-benchmark")
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, redisBenchmarkCure)
+	}
+	out, _ := r.keeper.output(b.ctx, exec.Command(path, "--help")) // it exits with 1 or 0, depending on its version
+	if !strings.Contains(out, "--tls") {
+		return "", errors.New("this redis-benchmark is built without TLS\n" + redisBenchmarkCure)
+	}
+	return path, nil
+}
+
+// measureRedisBenchmark is there to check our own generator. redis-benchmark counts commands, not seconds, and its
+// clock runs while it connects: a short run finds out how many commands fill a window.
+func (b *bench) measureRedisBenchmark(r *row, i *instance) (sample, error) {
+	w := r.work
+	if w.Kind != closedLoop || w.Command == mixedCommand {
+		return sample{}, fmt.Errorf("%w: redis-benchmark cannot do this", errUnmeasurable)
+	}
+	fill := w
+	fill.Command, fill.Connections, fill.Pipeline = getCommand, 1, 1
+	fill.Address, fill.TLS = i.address, i.clientFiles()
+	fill.Windows = []time.Duration{time.Millisecond}
+	if _, _, err := b.rig.runLoad(b.ctx, fill, hooks{}); err != nil {
+		return sample{}, err
+	}
+	first, err := b.redisBenchmarkRun(w, i, max(2000, 20*w.Connections*w.Pipeline))
+	if err != nil {
+		return sample{}, err
+	}
+	return b.redisBenchmarkRun(w, i, max(1000, int(first.Rate*b.plan.seconds.Seconds())))
+}
+
+func (b *bench) redisBenchmarkRun(w work, i *instance, n int) (sample, error) {
+	host, port, _ := net.SplitHostPort(i.address)
+	args := []string{"-h", host, "-p", port, "-c", strconv.Itoa(w.Connections), "-P", strconv.Itoa(w.Pipeline),
+		"-n", strconv.Itoa(n), "-d", strconv.Itoa(w.Size), "-t", w.Command, "--csv"}
+	if files := i.clientFiles(); files != nil {
+		args = append(args, "--tls", "--cacert", files.CA, "--cert", files.ClientCert, "--key", files.ClientKey,
+			"--tls-ciphersuites", cipherSuite)
+	}
+	cmd := exec.Command(b.redisBenchmark, args...)
+	before := readCPU()
+	out, err := b.rig.keeper.output(b.ctx, cmd)
+	after := readCPU()
+	if err != nil {
+		return sample{}, fmt.Errorf("redis-benchmark: %w\n%s", err, out)
+	}
+	s, err := parseRedisBenchmark(out)
+	if err != nil {
+		return sample{}, err
+	}
+	s.addCPU(before, after, i, 0, b.rig.keeper.groups(), int64(n))
+	s.LoadCPU = float64((cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Microseconds()) / float64(n)
+	return s, nil
+}
+
+// parseRedisBenchmark reads what --csv prints: a header and a line. Times are in milliseconds.
+func parseRedisBenchmark(out string) (sample, error) {
+	start := strings.Index(out, `"test"`)
+	if start < 0 {
+		return sample{}, fmt.Errorf("redis-benchmark printed no figures:\n%s", out)
+	}
+	lines, err := csv.NewReader(strings.NewReader(out[start:])).ReadAll()
+	if err != nil || len(lines) < 2 {
+		return sample{}, fmt.Errorf("redis-benchmark printed no figures:\n%s", out)
+	}
+	figure := map[string]float64{}
+	for n, name := range lines[0] {
+		figure[name], _ = strconv.ParseFloat(lines[1][n], 64) // the name of the test is none
+	}
+	return sample{
+		Rate: figure["rps"], P50: 1e3 * figure["p50_latency_ms"], P99: 1e3 * figure["p99_latency_ms"],
+		Max: 1e3 * figure["max_latency_ms"],
+	}, nil
+}
