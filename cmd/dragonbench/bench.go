@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -44,7 +45,7 @@ func (b *bench) run() error {
 func (b *bench) row(r *row) error {
 	var results []*result
 	for _, f := range b.rig.peers {
-		if r.takes(f.name) {
+		if r.takes(f.peer) {
 			results = append(results, &result{Row: r.ID, Peer: f.name})
 		}
 	}
@@ -106,7 +107,7 @@ func find(results []*result, row, peer string) *result {
 	return results[n]
 }
 
-// othersShare is the median of what others did while we measured.
+// shares are what others used of the machine, and what the hypervisor took, while commands were measured.
 func (b *bench) shares() (others, steal spread) {
 	var o, s []float64
 	for _, r := range b.results {
@@ -156,13 +157,7 @@ func unequalSessions(results []*result) (warnings []string) {
 		}
 	}
 	first := ""
-	for _, name := range slices.Sorted(func(yield func(string) bool) {
-		for name := range seen {
-			if !yield(name) {
-				return
-			}
-		}
-	}) {
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
 		if first == "" {
 			first = name
 		}

@@ -28,7 +28,13 @@ listen resp
 func haproxyPeer() peer {
 	return peer{
 		name: "HAProxy",
-		find: installed("haproxy", "apt-get install haproxy", "-v"),
+		find: func(ctx context.Context, r *rig) (program, error) {
+			p, err := installed("haproxy", "apt-get install haproxy", "-v")(ctx, r)
+			if words := strings.Fields(p.version); len(words) > 2 { // HAProxy version 2.6.12-1+deb12u4 2026/10/17
+				p.version = words[2]
+			}
+			return p, err
+		},
 		command: func(r *rig, p program, s site) (*exec.Cmd, error) {
 			if err := joinPair(s); err != nil {
 				return nil, err

@@ -96,8 +96,8 @@ func installed(name, cure string, versionArgs ...string) func(context.Context, *
 func firstWords(text string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	line, _, _ = strings.Cut(line, " - ")
-	if words := strings.Fields(line); len(words) > 4 {
-		line = strings.Join(words[:4], " ")
+	if words := strings.Fields(line); len(words) > 5 {
+		line = strings.Join(words[:5], " ")
 	}
 	return line
 }

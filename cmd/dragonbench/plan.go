@@ -19,7 +19,6 @@ type row struct {
 	own      bool          // starts instances of its own
 	extra    time.Duration // what a sample takes beside warm-up and windows
 	rounds   int           // 0: those of the plan
-	only     []string      // 0 names: all peers
 	distinct bool          // memory: each connection shows a client certificate of its own
 	// stretch makes the last window this much longer than the others.
 	stretch float64
@@ -35,7 +34,7 @@ type plan struct {
 	seconds time.Duration // length of a window
 }
 
-// Peers that DESIGN speaks of: what the default compares. The others need --full or --only.
+// chosenPeers are those that the figures to reach speak of. The others need --full or --only.
 var chosenPeers = []string{"dragontls paired", "dragontls shared", "HAProxy", "ghostunnel", ownTLSName}
 
 // Rows that a run without --full takes.
@@ -159,8 +158,8 @@ func (p *plan) roundsOf(r *row) int {
 // sampleTime is about how long one sample of a row takes.
 func (p *plan) sampleTime(r *row) time.Duration {
 	t := p.warmup + r.extra + 100*time.Millisecond
-	for i := range r.windows(p.seconds) {
-		t += r.windows(p.seconds)[i]
+	for _, window := range r.windows(p.seconds) {
+		t += window
 	}
 	return t
 }
@@ -178,14 +177,17 @@ func (r *row) windows(length time.Duration) []time.Duration {
 	return []time.Duration{length}
 }
 
-func (r *row) takes(name string) bool { return r.only == nil || slices.Contains(r.only, name) }
+// takes says whether the row makes sense for a peer.
+func (r *row) takes(p peer) bool {
+	return !p.clear || r.work.Kind != handshakes && r.work.Kind != storm
+}
 
 // estimate is about how long a run of the plan takes with these peers.
 func (p *plan) estimate(peers []found) (total time.Duration) {
 	for i := range p.rows {
 		r := &p.rows[i]
 		for _, f := range peers {
-			if r.takes(f.name) {
+			if r.takes(f.peer) {
 				total += time.Duration(p.roundsOf(r)) * p.sampleTime(r)
 			}
 		}

@@ -146,6 +146,7 @@ func (i *instance) groups() (proxy, backend int) {
 	return proxy, i.backend.group
 }
 
+// signal reaches the proxy itself, not its workers.
 func (i *instance) signal(s syscall.Signal) error { return i.proxy.cmd.Process.Signal(s) }
 
 // write puts a configuration file into the site and returns its path.

@@ -123,7 +123,7 @@ func (r *rig) runLoad(ctx context.Context, w work, h hooks) (windows []window, g
 		return nil, 0, ctx.Err()
 	}
 	if len(windows) < expected {
-		return nil, 0, fmt.Errorf("load ended early:\n%s", p.tail())
+		return nil, 0, fmt.Errorf("load ended early: %s", p.tail())
 	}
 	return windows, p.group, nil
 }

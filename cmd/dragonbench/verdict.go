@@ -31,8 +31,7 @@ type goal struct {
 	want    float64
 	unit    string
 	scale   float64 // of the figure itself; 0: 1
-	mode    string  // of dragontls; "": shared where there is one
-	only    string  // the goal is for this mode alone
+	only    string  // the mode of dragontls that the goal is about; "": shared where there is one
 }
 
 // goals are those of section 8 of the design.
