@@ -125,7 +125,7 @@ func (rep *report) charts(r *row) (all []chart) {
 		if len(res.Samples) == 0 {
 			continue
 		}
-		b := bar{label: res.Peer, own: strings.HasPrefix(res.Peer, "dragontls")}
+		b := bar{label: res.Peer, own: isOwn(res.Peer)}
 		s := res.of(f.metric)
 		main.add(b, f.show(s.Median), s.Median)
 		main.bars[len(main.bars)-1].low, main.bars[len(main.bars)-1].high = s.Min, s.Max

@@ -67,7 +67,7 @@ func openRow(connections int) row {
 func handshakeRow(resume bool) row {
 	r := row{
 		ID: "handshake-full", Title: "Full mTLS handshakes",
-		Note:    "Connect, handshake, close_notify, the peer's end: a peer that did not accept the certificate is noticed. 16 clients.",
+		Note:    "Connect, handshake, close_notify, wait for the peer's end; an alert instead of it is an error. 16 clients at a time.",
 		work:    work{Kind: handshakes, Connections: handshakeClients, Resume: resume},
 		measure: (*bench).measureLoad,
 	}

@@ -51,7 +51,7 @@ func newKeeper() (*keeper, error) {
 		return nil, err
 	}
 	k := &keeper{starts: make(chan func()), alive: map[int]*process{}, janitor: exec.Command(self, janitorCommand)}
-	k.janitor.SysProcAttr = ownGroup()
+	k.janitor.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it outlives us
 	k.janitor.Stderr = os.Stderr
 	orders, err := k.janitor.StdinPipe()
 	if err != nil {

@@ -122,6 +122,9 @@ func (r *recorder) window(took time.Duration) window {
 		s.mu.Unlock()
 	}
 	w.Leaves = len(leaves)
+	if all.TotalCount() == 0 {
+		return w
+	}
 	micros := func(v int64) float64 { return float64(v) / 1e3 }
 	w.P50 = micros(all.ValueAtQuantile(50))
 	w.P99 = micros(all.ValueAtQuantile(99))

@@ -152,7 +152,7 @@ type line struct {
 func (rep *report) lines(r *row) (all []line) {
 	f := r.figure()
 	for _, res := range rep.of(r.ID) {
-		l := line{Peer: res.Peer, Own: strings.HasPrefix(res.Peer, "dragontls"), Figure: "-", Range: "-", P50: "-", P99: "-",
+		l := line{Peer: res.Peer, Own: isOwn(res.Peer), Figure: "-", Range: "-", P50: "-", P99: "-",
 			ProxyCPU: "-", BackendCPU: "-", LoadCPU: "-", Memory: "-"}
 		if len(res.Samples) > 0 {
 			s := res.of(f.metric)

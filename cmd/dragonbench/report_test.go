@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// fullReport has every kind of row, a peer with a hostile name, and one that failed.
+func fullReport() *report {
+	rep := &report{
+		Machine: thisMachine(), Backend: "redis-server 7", Command: "go run ./cmd/dragonbench", Rounds: 2, WindowSeconds: 3,
+		Peers:    []peerReport{{Name: "dragontls paired", Version: "v1"}, {Name: `<b>&"x"`, Version: "<i>"}},
+		Missing:  []missing{{"ghostunnel", "not installed", "go install it"}},
+		Warnings: []string{"busy"},
+		Rows:     rowsNamed([]string{"get-64B-c50-p1", "memory-3000", "storm", "restart", "handshake-full"}),
+	}
+	for _, r := range rep.Rows {
+		s := sample{Rate: 12345, P50: 80, P99: 2000, ProxyCPU: 9, BackendCPU: 7, ProxyPss: 20 << 20, BackendPss: 9 << 20,
+			PerConn: 24000, Calm: 12400, Rotations: 100, Leaves: 99, FirstReply: 12}
+		bad := s
+		bad.Errors = map[string]int{"reply <ERR>": 2}
+		rep.Results = append(rep.Results,
+			&result{Row: r.ID, Peer: "dragontls paired", Samples: []sample{s, s}},
+			&result{Row: r.ID, Peer: `<b>&"x"`, Samples: []sample{bad}, Unmeasured: "it fell over"})
+	}
+	rep.Verdicts = judge(rep)
+	return rep
+}
+
+func wantXML(t *testing.T, text string) {
+	t.Helper()
+	d := xml.NewDecoder(strings.NewReader(text))
+	for {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%v in\n%s", err, text)
+		}
+	}
+}
+
+func TestChartsAreWellFormed(t *testing.T) {
+	rep := fullReport()
+	for n := range rep.Rows {
+		charts := rep.charts(&rep.Rows[n])
+		if len(charts) == 0 {
+			t.Errorf("%s: no chart", rep.Rows[n].ID)
+		}
+		wantXML(t, drawing(charts, false))
+	}
+	path := filepath.Join(t.TempDir(), "figures.svg")
+	if err := rep.writeSVG(path); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantXML(t, string(b))
+	if !bytes.Contains(b, []byte("prefers-color-scheme:dark")) {
+		t.Error("the chart knows no dark page")
+	}
+}
+
+func TestBarsAreToScale(t *testing.T) {
+	c := chart{bars: []bar{{parts: []float64{100}}, {parts: []float64{25, 25}}}}
+	var widths []string
+	for _, m := range regexp.MustCompile(`width="([0-9.]+)"`).FindAllStringSubmatch(c.svg(), -1) {
+		widths = append(widths, m[1])
+	}
+	if got, want := strings.Join(widths, " "), "440.0 110.0 110.0"; got != want {
+		t.Errorf("got widths %s, want %s", got, want)
+	}
+}
+
+func TestHTMLNeedsNothingElseAndQuotesEverything(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.html")
+	if err := fullReport().writeHTML(path); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(b), "http://www.w3.org/2000/svg", "")
+	for _, bad := range []string{"http:", "https:", "src=", "href=", "<b>", "<script", "@import", "url("} {
+		if strings.Contains(text, bad) {
+			t.Errorf("there is %q in it", bad)
+		}
+	}
+	for _, want := range []string{"2 x reply &lt;ERR&gt;", "it fell over", "ghostunnel: not measured: not installed", "<svg", "busy",
+		"prefers-color-scheme:dark"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in it", want)
+		}
+	}
+}
+
+func TestTextAndMarkdownSayErrorsAndWhatIsMissing(t *testing.T) {
+	var text, markdown bytes.Buffer
+	fullReport().writeText(&text)
+	fullReport().writeMarkdown(&markdown)
+	for name, got := range map[string]string{"text": text.String(), "markdown": markdown.String()} {
+		for _, want := range []string{"ERRORS: 2 x reply <ERR>", "12,345/s", "ghostunnel", "not installed", "busy", "23.4 KiB"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: there is no %q in\n%s", name, want, got)
+			}
+		}
+	}
+}
+
+func TestJSONHoldsEverySample(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "report.json")
+	if err := fullReport().writeJSON(path); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back report
+	if err := json.Unmarshal(b, &back); err != nil {
+		t.Fatal(err)
+	}
+	if got := find(back.Results, "storm", "dragontls paired"); got == nil || len(got.Samples) != 2 || got.Samples[1].Leaves != 99 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestRedisBenchmarkOutput(t *testing.T) {
+	out := "WARNING: something\n" + `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"` +
+		"\n" + `"GET","17167.38","2.217","0.208","1.679","4.903","7.935","91.711"` + "\n"
+	s, err := parseRedisBenchmark(out)
+	if err != nil || s.Rate != 17167.38 || s.P50 != 1679 || s.P99 != 7935 {
+		t.Errorf("got %+v, %v", s, err)
+	}
+	if _, err := parseRedisBenchmark("Could not connect"); err == nil {
+		t.Error("no figures, no error")
+	}
+}
