@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// settleTime is how long idle connections are left alone before memory is read.
+	// settleTime lets a garbage collector come to rest before memory is read.
 	settleTime = 2 * time.Second
 	// handshakeClients make connections at the same time.
 	handshakeClients = 16
@@ -90,8 +90,8 @@ func memoryRow(connections int, distinct bool) row {
 	r := row{
 		ID:    fmt.Sprintf("memory-%d", connections),
 		Title: fmt.Sprintf("Memory of %d idle connections", connections),
-		Note: fmt.Sprintf("Growth of the Pss of a fresh process, %v after each connection had its PING answered; for own TLS and "+
-			"no TLS that of the backend.", settleTime),
+		Note: "Growth of the Pss of a fresh process, once each connection had its PING answered and a second or two went by; " +
+			"for own TLS and no TLS that of the backend.",
 		work:    work{Kind: idle, Connections: connections},
 		measure: (*bench).measureMemory,
 		own:     true, rounds: 3, extra: time.Duration(connections) * 1500 * time.Microsecond,

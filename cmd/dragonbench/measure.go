@@ -12,7 +12,7 @@ func cpuCount() int { return runtime.NumCPU() }
 func (b *bench) work(r *row, i *instance) work {
 	w := r.work
 	w.Address, w.TLS = i.address, i.clientFiles()
-	w.Warmup, w.Windows = b.plan.warmup, r.windows(b.plan.seconds)
+	w.Warmup, w.Windows = b.plan.warmup, b.plan.windows(r)
 	return w
 }
 

@@ -33,6 +33,7 @@ type plan struct {
 	rounds  int
 	warmup  time.Duration
 	seconds time.Duration // length of a window
+	settle  time.Duration // how long idle connections are left alone before memory is read
 }
 
 // chosenPeers are those that the figures to reach speak of. The others need --full or --only.
@@ -46,13 +47,13 @@ var (
 )
 
 func quickPlan() plan {
-	return plan{name: "quick", rows: rowsNamed(quickRows), peers: peersNamed(chosenPeers), rounds: 3,
-		warmup: 150 * time.Millisecond, seconds: 400 * time.Millisecond}
+	return plan{name: "quick", rows: rowsNamed(quickRows), peers: peersNamed(chosenPeers), rounds: 4,
+		warmup: 150 * time.Millisecond, seconds: 400 * time.Millisecond, settle: time.Second}
 }
 
 func defaultPlan() plan {
 	p := plan{name: "default", rows: rowsNamed(defaultRows), peers: peersNamed(chosenPeers), rounds: 5,
-		warmup: 500 * time.Millisecond, seconds: 3 * time.Second}
+		warmup: 500 * time.Millisecond, seconds: 3 * time.Second, settle: settleTime}
 	for i := range p.rows {
 		// 1,000 rotations take two minutes for each peer; the goal is dragontls' own.
 		p.rows[i].ownOnly = p.rows[i].work.Kind == storm
@@ -61,7 +62,7 @@ func defaultPlan() plan {
 }
 
 func fullPlan() plan {
-	p := plan{name: "full", peers: allPeers(), rounds: 5, warmup: time.Second, seconds: 3 * time.Second}
+	p := plan{name: "full", peers: allPeers(), rounds: 5, warmup: time.Second, seconds: 3 * time.Second, settle: settleTime}
 	p.rows = slices.DeleteFunc(matrix(), func(r row) bool { return r.ID == "memory-200" })
 	return p
 }
@@ -166,23 +167,23 @@ func (p *plan) roundsOf(r *row) int {
 // sampleTime is about how long one sample of a row takes.
 func (p *plan) sampleTime(r *row) time.Duration {
 	t := p.warmup + r.extra + 100*time.Millisecond
-	for _, window := range r.windows(p.seconds) {
+	for _, window := range p.windows(r) {
 		t += window
 	}
 	return t
 }
 
-// windows are the lengths of the row's windows: storm has a calm one and a stormy one.
-func (r *row) windows(length time.Duration) []time.Duration {
+// windows are the lengths of a row's windows: storm has a calm one and a stormy one.
+func (p *plan) windows(r *row) []time.Duration {
 	switch r.work.Kind {
 	case storm:
-		return []time.Duration{length, time.Duration(float64(length) * r.stretch)}
+		return []time.Duration{p.seconds, time.Duration(float64(p.seconds) * r.stretch)}
 	case idle:
-		return []time.Duration{settleTime}
+		return []time.Duration{p.settle}
 	case outage:
 		return nil
 	}
-	return []time.Duration{length}
+	return []time.Duration{p.seconds}
 }
 
 // takes says whether the row makes sense for a peer.

@@ -26,8 +26,8 @@ func (r *rig) findRedisBenchmark(b *bench) (string, error) {
 	return path, nil
 }
 
-// measureRedisBenchmark is there to check our own generator. redis-benchmark counts commands, not seconds, and its
-// clock runs while it connects: a short run finds out how many commands fill a window.
+// measureRedisBenchmark is there to check our own generator. redis-benchmark counts commands, not seconds: a short run
+// finds out how many fill a window. And its clock runs while it connects, which the difference of both runs leaves out.
 func (b *bench) measureRedisBenchmark(r *row, i *instance) (sample, error) {
 	w := r.work
 	if w.Kind != closedLoop || w.Command == mixedCommand {
@@ -40,11 +40,29 @@ func (b *bench) measureRedisBenchmark(r *row, i *instance) (sample, error) {
 	if _, _, err := b.rig.runLoad(b.ctx, fill, hooks{}); err != nil {
 		return sample{}, err
 	}
-	first, err := b.redisBenchmarkRun(w, i, max(2000, 20*w.Connections*w.Pipeline))
+	few := max(2000, 20*w.Connections*w.Pipeline)
+	short, err := b.redisBenchmarkRun(w, i, few)
 	if err != nil {
 		return sample{}, err
 	}
-	return b.redisBenchmarkRun(w, i, max(1000, int(first.Rate*b.plan.seconds.Seconds())))
+	many := few + max(few, int(short.Rate*b.plan.seconds.Seconds()))
+	long, err := b.redisBenchmarkRun(w, i, many)
+	if err != nil {
+		return sample{}, err
+	}
+	if rate := rateBetween(few, short.Rate, many, long.Rate); rate > 0 {
+		long.Rate = rate
+	}
+	return long, nil
+}
+
+// rateBetween is the rate of what a run of many commands did beyond one of few; 0 if the longer one took no longer.
+func rateBetween(few int, fewRate float64, many int, manyRate float64) float64 {
+	seconds := float64(many)/manyRate - float64(few)/fewRate
+	if seconds <= 0 {
+		return 0
+	}
+	return float64(many-few) / seconds
 }
 
 func (b *bench) redisBenchmarkRun(w work, i *instance, n int) (sample, error) {

@@ -135,6 +135,16 @@ func TestJSONHoldsEverySample(t *testing.T) {
 	}
 }
 
+func TestTimeToConnectIsLeftOutOfTheRate(t *testing.T) {
+	// 1,000 a second behind 2 s of connecting.
+	if got := rateBetween(1000, 1000.0/3, 4000, 4000.0/6); got < 999.9 || got > 1000.1 {
+		t.Errorf("got %v, want 1000", got)
+	}
+	if got := rateBetween(1000, 500, 2000, 1000); got != 0 {
+		t.Errorf("a longer run that took no longer: got %v, want 0", got)
+	}
+}
+
 func TestRedisBenchmarkOutput(t *testing.T) {
 	out := "WARNING: something\n" + `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"` +
 		"\n" + `"GET","17167.38","2.217","0.208","1.679","4.903","7.935","91.711"` + "\n"
