@@ -14,7 +14,6 @@ var errUnmeasurable = errors.New("not measurable")
 
 // bench is a run.
 type bench struct {
-	ctx            context.Context // of the run: a bench lives as long as it
 	plan           plan
 	rig            *rig
 	redisBenchmark string // its path: use it instead of our own generator where it can do the work
@@ -25,24 +24,24 @@ type bench struct {
 
 // run takes every row in interleaved rounds: each round asks all peers, one after the other, so that what the machine
 // does over minutes meets all of them.
-func (b *bench) run() error {
+func (b *bench) run(ctx context.Context) error {
 	b.instances = map[string]*instance{}
 	for _, f := range b.rig.peers {
-		i, err := b.rig.start(b.ctx, f, startOptions{})
+		i, err := b.rig.start(ctx, f, startOptions{})
 		if err != nil {
 			return err
 		}
 		b.instances[f.name] = i
 	}
 	for n := range b.plan.rows {
-		if err := b.row(&b.plan.rows[n]); err != nil {
+		if err := b.row(ctx, &b.plan.rows[n]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) row(r *row) error {
+func (b *bench) row(ctx context.Context, r *row) error {
 	var results []*result
 	for _, f := range b.rig.peers {
 		if r.takes(f.peer) {
@@ -56,7 +55,7 @@ func (b *bench) row(r *row) error {
 			// Who comes first changes from round to round.
 			res := results[(n+round)%len(results)]
 			b.progress.step(r, res.Peer, round+1, rounds)
-			if err := b.sample(r, res); err != nil {
+			if err := b.sample(ctx, r, res); err != nil {
 				return err
 			}
 			b.progress.done(b.plan.sampleTime(r))
@@ -65,32 +64,32 @@ func (b *bench) row(r *row) error {
 	return nil
 }
 
-func (b *bench) sample(r *row, res *result) error {
+func (b *bench) sample(ctx context.Context, r *row, res *result) error {
 	if res.Unmeasured != "" {
 		return nil
 	}
-	s, err := r.measure(b, r, b.instances[res.Peer])
+	s, err := r.measure(b, ctx, r, b.instances[res.Peer])
 	switch {
-	case b.ctx.Err() != nil:
-		return b.ctx.Err()
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case errors.Is(err, errClosed):
 		return err
 	case err != nil:
 		res.Unmeasured = err.Error()
-		return b.revive(res.Peer)
+		return b.revive(ctx, res.Peer)
 	}
 	res.Samples = append(res.Samples, s)
 	return nil
 }
 
 // revive starts a peer again that did not survive.
-func (b *bench) revive(name string) error {
+func (b *bench) revive(ctx context.Context, name string) error {
 	i := b.instances[name]
-	if ping(b.ctx, i.address, i.clientFiles()) == nil {
+	if ping(ctx, i.address, i.clientFiles()) == nil {
 		return nil
 	}
 	i.stop()
-	again, err := b.rig.start(b.ctx, i.found, startOptions{})
+	again, err := b.rig.start(ctx, i.found, startOptions{})
 	if err != nil {
 		return fmt.Errorf("it ended, and: %w", err)
 	}

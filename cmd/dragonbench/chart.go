@@ -35,10 +35,9 @@ const (
 // chartStyle serves light and dark; the colours differ in lightness too, so that they differ in print.
 const chartStyle = `.chart text{font:13px system-ui,sans-serif;fill:#1f2328}.chart .title{font-weight:600;font-size:14px}` +
 	`.chart .sub{fill:#59636e;font-size:12px}.chart .own{fill:#0b6e8a}.chart .own.pale{fill:#7cc0d2}` +
-	`.chart .other{fill:#6e7781}.chart .other.pale{fill:#bcc3ca}.chart .whisker{stroke:#1f2328;stroke-width:1.5}` +
-	`.chart .ground{fill:none}` +
+	`.chart .other{fill:#6e7781}.chart .other.pale{fill:#bcc3ca}.chart .whisker{stroke:#1f2328;stroke-width:1.5}.chart .halo{stroke:#fff;stroke-width:4}` +
 	`@media (prefers-color-scheme:dark){.chart text{fill:#e6edf3}.chart .sub{fill:#9198a1}.chart .own{fill:#3fb6d3}` +
-	`.chart .own.pale{fill:#1d5f70}.chart .other{fill:#8b949e}.chart .other.pale{fill:#444c56}.chart .whisker{stroke:#e6edf3}}`
+	`.chart .own.pale{fill:#1d5f70}.chart .other{fill:#8b949e}.chart .other.pale{fill:#444c56}.chart .whisker{stroke:#e6edf3}.chart .halo{stroke:#0d1117}}`
 
 func (c chart) height() int { return chartHeader + len(c.bars)*(barHeight+barGap) + barGap }
 
@@ -86,7 +85,9 @@ func (b bar) draw(w *strings.Builder, y int, scale float64) {
 	middle := float64(y) + barHeight/2
 	if b.high > b.low {
 		from, to := labelWidth+b.low*scale, labelWidth+b.high*scale
-		fmt.Fprintf(w, `<line class="whisker" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, from, middle, to, middle)
+		for _, class := range []string{"halo", "whisker"} { // the halo sets it off from the bar
+			fmt.Fprintf(w, `<line class="%s" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, class, from, middle, to, middle)
+		}
 		x = math.Max(x, to)
 	}
 	fmt.Fprintf(w, `<text x="%.1f" y="%d">%s</text>`, x+6, y+14, escape(b.text))
@@ -133,10 +134,10 @@ func (rep *report) charts(r *row) (all []chart) {
 			latency.add(b, showMicros(half)+", "+showMicros(most), half, most-half)
 		}
 		if p, back := res.of(proxyCPU).Median, res.of(backendCPU).Median; p+back > 0 {
-			cpu.add(b, fmt.Sprintf("%.1f + %.1f us", p, back), p, back)
+			cpu.add(b, sum(p, back, "us"), p, back)
 		}
 		if p, back := res.of(peakPss).Max, res.of(backendPss).Max; p+back > 0 && r.work.Kind != idle {
-			memory.add(b, fmt.Sprintf("%.1f + %.1f MiB", p/(1<<20), back/(1<<20)), p, back)
+			memory.add(b, sum(p/(1<<20), back/(1<<20), "MiB"), p, back)
 		}
 	}
 	for _, c := range []chart{main, latency, cpu, memory} {
@@ -145,6 +146,14 @@ func (rep *report) charts(r *row) (all []chart) {
 		}
 	}
 	return all
+}
+
+// sum names both parts, where there is a proxy.
+func sum(proxy, backend float64, unit string) string {
+	if proxy == 0 {
+		return fmt.Sprintf("%.1f %s", backend, unit)
+	}
+	return fmt.Sprintf("%.1f + %.1f %s", proxy, backend, unit)
 }
 
 func better(fewer bool) string {

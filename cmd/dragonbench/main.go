@@ -173,9 +173,9 @@ func runAndReport(ctx context.Context, k *keeper, m machine, o options) error {
 		return err
 	}
 	writeMissing(os.Stderr, r.missing)
-	b := &bench{ctx: ctx, plan: o.plan, rig: r}
+	b := &bench{plan: o.plan, rig: r}
 	if o.load != "own" {
-		if b.redisBenchmark, err = r.findRedisBenchmark(b); err != nil {
+		if b.redisBenchmark, err = r.findRedisBenchmark(ctx); err != nil {
 			return err
 		}
 	}
@@ -183,7 +183,7 @@ func runAndReport(ctx context.Context, k *keeper, m machine, o options) error {
 	fmt.Fprintf(os.Stderr, "%d rows, %d peers, %d rounds of %v: about %v\n", len(o.plan.rows), len(r.peers), o.plan.rounds,
 		o.plan.seconds, estimate.Round(time.Second))
 	b.progress = newProgress(os.Stderr, estimate)
-	err = b.run()
+	err = b.run(ctx)
 	b.progress.clear()
 	if err != nil {
 		return err

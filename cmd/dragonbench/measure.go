@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"time"
@@ -17,16 +18,16 @@ func (b *bench) work(r *row, i *instance) work {
 }
 
 // measureLoad runs the generator against a running instance, or redis-benchmark where that was asked for.
-func (b *bench) measureLoad(r *row, i *instance) (sample, error) {
+func (b *bench) measureLoad(ctx context.Context, r *row, i *instance) (sample, error) {
 	if b.redisBenchmark != "" {
-		return b.measureRedisBenchmark(r, i)
+		return b.measureRedisBenchmark(ctx, r, i)
 	}
 	proxy, backend := i.groups()
 	var before, after cpuTimes
 	var proxyPss, backendPss int64
 	idlePss := groupPss(proxy)
 	var ours []int
-	windows, load, err := b.rig.runLoad(b.ctx, b.work(r, i), hooks{
+	windows, load, err := b.rig.runLoad(ctx, b.work(r, i), hooks{
 		start: func(int) { before = readCPU() },
 		stop: func(int) {
 			after = readCPU()
@@ -44,13 +45,13 @@ func (b *bench) measureLoad(r *row, i *instance) (sample, error) {
 }
 
 // measureMemory starts a fresh instance, since memory that was used before would hide growth.
-func (b *bench) measureMemory(r *row, template *instance) (sample, error) {
+func (b *bench) measureMemory(ctx context.Context, r *row, template *instance) (sample, error) {
 	// Each connection is two descriptors for a proxy; the others need less.
 	if need := uint64(2*r.work.Connections + 200); b.rig.descriptors < need {
 		return sample{}, fmt.Errorf("%w: the limit of open files is %d, this takes %d\nraise it: ulimit -n %d",
 			errUnmeasurable, b.rig.descriptors, need, need)
 	}
-	i, err := b.rig.start(b.ctx, template.found, startOptions{ownBackend: true, ownFiles: true})
+	i, err := b.rig.start(ctx, template.found, startOptions{ownBackend: true, ownFiles: true})
 	if err != nil {
 		return sample{}, err
 	}
@@ -68,7 +69,7 @@ func (b *bench) measureMemory(r *row, template *instance) (sample, error) {
 	}
 	before := groupPss(group)
 	var after, backendPss int64
-	windows, _, err := b.rig.runLoad(b.ctx, w, hooks{stop: func(int) {
+	windows, _, err := b.rig.runLoad(ctx, w, hooks{stop: func(int) {
 		after = groupPss(group)
 		backendPss = groupPss(backend)
 	}})
@@ -82,17 +83,17 @@ func (b *bench) measureMemory(r *row, template *instance) (sample, error) {
 }
 
 // measureStorm compares the same load without and with rotations.
-func (b *bench) measureStorm(r *row, template *instance) (sample, error) {
+func (b *bench) measureStorm(ctx context.Context, r *row, template *instance) (sample, error) {
 	if template.reload == nil || template.backend.program.dragonfly && template.command == nil {
 		return sample{}, fmt.Errorf("%w: %w", errUnmeasurable, errCannotReload)
 	}
-	i, err := b.rig.start(b.ctx, template.found, startOptions{ownBackend: true, ownFiles: true})
+	i, err := b.rig.start(ctx, template.found, startOptions{ownBackend: true, ownFiles: true})
 	if err != nil {
 		return sample{}, err
 	}
 	defer i.stop()
-	s := newRotator(b.ctx, i)
-	windows, _, err := b.rig.runLoad(b.ctx, b.work(r, i), hooks{
+	s := newRotator(ctx, i)
+	windows, _, err := b.rig.runLoad(ctx, b.work(r, i), hooks{
 		start: func(n int) {
 			if n == 1 {
 				s.start()
@@ -120,14 +121,14 @@ func (b *bench) measureStorm(r *row, template *instance) (sample, error) {
 }
 
 // measureOutage kills the backend and starts it again on the same address.
-func (b *bench) measureOutage(r *row, template *instance) (sample, error) {
-	i, err := b.rig.start(b.ctx, template.found, startOptions{ownBackend: true})
+func (b *bench) measureOutage(ctx context.Context, r *row, template *instance) (sample, error) {
+	i, err := b.rig.start(ctx, template.found, startOptions{ownBackend: true})
 	if err != nil {
 		return sample{}, err
 	}
 	defer i.stop()
 	var restarted time.Time
-	windows, _, err := b.rig.runLoad(b.ctx, b.work(r, i), hooks{killed: func() error {
+	windows, _, err := b.rig.runLoad(ctx, b.work(r, i), hooks{killed: func() error {
 		old := i.backend
 		old.stop()
 		restarted = time.Now()

@@ -144,9 +144,9 @@ func TestSlowProxyIsMeasuredAsSlow(t *testing.T) {
 	r := testRig(t)
 	i := &instance{found: found{peer: peer{name: "slow"}}, site: site{files: r.authority.files}, backend: r.shared}
 	i.address = slowProxy(t, i, time.Millisecond)
-	b := &bench{ctx: context.Background(), rig: r, plan: quickPlan()}
+	b := &bench{rig: r, plan: quickPlan()}
 	row := rowsNamed([]string{"get-64B-c1-p1"})[0]
-	s, err := b.measureLoad(&row, i)
+	s, err := b.measureLoad(context.Background(), &row, i)
 	if err != nil {
 		t.Fatal(err)
 	}

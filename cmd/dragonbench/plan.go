@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -15,7 +16,7 @@ type row struct {
 	Note  string `json:"note,omitempty"` // how it is measured, where the title does not say
 	work  work   // for the generator; address and certificates are filled in for each peer
 	// measure takes one sample. It may start an instance of its own, or use the running one.
-	measure  func(*bench, *row, *instance) (sample, error)
+	measure  func(*bench, context.Context, *row, *instance) (sample, error)
 	own      bool          // starts instances of its own
 	extra    time.Duration // what a sample takes beside warm-up and windows
 	rounds   int           // 0: those of the plan

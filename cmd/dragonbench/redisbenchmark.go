@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -14,12 +15,12 @@ import (
 const redisBenchmarkCure = "apt-get install redis-tools"
 
 // findRedisBenchmark wants one that speaks TLS.
-func (r *rig) findRedisBenchmark(b *bench) (string, error) {
+func (r *rig) findRedisBenchmark(ctx context.Context) (string, error) {
 	path, err := lookPath("redis-benchmark")
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, redisBenchmarkCure)
 	}
-	out, _ := r.keeper.output(b.ctx, exec.Command(path, "--help")) // it exits with 1 or 0, depending on its version
+	out, _ := r.keeper.output(ctx, exec.Command(path, "--help")) // it exits with 1 or 0, depending on its version
 	if !strings.Contains(out, "--tls") {
 		return "", errors.New("this redis-benchmark is built without TLS\n" + redisBenchmarkCure)
 	}
@@ -28,7 +29,7 @@ func (r *rig) findRedisBenchmark(b *bench) (string, error) {
 
 // measureRedisBenchmark is there to check our own generator. redis-benchmark counts commands, not seconds: a short run
 // finds out how many fill a window. And its clock runs while it connects, which the difference of both runs leaves out.
-func (b *bench) measureRedisBenchmark(r *row, i *instance) (sample, error) {
+func (b *bench) measureRedisBenchmark(ctx context.Context, r *row, i *instance) (sample, error) {
 	w := r.work
 	if w.Kind != closedLoop || w.Command == mixedCommand {
 		return sample{}, fmt.Errorf("%w: redis-benchmark cannot do this", errUnmeasurable)
@@ -37,16 +38,16 @@ func (b *bench) measureRedisBenchmark(r *row, i *instance) (sample, error) {
 	fill.Command, fill.Connections, fill.Pipeline = getCommand, 1, 1
 	fill.Address, fill.TLS = i.address, i.clientFiles()
 	fill.Windows = []time.Duration{time.Millisecond}
-	if _, _, err := b.rig.runLoad(b.ctx, fill, hooks{}); err != nil {
+	if _, _, err := b.rig.runLoad(ctx, fill, hooks{}); err != nil {
 		return sample{}, err
 	}
 	few := max(2000, 20*w.Connections*w.Pipeline)
-	short, err := b.redisBenchmarkRun(w, i, few)
+	short, err := b.redisBenchmarkRun(ctx, i, w, few)
 	if err != nil {
 		return sample{}, err
 	}
 	many := few + max(few, int(short.Rate*b.plan.seconds.Seconds()))
-	long, err := b.redisBenchmarkRun(w, i, many)
+	long, err := b.redisBenchmarkRun(ctx, i, w, many)
 	if err != nil {
 		return sample{}, err
 	}
@@ -65,7 +66,7 @@ func rateBetween(few int, fewRate float64, many int, manyRate float64) float64 {
 	return float64(many-few) / seconds
 }
 
-func (b *bench) redisBenchmarkRun(w work, i *instance, n int) (sample, error) {
+func (b *bench) redisBenchmarkRun(ctx context.Context, i *instance, w work, n int) (sample, error) {
 	host, port, _ := net.SplitHostPort(i.address)
 	args := []string{"-h", host, "-p", port, "-c", strconv.Itoa(w.Connections), "-P", strconv.Itoa(w.Pipeline),
 		"-n", strconv.Itoa(n), "-d", strconv.Itoa(w.Size), "-t", w.Command, "--csv"}
@@ -75,7 +76,7 @@ func (b *bench) redisBenchmarkRun(w work, i *instance, n int) (sample, error) {
 	}
 	cmd := exec.Command(b.redisBenchmark, args...)
 	before := readCPU()
-	out, err := b.rig.keeper.output(b.ctx, cmd)
+	out, err := b.rig.keeper.output(ctx, cmd)
 	after := readCPU()
 	if err != nil {
 		return sample{}, fmt.Errorf("redis-benchmark: %w\n%s", err, out)

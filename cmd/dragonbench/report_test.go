@@ -135,6 +135,35 @@ func TestJSONHoldsEverySample(t *testing.T) {
 	}
 }
 
+func TestBusyMachineIsSaid(t *testing.T) {
+	quiet := machine{CPUs: 4, LoadBefore: 0.2}
+	if got := quiet.warnings(); len(got) != 0 {
+		t.Errorf("quiet: got %q", got)
+	}
+	busy := machine{CPUs: 4, LoadBefore: 2}
+	if got := busy.warnings(); len(got) != 1 || !strings.Contains(got[0], "load average 2.00 on 4 CPUs") {
+		t.Errorf("busy: got %q", got)
+	}
+	b := &bench{rig: &rig{}, results: []*result{{Row: "r", Peer: "p", Samples: []sample{{Rate: 1, LoadCPU: 1, OthersCPU: 0.4, Steal: 0.1}}}}}
+	warnings := strings.Join(b.report(quiet, 0, "").Warnings, "\n")
+	for _, want := range []string{"other processes used 40 %", "hypervisor took 10 %"} {
+		if !strings.Contains(warnings, want) {
+			t.Errorf("there is no %q in %q", want, warnings)
+		}
+	}
+}
+
+func TestUnequalCiphersAreSaid(t *testing.T) {
+	results := []*result{{Peer: "a", Samples: []sample{{Session: "TLS 1.3 X"}}}, {Peer: "b", Samples: []sample{{Session: "TLS 1.3 X"}}}}
+	if got := unequalSessions(results); len(got) != 0 {
+		t.Errorf("equal: got %q", got)
+	}
+	results[1].Samples[0].Session = "TLS 1.3 Y"
+	if got := unequalSessions(results); len(got) != 1 || !strings.Contains(got[0], "not the same work") {
+		t.Errorf("unequal: got %q", got)
+	}
+}
+
 func TestTimeToConnectIsLeftOutOfTheRate(t *testing.T) {
 	// 1,000 a second behind 2 s of connecting.
 	if got := rateBetween(1000, 1000.0/3, 4000, 4000.0/6); got < 999.9 || got > 1000.1 {

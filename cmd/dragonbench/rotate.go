@@ -9,7 +9,7 @@ import (
 // rotator replaces the server certificate of an instance again and again.
 type rotator struct {
 	i       *instance
-	ctx     context.Context
+	start   func() // once
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	count   int   // valid behind stop
@@ -17,33 +17,33 @@ type rotator struct {
 }
 
 func newRotator(ctx context.Context, i *instance) *rotator {
-	ctx, cancel := context.WithCancel(ctx)
-	return &rotator{i: i, ctx: ctx, cancel: cancel}
+	r := &rotator{i: i}
+	ctx, r.cancel = context.WithCancel(ctx)
+	r.start = func() { r.running.Go(func() { r.run(ctx) }) } // ends with stop
+	return r
 }
 
-func (r *rotator) start() { r.running.Go(r.run) } // ends with stop
-
-func (r *rotator) run() {
+func (r *rotator) run(ctx context.Context) {
 	ticker := time.NewTicker(rotationInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-r.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if r.err = r.rotate(); r.err != nil {
+		if r.err = r.rotate(ctx); r.err != nil {
 			return
 		}
 		r.count++
 	}
 }
 
-func (r *rotator) rotate() error {
+func (r *rotator) rotate(ctx context.Context) error {
 	if err := r.i.authority.rotate(); err != nil {
 		return err
 	}
-	return r.i.reload(r.ctx, r.i)
+	return r.i.reload(ctx, r.i)
 }
 
 // stop may be called more than once.
