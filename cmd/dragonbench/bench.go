@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -16,7 +17,7 @@ var errUnmeasurable = errors.New("not measurable")
 type bench struct {
 	plan           plan
 	rig            *rig
-	redisBenchmark string // its path: use it instead of our own generator where it can do the work
+	redisBenchmark string // its path: it checks our own generator; "": no check
 	progress       *progress
 	instances      map[string]*instance // of each peer, for rows that share one
 	results        []*result
@@ -46,6 +47,9 @@ func (b *bench) row(ctx context.Context, r *row) error {
 	for _, f := range b.rig.peers {
 		if r.takes(f.peer) {
 			results = append(results, &result{Row: r.ID, Peer: f.name})
+			if b.redisBenchmark != "" && r.redisBenchmarkCan() {
+				results = append(results, &result{Row: r.ID, Peer: f.name + byRedisBenchmark})
+			}
 		}
 	}
 	b.results = append(b.results, results...)
@@ -68,7 +72,12 @@ func (b *bench) sample(ctx context.Context, r *row, res *result) error {
 	if res.Unmeasured != "" {
 		return nil
 	}
-	s, err := r.measure(b, ctx, r, b.instances[res.Peer])
+	measure := r.measure
+	peer, check := strings.CutSuffix(res.Peer, byRedisBenchmark)
+	if check {
+		measure = (*bench).measureRedisBenchmark
+	}
+	s, err := measure(b, ctx, r, b.instances[peer])
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -76,7 +85,7 @@ func (b *bench) sample(ctx context.Context, r *row, res *result) error {
 		return err
 	case err != nil:
 		res.Unmeasured = err.Error()
-		return b.revive(ctx, res.Peer)
+		return b.revive(ctx, peer)
 	}
 	res.Samples = append(res.Samples, s)
 	return nil
@@ -124,10 +133,11 @@ func (b *bench) report(m machine, took time.Duration, command string) *report {
 	rep := &report{
 		Machine: m, Backend: b.rig.backendIs, Command: command, Plan: b.plan.name, Rounds: b.plan.rounds,
 		WindowSeconds: b.plan.seconds.Seconds(), TookSeconds: took.Seconds(), Missing: b.rig.missing, Results: b.results,
-		Rows: b.plan.rows, Warnings: m.warnings(), Load: "dragonbench (closed loop, Go)",
+		Rows: b.plan.rows, Warnings: m.warnings(), Load: "dragonbench",
 	}
 	if b.redisBenchmark != "" {
-		rep.Load = "redis-benchmark"
+		rep.Load = "dragonbench, checked by redis-benchmark"
+		rep.Checks = checkGenerator(b.results)
 	}
 	for _, f := range b.rig.peers {
 		rep.Peers = append(rep.Peers, peerReport{f.name, f.version, f.path, f.reloads})
@@ -143,6 +153,19 @@ func (b *bench) report(m machine, took time.Duration, command string) *report {
 	rep.Warnings = append(rep.Warnings, unequalSessions(b.results)...)
 	rep.Verdicts = judge(rep)
 	return rep
+}
+
+// checkGenerator compares our own generator with redis-benchmark.
+func checkGenerator(results []*result) (checks []string) {
+	for _, r := range results {
+		peer, check := strings.CutSuffix(r.Peer, byRedisBenchmark)
+		own := find(results, r.Row, peer)
+		if !check || own == nil || len(own.Samples) == 0 || len(r.Samples) == 0 {
+			continue
+		}
+		checks = append(checks, fmt.Sprintf("%s, %s: our throughput is %s of redis-benchmark's", r.Row, peer, showSpread(ratio(own, r, rate), "")))
+	}
+	return checks
 }
 
 // unequalSessions warns where peers did not agree on the same cipher and key exchange.

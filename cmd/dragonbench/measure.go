@@ -17,11 +17,8 @@ func (b *bench) work(r *row, i *instance) work {
 	return w
 }
 
-// measureLoad runs the generator against a running instance, or redis-benchmark where that was asked for.
+// measureLoad runs the generator against a running instance.
 func (b *bench) measureLoad(ctx context.Context, r *row, i *instance) (sample, error) {
-	if b.redisBenchmark != "" {
-		return b.measureRedisBenchmark(ctx, r, i)
-	}
 	proxy, backend := i.groups()
 	var before, after cpuTimes
 	var proxyPss, backendPss int64

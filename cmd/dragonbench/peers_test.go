@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -161,6 +162,32 @@ func TestSlowProxyIsMeasuredAsSlow(t *testing.T) {
 	}
 	if s.BackendPss == 0 {
 		t.Error("the backend has no memory")
+	}
+}
+
+func TestRedisBenchmarkChecksTheGenerator(t *testing.T) {
+	need(t, "redis-benchmark")
+	r := testRig(t)
+	ctx := context.Background()
+	if err := r.findPeers(ctx, peersNamed([]string{ownTLSName})); err != nil {
+		t.Fatal(err)
+	}
+	p := plan{rows: rowsNamed([]string{"get-64B-c1-p1", "set-64B-c1-p1"}), rounds: 1, seconds: 100 * time.Millisecond}
+	b := &bench{rig: r, plan: p, progress: newProgress(os.Stderr, 0)}
+	var err error
+	if b.redisBenchmark, err = r.findRedisBenchmark(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := checkGenerator(b.results); len(got) != 2 || !strings.Contains(got[0], "of redis-benchmark's") {
+		t.Errorf("got checks %q of %+v", got, b.results)
+	}
+	for _, res := range b.results {
+		if len(res.Samples) != 1 || res.Samples[0].Rate <= 0 || res.Samples[0].P50 <= 0 {
+			t.Errorf("%s: got %+v", res.Peer, res)
+		}
 	}
 }
 

@@ -27,13 +27,18 @@ func (r *rig) findRedisBenchmark(ctx context.Context) (string, error) {
 	return path, nil
 }
 
+// byRedisBenchmark is what the name of a peer ends with where redis-benchmark measured it.
+const byRedisBenchmark = ", by redis-benchmark"
+
+// redisBenchmarkCan says whether redis-benchmark knows the work.
+func (r *row) redisBenchmarkCan() bool {
+	return r.work.Kind == closedLoop && r.work.Command != mixedCommand
+}
+
 // measureRedisBenchmark is there to check our own generator. redis-benchmark counts commands, not seconds: a short run
 // finds out how many fill a window. And its clock runs while it connects, which the difference of both runs leaves out.
 func (b *bench) measureRedisBenchmark(ctx context.Context, r *row, i *instance) (sample, error) {
 	w := r.work
-	if w.Kind != closedLoop || w.Command == mixedCommand {
-		return sample{}, fmt.Errorf("%w: redis-benchmark cannot do this", errUnmeasurable)
-	}
 	fill := w
 	fill.Command, fill.Connections, fill.Pipeline = getCommand, 1, 1
 	fill.Address, fill.TLS = i.address, i.clientFiles()

@@ -19,6 +19,7 @@ type report struct {
 	WindowSeconds float64      `json:"window_seconds"`
 	TookSeconds   float64      `json:"took_seconds"`
 	Warnings      []string     `json:"warnings,omitempty"`
+	Checks        []string     `json:"checks,omitempty"` // of the generator
 	Peers         []peerReport `json:"peers"`
 	Missing       []missing    `json:"missing,omitempty"`
 	Rows          []row        `json:"rows"`

@@ -34,6 +34,9 @@ func (rep *report) writeText(w io.Writer) {
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", v.Outcome, v.Work, v.Wanted, v.Detail)
 	}
 	t.Flush()
+	for _, check := range rep.Checks {
+		fmt.Fprintf(w, "\n%s\n", check)
+	}
 	for _, warning := range rep.Warnings {
 		fmt.Fprintf(w, "\nWARNING: %s\n", warning)
 	}
