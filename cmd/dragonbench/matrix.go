@@ -94,7 +94,7 @@ func memoryRow(connections int, distinct bool) row {
 			"for own TLS and no TLS that of the backend.",
 		work:    work{Kind: idle, Connections: connections},
 		measure: (*bench).measureMemory,
-		own:     true, rounds: 3, extra: time.Duration(connections) * 1500 * time.Microsecond,
+		rounds:  3, extra: time.Duration(connections) * 1500 * time.Microsecond,
 	}
 	if distinct {
 		r.distinct = true
@@ -112,7 +112,7 @@ func stormRow() row {
 		work: work{Kind: storm, Command: getCommand, Size: 64, Connections: 50, Pipeline: 1,
 			Rate: greetRate},
 		measure: (*bench).measureStorm,
-		own:     true, stretch: stormStretch, extra: 500 * time.Millisecond,
+		stretch: stormStretch, extra: 500 * time.Millisecond,
 	}
 }
 
@@ -122,7 +122,7 @@ func outageRow() row {
 		Note:    "From the start of the new backend process to the reply to a PING sent after the old one was killed; without TLS it is the backend's own start.",
 		work:    work{Kind: outage},
 		measure: (*bench).measureOutage,
-		own:     true, extra: 1500 * time.Millisecond,
+		extra:   1500 * time.Millisecond,
 	}
 }
 

@@ -17,7 +17,6 @@ type row struct {
 	work  work   // for the generator; address and certificates are filled in for each peer
 	// measure takes one sample. It may start an instance of its own, or use the running one.
 	measure  func(*bench, context.Context, *row, *instance) (sample, error)
-	own      bool          // starts instances of its own
 	extra    time.Duration // what a sample takes beside warm-up and windows
 	rounds   int           // 0: those of the plan
 	ownOnly  bool          // dragontls alone

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -16,20 +17,10 @@ func (rep *report) writeText(w io.Writer) {
 	}
 	writeMissing(w, rep.Missing)
 	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "WORK / PEER\tMEDIAN\tMIN .. MAX\tP50\tP99\tPROXY CPU\tBACKEND CPU\tCLIENT CPU\tMEMORY\tNOTE")
-	for n := range rep.Rows {
-		r := &rep.Rows[n]
-		fmt.Fprintf(t, "%s\n", r.Title)
-		for _, l := range rep.lines(r) {
-			fmt.Fprintf(t, "  %s\n", strings.Join([]string{l.Peer, l.Figure, l.Range, l.P50, l.P99, l.ProxyCPU, l.BackendCPU, l.LoadCPU,
-				l.Memory, l.Note}, "\t"))
-		}
-	}
-	t.Flush()
+	rep.writeTable(w)
 	fmt.Fprintln(w, "\nCPU is per command or connection. Memory is the highest Pss of the proxy, or of the backend where there is no proxy.")
 	fmt.Fprintln(w, "\nFigures to reach:")
-	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, v := range rep.Verdicts {
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", v.Outcome, v.Work, v.Wanted, v.Detail)
 	}
@@ -39,6 +30,33 @@ func (rep *report) writeText(w io.Writer) {
 	}
 	for _, warning := range rep.Warnings {
 		fmt.Fprintf(w, "\nWARNING: %s\n", warning)
+	}
+}
+
+// writeTable puts a title above the lines of each row. The titles come in behind the alignment, which they would break.
+func (rep *report) writeTable(w io.Writer) {
+	var table bytes.Buffer
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "  PEER\tMEDIAN\tMIN .. MAX\tP50\tP99\tPROXY CPU\tBACKEND CPU\tCLIENT CPU\tMEMORY\tNOTE")
+	titles := map[int]string{}
+	count := 1 // the header
+	for n := range rep.Rows {
+		r := &rep.Rows[n]
+		titles[count] = r.Title
+		for _, l := range rep.lines(r) {
+			count++
+			fmt.Fprintf(t, "  %s\n", strings.Join([]string{l.Peer, l.Figure, l.Range, l.P50, l.P99, l.ProxyCPU, l.BackendCPU, l.LoadCPU,
+				l.Memory, l.Note}, "\t"))
+		}
+	}
+	t.Flush()
+	count = 0
+	for line := range strings.Lines(table.String()) {
+		if title, ok := titles[count]; ok {
+			fmt.Fprintln(w, title)
+		}
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+		count++
 	}
 }
 
