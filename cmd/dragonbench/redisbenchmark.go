@@ -37,6 +37,8 @@ func (r *row) redisBenchmarkCan() bool {
 
 // measureRedisBenchmark is there to check our own generator. redis-benchmark counts commands, not seconds: a short run
 // finds out how many fill a window. And its clock runs while it connects, which the difference of both runs leaves out.
+// It has one thread, so that on a busy machine it gets less of it than our own; with --threads it burns CPU and counts in
+// steps of 250 ms.
 func (b *bench) measureRedisBenchmark(ctx context.Context, r *row, i *instance) (sample, error) {
 	w := r.work
 	fill := w
