@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 )
+
+// errModeRefused is the one reason for which dragontls may be missing: a run without it would be idle.
+var errModeRefused = errors.New("this binary refuses the mode")
 
 // dragontlsPeer is dragontls in one of its modes. A mode that the binary refuses is missing.
 func dragontlsPeer(mode string) peer {
@@ -53,7 +57,7 @@ func (r *rig) findDragontls(ctx context.Context, mode string) (program, error) {
 	i, err := r.start(ctx, f, startOptions{})
 	if err != nil {
 		if strings.Contains(err.Error(), "BACKEND_MODE") {
-			return program{}, fmt.Errorf("this binary refuses DRAGONTLS_BACKEND_MODE=%s", mode)
+			return program{}, fmt.Errorf("%w: DRAGONTLS_BACKEND_MODE=%s", errModeRefused, mode)
 		}
 		return program{}, err
 	}

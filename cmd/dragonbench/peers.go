@@ -64,6 +64,9 @@ func (r *rig) findPeers(ctx context.Context, wanted []peer) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if err != nil && isOwn(p.name) && !errors.Is(err, errModeRefused) {
+			return err
+		}
 		if err != nil {
 			why, cure, _ := strings.Cut(err.Error(), "\n")
 			r.missing = append(r.missing, missing{p.name, why, cure})

@@ -39,7 +39,10 @@ func TestEveryPeerServesAndReloads(t *testing.T) {
 				return
 			}
 			wantRefusal(t, i)
-			old := servedSerial(t, i)
+			old, err := servedSerial(i)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if f.reload == nil {
 				t.Fatal("it says nothing about reloads")
 			}
@@ -49,28 +52,27 @@ func TestEveryPeerServesAndReloads(t *testing.T) {
 			if err := i.reload(ctx, i); err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(20 * time.Second); servedSerial(t, i) == old; time.Sleep(10 * time.Millisecond) {
+			// stunnel resets connections while it reloads: the storm row counts that, here it may.
+			for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				serial, err := servedSerial(i)
+				if err == nil && serial != old {
+					break
+				}
 				if time.Now().After(end) {
-					t.Fatal("it still serves the old certificate")
+					t.Fatalf("it still serves the old certificate (%v)", err)
 				}
 			}
 		})
 	}
 }
 
-func servedSerial(t *testing.T, i *instance) string {
-	t.Helper()
-	g := generator{work: work{Address: i.address}}
-	var err error
-	if g.tls, err = i.site.files.client(); err != nil {
-		t.Fatal(err)
-	}
-	g.rec = newRecorder()
-	serial, err := g.handshakeAndPing(context.Background())
+func servedSerial(i *instance) (string, error) {
+	config, err := i.site.files.client()
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	return serial
+	g := generator{work: work{Address: i.address}, tls: config}
+	return g.handshakeAndPing(context.Background())
 }
 
 // wantRefusal connects without a certificate.
