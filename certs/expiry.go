@@ -94,7 +94,7 @@ type expiryKey struct {
 func (w *expiryWatch) pass(now time.Time) time.Duration {
 	spoken := make(map[expiryKey]time.Time)
 	wait := maxExpiryWait
-	for _, e := range w.inUse() {
+	for _, e := range w.inUse(now) {
 		key := expiryKey{e.Role, e.File, e.Name, e.Serial, e.NotAfter.UnixNano()}
 		if _, twice := spoken[key]; twice {
 			continue // it stands in the file twice
@@ -149,14 +149,14 @@ func (w *expiryWatch) say(e Expiry) {
 	}
 }
 
-// inUse lists everything that has an end.
-func (w *expiryWatch) inUse() []Expiry {
+// inUse lists everything that has an end and matters: not a CRL that another one follows.
+func (w *expiryWatch) inUse(now time.Time) []Expiry {
 	snapshot := w.Store.Snapshot()
 	var all []Expiry
 	for _, c := range snapshot.Certs {
 		all = append(all, expiryOf(c))
 	}
-	for _, c := range snapshot.CRLs {
+	for _, c := range snapshot.CurrentCRLs(now) {
 		if !c.NextUpdate.IsZero() {
 			all = append(all, Expiry{Role: RoleCRL, File: c.File, Name: c.Issuer, NotBefore: c.ThisUpdate, NotAfter: c.NextUpdate,
 				Cure: cureOf(RoleCRL)})

@@ -259,3 +259,28 @@ func TestFaultHookIsToldOncePerFaultAndOfItsEnd(t *testing.T) {
 		t.Errorf("got %q, want %q", told, want)
 	}
 }
+
+func TestExpiryOfACRLThatAnotherOneFollowsFallsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.writeServer("server", 365*daily)
+		now := time.Now()
+		list := func(ca *pki.CA, days int) []byte {
+			return f.crl(ca, pki.CRLOptions{ThisUpdate: now, NextUpdate: now.Add(time.Duration(days) * daily)})
+		}
+		f.withCRL(slices.Concat(list(f.ca, 3), list(f.ca, 30), list(newCA(t, "removed"), 3)))
+		store := f.open()
+		until := f.watchExpiry(ExpiryOptions{Store: store, Warning: daily})
+		var issuers []string
+		for _, s := range until(4*daily + time.Hour) {
+			issuers = append(issuers, s.Name)
+		}
+		// Ahead, at the end and daily; a removed CA may be one that clients send.
+		if want := []string{"CN=removed", "CN=removed", "CN=removed"}; !slices.Equal(issuers, want) {
+			t.Errorf("spoke of %q, want %q", issuers, want)
+		}
+		f.write("ca.crl", list(f.ca, 3))
+		f.reload(store)
+		f.wantSpoken(until(4*daily+2*time.Hour), "ca.crl", 4*daily+time.Hour+readPause)
+	})
+}

@@ -6,37 +6,106 @@ import (
 	"slices"
 )
 
-// crls says which CRL has aged, and which client CA has none.
+const freshCRL = "fetch the CA's present one"
+
+// crls says which CRL has aged, and which client CA has none. It asks as a
+// handshake does, by signatures: names prove nothing.
 func (l *linter) crls(s *Snapshot) {
-	if s.opts.CRLFile == "" {
+	if s.revocation == nil {
 		return
 	}
-	refused := "its clients are refused"
-	if s.opts.CRLWarn {
-		refused = "its clients get in unchecked"
+	j := crlJudge{linter: l, file: s.opts.CRLFile, clients: s.clients, comesTo: "are refused"}
+	if !s.revocation.required {
+		j.comesTo = "get in unchecked"
 	}
-	for _, c := range s.CRLs {
-		title := fmt.Sprintf("the CRL of %q", c.Issuer)
-		left := c.NextUpdate.Sub(l.Now)
+	groups := s.revocation.groups(s.clients)
+	for _, g := range groups {
+		if g.ca == nil {
+			j.strangers = append(j.strangers, g)
+		}
+	}
+	for _, g := range groups {
 		switch {
-		case l.Now.Before(c.ThisUpdate):
-			l.add(SeverityError, "crl_not_yet_valid", c.File, fmt.Sprintf("%s is not valid before %s: until then %s", title, date(c.ThisUpdate), refused),
-				"set the clock of this machine, or that of the CA")
-		case left < 0:
-			l.add(SeverityError, "crl_expired", c.File,
-				fmt.Sprintf("%s is %s old and expired on %s: %s", title, duration(l.Now.Sub(c.ThisUpdate)), date(c.NextUpdate), refused), "fetch the CA's present one")
-		case left <= warnAhead(l.ExpiryWarning, c.ThisUpdate, c.NextUpdate):
-			l.add(SeverityWarning, "crl_expires_soon", c.File,
-				fmt.Sprintf("%s is %s old and ends on %s, in %s", title, duration(l.Now.Sub(c.ThisUpdate)), date(c.NextUpdate), duration(left)), "fetch the CA's present one")
+		case g.ca == nil:
+			j.stranger(g)
+		case len(g.lists) == 0:
+			j.missing(g)
+		case onlyAbove(g.ca, s.clients):
+			j.dates(g, SeverityWarning, "which of its intermediate CAs it revokes is not known any more")
+		default:
+			j.dates(g, SeverityError, "its clients "+j.comesTo)
 		}
 	}
-	for _, ca := range s.clients.certs {
-		name := ca.Subject.String()
-		listed := slices.ContainsFunc(s.CRLs, func(c CRL) bool { return c.Issuer == name })
-		if !listed && !onlyAbove(ca, s.clients) {
-			l.add(SeverityError, "crl_missing", s.opts.CRLFile, fmt.Sprintf("no CRL of the client CA %q: %s", name, refused),
-				"append the CA's CRL to the file, or remove that CA from the bundle")
-		}
+}
+
+// crlJudge judges the lists of one file.
+type crlJudge struct {
+	*linter
+	file      string
+	clients   *bundle
+	comesTo   string     // what becomes of clients whose CA has no list in date
+	strangers []crlGroup // of no CA of the bundle
+}
+
+// missing is for a CA of the bundle that signed no list.
+func (j *crlJudge) missing(g crlGroup) {
+	name := g.ca.Subject.String()
+	switch {
+	case slices.ContainsFunc(j.strangers, func(s crlGroup) bool { return s.name == g.name }):
+		j.add(SeverityError, "crl_wrong_key", j.file,
+			fmt.Sprintf("the CRL of %q is not signed by the client CA of this name but with another key, and counts for nothing: its clients %s", name, j.comesTo),
+			"fetch the CRL of the CA that is in the bundle; if the CA has a new key, put its new certificate into the bundle")
+	case onlyAbove(g.ca, j.clients):
+	case selfSigned(g.ca) && mayHaveIntermediates(g.ca) && slices.ContainsFunc(j.strangers, j.ofIntermediate):
+		j.add(SeverityWarning, "crl_missing", j.file,
+			fmt.Sprintf("no CRL of the client CA %q: clients of an intermediate CA that it revokes get in, and clients that it issued without an intermediate %s",
+				name, j.comesTo),
+			"append the CA's CRL to the file")
+	default:
+		j.add(SeverityError, "crl_missing", j.file, fmt.Sprintf("no CRL of the client CA %q: its clients %s", name, j.comesTo),
+			"append the CA's CRL to the file, or remove that CA from the bundle")
+	}
+}
+
+// stranger is for lists that no CA of the bundle signed. They may be those of an
+// intermediate that clients send, or of a CA that was removed.
+func (j *crlJudge) stranger(g crlGroup) {
+	switch {
+	case !j.ofIntermediate(g):
+		return // of another key of a CA in the bundle: missing speaks of it where it matters
+	case !slices.ContainsFunc(j.clients.certs, mayHaveIntermediates):
+		j.add(SeverityWarning, "crl_unproven", j.file,
+			fmt.Sprintf("no client CA signed the CRL of %q, and none may have an intermediate CA that did: it counts for nothing", g.lists[0].info.Issuer),
+			"remove it from the file, or append its CA to the bundle")
+	default:
+		j.dates(g, SeverityWarning, "clients that send that CA as their intermediate "+j.comesTo)
+	}
+}
+
+// ofIntermediate: a CA of the bundle would be asked by its own name.
+func (j *crlJudge) ofIntermediate(g crlGroup) bool {
+	return !slices.ContainsFunc(j.clients.certs, func(ca *x509.Certificate) bool { return string(ca.RawSubject) == g.name })
+}
+
+// dates is about the list that counts. One that ends soon is a warning at most.
+func (j *crlJudge) dates(g crlGroup, severity Severity, consequence string) {
+	c := g.current(j.Now).info
+	title := fmt.Sprintf("the CRL of %q", c.Issuer)
+	cure := freshCRL
+	if g.ca == nil {
+		cure += "; if that CA is not in use any more, remove its CRL from the file"
+	}
+	left := c.NextUpdate.Sub(j.Now)
+	switch {
+	case j.Now.Before(c.ThisUpdate):
+		j.add(severity, "crl_not_yet_valid", c.File, fmt.Sprintf("%s is not valid before %s: until then %s", title, date(c.ThisUpdate), consequence),
+			"set the clock of this machine, or that of the CA")
+	case left < 0:
+		j.add(severity, "crl_expired", c.File,
+			fmt.Sprintf("%s is %s old and expired on %s: %s", title, duration(j.Now.Sub(c.ThisUpdate)), date(c.NextUpdate), consequence), cure)
+	case left <= warnAhead(j.ExpiryWarning, c.ThisUpdate, c.NextUpdate):
+		j.add(SeverityWarning, "crl_expires_soon", c.File,
+			fmt.Sprintf("%s is %s old and ends on %s, in %s", title, duration(j.Now.Sub(c.ThisUpdate)), date(c.NextUpdate), duration(left)), cure)
 	}
 }
 
@@ -46,3 +115,6 @@ func onlyAbove(ca *x509.Certificate, clients *bundle) bool {
 		return slices.Contains(issuersIn(c, clients), ca)
 	})
 }
+
+// mayHaveIntermediates: no path length constraint of 0 (RFC 5280, 4.2.1.9).
+func mayHaveIntermediates(ca *x509.Certificate) bool { return ca.MaxPathLen != 0 || !ca.MaxPathLenZero }

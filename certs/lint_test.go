@@ -317,45 +317,6 @@ func TestLint(t *testing.T) {
 	}
 }
 
-func TestLintCRLs(t *testing.T) {
-	hour := func(h int) time.Time { return time.Now().Add(time.Duration(h) * time.Hour) }
-	for _, c := range []struct {
-		name string
-		crls []CRL
-		want []string
-	}{
-		{"in date", []CRL{{Issuer: "CN=issuing", ThisUpdate: hour(-1), NextUpdate: hour(23)}}, nil},
-		{"a third is left", []CRL{{Issuer: "CN=issuing", ThisUpdate: hour(-17), NextUpdate: hour(7)}}, []string{"crl_expires_soon"}},
-		{"expired", []CRL{{Issuer: "CN=issuing", ThisUpdate: hour(-25), NextUpdate: hour(-1)}}, []string{"crl_expired"}},
-		{"of tomorrow", []CRL{{Issuer: "CN=issuing", ThisUpdate: hour(24), NextUpdate: hour(48)}}, []string{"crl_not_yet_valid"}},
-		{"of the root only", []CRL{{Issuer: "CN=root", ThisUpdate: hour(-1), NextUpdate: hour(23)}}, []string{"crl_missing"}},
-		{"none", nil, []string{"crl_missing"}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			f := newFixture(t)
-			root := mint(t, "root", nil, nil, nil)
-			f.trusts(root, mint(t, "issuing", root, nil, nil))
-			s := *f.open().Snapshot()
-			opts := *s.opts
-			opts.CRLFile = "ca.crl"
-			s.opts, s.CRLs = &opts, c.crls
-			for i := range s.CRLs {
-				s.CRLs[i].File = "ca.crl"
-			}
-			wantIDs(t, Lint(&s, LintOptions{Roots: x509.NewCertPool()}), c.want...)
-			opts.CRLWarn = true
-			wantIDs(t, Lint(&s, LintOptions{Roots: x509.NewCertPool()}), c.want...)
-		})
-	}
-}
-
-func TestLintWithoutCRLsWantsNone(t *testing.T) {
-	f := newFixture(t)
-	s := *f.open().Snapshot()
-	s.CRLs = nil
-	wantIDs(t, Lint(&s, LintOptions{Roots: x509.NewCertPool()}))
-}
-
 func TestLintClientAndPeer(t *testing.T) {
 	f := newFixture(t)
 	open := func() []Finding {
