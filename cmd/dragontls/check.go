@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -194,21 +193,14 @@ func (s *service) checked(hosts []string) []string {
 	return append(list, "files and file events")
 }
 
-func writeReport(w io.Writer, r report) {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	_ = e.Encode(r)
-}
+func writeReport(w io.Writer, r report) { _ = writeJSON(w, r) }
 
 func printReport(w io.Writer, r report) {
 	if r.Result == resultOK {
-		fmt.Fprintf(w, "ok: %s\n", strings.Join(r.Checked, "; "))
+		fmt.Fprintf(w, "ok: %s\n", oneLine(strings.Join(r.Checked, "; ")))
 		return
 	}
 	for _, f := range r.Findings {
-		fmt.Fprintf(w, "%-7s  %s: %s; %s  [%s]\n", f.Severity, f.Subject, oneLine(f.Message), oneLine(f.Cure), f.ID)
+		fmt.Fprintf(w, "%-7s  %s: %s; %s  [%s]\n", f.Severity, oneLine(f.Subject), oneLine(f.Message), oneLine(f.Cure), f.ID)
 	}
 }
-
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }

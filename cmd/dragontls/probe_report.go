@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 )
 
 // Results of a check, as printed.
@@ -80,18 +78,5 @@ func (r *probeReport) write(w io.Writer) error {
 
 func (r *probeReport) writeJSON(w io.Writer) error {
 	r.Findings = r.findings()
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
-
-// printable keeps names that a peer chose from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
+	return writeJSON(w, r)
 }
