@@ -15,6 +15,9 @@ import (
 // maxAlertFaults of one failed reload are told; the log has the first, and how many there are.
 const maxAlertFaults = 5
 
+// maxQuoted characters of a name or an error are told: the cure comes after it.
+const maxQuoted = 512
+
 // startAlerts watches for what ends and, where a webhook is configured, tells it of that and of failed reloads.
 // All of it ends with ctx; s.watching waits for it.
 func (s *service) startAlerts(ctx context.Context) {
@@ -49,16 +52,16 @@ type teller struct {
 
 func (t teller) expiry(e certs.Expiry) {
 	what := strings.ReplaceAll(e.Role, "_", " ") + " certificate"
-	details := fmt.Sprintf("serial %s, subject %s", e.Serial, e.Name)
+	details := fmt.Sprintf("serial %s, subject %s", e.Serial, inCode(e.Name))
 	if e.Role == certs.RoleCRL {
-		what, details = "CRL", "issuer "+e.Name
+		what, details = "CRL", "issuer "+inCode(e.Name)
 	}
 	verb := "ends in " + roughly(e.Left)
 	if e.Left < 0 {
 		verb = "ENDED " + roughly(-e.Left) + " ago"
 	}
 	t.send(fmt.Sprintf("dragontls on %s: %s %s, on %s\nFile: %s (%s)\nCure: %s",
-		t.host, what, verb, e.NotAfter.UTC().Format(time.RFC3339), e.File, details, e.Cure))
+		t.host, what, verb, e.NotAfter.UTC().Format(time.RFC3339), inCode(e.File), details, oneLine(e.Cure)))
 }
 
 // fault tells of a failed reload; nil: that the files are good again.
@@ -80,12 +83,12 @@ func (t teller) fault(side string, err error) {
 		}
 		var f *certs.Fault
 		if !errors.As(one, &f) {
-			fmt.Fprintf(&b, "\nReason: %v", one)
+			fmt.Fprintf(&b, "\nReason: %s", inCode(one.Error()))
 			continue
 		}
-		fmt.Fprintf(&b, "\nReason: %s: %v", f.Reason, f.Err)
+		fmt.Fprintf(&b, "\nReason: %s: %s", f.Reason, inCode(f.Err.Error()))
 		if f.Cure != "" {
-			fmt.Fprintf(&b, "\nCure: %s", strings.ReplaceAll(f.Cure, "\n", " "))
+			fmt.Fprintf(&b, "\nCure: %s", oneLine(f.Cure))
 		}
 	}
 	t.send(b.String())
@@ -93,7 +96,18 @@ func (t teller) fault(side string, err error) {
 
 func (t teller) revoked(r certs.Revocation) {
 	t.send(fmt.Sprintf("dragontls on %s: the server certificate is REVOKED, since %s\nFile: %s (serial %s)\nCure: replace the certificate and its key; clients that check will refuse it",
-		t.host, r.At.UTC().Format(time.RFC3339), r.File, r.Serial))
+		t.host, r.At.UTC().Format(time.RFC3339), inCode(r.File), r.Serial))
+}
+
+// inCode is a text that others chose, such as the name in a certificate: on one
+// line, so that it cannot look like a line of ours, and as code, in which Slack
+// renders neither links nor emphasis.
+func inCode(s string) string {
+	s = strings.ReplaceAll(oneLine(s), "`", "'")
+	if runes := []rune(s); len(runes) > maxQuoted {
+		s = string(runes[:maxQuoted-1]) + "…"
+	}
+	return "`" + s + "`"
 }
 
 // roughly is d in the unit in which a person thinks of it.

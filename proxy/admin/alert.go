@@ -11,9 +11,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -249,7 +251,7 @@ func (a *Alerts) post(ctx context.Context, text string) error {
 	request.Header.Set("User-Agent", "dragontls")
 	response, err := a.http.Do(request)
 	if err != nil {
-		return errors.New("post alert: " + withoutURL(err))
+		return errors.New("post alert: " + causeOf(err))
 	}
 	defer response.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 4<<10))
@@ -285,28 +287,42 @@ func retryAfter(s string, now time.Time) time.Duration {
 	return 0
 }
 
-// withoutURL describes an error of http.Client.Do by what is known to hold no
-// URL: *url.Error shows it, and what that wraps may show parts of it.
-func withoutURL(err error) string {
+// causeOf is in words of ours why an exchange failed: the error itself may show
+// the URL or a part of it, and its host can be as secret as its path.
+func causeOf(err error) string {
+	var dns *net.DNSError
 	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return "no answer in time"
+	is := func(any ...error) bool {
+		return slices.ContainsFunc(any, func(known error) bool { return errors.Is(err, known) })
 	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return op.Error()
+	switch {
+	case errors.As(err, &dns):
+		return "dns: the webhook's host name was not resolved"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout: no answer in time"
+	case is(http.ErrSchemeMismatch) || badTLS(err):
+		return "tls: the webhook does not speak it, refuses us, or its certificate does not verify"
+	case is(syscall.ECONNREFUSED):
+		return "refused: nothing listens on the webhook's port"
+	case is(syscall.EHOSTUNREACH, syscall.ENETUNREACH):
+		return "unreachable: there is no route to the webhook"
+	case is(io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE):
+		return "closed: the connection ended before the answer"
+	case is(context.Canceled):
+		return "stopped: the process ends"
 	}
-	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return record.Error()
+	return "other: the exchange failed"
+}
+
+func badTLS(err error) bool {
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
 	}
-	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return cert.Error()
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
 	}
-	for _, known := range []error{io.EOF, io.ErrUnexpectedEOF, context.Canceled} {
-		if errors.Is(err, known) {
-			return known.Error()
-		}
-	}
-	return "the exchange failed"
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && (op.Op == "remote error" || op.Op == "local error") // alerts of crypto/tls
 }
 
 func pause(ctx context.Context, d time.Duration) error {

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -153,10 +154,10 @@ func (a *alerting) wantWaits(low, high []time.Duration) {
 	}
 }
 
-// wantNoSecret: not even a part of the URL that is not the host.
+// wantNoSecret: not even a part of the URL, be it the host.
 func (a *alerting) wantNoSecret() {
 	a.t.Helper()
-	if text := a.log.String(); strings.Contains(text, "hunter2") || strings.Contains(text, "services") {
+	if text := a.log.String(); strings.Contains(text, "hunter2") || strings.Contains(text, "services") || strings.Contains(text, "127.0.0.1") {
 		a.t.Errorf("the webhook's URL in the log: %s", text)
 	}
 }
@@ -288,14 +289,25 @@ func TestAlertSurvivesWhatTheNetworkDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
+	speaksNoMore := httptest.NewUnstartedServer(http.NotFoundHandler())
+	speaksNoMore.Config.ErrorLog = log.New(io.Discard, "", 0)
+	speaksNoMore.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
+	speaksNoMore.StartTLS()
+	defer speaksNoMore.Close()
+	cut := newWebhook(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, _, _ := w.(http.Hijacker).Hijack()
+		c.Close()
+	})
 	tests := map[string]struct{ url, says string }{
-		"refused":         {gone.URL, "connection refused"},
-		"hangs":           {"http://" + silent.Addr().String(), "no answer in time"},
-		"untrusted":       {untrusted.URL, "certificate signed by unknown authority"},
-		"not TLS":         {strings.Replace(newWebhook(t).URL, "http:", "https:", 1), "post alert: "},
-		"no such scheme":  {"hunter2://127.0.0.1", "the exchange failed"},
+		"refused":         {gone.URL, "refused: "},
+		"hangs":           {"http://" + silent.Addr().String(), "timeout: "},
+		"untrusted":       {untrusted.URL, "tls: "},
+		"refuses us":      {speaksNoMore.URL, "tls: "},
+		"not TLS":         {strings.Replace(newWebhook(t).URL, "http:", "https:", 1), "tls: "},
+		"cut off":         {cut.URL, "closed: "},
+		"no such scheme":  {"hunter2://127.0.0.1", "other: "},
 		"malformed":       {"http://127.0.0.1:services", "malformed"},
-		"with a password": {strings.Replace(gone.URL, "//", "//user:hunter2@", 1), "connection refused"},
+		"with a password": {strings.Replace(gone.URL, "//", "//user:hunter2@", 1), "refused: "},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -308,6 +320,22 @@ func TestAlertSurvivesWhatTheNetworkDoes(t *testing.T) {
 			a.wantNoSecret()
 		})
 	}
+}
+
+func TestHostOfTheWebhookIsAsSecretAsItsPath(t *testing.T) {
+	a := newAlerting(t, "https://hunter2.invalid", nil)
+	// A resolver that is asked for real says this, sooner or later.
+	a.http.Transport.(*http.Transport).DialContext = func(_ context.Context, _, addr string) (net.Conn, error) {
+		host, _, _ := net.SplitHostPort(addr)
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+	}
+	a.run()
+	a.Send("text")
+	a.until("given up", failed)
+	if !strings.Contains(a.log.String(), "dns: ") {
+		t.Errorf("log: %s", a.log.String())
+	}
+	a.wantNoSecret()
 }
 
 func TestAlertURLIsReadBeforeEachTry(t *testing.T) {
