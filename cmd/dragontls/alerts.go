@@ -135,19 +135,30 @@ func (s *service) collectAlerts(m metrics) {
 	m.counter("alerts_total", help, st.Dropped, label("result", "dropped"))
 }
 
-func (s *service) collectCRLs(m metrics, list []certs.CRL) {
-	for _, c := range list {
-		l := []admin.Label{label("file", c.File), label("issuer", c.Issuer)}
-		m.gauge("crl_this_update_seconds", "When a CRL was issued, unix time.", float64(c.ThisUpdate.Unix()), l...)
-		if !c.NextUpdate.IsZero() {
-			m.gauge("crl_next_update_seconds", "When a CRL ends, unix time.", float64(c.NextUpdate.Unix()), l...)
+// collectCRLs has one series for each issuer's name in a file, of the list that ends first of those that matter:
+// there may be several by CAs of one name.
+func collectCRLs(m metrics, current []certs.CRL) {
+	type key struct{ file, issuer string }
+	first, entries := map[key]certs.CRL{}, map[key]int{}
+	for _, c := range current {
+		k := key{c.File, c.Issuer}
+		if other, ok := first[k]; !ok || c.NextUpdate.Before(other.NextUpdate) {
+			first[k] = c
 		}
-		m.gauge("crl_entries", "Revoked certificates on a CRL.", float64(c.Entries), l...)
+		entries[k] += c.Entries
+	}
+	const which = "; of an issuer's lists with one key only the one that ends last counts, of several keys the one that ends first"
+	for k, c := range first {
+		l := []admin.Label{label("file", k.file), label("issuer", k.issuer)}
+		m.gauge("crl_this_update_seconds", "When a CRL was issued, unix time"+which+".", float64(c.ThisUpdate.Unix()), l...)
+		m.gauge("crl_next_update_seconds", "When a CRL ends, unix time"+which+".", float64(c.NextUpdate.Unix()), l...)
+		m.gauge("crl_entries", "Revoked certificates on the CRLs of an issuer, of each key the one that ends last.", float64(entries[k]), l...)
 	}
 }
 
 func (s *service) collectStaples(m metrics) {
 	for _, st := range s.store.Staples() {
-		m.gauge("ocsp_next_update_seconds", "When a stapled OCSP response ends, unix time.", float64(st.NextUpdate.Unix()), label("serial", st.Serial))
+		m.gauge("ocsp_next_update_seconds", "When a stapled OCSP response ends, unix time.", float64(st.NextUpdate.Unix()),
+			label("file", st.File), label("serial", st.Serial))
 	}
 }

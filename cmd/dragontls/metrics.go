@@ -2,6 +2,7 @@ package main
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"dragontls/certs"
@@ -66,11 +67,12 @@ func (s *service) collectCertificates(m metrics) {
 		m.reloads(s.backend.Stats(), "backend")
 	}
 	for _, c := range s.certificates() {
-		l := []admin.Label{label("role", c.Role), label("file", c.File), label("serial", c.Serial)}
+		// Serials are unique within one CA only.
+		l := []admin.Label{label("role", c.Role), label("file", c.File), label("serial", c.Serial), label("sha256", c.Fingerprint[:16])}
 		m.gauge("cert_not_after_seconds", "End of a certificate's validity, unix time.", float64(c.NotAfter.Unix()), l...)
 		m.gauge("cert_not_before_seconds", "Start of a certificate's validity, unix time.", float64(c.NotBefore.Unix()), l...)
 	}
-	s.collectCRLs(m, s.store.Snapshot().CRLs)
+	collectCRLs(m, s.store.Snapshot().CurrentCRLs(time.Now()))
 	s.collectStaples(m)
 	s.collectAlerts(m)
 }
@@ -127,7 +129,10 @@ func (m metrics) reloads(st certs.Stats, of string) {
 	m.gauge("last_reload_successful", "1: the last read found no fault.", truth(st.LastOK), label("of", of))
 }
 
-func label(name, value string) admin.Label { return admin.Label{Name: name, Value: value} }
+// label: names in certificates are not always UTF-8, as Prometheus wants it.
+func label(name, value string) admin.Label {
+	return admin.Label{Name: name, Value: strings.ToValidUTF8(value, "?")}
+}
 
 func truth(b bool) float64 {
 	if b {

@@ -212,6 +212,7 @@ func TestMetrics(t *testing.T) {
 	url := start(t, Options{Log: zerolog.New(zerolog.SyncWriter(&logged)), Collect: func(emit func(Metric)) {
 		emit(Metric{Name: "things_total", Help: "Things.", Labels: shared, Value: 3})
 		emit(Metric{Name: "dragontls_things_total", Help: "Things.", Labels: []Label{{"a", "1"}, {"b", "2"}}, Value: 99}) // twice
+		emit(Metric{Name: "things_total", Help: "Things.", Labels: shared, Value: 3})                                     // the same again
 		emit(Metric{Name: "things_total", Help: "Things.", Labels: []Label{{"a", "2"}, {"b", "2"}}, Value: 4})
 		emit(Metric{Name: "up", Kind: Gauge, Value: 1})
 		emit(Metric{Name: "up", Help: "another", Kind: Counter, Labels: []Label{{"x", "y"}}}) // another kind
@@ -247,6 +248,9 @@ func TestMetrics(t *testing.T) {
 	}
 	if shared[0].Name != "b" {
 		t.Error("the caller's labels were sorted")
+	}
+	if strings.Count(logged.String(), "another value has the same labels") != 1 {
+		t.Errorf("want one line of the two values with the same labels: %s", logged.String())
 	}
 	if !strings.Contains(logged.String(), `"panic":"collect"`) {
 		t.Errorf("the panic is not logged: %s", logged.String())

@@ -76,7 +76,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			c.log.Error().Interface("panic", v).Msg("collecting metrics")
 		}
 	}()
-	seen := map[string]bool{}
+	seen := map[string]float64{}
 	c.collect(func(m Metric) {
 		if !strings.HasPrefix(m.Name, prefix) {
 			m.Name = prefix + m.Name
@@ -85,10 +85,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		slices.SortFunc(m.Labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
 		// The registry fails a scrape with the same sample twice: the first counts.
 		id := identify(m)
-		if seen[id] {
+		if first, twice := seen[id]; twice {
+			if first != m.Value {
+				c.log.Error().Str("metric", m.Name).Msg("metric left out: another value has the same labels")
+			}
 			return
 		}
-		seen[id] = true
+		seen[id] = m.Value
 		sample, err := constant(m)
 		if err != nil {
 			c.log.Error().Err(err).Str("metric", m.Name).Msg("metric left out")
