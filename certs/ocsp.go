@@ -24,8 +24,14 @@ var (
 	errOCSPEnded   = errors.New("the response has ended: its next update is in the past")
 	errOCSPEarly   = errors.New("the response is of the future: its clock or ours is wrong")
 	errOCSPSigner  = errors.New("the response is signed by a certificate that may not sign responses (it lacks OCSPSigning, or is not in date)")
+	errOCSPOther   = errors.New("the response is for a certificate of another issuer with the same serial")
 	errOCSPIssuer  = errors.New("the certificate file holds no issuer, against which a response would be checked")
 )
+
+// maxOCSPSkew is how far the clock of a responder may be ahead where it says that
+// a certificate is revoked. A good response is stapled from its beginning on, as
+// clients want it.
+const maxOCSPSkew = 5 * time.Minute
 
 const ocspIssuerCure = "append the chain to the certificate file"
 
@@ -45,8 +51,8 @@ type staple struct {
 
 func (s *staple) inDate(now time.Time) bool { return !now.Before(s.from) && now.Before(s.until) }
 
-// parseStaple verifies a response (RFC 6960) but for its dates. A revoked
-// certificate is a *revokedError.
+// parseStaple verifies a response (RFC 6960) but for the dates of a good one. A
+// revoked certificate is a *revokedError.
 func parseStaple(der []byte, leaf, issuer *x509.Certificate, now time.Time) (*staple, error) {
 	// Without an issuer the signature is checked only against a certificate in the
 	// response. With one, that certificate would have to be signed by it, which an
@@ -65,9 +71,12 @@ func parseStaple(der []byte, leaf, issuer *x509.Certificate, now time.Time) (*st
 	if err != nil {
 		return nil, fmt.Errorf("check the signature: %w", err)
 	}
+	if !namesIssuer(r, issuer) {
+		return nil, errOCSPOther
+	}
 	switch {
 	case r.Status == ocsp.Revoked:
-		return nil, &revokedError{r.RevokedAt}
+		return nil, judgeRevoked(r, now)
 	case r.Status != ocsp.Good:
 		return nil, errOCSPUnknown
 	case r.NextUpdate.IsZero():
@@ -78,6 +87,19 @@ func parseStaple(der []byte, leaf, issuer *x509.Certificate, now time.Time) (*st
 		until = leaf.NotAfter
 	}
 	return &staple{raw: der, from: r.ThisUpdate, until: until}, nil
+}
+
+// judgeRevoked: what is revoked stays so, hence an answer that has ended is
+// believed, unless the certificate is on hold, which the CA may lift (RFC 5280,
+// 5.3.1). One of the future is not: a clock is wrong, or it is not what it seems.
+func judgeRevoked(r *ocsp.Response, now time.Time) error {
+	switch {
+	case r.ThisUpdate.After(now.Add(maxOCSPSkew)):
+		return errOCSPEarly
+	case r.RevocationReason == ocsp.CertificateHold && !r.NextUpdate.IsZero() && now.After(r.NextUpdate):
+		return errOCSPEnded
+	}
+	return &revokedError{r.RevokedAt}
 }
 
 // checkDelegate: the issuer names who may sign responses for it (RFC 6960, 4.2.2.2).
@@ -168,10 +190,10 @@ func (s *Snapshot) readFiledResponse(c contents) error {
 	return nil
 }
 
-// answers tells whether a response is for p's serial, by whomever it is signed.
+// answers tells whether a response is for p's serial and issuer, by whomever it is signed.
 func answers(der []byte, p *pair) bool {
-	_, err := ocsp.ParseResponseForCert(der, p.tls.Leaf, nil)
-	return err == nil
+	r, err := ocsp.ParseResponseForCert(der, p.tls.Leaf, nil)
+	return err == nil && namesIssuer(r, p.issuer)
 }
 
 // wellFormedResponse looks at the outer form only (RFC 6960, 4.2.1).
