@@ -15,7 +15,7 @@ func (l *linter) crls(s *Snapshot) {
 		return
 	}
 	j := crlJudge{linter: l, file: s.opts.CRLFile, clients: s.clients, comesTo: "are refused"}
-	if !s.revocation.required {
+	if s.opts.CRLWarn {
 		j.comesTo = "get in unchecked"
 	}
 	groups := s.revocation.groups(s.clients)
