@@ -63,9 +63,8 @@ func (l *crl) lists(cert *x509.Certificate) bool {
 	return ok
 }
 
-func (l *crl) inDate(now time.Time) bool {
-	return !now.Add(clockSkew).Before(l.info.ThisUpdate) && !now.After(l.info.NextUpdate)
-}
+func (l *crl) begun(now time.Time) bool  { return !now.Add(clockSkew).Before(l.info.ThisUpdate) }
+func (l *crl) inDate(now time.Time) bool { return l.begun(now) && !now.After(l.info.NextUpdate) }
 
 // covers says whether the list would name cert if it were revoked (RFC 5280, 6.3.3 b).
 func (l *crl) covers(cert *x509.Certificate) bool {

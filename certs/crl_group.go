@@ -4,10 +4,12 @@ import (
 	"crypto/x509"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
-// crlGroup is what a handshake asks when it looks for a CRL: the lists with one signer.
+// crlGroup is what a handshake asks when it looks for a CRL: the lists with one
+// signer that cover the same certificates.
 type crlGroup struct {
 	ca    *x509.Certificate // nil: no CA of the bundle signed the lists
 	name  string            // of the signer, DER
@@ -43,6 +45,27 @@ func (r *revocation) groups(clients *bundle) []crlGroup {
 			all = append(all, crlGroup{name: name, lists: rest})
 		}
 	}
+	var split []crlGroup
+	for _, g := range all {
+		split = append(split, g.byPartition()...)
+	}
+	return split
+}
+
+// byPartition is g itself where it has no partitions.
+func (g crlGroup) byPartition() []crlGroup {
+	byPoints := make(map[string][]*crl)
+	for _, l := range g.lists {
+		points := strings.Join(l.points, "\n")
+		byPoints[points] = append(byPoints[points], l)
+	}
+	if len(byPoints) < 2 {
+		return []crlGroup{g}
+	}
+	var all []crlGroup
+	for _, points := range slices.Sorted(maps.Keys(byPoints)) {
+		all = append(all, crlGroup{ca: g.ca, name: g.name, lists: byPoints[points]})
+	}
 	return all
 }
 
@@ -51,7 +74,7 @@ func (r *revocation) groups(clients *bundle) []crlGroup {
 func (g *crlGroup) current(now time.Time) *crl {
 	best := g.lists[0]
 	for _, l := range g.lists[1:] {
-		begun, bestBegun := !now.Before(l.info.ThisUpdate), !now.Before(best.info.ThisUpdate)
+		begun, bestBegun := l.begun(now), best.begun(now)
 		switch {
 		case begun != bestBegun:
 			if begun {
@@ -65,9 +88,9 @@ func (g *crlGroup) current(now time.Time) *crl {
 	return best
 }
 
-// CurrentCRLs are the CRLs whose dates matter now: of the lists with one signer,
-// the one that holds longest. An older list beside it changes nothing but who is
-// revoked, and neither does another partition: one in date is enough.
+// CurrentCRLs are the CRLs whose dates matter now: of the lists with one signer
+// and partition, the one that holds longest. An older list beside it changes
+// nothing but who is revoked.
 func (s *Snapshot) CurrentCRLs(now time.Time) []CRL {
 	if s.revocation == nil {
 		return s.CRLs

@@ -462,6 +462,9 @@ func TestPartitionsCoverTheirOwnCertificates(t *testing.T) {
 	s := f.open()
 	f.wantAdmitted(s, first)
 	f.wantRefused(s, second, ErrCRLExpired)
+	if found := Lint(s.Snapshot(), LintOptions{Now: now}); !slices.ContainsFunc(found, func(f Finding) bool { return f.ID == "crl_expired" }) {
+		t.Errorf("lint is silent about the partition that expired: %v", found)
+	}
 	f.wantRefused(s, at("http://crl.test/3"), ErrNoCRL)
 	f.wantRefused(s, f.client, ErrNoCRL) // it names no distribution point
 	f.withCRL(shard("http://crl.test/1", pki.CRLOptions{Revoked: []*big.Int{second.Leaf.SerialNumber}}))

@@ -89,7 +89,8 @@ func (j *crlJudge) ofIntermediate(g crlGroup) bool {
 
 // dates is about the list that counts. One that ends soon is a warning at most.
 func (j *crlJudge) dates(g crlGroup, severity Severity, consequence string) {
-	c := g.current(j.Now).info
+	current := g.current(j.Now)
+	c := current.info
 	title := fmt.Sprintf("the CRL of %q", c.Issuer)
 	cure := freshCRL
 	if g.ca == nil {
@@ -97,7 +98,7 @@ func (j *crlJudge) dates(g crlGroup, severity Severity, consequence string) {
 	}
 	left := c.NextUpdate.Sub(j.Now)
 	switch {
-	case j.Now.Before(c.ThisUpdate):
+	case !current.begun(j.Now):
 		j.add(severity, "crl_not_yet_valid", c.File, fmt.Sprintf("%s is not valid before %s: until then %s", title, date(c.ThisUpdate), consequence),
 			"set the clock of this machine, or that of the CA")
 	case left < 0:
