@@ -68,7 +68,8 @@ func (m *material) serverConfig() *tls.Config {
 }
 
 func (m *material) clientConfig() *tls.Config {
-	return &tls.Config{RootCAs: m.pool, ServerName: "localhost", Certificates: []tls.Certificate{m.client}}
+	// One record for what a test sends in one write, as long as it fits.
+	return &tls.Config{RootCAs: m.pool, ServerName: "localhost", Certificates: []tls.Certificate{m.client}, DynamicRecordSizingDisabled: true}
 }
 
 // harness is a Server on loopback in front of a backend.

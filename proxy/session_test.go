@@ -67,6 +67,7 @@ func TestScarceMemoryIsTakenFromThoseWhoHoldHalfACommand(t *testing.T) {
 	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.BufferLimit = 2 * pageSize })
 	good := h.dial()
 	good.do("+PONG\r\n", "PING")
+	eventually(t, "there is room for another", func() bool { return h.buffers.lent.Load() == 0 })
 	holder := h.dial()
 	holder.send("*2\r\n$4\r\nECHO\r\n$60000\r\n" + strings.Repeat("x", 50000))
 	holder.wantEnd()
