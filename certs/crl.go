@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,7 +37,8 @@ type crl struct {
 	// signed is what a signature is checked with. Its TBS is dropped once a CA of
 	// the bundle is proven to be the signer: it holds all entries again.
 	signed  x509.RevocationList
-	signers sync.Map // SHA-256 of a CA's key -> bool
+	signers sync.Map    // SHA-256 of a CA's key -> bool
+	used    atomic.Bool // it was proven, or the one before it was
 }
 
 // signedBy is called with CAs that bear the issuer's name; there are few of them.
@@ -47,6 +49,9 @@ func (l *crl) signedBy(ca *x509.Certificate) bool {
 	}
 	ok := l.signed.RawTBSRevocationList != nil && l.signed.CheckSignatureFrom(ca) == nil
 	l.signers.Store(sum, ok)
+	if ok {
+		l.used.Store(true)
+	}
 	return ok
 }
 
@@ -190,34 +195,4 @@ func (r *revocation) sum(clients *bundle) [32]byte {
 	h := sha256.New()
 	_ = binary.Write(h, binary.BigEndian, slices.Compact(all))
 	return [32]byte(h.Sum(nil))
-}
-
-// follows faults a file that says less than the one before it: a CA that is still
-// trusted has lost its last list, or has an older one than it had.
-func (r *revocation) follows(last *revocation, clients *bundle, file string) error {
-	var all faults
-	for _, ca := range clients.certs {
-		had, has := last.newest(ca), r.newest(ca)
-		switch {
-		case had == nil:
-		case has == nil:
-			all.add(newFault(file, ReasonCRL, "put its CRL back, or take the CA out of the bundle; until then the last good ones stay",
-				"check %q: there is no CRL of the client CA %q any more", file, ca.Subject))
-		case has.info.ThisUpdate.Before(had.info.ThisUpdate):
-			all.add(newFault(file, ReasonCRL, "fetch the current one; after a restart the older one would be taken",
-				"check %q: the CRL of the client CA %q is of %s, older than the one in use, of %s", file, ca.Subject,
-				has.info.ThisUpdate.UTC().Format(time.RFC3339), had.info.ThisUpdate.UTC().Format(time.RFC3339)))
-		}
-	}
-	return all.join()
-}
-
-func (r *revocation) newest(ca *x509.Certificate) (newest *crl) {
-	r.of(ca, func(l *crl) bool {
-		if newest == nil || l.info.ThisUpdate.After(newest.info.ThisUpdate) {
-			newest = l
-		}
-		return true
-	})
-	return newest
 }

@@ -64,6 +64,20 @@ func LintSecrets(paths ...string) []Finding {
 	return l.found
 }
 
+// LintTrust says which of the files that decide who is trusted others may change.
+func LintTrust(paths ...string) []Finding {
+	l := newLinter(LintOptions{})
+	for path, a := range owned(paths) {
+		switch {
+		case a.mode&0o002 != 0:
+			l.add(SeverityError, "file_writable", path, fmt.Sprintf("every user of this machine may change who is trusted: mode %04o", a.mode), "chmod 0644 "+path)
+		case a.mode&0o020 != 0 && !a.groupIsOurs:
+			l.add(SeverityWarning, "file_writable", path, fmt.Sprintf("group %d, which is not ours, may change who is trusted: mode %04o", a.gid, a.mode), "chmod 0644 "+path)
+		}
+	}
+	return l.found
+}
+
 // access is who may do what with a file.
 type access struct {
 	mode        os.FileMode // permissions only

@@ -162,3 +162,18 @@ func TestLintFindsAClockThatIsBehind(t *testing.T) {
 		t.Errorf("got %+v, want %s", found, newer)
 	}
 }
+
+func TestLintTrustFindsWhatOthersMayChange(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.yaml")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]int{0o644: 0, 0o600: 0, 0o664: 0, 0o666: 1, 0o602: 1} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if found := LintTrust(path, "", path+".gone"); len(found) != want {
+			t.Errorf("mode %04o: %v", mode, found)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 
@@ -23,6 +24,8 @@ type Login struct {
 	// CheckUsers, if not nil, judges what only others understand of the rules. Its
 	// error keeps the file from being taken into use.
 	CheckUsers func(*identity.Users) error
+
+	cache *usersCache // of the Store
 }
 
 func (l *Login) required() bool { return l.Allow != nil || l.AllowFile != "" || l.UsersFile != "" }
@@ -64,10 +67,26 @@ func parseAllowFile(c contents, file string) ([]identity.Pattern, error) {
 	return patterns, nil
 }
 
+// usersCache keeps what the file held last: passwords are judged when it changes,
+// so that one which went away later holds back no other file. Used by one reload
+// at a time.
+type usersCache struct {
+	file  [32]byte // SHA-256
+	users *identity.Users
+}
+
 func parseUsers(c contents, o *Login) (*identity.Users, error) {
 	data, err := c.get(o.UsersFile)
 	if err != nil {
 		return nil, err
+	}
+	cache := o.cache
+	if cache == nil {
+		cache = &usersCache{}
+	}
+	sum := sha256.Sum256(data)
+	if cache.users != nil && cache.file == sum {
+		return cache.users, nil
 	}
 	users, err := identity.ParseUsers(o.UsersFile, data)
 	if err == nil {
@@ -79,6 +98,7 @@ func parseUsers(c contents, o *Login) (*identity.Users, error) {
 	if err != nil {
 		return nil, newFault(o.UsersFile, ReasonUsers, "", "read users %q: %w", o.UsersFile, err)
 	}
+	*cache = usersCache{file: sum, users: users}
 	return users, nil
 }
 
@@ -96,6 +116,6 @@ func (l *login) admit(chain []*x509.Certificate) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	p.Rule, p.User = m.Rule, m.User
+	p.Rule, p.User, p.rule = m.Rule, m.User, m.Index
 	return p, nil
 }

@@ -1,9 +1,21 @@
 package certs
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
 	"errors"
+	"math/big"
+	"os"
+	"slices"
 	"testing"
+	"time"
 
 	"dragontls/certs/identity"
 	"dragontls/certs/pki"
@@ -192,4 +204,171 @@ func TestIdentityOutlivesARenewal(t *testing.T) {
 	if first == id(f.clientOf(other)) {
 		t.Error("the same name under another CA is the same identity")
 	}
+}
+
+func TestAPasswordThatWentAwayHoldsBackNoOtherFile(t *testing.T) {
+	f := newFixture(t)
+	f.write("password", []byte("secret\n"))
+	f.write("users.yaml", []byte(usersOfTwo))
+	f.opts.Login.UsersFile = f.path("users.yaml")
+	compiled := 0
+	f.opts.Login.CheckUsers = func(*identity.Users) error { compiled++; return nil }
+	f.withCRL(f.revoking(f.ca))
+	s := f.open()
+	f.must(os.Remove(f.path("password")))
+	f.write("ca.crl", f.revoking(f.ca, f.client))
+	f.reload(s)
+	f.wantRefused(s, f.client, ErrClientRevoked)
+	if compiled != 1 {
+		t.Errorf("the file was taken to pieces %d times", compiled)
+	}
+	f.write("users.yaml", []byte("# anew\n"+usersOfTwo))
+	if _, err := s.Reload(); err == nil {
+		t.Error("a new file whose password is missing was taken")
+	}
+}
+
+// The client chooses which chains are built by what it sends; the users file decides among them.
+func TestTheFirstRuleWinsAcrossChains(t *testing.T) {
+	f := newFixture(t)
+	other := newCA(t, "other")
+	sub, err := f.ca.Intermediate("sub")
+	f.must(err)
+	crossed := f.crossSigned(sub, other)
+	f.write("ca.crt", slices.Concat(f.ca.PEM(), other.PEM()))
+	rule := "users:\n  - {match: ['ca:sha256/" + spkiOf(f.ca) + "', 'cn:client'], user: restricted, password_file: password}\n" +
+		"  - {match: ['cn:client'], user: web, password_file: password}\n"
+	f.write("password", []byte("x"))
+	f.write("users.yaml", []byte(rule))
+	f.opts.Login.UsersFile = f.path("users.yaml")
+	s := f.open()
+	client := f.clientOf(sub)
+	client.Certificate = append(client.Certificate, crossed)
+	for range 2 { // whichever comes first
+		cs := f.wantAdmitted(s, client)
+		p, err := s.Snapshot().Recheck(&cs)
+		f.must(err)
+		if len(cs.VerifiedChains) != 2 || p.User != "restricted" {
+			t.Errorf("acts as %q, by one of %d chains", p.User, len(cs.VerifiedChains))
+		}
+		client.Certificate[1], client.Certificate[2] = client.Certificate[2], client.Certificate[1]
+	}
+}
+
+// Another root that signed the same intermediate comes into the bundle: nobody becomes somebody else.
+func TestAnotherRootMovesNobody(t *testing.T) {
+	f := newFixture(t)
+	other := newCA(t, "other")
+	sub, err := f.ca.Intermediate("sub")
+	f.must(err)
+	s := f.open()
+	client := f.clientOf(sub)
+	client.Certificate = append(client.Certificate, f.crossSigned(sub, other))
+	cs := f.wantAdmitted(s, client)
+	before, err := s.Snapshot().Recheck(&cs)
+	f.must(err)
+	f.write("ca.crt", slices.Concat(f.ca.PEM(), other.PEM()))
+	f.reload(s)
+	live, err := s.Snapshot().Recheck(&cs)
+	f.must(err)
+	again := f.wantAdmitted(s, client)
+	fresh, err := s.Snapshot().Recheck(&again)
+	f.must(err)
+	if live.Identity != before.Identity || fresh.Identity != before.Identity {
+		t.Error("the client is somebody else now")
+	}
+}
+
+// crossSigned is sub's certificate by another CA, DER.
+func (f *fixture) crossSigned(sub, by *pki.CA) []byte {
+	f.t.Helper()
+	old, err := x509.ParseCertificate(der(sub.PEM()))
+	f.must(err)
+	parent, err := x509.ParseCertificate(der(by.PEM()))
+	f.must(err)
+	raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: old.Subject, NotBefore: old.NotBefore, NotAfter: old.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: old.KeyUsage, SubjectKeyId: old.SubjectKeyId,
+	}, parent, old.PublicKey, by.Signer())
+	f.must(err)
+	return raw
+}
+
+func spkiOf(ca *pki.CA) string {
+	cert, err := x509.ParseCertificate(der(ca.PEM()))
+	if err != nil {
+		panic(err)
+	}
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// A GeneralName in constructed form is none to crypto/x509, whose name constraints never see it.
+func TestNameConstraintsHoldForEverySAN(t *testing.T) {
+	f := newFixture(t)
+	sub, key := f.constrained("team-a.internal")
+	f.write("password", []byte("x"))
+	f.write("users.yaml", []byte(`users:
+  - {match: ["dns:*.team-a.internal"], user: team, password_file: password}
+  - {match: ["dns:web.apps.internal"], user: web, password_file: password}
+  - {match: ["uri:spiffe://prod/web"], user: web, password_file: password}
+  - {match: ["email:a@apps.internal"], user: web, password_file: password}
+`))
+	f.opts.Login.UsersFile = f.path("users.yaml")
+	s := f.open()
+	for _, c := range []struct {
+		tag         int
+		name        string
+		constructed bool
+		in          bool
+	}{
+		{2, "x.team-a.internal", false, true},
+		{2, "x.team-a.internal", true, false},
+		{2, "web.apps.internal", false, false},
+		{2, "web.apps.internal", true, false},
+		{6, "spiffe://prod/web", true, false},
+		{1, "a@apps.internal", true, false},
+	} {
+		name, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: c.tag, IsCompound: c.constructed, Bytes: []byte(c.name)})
+		f.must(err)
+		names, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: name})
+		f.must(err)
+		client := f.signed(&x509.Certificate{ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: names}}}, sub, key)
+		if _, err := f.admitted(s, f.as(client)); (err == nil) != c.in {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+// constrained is a CA below the fixture's that may issue for one DNS domain only.
+func (f *fixture) constrained(domain string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	f.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	f.must(err)
+	root, err := x509.ParseCertificate(der(f.ca.PEM()))
+	f.must(err)
+	raw, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "constrained"}, NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, PermittedDNSDomainsCritical: true,
+		PermittedDNSDomains: []string{domain}, PermittedURIDomains: []string{domain}, PermittedEmailAddresses: []string{domain},
+	}, root, key.Public(), f.ca.Signer())
+	f.must(err)
+	sub, err := x509.ParseCertificate(raw)
+	f.must(err)
+	return sub, key
+}
+
+// signed fills the template in and signs it; the client sends its issuer too.
+func (f *fixture) signed(template, issuer *x509.Certificate, by *ecdsa.PrivateKey) tls.Certificate {
+	f.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	f.must(err)
+	template.SerialNumber, template.Subject = big.NewInt(3), pkix.Name{CommonName: "x"}
+	template.NotBefore, template.NotAfter = issuer.NotBefore, issuer.NotAfter
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	raw, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), by)
+	f.must(err)
+	leaf, err := x509.ParseCertificate(raw)
+	f.must(err)
+	return tls.Certificate{Certificate: [][]byte{raw, issuer.Raw}, PrivateKey: key, Leaf: leaf}
 }

@@ -59,7 +59,7 @@ func Open(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	o.crls = &crlCache{}
+	o.crls, o.Login.cache = &crlCache{}, &usersCache{}
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
 	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()))
@@ -161,7 +161,7 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 	next.Generation, next.TrustGeneration = 1, 1
 	if last := s.snapshot.Load(); last != nil {
 		if last.revocation != nil {
-			if err := next.revocation.follows(last.revocation, next.clients, s.opts.CRLFile); err != nil {
+			if err := next.follows(last); err != nil {
 				return err
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"dragontls/certs/identity"
@@ -72,6 +73,23 @@ type Peer struct {
 	// empty without a users file.
 	Rule *identity.Rule
 	User string
+
+	rule, anchor int  // places in the users file and the bundle
+	wholeLife    bool // the chain is valid for as long as the leaf
+}
+
+// better says which of two trusted chains of one client counts. Whom it acts as
+// does not depend on what else is trusted, where the leaf's whole life is covered.
+func (p *Peer) better(q *Peer) bool {
+	switch {
+	case p.rule != q.rule:
+		return p.rule < q.rule
+	case p.wholeLife != q.wholeLife:
+		return p.wholeLife
+	case !p.wholeLife && !p.NotAfter.Equal(q.NotAfter):
+		return p.NotAfter.After(q.NotAfter)
+	}
+	return p.anchor < q.anchor
 }
 
 // Recheck judges the client of a live session, by its certificates as they came
@@ -86,7 +104,7 @@ func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
 	return err
 }
 
-// judge finds the chain that this snapshot trusts for longest. crypto/tls has
+// judge finds the best chain that this snapshot trusts. crypto/tls has
 // verified the chains' signatures in the handshake; what may have changed since
 // is judged again. A CA may have been renewed or issued anew with its key, so
 // where the handshake was another snapshot's, new chains are built too.
@@ -97,10 +115,10 @@ func (s *Snapshot) judge(cs *tls.ConnectionState, live bool) (Peer, error) {
 	now := s.opts.clock()
 	leaf := cs.PeerCertificates[0]
 	p, err := s.bestTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
-	if (live || cs.DidResume) && (err != nil || p.NotAfter.Before(leaf.NotAfter)) {
+	if (live || cs.DidResume) && (err != nil || !p.wholeLife) {
 		if chains := s.buildChains(cs.PeerCertificates, now); len(chains) > 0 {
 			q, qerr := s.bestTrusted(chains, cs.PeerCertificates, live, now)
-			if qerr == nil && (err != nil || q.NotAfter.After(p.NotAfter)) {
+			if qerr == nil && (err != nil || q.better(&p)) {
 				p, err = q, nil
 			}
 		}
@@ -124,14 +142,14 @@ func (s *Snapshot) nobody() (Peer, error) {
 	return Peer{}, nil
 }
 
-// bestTrusted takes the chain without fault that ends last, or returns the fault of one that came closest.
+// bestTrusted takes the best chain without fault, or returns the fault of one that came closest.
 func (s *Snapshot) bestTrusted(chains [][]*x509.Certificate, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
 	var best Peer
 	closest := ErrClientUntrusted
 	for _, chain := range chains {
 		p, err := s.judgeChain(chain, sent, live, now)
 		switch {
-		case err == nil && (closest != nil || p.NotAfter.After(best.NotAfter)):
+		case err == nil && (closest != nil || p.better(&best)):
 			best, closest = p, nil
 		case err == nil || closest == nil:
 		case errors.Is(closest, ErrClientUntrusted) || !errors.Is(err, ErrClientUntrusted) && !errors.Is(err, ErrClientExpired):
@@ -159,6 +177,7 @@ func (s *Snapshot) judgeChain(chain, sent []*x509.Certificate, live bool, now ti
 	}
 	anchor := sha256.Sum256(chain[len(chain)-1].Raw)
 	p.Anchor = hex.EncodeToString(anchor[:])
+	p.anchor = slices.IndexFunc(s.clients.certs, func(ca *x509.Certificate) bool { return ca.Equal(chain[len(chain)-1]) })
 	p.NotBefore, p.NotAfter = chain[0].NotBefore, chain[0].NotAfter
 	for _, cert := range chain[1:] {
 		if cert.NotBefore.After(p.NotBefore) {
@@ -168,6 +187,7 @@ func (s *Snapshot) judgeChain(chain, sent []*x509.Certificate, live bool, now ti
 			p.NotAfter = cert.NotAfter
 		}
 	}
+	p.wholeLife = p.NotAfter.Equal(chain[0].NotAfter)
 	return p, nil
 }
 

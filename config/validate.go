@@ -134,7 +134,7 @@ func (l *loader) checkTLS() {
 		l.refuse("TLS_CLIENT_CA_FILE", "required, the CA bundle that signs client certificates",
 			"to serve clients without certificates, say "+Prefix+"TLS_CLIENT_AUTH=none")
 	}
-	if c.TLSClientAuth != tls.RequireAndVerifyClientCert {
+	if c.TLSClientAuth != tls.RequireAndVerifyClientCert && c.Allow == nil && c.AllowFile == "" && c.UsersFile == "" {
 		l.note("%sTLS_CLIENT_AUTH is %q: clients without a certificate get in", Prefix, l.values[Prefix+"TLS_CLIENT_AUTH"])
 	}
 	if c.TLSClientAuth == tls.NoClientCert && c.TLSCRLFile != "" {
@@ -143,6 +143,11 @@ func (l *loader) checkTLS() {
 	for _, name := range []string{"ALLOW", "ALLOW_FILE", "USERS_FILE"} {
 		if c.TLSClientAuth == tls.NoClientCert && l.explicit[name] {
 			l.refuse(name, "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
+		}
+	}
+	for _, name := range []string{"ALLOW", "ALLOW_FILE", "USERS_FILE", "TLS_CRL_FILE"} {
+		if value, set := l.values[Prefix+name]; set && value == "" {
+			l.refuse(name, "a value", "an empty one would let more clients in than no typing error should; remove the variable to mean that")
 		}
 	}
 	if c.TLSCRLExpired == "warn" && c.TLSCRLFile != "" {

@@ -14,6 +14,12 @@ const (
 	maxDomain = 253
 )
 
+// domainName is cut up once, for many rules.
+type domainName struct {
+	text   string
+	labels []string
+}
+
 // clean reports whether a name may be compared at all: it is not empty, and
 // holds no control character (CR, LF and NUL among them) and no broken UTF-8.
 func clean(name string) bool {

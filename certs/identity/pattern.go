@@ -123,7 +123,7 @@ func (m textMatcher) match(s *Subject) bool {
 type dnsMatcher struct{ labels []glob }
 
 func (m dnsMatcher) match(s *Subject) bool {
-	return slices.ContainsFunc(s.dns, func(name string) bool { return matchLabels(m.labels, name) })
+	return slices.ContainsFunc(s.dns, func(name domainName) bool { return matchEach(m.labels, name.labels) })
 }
 
 type emailMatcher struct {

@@ -23,8 +23,9 @@ type Subject struct {
 	ID [32]byte
 
 	// Only names that may be compared, in the form in which they are.
-	cn, ou, dns, email []string
-	uri                []uriName
+	cn, ou, email []string
+	dns           []domainName
+	uri           []uriName
 
 	serial string
 	spki   [32]byte
@@ -115,7 +116,12 @@ func readSANs(leaf *x509.Certificate) []san {
 				all = append(all, san{tagUnread, e.Value})
 				break
 			}
-			if name.Class == asn1.ClassContextSpecific {
+			switch {
+			case name.Class != asn1.ClassContextSpecific:
+			case name.IsCompound && (name.Tag == tagDNS || name.Tag == tagEmail || name.Tag == tagURI):
+				// No name (X.690, 10.2): who checks name constraints does not see it as one.
+				all = append(all, san{tagUnread, name.FullBytes})
+			default:
 				all = append(all, san{name.Tag, name.Bytes})
 			}
 		}
@@ -136,7 +142,7 @@ func (s *Subject) addSAN(n san) {
 	switch n.tag {
 	case tagDNS:
 		if domain, ok := normalDomain(name); ok {
-			s.dns = append(s.dns, domain)
+			s.dns = append(s.dns, domainName{domain, strings.Split(domain, ".")})
 		}
 	case tagEmail:
 		if address, ok := normalEmail(name); ok {
@@ -190,7 +196,7 @@ func (s *Subject) Name() string {
 	case len(s.uri) > 0:
 		name = "uri:" + s.uri[0].String()
 	case len(s.dns) > 0:
-		name = "dns:" + s.dns[0]
+		name = "dns:" + s.dns[0].text
 	case len(s.cn) > 0:
 		name = "cn:" + s.cn[0]
 	case len(s.email) > 0:

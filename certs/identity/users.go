@@ -48,13 +48,16 @@ type Rule struct {
 type Match struct {
 	Rule *Rule
 	User string
+	// Index of the rule in the file: of several matches of one certificate, by
+	// several chains, the lowest counts.
+	Index int
 }
 
 // Match finds the first rule whose patterns all match. The error is ErrUnmapped,
 // or ErrBadUser where that rule's template gives no acceptable name: later rules
 // are not asked then.
 func (u *Users) Match(s *Subject) (Match, error) {
-	for _, r := range u.rules {
+	for i, r := range u.rules {
 		if !MatchAll(r.patterns, s) {
 			continue
 		}
@@ -62,7 +65,7 @@ func (u *Users) Match(s *Subject) (Match, error) {
 		if err != nil {
 			return Match{}, err
 		}
-		return Match{Rule: r, User: user}, nil
+		return Match{Rule: r, User: user, Index: i}, nil
 	}
 	return Match{}, ErrUnmapped
 }
@@ -81,11 +84,11 @@ func (u *Users) PasswordFiles() []string {
 	return files
 }
 
-// Mapping is a digest of whom the rule maps to and where the password comes from,
-// without the patterns and the command rules.
+// Mapping is a digest of whom the rule maps to, without the patterns, the place
+// of the password and the command rules.
 func (r *Rule) Mapping() [32]byte {
 	h := sha256.New()
-	writeStrings(h, []string{r.User, r.passwordFile, r.passwordEnv, fmt.Sprint(r.ClientAuth)})
+	writeStrings(h, []string{r.User, fmt.Sprint(r.ClientAuth)})
 	return [32]byte(h.Sum(nil))
 }
 

@@ -161,6 +161,9 @@ func (p *usersParser) env(n *yaml.Node, what string) string {
 	if name != "" && !envName.MatchString(name) {
 		p.faults.add(n.Line, "name an environment variable: A-Z 0-9 _", "%spassword_env is no name of a variable", what)
 	}
+	if strings.HasPrefix(name, "DRAGONTLS_") {
+		p.faults.add(n.Line, "name another one: those are the proxy's own settings", "%spassword_env begins with DRAGONTLS_", what)
+	}
 	return name
 }
 
