@@ -34,12 +34,17 @@ func (s *service) compileRules(users *identity.Users) error {
 			continue
 		}
 		rule.Commands = commands
-		if commands != nil && len(commands.Unlisted()) > 0 {
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	for _, rule := range users.Rules() {
+		if commands, _ := rule.Commands.(*proxy.Rules); commands != nil && len(commands.Unlisted()) > 0 {
 			s.log.Warn().Int("line", rule.Line).Strs("commands", commands.Unlisted()).
 				Msg("users file names commands that neither Dragonfly nor Redis has")
 		}
 	}
-	return errors.Join(faults...)
+	return nil
 }
 
 // recheck judges the client of a session by what is trusted now.
