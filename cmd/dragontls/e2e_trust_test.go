@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -201,9 +202,7 @@ func TestReplacedCA(t *testing.T) {
 		resumable(t, p, tickets[i])
 		resumable(t, p, as("client", v))
 	}
-	if got := p.sessionsByCA(); got["CN=old"] != 2 || got["CN=next"] != 2 {
-		t.Errorf("sessions by client CA: %v, want 2 each", got)
-	}
+	p.wantSessionsByCA(map[string]int{"CN=old": 2, "CN=next": 2})
 	for _, l := range olds {
 		l.watch()
 	}
@@ -222,9 +221,7 @@ func TestReplacedCA(t *testing.T) {
 	if n := p.metrics().sum("sessions_closed_total", "reason", "untrusted"); n != 2 {
 		t.Errorf("%v sessions closed as untrusted, want 2", n)
 	}
-	if got := p.sessionsByCA(); len(got) != 1 || got["CN=next"] != 2 {
-		t.Errorf("sessions by client CA: %v, want 2 of the new one", got)
-	}
+	p.wantSessionsByCA(map[string]int{"CN=next": 2})
 	p.wantEnd()
 }
 
@@ -236,25 +233,25 @@ func (p *instance) wantTrust(generation float64) {
 	})
 }
 
-// sessionsByCA is what /status.json says, which the metric must say too.
-func (p *instance) sessionsByCA() map[string]int {
+// wantSessionsByCA waits until /status.json and the metric say so: sessions that were closed may still be counted.
+func (p *instance) wantSessionsByCA(want map[string]int) {
 	p.t.Helper()
-	_, body := p.get("/status.json")
-	var s status
-	if err := json.Unmarshal([]byte(body), &s); err != nil {
-		p.t.Fatal(err)
-	}
-	got := map[string]int{}
-	for _, c := range s.Certificates {
-		if c.Sessions == nil {
-			continue
+	eventually(p.t, fmt.Sprintf("sessions by client CA: %v", want), func() bool {
+		_, body := p.get("/status.json")
+		var s status
+		if err := json.Unmarshal([]byte(body), &s); err != nil {
+			p.t.Fatal(err)
 		}
-		got[c.Subject] = *c.Sessions
-		if n := p.metrics().sum("sessions_by_client_ca", "ca", c.Subject); n != float64(*c.Sessions) {
-			p.t.Errorf("%s: the metric says %v sessions, /status.json %d", c.Subject, n, *c.Sessions)
+		got, metrics := map[string]int{}, p.metrics()
+		for _, c := range s.Certificates {
+			if c.Sessions != nil {
+				got[c.Subject] = *c.Sessions
+			}
 		}
-	}
-	return got
+		return maps.Equal(got, want) && !slices.ContainsFunc(slices.Collect(maps.Keys(want)), func(ca string) bool {
+			return metrics.sum("sessions_by_client_ca", "ca", ca) != float64(want[ca])
+		})
+	})
 }
 
 func TestReplicasResumeEachOtherUntilOneTrustsLess(t *testing.T) {
