@@ -163,6 +163,9 @@ func measure(o options) int {
 
 func runAndReport(ctx context.Context, k *keeper, m machine, o options) error {
 	began := time.Now()
+	if o.load != "own" {
+		k.pin = newPinner()
+	}
 	r, err := newRig(ctx, k)
 	if err != nil {
 		return err

@@ -27,7 +27,10 @@ type keeper struct {
 	dir     string // of the run; the janitor removes it
 	starts  chan func()
 	janitor *exec.Cmd
-	over    sync.Once
+	// pin, where there is one, keeps clients on a CPU of their own, so that none takes time from what it measures. Set
+	// before the first start.
+	pin  func(client bool)
+	over sync.Once
 
 	mu     sync.Mutex
 	closed bool
@@ -116,7 +119,9 @@ func (k *keeper) groups() (all []int) {
 }
 
 // start runs cmd. What it prints goes to a log file, unless cmd says otherwise.
-func (k *keeper) start(cmd *exec.Cmd) (*process, error) {
+func (k *keeper) start(cmd *exec.Cmd) (*process, error) { return k.startAs(false, cmd) }
+
+func (k *keeper) startAs(client bool, cmd *exec.Cmd) (*process, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
@@ -142,7 +147,12 @@ func (k *keeper) start(cmd *exec.Cmd) (*process, error) {
 	cmd.Env = append(cmd.Env, markVariable+"="+k.dir)
 	cmd.SysProcAttr = ownGroup()
 	started := make(chan error)
-	k.starts <- func() { started <- cmd.Start() }
+	k.starts <- func() {
+		if k.pin != nil {
+			k.pin(client) // what it starts inherits that
+		}
+		started <- cmd.Start()
+	}
 	if err := <-started; err != nil {
 		return nil, err
 	}
@@ -189,9 +199,9 @@ func (p *process) tail() string {
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
 
-// output runs cmd to its end and returns what it printed on both streams.
+// output runs a client to its end and returns what it printed on both streams.
 func (k *keeper) output(ctx context.Context, cmd *exec.Cmd) (string, error) {
-	p, err := k.start(cmd)
+	p, err := k.startAs(true, cmd)
 	if err != nil {
 		return "", err
 	}

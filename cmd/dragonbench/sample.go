@@ -82,7 +82,7 @@ func (r *rig) runLoad(ctx context.Context, w work, h hooks) (windows []window, g
 	}
 	defer read.Close()
 	cmd.Stdout = write
-	p, err := r.keeper.start(cmd)
+	p, err := r.keeper.startAs(true, cmd)
 	write.Close()
 	if err != nil {
 		return nil, 0, err
