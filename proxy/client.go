@@ -48,7 +48,8 @@ func (s *session) queueHasRoom() bool {
 	q.mu.Lock()
 	full := q.size >= maxSlots
 	q.mu.Unlock()
-	return !full || s.hold(func() bool { return q.size < maxSlots })
+	// Written first: who waits here for hours holds no command back that was judged before.
+	return !full || s.flush() == nil && s.hold(func() bool { return q.size < maxSlots })
 }
 
 // errWouldWait ends a read that would wait with a big, empty buffer. crypto/tls goes on behind a temporary error.
@@ -174,7 +175,6 @@ func (s *session) dropBuffers() {
 // consume frames what is in the buffer. false: nothing more is to be taken from this client. hot
 func (s *session) consume() bool {
 	c := &s.client
-	c.rules = s.rules()
 	for c.r < c.w && !c.ending {
 		if c.streamed != nil {
 			if !s.stream() {

@@ -140,6 +140,8 @@ var (
 	textTooLong  = resp.AppendError(nil, "ERR dragontls: AUTH, HELLO and ACL commands above 64 KiB are refused")
 	textDoomed   = resp.AppendError(nil, "ERR dragontls: refused inside a transaction in which a command was refused before")
 
+	textRulesChanged = resp.AppendError(nil, "NOPERM dragontls: the rules of this client changed inside a transaction, which was not run")
+
 	textExecAbort   = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
 	textUnavailable = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
 	textBackendAuth = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")

@@ -11,6 +11,9 @@ import (
 // command judges a command that is held as a whole, and queues it or its refusal. hot
 func (s *session) command(frame []byte) bool {
 	c := &s.client
+	if now := s.rules(); now != c.rules && !s.changeRules(now) {
+		return false
+	}
 	name := c.cmds.Name(frame)
 	cmd, rest := s.server.commands.lookup(name)
 	exact := len(name) == len(cmd.name)
@@ -149,6 +152,9 @@ func (s *session) protocolError(err error) bool {
 // bigCommand begins to pass on, or to drop, a command that is too big to be held.
 func (s *session) bigCommand(head []byte) bool {
 	c := &s.client
+	if now := s.rules(); now != c.rules && !s.changeRules(now) {
+		return false
+	}
 	cmd, sub := s.server.commands.other, []byte(nil)
 	name := c.cmds.Name(head)
 	if name != nil {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"sync/atomic"
 
 	"dragontls/proxy/resp"
@@ -10,7 +11,8 @@ import (
 // Rules say which commands a client may use. They are shared by sessions and safe for concurrent use. They do not
 // see what a script runs: there only the rights of the backend's user count.
 type Rules struct {
-	dryRun bool
+	options RuleOptions // as given
+	dryRun  bool
 
 	rulings []ruling          // by command.id, for those of the catalogue
 	custom  map[string]ruling // by name, for others that an entry names
@@ -131,7 +133,32 @@ func (s *session) ruled(cmd *command, name, sub []byte) []byte {
 	return text
 }
 
-// rules of the client's user as they are now; nil: all commands.
+// same tells whether both say the same; either may be nil.
+func (r *Rules) same(o *Rules) bool {
+	if r == nil || o == nil {
+		return r == o
+	}
+	return r.dryRun == o.dryRun && slices.Equal(r.options.Allow, o.options.Allow) && slices.Equal(r.options.Deny, o.options.Deny)
+}
+
+// changeRules takes over the rules for the command that is judged next. What a transaction holds was judged by others,
+// so it will not run; where replies cannot be counted the session ends instead.
+func (s *session) changeRules(now *Rules) bool {
+	c := &s.client
+	same := now.same(c.rules)
+	c.rules = now
+	if same || !c.multi {
+		return true
+	}
+	c.doomed = true
+	if c.uncount {
+		s.lastWord(textRulesChanged, closeRefused)
+		return false
+	}
+	return true
+}
+
+// rules of the client's user as they are now; nil: all commands. hot
 func (s *session) rules() *Rules {
 	if p := s.peer.Load(); p != nil && p.User != nil {
 		return p.User.Rules

@@ -239,3 +239,80 @@ func TestNoSequenceSmugglesACommand(t *testing.T) {
 		})
 	}
 }
+
+// The reader waits for hours and reads on meanwhile: what came behind the change is judged by the new rules.
+func TestChangedRulesRuleWhatIsReadWhileTheReaderWaits(t *testing.T) {
+	d := dragonflyWithUsers(t, "web", "other")
+	j := mapping("other")
+	j.users["client"] = User{Name: "web", Password: secret("webpw")}
+	h := start(t, d.Addr(), mappedTo(j))
+	w, other := h.dial(), h.dialAs("other")
+	w.send(cmd("BLPOP", "q", "0") + cmd("RESET"))
+	eventually(t, "the reader waits", func() bool { return d.Blocked() == 1 })
+	j.change("client", func(u *User) { u.Rules = newRules(t, RuleOptions{Deny: []string{"SET", "FLUSHALL"}}) })
+	h.Recheck()
+	w.send(cmd("SET", "k", "v") + cmd("SET", "k", strings.Repeat("v", 100<<10)) + cmd("FLUSHALL") + cmd("ECHO", "a"))
+	other.do(":1\r\n", "RPUSH", "q", "x")
+	set := forbidden("the command SET")
+	w.want("*2\r\n$1\r\nq\r\n$1\r\nx\r\n+RESET\r\n" + set + set + forbidden("the command FLUSHALL") + "$1\r\na\r\n")
+	other.do(":0\r\n", "EXISTS", "k")
+}
+
+func TestChangedRulesDoomAnOpenTransaction(t *testing.T) {
+	const abort = "-EXECABORT Transaction discarded because of previous errors\r\n"
+	deny := RuleOptions{Deny: []string{"INCR"}}
+	for _, backend := range []string{"redis", "dragonfly"} {
+		for name, c := range map[string]struct {
+			to   RuleOptions
+			end  string
+			want string
+		}{
+			"EXEC":            {RuleOptions{Deny: []string{"SET"}}, cmd("EXEC"), abort},
+			"fewer rules":     {RuleOptions{}, cmd("EXEC"), abort},
+			"more behind":     {RuleOptions{Deny: []string{"SET"}}, cmd("GET", "k") + cmd("EXEC"), "+QUEUED\r\n" + abort},
+			"DISCARD":         {RuleOptions{Deny: []string{"SET"}}, cmd("DISCARD"), "+OK\r\n"},
+			"the same rules":  {deny, cmd("DISCARD"), "+OK\r\n"},
+			"the same, EXEC":  {deny, cmd("EXEC"), "*1\r\n+OK\r\n"},
+			"only counted":    {RuleOptions{Deny: deny.Deny, DryRun: true}, cmd("EXEC"), abort},
+			"big one behind":  {RuleOptions{Deny: []string{"SET"}}, cmd("ECHO", strings.Repeat("x", 100<<10)) + cmd("EXEC"), "+QUEUED\r\n" + abort},
+			"refused and big": {RuleOptions{Deny: []string{"SET"}}, cmd("SET", "k", strings.Repeat("x", 100<<10)) + cmd("EXEC"), forbidden("the command SET") + abort},
+		} {
+			t.Run(backend+" "+name, func(t *testing.T) {
+				j := ruledClient(t, deny)
+				h := start(t, webBackend(t, backend), mappedTo(j))
+				w := h.dial()
+				w.send(cmd("MULTI") + cmd("SET", "k", "v"))
+				w.want("+OK\r\n+QUEUED\r\n")
+				j.change("client", func(u *User) { u.Rules = newRules(t, c.to) })
+				h.Recheck()
+				w.send(c.end)
+				w.want(c.want)
+				exists := ":0\r\n"
+				if strings.HasPrefix(c.want, "*") {
+					exists = ":1\r\n"
+				}
+				w.do(exists, "EXISTS", "k")
+				w.send(cmd("MULTI") + cmd("STRLEN", "k") + cmd("DISCARD"))
+				w.want("+OK\r\n+QUEUED\r\n+OK\r\n")
+			})
+		}
+	}
+}
+
+// Where replies cannot be counted there is no place for EXECABORT: the session ends, and the transaction with it.
+func TestChangedRulesEndATransactionBehindASubscription(t *testing.T) {
+	j := ruledClient(t, RuleOptions{})
+	h := start(t, webBackend(t, "redis"), mappedTo(j))
+	w := h.dial()
+	w.do("+OK\r\n", "CLIENT", "REPLY", "ON")
+	w.send(cmd("MULTI") + cmd("SET", "k", "v"))
+	w.want("+OK\r\n+QUEUED\r\n")
+	j.change("client", func(u *User) { u.Rules = newRules(t, RuleOptions{Deny: []string{"SET"}}) })
+	h.Recheck()
+	w.send(cmd("EXEC"))
+	if got := w.wantEnd(); got != string(textRulesChanged) {
+		t.Errorf("got %q", got)
+	}
+	h.wantClosed(closeRefused, 1)
+	h.dial().do(":0\r\n", "EXISTS", "k")
+}

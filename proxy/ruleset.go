@@ -31,7 +31,7 @@ func NewRules(o RuleOptions) (*Rules, error) {
 	}
 	b := &ruleBook{c: c, allow: allow, deny: deny}
 	r := &Rules{
-		dryRun: o.DryRun,
+		options: RuleOptions{Allow: slices.Clone(o.Allow), Deny: slices.Clone(o.Deny)}, dryRun: o.DryRun,
 		custom: make(map[string]ruling), except: make(map[string][]byte),
 		noted: make([]atomic.Uint32, len(c.names)/32+1),
 	}

@@ -79,14 +79,14 @@ type clientSide struct {
 	out      []byte // canonical bytes for the backend, gathered until the reader would wait
 	outChunk *chunk
 	pend     []slot // their slots
-	rules    *Rules // of the client's user as of this read; nil: all commands
+	rules    *Rules // by which the last command was judged; nil: all commands
 	commands uint64 // taken: passed on or refused
 	bytesIn  uint64 // RESP bytes read
 	last     *command
 	lastN    uint64 // commands of that kind not yet counted
 
 	multi    bool // MULTI was passed on, and neither EXEC nor DISCARD since
-	doomed   bool // and a command in it was refused
+	doomed   bool // and a command in it was refused, or judged by rules that changed since
 	uncount  bool
 	holding  bool // in hold: what waits is not queued yet
 	ending   bool // our last word is queued: the rest is dropped

@@ -14,7 +14,8 @@ type User struct {
 	Password func() (string, error)
 	// ClientAuth: the client may authenticate as somebody else.
 	ClientAuth bool
-	// Rules say which commands the client may use; nil: all. Others take effect on live sessions at once.
+	// Rules say which commands the client may use; nil: all. Others take effect with the next command of a live session;
+	// a transaction that is open then does not run.
 	Rules *Rules
 	// Mapping is a digest of what gives the client this user, Rules aside. Live sessions end when it changes.
 	Mapping [32]byte
