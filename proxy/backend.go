@@ -16,7 +16,11 @@ type BackendConfig struct {
 	Target func() (network, address string, err error)
 	TLS    func() *tls.Config // nil, or nil from it: in clear
 	// Credentials are what the proxy authenticates with; nil, or no password: clients authenticate themselves.
-	Credentials    func() (user, password string, err error)
+	Credentials func() (user, password string, err error)
+	// Mapped says that sessions act as users of their own (Peer.User). Such a session is served only by a backend that
+	// answers NOAUTH to a connection that did not authenticate, so BackendReady wants the same; Credentials serve it
+	// alone then. nil: they do not.
+	Mapped         func() bool
 	ConnectTimeout time.Duration // for one dial, with authentication
 	// SetName: a connection of a client with a certificate carries its name in CLIENT LIST, until the client sets one.
 	SetName        bool
@@ -25,7 +29,7 @@ type BackendConfig struct {
 
 var (
 	errBackendAuth = errors.New("the backend refused the proxy's credentials")
-	errBackendOpen = errors.New("the backend serves connections that did not authenticate: a client could drop the user it is given")
+	errBackendOpen = errors.New("the backend lets connections in that did not authenticate: a client could drop the user it is given")
 	errBackendFull = errors.New("BACKEND_MAX_CONNECTIONS is reached")
 	// errBackendBusy: not a word about the credentials was said.
 	errBackendBusy  = errors.New("the backend takes no connection now (loading, or its maxclients is reached)")
@@ -214,7 +218,7 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	raw.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	if err = b.secure(ctx, c, address); err == nil {
-		err = c.introduce(user, password, l.name)
+		err = c.introduce(&l, user, password)
 	}
 	if !stop() {
 		err = ctx.Err() // and the socket is closed, whatever else it led to

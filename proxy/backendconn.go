@@ -86,12 +86,12 @@ func (c *backendConn) close() {
 }
 
 // introduce authenticates the connection where there is a password, names it where there is a name, and waits for
-// all answers. A PING goes before AUTH where the user is not default, and must be refused: a backend that serves
-// connections without AUTH would let a client drop the user it was given.
-func (c *backendConn) introduce(user, password, name string) error {
+// all answers. A PING goes before AUTH where clients have users of their own or the user is not default, and must be
+// refused: a backend that serves connections without AUTH would let a client drop the user it was given.
+func (c *backendConn) introduce(l *login, user, password string) error {
 	var out []byte
 	var want []func(*resp.Replies) error
-	if password != "" && user != "" && user != "default" {
+	if l.mapped || password != "" && user != "" && user != "default" {
 		out = resp.AppendCommand(out, "PING")
 		want = append(want, isNoAuth)
 	}
@@ -99,8 +99,8 @@ func (c *backendConn) introduce(user, password, name string) error {
 		out = appendAuth(out, user, password)
 		want = append(want, isOK)
 	}
-	if name != "" {
-		out = resp.AppendCommand(out, "CLIENT", "SETNAME", name)
+	if l.name != "" {
+		out = resp.AppendCommand(out, "CLIENT", "SETNAME", l.name)
 		want = append(want, isAnything)
 	}
 	if len(want) == 0 {

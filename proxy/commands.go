@@ -145,7 +145,7 @@ var (
 	textExecAbort   = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
 	textUnavailable = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
 	textBackendAuth = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
-	textBackendOpen = resp.AppendError(nil, "ERR dragontls: the backend serves connections that did not authenticate, so it is not used")
+	textBackendOpen = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
 	textInternal    = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
 )
 

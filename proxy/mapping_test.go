@@ -131,6 +131,63 @@ func TestRefusedResetKeepsTheClientsOwnUser(t *testing.T) {
 	w.actsAs("other")
 }
 
+func yes() bool { return true }
+
+// Ready is a backend that mapped clients are served by, whoever the prober is.
+func TestReadinessWantsWhatMappedClientsNeed(t *testing.T) {
+	user := []string{"--user", "alpha", "on", ">alphapw", "~*", "&*", "+@all"}
+	nobody := append(user, "--user", "default", "on", "nopass", "-@all")
+	locked := append(user, "--requirepass", "top")
+	for _, c := range []struct {
+		name        string
+		args        []string
+		credentials func(*Config)
+		ready       bool
+	}{
+		{"open", user, nil, false},
+		{"open, to the proxy's user", user, asUser("alpha", "alphapw"), false},
+		{"a default user without password and rights", nobody, nil, false},
+		{"the same, to default", nobody, asUser("default", "any"), false},
+		{"locked", locked, nil, true},
+		{"locked, to default", locked, asUser("", "top"), true},
+		{"default is off", append(user, "--user", "default", "off"), nil, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := start(t, redisServer(t, c.args...), func(cf *Config) {
+				mappedTo(mapping("alpha"))(cf)
+				cf.Backend.Mapped = yes
+				if c.credentials != nil {
+					c.credentials(cf)
+				}
+			})
+			w := h.dialAs("alpha")
+			if c.ready {
+				h.wantReady(true, "")
+				w.actsAs("alpha")
+				return
+			}
+			eventually(t, "not ready, and why", func() bool { r := h.BackendReady(); return !r.OK && r.Reason == "unauthenticated_access" })
+			w.send(cmd("PING"))
+			if got := w.wantEnd(); got != string(textBackendOpen) {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+// The prober's connection never authenticates here, so it sees every change.
+func TestReadinessEndsWhenTheBackendOpens(t *testing.T) {
+	addr := redisServer(t, "--requirepass", "top")
+	h := start(t, addr, func(cf *Config) { mappedTo(mapping())(cf); cf.Backend.Mapped = yes })
+	h.wantReady(true, "")
+	p := dialPlain(t, addr)
+	p.do("+OK\r\n", "AUTH", "top")
+	p.do("+OK\r\n", "CONFIG", "SET", "requirepass", "")
+	eventually(t, "not ready, and why", func() bool { r := h.BackendReady(); return !r.OK && r.Reason == "unauthenticated_access" })
+	p.do("+OK\r\n", "CONFIG", "SET", "requirepass", "top")
+	h.wantReady(true, "")
+}
+
 func TestUserNamesThatAreNoneAreRefused(t *testing.T) {
 	for _, name := range []string{"", "a b", "a\r\nb", "é"} {
 		j := &judgement{users: map[string]User{"client": {Name: name, Password: secret("x")}}}

@@ -14,7 +14,7 @@ const (
 	probeFresh = 10 * time.Second
 )
 
-// Readiness says whether the backend has answered a PING in the last 10 s.
+// Readiness says whether the backend has answered a PING in the last 10 s, and would take the sessions' connections.
 type Readiness struct {
 	OK     bool
 	Reason string // why not, in a word: a reason of BackendErrors, or "starting"
@@ -95,11 +95,13 @@ func (s *Server) noteProbe(err error, last string) string {
 	return reason
 }
 
-// probeOnce sends PING. Any reply counts: NOAUTH, LOADING and NOPERM come from a backend that is up.
+// probeOnce sends PING. Any reply counts: NOAUTH, LOADING and NOPERM come from a backend that is up. Where clients have
+// users of their own, and the prober has none, it must be NOAUTH.
 func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, error) {
+	l := s.backend.proberLogin()
 	if c == nil {
 		var err error
-		if c, err = s.backend.connect(ctx, login{credentials: s.c.Backend.Credentials}); err != nil {
+		if c, err = s.backend.connect(ctx, l); err != nil {
 			s.backend.outcome(err)
 			return nil, err
 		}
@@ -112,7 +114,11 @@ func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, e
 		c.drop()
 		return nil, err
 	}
-	if err := c.expect([]func(*resp.Replies) error{func(*resp.Replies) error { return nil }}); err != nil {
+	judge := func(*resp.Replies) error { return nil }
+	if l.mapped && !c.authenticated() {
+		judge = isNoAuth
+	}
+	if err := c.expect([]func(*resp.Replies) error{judge}); err != nil {
 		c.drop()
 		return nil, err
 	}

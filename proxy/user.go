@@ -66,7 +66,7 @@ func notPlain(r rune) bool { return r < '!' || r > '~' }
 // login is how a backend connection introduces itself.
 type login struct {
 	credentials func() (user, password string, err error) // nil, or no password: it does not authenticate
-	mapped      bool                                      // they are those of one client's user, not the proxy's
+	mapped      bool                                      // clients have users of their own: see BackendConfig.Mapped
 	name        string                                    // for CLIENT SETNAME; empty: none
 }
 
@@ -85,6 +85,11 @@ func (s *session) login() login {
 		l.name = connectionName(p.Name)
 	}
 	return l
+}
+
+// proberLogin is that of the prober's connection.
+func (b *backend) proberLogin() login {
+	return login{credentials: b.c.Credentials, mapped: b.c.Mapped != nil && b.c.Mapped()}
 }
 
 // blame is what the outcome of a dial says of the backend: it is not at fault for one user's credentials.

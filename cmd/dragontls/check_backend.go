@@ -58,6 +58,11 @@ func (b *backendCheck) run(ctx context.Context) {
 	b.judgeUsers(ctx, target)
 }
 
+// namedUsers says that serve acts as users other than default: then it wants NOAUTH from the backend before AUTH.
+func (b *backendCheck) namedUsers(user, password string) bool {
+	return b.service.c.UsersFile != "" || password != "" && user != "" && user != "default"
+}
+
 // judgeAccess asks without a password first: a command must be refused; then the credentials must be accepted.
 func (b *backendCheck) judgeAccess(conn *respConn, address, user, password string) {
 	reply, err := conn.ask("PING")
@@ -75,11 +80,16 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 		b.add(certs.SeverityError, "backend_no_password", address, "the backend has no password and refuses this machine for it (protected mode)",
 			"give it a password, and set "+config.Prefix+"BACKEND_PASSWORD_FILE")
 		return
-	case code(reply) == "-NOAUTH", code(reply) == "-NOPERM": // NOPERM: a default user that may do little
+	case code(reply) == "-NOAUTH":
+	case code(reply) == "-NOPERM" && b.namedUsers(user, password):
+		b.add(certs.SeverityError, "backend_no_password", address,
+			"the backend's default user has no password: it may do little ("+code(reply)+"), but whoever connects acts as it, and serve refuses such a backend, since clients could drop the user they are given",
+			"give its default user a password (requirepass), or switch it off (ACL SETUSER default off)")
+	case code(reply) == "-NOPERM": // a default user that may do little
 	default:
 		open = true
 		message := "the backend answers commands without a password: whoever reaches it past dragontls is in"
-		if password != "" && user != "" && user != "default" {
+		if b.namedUsers(user, password) {
 			message += ", and serve refuses it, since clients could drop the user they are given"
 		}
 		b.add(certs.SeverityError, "backend_no_password", address, message,

@@ -176,7 +176,8 @@ func TestCheckTellsWhatABackendAnswers(t *testing.T) {
 		want           []string
 	}{
 		{"it wants a password", "-NOAUTH Authentication required.", "", "", "", nil},
-		{"its default user may do nothing", "-NOPERM this user has no permissions", "+OK", "web", "p", nil},
+		{"its default user may do nothing", "-NOPERM this user has no permissions", "+OK", "", "p", nil},
+		{"its default user may do nothing, and serve acts as another", "-NOPERM this user has no permissions", "+OK", "web", "p", []string{"backend_no_password"}},
 		{"it loads", "-LOADING Dragonfly is loading", "+OK", "", "p", []string{"backend_busy"}},
 		{"it loads when asked for the password", "-NOAUTH x", "-LOADING Redis is loading", "", "p", []string{"backend_busy"}},
 		{"it is full", "-ERR max number of clients reached", "+OK", "", "", []string{"backend_busy"}},
@@ -198,6 +199,33 @@ func TestCheckTellsWhatABackendAnswers(t *testing.T) {
 				d.vars["BACKEND_USERNAME"] = c.user
 			}
 			wantIDs(t, d.found(), c.want...)
+		})
+	}
+}
+
+// With a users file serve wants NOAUTH, whoever it acts as itself.
+func TestCheckWantsABackendThatAsksMappedClientsForAPassword(t *testing.T) {
+	user := []string{"--user", "web", "on", ">" + marker, "~*", "+@all"}
+	for _, c := range []struct {
+		name string
+		args []string
+		want []string
+		says string
+	}{
+		{"the default user has a password", append(user, "--requirepass", "other"), nil, ""},
+		{"it is off", append(user, "--user", "default", "off"), nil, ""},
+		{"it is open", user, []string{"backend_no_password"}, "serve refuses it"},
+		{"it has no password and no rights", append(user, "--user", "default", "on", "nopass", "-@all"), []string{"backend_no_password"}, "it may do little (-NOPERM)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDeployment(t)
+			d.vars["BACKEND_URL"] = redisServer(t, c.args...).url()
+			d.file("web.pass", marker, 0o600)
+			d.vars["USERS_FILE"] = d.file("users.yml", "users:\n  - match: [\"cn:web\"]\n    user: web\n    password_file: web.pass\n", 0o600)
+			r := d.wantFound(c.want)
+			if len(c.want) > 0 && !strings.Contains(r.Findings[0].Message, c.says) {
+				t.Errorf("got %+v", r.Findings)
+			}
 		})
 	}
 }

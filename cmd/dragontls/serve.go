@@ -148,6 +148,7 @@ func (s *service) openProxy() error {
 		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
 		Backend: proxy.BackendConfig{
 			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
+			Mapped:         func() bool { return c.UsersFile != "" },
 			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
 		},
 		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.auditLog},
