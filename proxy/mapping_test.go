@@ -188,6 +188,26 @@ func TestReadinessEndsWhenTheBackendOpens(t *testing.T) {
 	h.wantReady(true, "")
 }
 
+// The proxy's own password serves /readyz alone here: that it is old costs mapped clients nothing.
+func TestWrongProberCredentialsPauseNoMappedClient(t *testing.T) {
+	for name, addr := range map[string]string{
+		"auth":                   redisWithUsers(t, "alpha"),
+		"unauthenticated_access": redisServer(t, "--user", "alpha", "on", ">alphapw", "+@all"),
+	} {
+		h := start(t, addr, func(cf *Config) {
+			asUser("", "stale")(cf)
+			mappedTo(mapping("alpha"))(cf)
+			cf.Backend.Mapped = yes
+		})
+		eventually(t, "the prober fails", func() bool { return h.BackendReady().Reason == name })
+		h.backend.mu.Lock()
+		if h.backend.pause != 0 {
+			t.Errorf("%s: dials pause for %v", name, h.backend.pause)
+		}
+		h.backend.mu.Unlock()
+	}
+}
+
 func TestUserNamesThatAreNoneAreRefused(t *testing.T) {
 	for _, name := range []string{"", "a b", "a\r\nb", "é"} {
 		j := &judgement{users: map[string]User{"client": {Name: name, Password: secret("x")}}}

@@ -102,7 +102,7 @@ func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, e
 	if c == nil {
 		var err error
 		if c, err = s.backend.connect(ctx, l); err != nil {
-			s.backend.outcome(err)
+			s.backend.outcome(l.blame(err))
 			return nil, err
 		}
 		s.backend.outcome(nil)

@@ -92,7 +92,8 @@ func (b *backend) proberLogin() login {
 	return login{credentials: b.c.Credentials, mapped: b.c.Mapped != nil && b.c.Mapped()}
 }
 
-// blame is what the outcome of a dial says of the backend: it is not at fault for one user's credentials.
+// blame is what the outcome of a dial says of the backend: it is not at fault for one user's credentials, nor for the
+// prober's where each client has its own.
 func (l *login) blame(err error) error {
 	if l.mapped && (errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen)) {
 		return nil
