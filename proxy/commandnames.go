@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	_ "embed"
 	"strings"
 	"sync"
@@ -14,13 +15,26 @@ var commandsText string
 // categories is a set of ACL categories: a bit each.
 type categories uint64
 
+// marks are the categories of a command in two readings of its sources.
+type marks struct {
+	any   categories // one source at least says so: what is denied
+	every categories // all say so that say anything: what is allowed
+}
+
+// subcommand is a row of its own.
+type subcommand struct {
+	marks
+	full      string // NAME|SUB
+	forbidden []byte // the reply where rules refuse it alone
+}
+
 // catalogue is commandsText as it is asked. Never modified.
 type catalogue struct {
 	names []string // by id
 	ids   map[string]int
-	own   []categories                     // by id
-	subs  map[string]map[string]categories // by name: of subcommands that have categories of their own
-	bits  map[string]categories            // by the category's name, lower case
+	own   []marks                           // by id
+	subs  map[string]map[string]*subcommand // by name: of subcommands that have categories of their own
+	bits  map[string]categories             // by the category's name, lower case
 }
 
 // commandCatalogue is the one catalogue of this program.
@@ -29,35 +43,53 @@ var commandCatalogue = sync.OnceValue(func() *catalogue { return newCatalogue(co
 func newCatalogue(text string) *catalogue {
 	c := &catalogue{
 		ids:  make(map[string]int),
-		subs: make(map[string]map[string]categories),
+		subs: make(map[string]map[string]*subcommand),
 		bits: make(map[string]categories),
 	}
+	var dragonfly, redis categories // of the name read last
 	for line := range strings.Lines(text) {
-		if line[0] == '#' {
+		fields := strings.Fields(line)
+		switch {
+		case line[0] == '#':
+			continue
+		case line[0] == '@':
+			c.set(line[1:])
 			continue
 		}
-		full, list, _ := strings.Cut(strings.TrimSpace(line), " ")
-		of := c.set(list)
-		name, sub, isSub := strings.Cut(full, "|")
-		switch {
-		case !isSub:
+		d, r := c.set(fields[1]), c.set(fields[2])
+		name, sub, isSub := strings.Cut(fields[0], "|")
+		if !isSub {
+			dragonfly, redis = d, r
 			c.ids[name] = len(c.names)
 			c.names = append(c.names, name)
-			c.own = append(c.own, of)
-		case c.subs[name] == nil:
-			c.subs[name] = map[string]categories{sub: of}
-		default:
-			c.subs[name][sub] = of
+			c.own = append(c.own, read(d, r))
+			continue
+		}
+		if c.subs[name] == nil {
+			c.subs[name] = make(map[string]*subcommand)
+		}
+		c.subs[name][sub] = &subcommand{
+			marks: read(cmp.Or(d, dragonfly), cmp.Or(r, redis)),
+			full:  name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub),
 		}
 	}
 	c.bits["hyperloglog"] = c.bits["hyperlog"] // as Redis calls it
 	return c
 }
 
+// read takes the categories of both sources; none: that one says nothing.
+func read(dragonfly, redis categories) marks {
+	m := marks{any: dragonfly | redis, every: dragonfly & redis}
+	if dragonfly == 0 || redis == 0 {
+		m.every = m.any
+	}
+	return m
+}
+
 // set is the set of a comma-separated list.
 func (c *catalogue) set(list string) (of categories) {
-	for name := range strings.SplitSeq(list, ",") {
-		if name == "" {
+	for name := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		if name == "-" {
 			continue
 		}
 		if c.bits[name] == 0 {
@@ -69,12 +101,12 @@ func (c *catalogue) set(list string) (of categories) {
 }
 
 // of is the categories of a command or of one of its subcommands; none for what is not known.
-func (c *catalogue) of(name, sub string) categories {
+func (c *catalogue) of(name, sub string) marks {
 	if own, ok := c.subs[name][sub]; ok {
-		return own
+		return own.marks
 	}
 	if id, ok := c.ids[name]; ok {
 		return c.own[id]
 	}
-	return 0
+	return marks{}
 }

@@ -8,8 +8,14 @@ import (
 	"sync/atomic"
 )
 
-// RuleOptions are entries in any case: NAME (with all its subcommands), NAME|SUBCOMMAND, @category or @all. The
-// categories are Dragonfly's (ACL CAT). A name need not be known.
+// RuleOptions are entries in any case: NAME (with all its subcommands), NAME|SUBCOMMAND, @category or @all. A
+// name need not be known.
+//
+// The categories are those of ACL CAT, of Dragonfly v1.40.1 and Redis 7.0.15, which do not agree about every command. The
+// stricter reading holds: Deny has a command where one of the two puts it into the category, Allow where both do, or the
+// only one that gives it any. A subcommand has the categories that Redis gives it on its own, and those of its command in
+// Dragonfly. A category has no command that the two do not know, and none that they did not put there: JSON.SET, for
+// one, is in @json, and neither in @read nor in @write.
 type RuleOptions struct {
 	Allow []string // none: everything; otherwise nothing else passes, unknown commands included
 	Deny  []string // wins over Allow
@@ -93,32 +99,35 @@ func (b *ruleBook) refuses(name, sub string) bool {
 	case "AUTH", "HELLO", "QUIT", "RESET":
 		return b.deny.byName(name, sub)
 	}
-	covers := func(e *entries) bool {
-		return e.all || e.categories&b.c.of(name, sub) != 0 || e.byName(name, sub)
+	m := b.c.of(name, sub)
+	covers := func(e *entries, of categories) bool {
+		return e.all || e.categories&of != 0 || e.byName(name, sub)
 	}
-	return covers(b.deny) || b.allow.given && !covers(b.allow)
+	return covers(b.deny, m.any) || b.allow.given && !covers(b.allow, m.every)
 }
 
 // ruling of a command; the subcommands that differ from it are added to except.
 func (b *ruleBook) ruling(name string, except map[string][]byte) ruling {
 	refusesAll := b.refuses(name, "")
 	differ := false
-	decide := func(sub string) {
+	decide := func(sub string, of *subcommand) {
 		if b.refuses(name, sub) == refusesAll {
 			return
 		}
 		differ = true
-		var text []byte
-		if !refusesAll {
-			text = forbiddenText("the command " + name + " " + sub)
+		if refusesAll {
+			except[of.full] = nil
+		} else {
+			except[of.full] = of.forbidden
 		}
-		except[name+"|"+sub] = text
 	}
-	for sub := range b.c.subs[name] {
-		decide(sub)
+	for sub, of := range b.c.subs[name] {
+		decide(sub, of)
 	}
 	for _, sub := range append(slices.Clone(b.allow.subs[name]), b.deny.subs[name]...) {
-		decide(sub)
+		if b.c.subs[name][sub] == nil {
+			decide(sub, &subcommand{full: name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub)})
+		}
 	}
 	switch {
 	case refusesAll && differ:
