@@ -1,11 +1,26 @@
 package proxy
 
-import "crypto/tls"
+import (
+	"crypto/tls"
+	"slices"
+	"time"
+)
+
+// placeTimeout: how long a newcomer waits for a place of its identity. A client that comes back at once is here before
+// the end of its last connection is.
+const placeTimeout = time.Second
 
 // identity counts the sessions of one client, however many certificates and addresses it has. Guarded by Server.mu.
 type identity struct {
 	key      [32]byte
-	sessions int
+	sessions int         // with a place: at most MaxPerIdentity
+	waiting  []*newcomer // in their order; as many at most
+}
+
+// newcomer is a session that waits for a place.
+type newcomer struct {
+	session *session
+	placed  chan struct{} // closed when it has one
 }
 
 // startSession registers the session before a byte of it is read.
@@ -43,35 +58,74 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	go n.runPump() // ends with the session, whose reader waits for it
 }
 
-// admit gives a session one of the places of its identity; false: all are taken. Without a certificate there is no
-// identity, and no limit.
+// admit gives a session one of the places of its identity, and waits a moment for one; false: all are taken. Without a
+// certificate there is no identity, and no limit.
 func (s *Server) admit(n *session) bool {
 	p := n.peer.Load()
 	if s.c.MaxPerIdentity <= 0 || p == nil || p.Identity == [32]byte{} {
 		return true
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	i := s.identities[p.Identity]
 	if i == nil {
 		i = &identity{key: p.Identity}
 		s.identities[i.key] = i
 	}
-	if i.sessions >= s.c.MaxPerIdentity {
+	if i.sessions < s.c.MaxPerIdentity {
+		i.sessions++
+		n.identity = i
+		s.mu.Unlock()
+		return true
+	}
+	if len(i.waiting) >= s.c.MaxPerIdentity {
+		s.mu.Unlock()
 		return false
 	}
-	i.sessions++
-	n.identity = i
-	return true
+	w := &newcomer{session: n, placed: make(chan struct{})}
+	i.waiting = append(i.waiting, w)
+	s.mu.Unlock()
+	return s.awaitPlace(i, w)
 }
 
-// leaveLocked gives the place back, if the session has one.
+// awaitPlace returns when the newcomer has a place, has ended, or has waited for placeTimeout.
+func (s *Server) awaitPlace(i *identity, w *newcomer) bool {
+	t := time.NewTimer(placeTimeout)
+	defer t.Stop()
+	select {
+	case <-w.placed:
+	case <-w.session.done:
+	case <-t.C:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i.waiting = slices.DeleteFunc(i.waiting, func(o *newcomer) bool { return o == w })
+	if w.session.ended() {
+		s.leaveLocked(w.session)
+	}
+	return w.session.identity != nil || w.session.ended()
+}
+
+// leave gives the place back, if the session has one.
+func (s *Server) leave(n *session) {
+	s.mu.Lock()
+	s.leaveLocked(n)
+	s.mu.Unlock()
+}
+
+// leaveLocked hands the place to who waits for it first.
 func (s *Server) leaveLocked(n *session) {
 	i := n.identity
 	if i == nil {
 		return
 	}
 	n.identity = nil
+	if len(i.waiting) > 0 {
+		w := i.waiting[0]
+		i.waiting = i.waiting[1:]
+		w.session.identity = i
+		close(w.placed)
+		return
+	}
 	if i.sessions--; i.sessions == 0 {
 		delete(s.identities, i.key)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"time"
 
 	"dragontls/certs/pki"
 	"dragontls/proxy/proxytest"
@@ -65,6 +66,75 @@ func TestConnectionsPerIdentityAreLimited(t *testing.T) {
 		defer h.mu.Unlock()
 		return len(h.identities) == 0 && len(h.sessions) == 0
 	})
+}
+
+// live is the number of sessions that have not ended.
+func (h *harness) live() (n int) {
+	h.each(func(s *session) {
+		if !s.ended() {
+			n++
+		}
+	})
+	return n
+}
+
+// Who never has more connections than it may is never refused, however fast it comes back.
+func TestClientWithinItsLimitMayComeBackAtOnce(t *testing.T) {
+	d := dragonfly(t, proxytest.Options{})
+	h := start(t, d.Addr(), func(c *Config) { c.Recheck, c.MaxPerIdentity = (&judgement{}).recheck, 1 })
+	config := testPKI().clientConfig()
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	for i := range 300 {
+		c, err := tls.Dial("tcp", h.addr, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWire(t, c)
+		w.do("+PONG\r\n", "PING")
+		if n := h.live(); n != 1 {
+			t.Fatalf("%d sessions live at once", n)
+		}
+		if i%30 == 0 {
+			w.send(cmd("BLPOP", "q", "0")) // its end is known to the backend first
+			eventually(t, "it blocks", func() bool { return d.Blocked() == 1 })
+		}
+		w.Close()
+	}
+	if n := h.Stats().SessionsClosed[string(closeIdentityFull)]; n != 0 {
+		t.Errorf("refused %d times", n)
+	}
+}
+
+// A session that ends has no place any more, even where its client takes no goodbye.
+func TestPlaceIsFreeWhenTheSessionEnds(t *testing.T) {
+	h := start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) {
+		c.Recheck, c.MaxPerIdentity, c.WriteTimeout = (&judgement{}).recheck, 1, time.Hour
+	})
+	h.stuckWriter("client")
+	h.each(func(s *session) { s.end(closeIdle) })
+	h.dial().do("+PONG\r\n", "PING")
+}
+
+// Whoever waits for a place ends with the server.
+func TestCloseEndsThoseWhoWaitForAPlace(t *testing.T) {
+	h := start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck, c.MaxPerIdentity = (&judgement{}).recheck, 1 })
+	h.dial().do("+PONG\r\n", "PING")
+	w := h.dial()
+	eventually(t, "it waits", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, i := range h.identities {
+			return len(i.waiting) == 1
+		}
+		return false
+	})
+	h.Close()
+	if got := w.wantEnd(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	if len(h.identities) != 0 {
+		t.Errorf("left: %v", h.identities)
+	}
 }
 
 func TestClientsWithoutACertificateHaveNoLimitOfTheirOwn(t *testing.T) {

@@ -143,7 +143,8 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 	return n
 }
 
-// end ends the session for the first reason given; any goroutine may call it. The reader says goodbye and closes.
+// end ends the session for the first reason given; any goroutine may call it that holds neither Server.mu nor a lock of
+// the session. The reader says goodbye and closes.
 func (s *session) end(reason closeReason) {
 	s.endOnce.Do(func() {
 		s.reason = reason
@@ -156,6 +157,7 @@ func (s *session) end(reason closeReason) {
 		if up != nil {
 			up.close()
 		}
+		s.server.leave(s)
 	})
 }
 
