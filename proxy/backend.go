@@ -30,7 +30,9 @@ type BackendConfig struct {
 var (
 	errBackendAuth = errors.New("the backend refused the proxy's credentials")
 	errBackendOpen = errors.New("the backend lets connections in that did not authenticate: a client could drop the user it is given")
-	errBackendFull = errors.New("BACKEND_MAX_CONNECTIONS is reached")
+	// errBackendUnasked: whose reply comes next cannot be known any more.
+	errBackendUnasked = errors.New("the backend answered what was not asked")
+	errBackendFull    = errors.New("BACKEND_MAX_CONNECTIONS is reached")
 	// errBackendBusy: not a word about the credentials was said.
 	errBackendBusy  = errors.New("the backend takes no connection now (loading, or its maxclients is reached)")
 	errDialPanicked = errors.New("panic in a dial")
@@ -174,6 +176,8 @@ func backendReason(err error) string {
 		return "settings"
 	case errors.Is(err, errBackendBusy):
 		return "busy"
+	case errors.Is(err, errBackendUnasked):
+		return "unasked"
 	case errors.Is(err, errBackendTLS), errors.As(err, &op) && op.Op == "remote error":
 		return "tls"
 	}

@@ -101,7 +101,7 @@ func (c *backendConn) introduce(l *login, user, password string) error {
 	}
 	if l.name != "" {
 		out = resp.AppendCommand(out, "CLIENT", "SETNAME", l.name)
-		want = append(want, isAnything)
+		want = append(want, isOKOrError)
 	}
 	if len(want) == 0 {
 		return nil
@@ -135,12 +135,15 @@ func appendAuth(b []byte, user, password string) []byte {
 	return resp.AppendCommand(b, "AUTH", user, password)
 }
 
-// isAnything takes the reply to CLIENT SETNAME as it comes: a name is worth no connection.
-func isAnything(r *resp.Replies) error {
-	if isFull(r) {
+// isOKOrError judges the reply to CLIENT SETNAME: a name is worth no connection, but nothing else answers it.
+func isOKOrError(r *resp.Replies) error {
+	switch {
+	case isFull(r):
 		return errBackendBusy // and it closes
+	case r.Kind() == '-', r.Kind() == '+' && string(r.Line()) == "OK":
+		return nil
 	}
-	return nil
+	return errBackendUnasked
 }
 
 func isNoAuth(r *resp.Replies) error {
@@ -170,7 +173,7 @@ func (c *backendConn) expect(want []func(*resp.Replies) error) error {
 		b, k, err := c.receive()
 		for len(b) > 0 && err == nil {
 			if len(want) == 0 {
-				err = errBackendAuth // a reply nobody asked for
+				err = errBackendUnasked
 				break
 			}
 			var n int

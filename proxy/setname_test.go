@@ -50,9 +50,27 @@ func TestNameCostsNoRoundTripBehindAuth(t *testing.T) {
 	w.want("$6\r\nbehind\r\n")
 }
 
-// Whatever the backend says to the name, no reply shifts.
-func TestAnyAnswerToTheNameIsTaken(t *testing.T) {
-	for _, reply := range []string{"-NOPERM no\r\n", "-ERR unknown command\r\n", "-NOAUTH Authentication required.\r\n", "-LOADING x\r\n", "$3\r\nabc\r\n", "*1\r\n:1\r\n", ":0\r\n"} {
+// What else comes is no answer to the name: the replies behind it would shift.
+func TestOnlyAnAnswerToTheNameIsTaken(t *testing.T) {
+	for _, reply := range []string{"+OK\r\n+EXTRA\r\n", "+OKAY\r\n", "$2\r\nOK\r\n", ">1\r\n+OK\r\n"} {
+		d := dragonfly(t, proxytest.Options{RequirePass: "top", Users: []proxytest.User{{Name: "web", Password: "webpw"}}})
+		d.SetOnCommand(func(_ int, args [][]byte) ([]byte, bool) {
+			return []byte(reply), string(args[0]) == "CLIENT"
+		})
+		h := start(t, d.Addr(), func(c *Config) { mappedTo(mapping("web"))(c); named(c) })
+		w := h.dialAs("web")
+		w.send(cmd("ECHO", "a"))
+		if got := w.wantEnd(); got != sayUnavailable {
+			t.Errorf("%q: got %q", reply, got)
+		}
+		if n := h.Stats().BackendErrors["unasked"]; n == 0 {
+			t.Errorf("%q: not counted: %v", reply, h.Stats().BackendErrors)
+		}
+	}
+}
+
+func TestNameThatIsRefusedCostsNothing(t *testing.T) {
+	for _, reply := range []string{"-NOPERM no\r\n", "-ERR unknown command\r\n", "-NOAUTH Authentication required.\r\n", "-LOADING x\r\n"} {
 		for _, users := range []bool{true, false} {
 			o := proxytest.Options{}
 			j := &judgement{}
