@@ -112,8 +112,9 @@ func (c *backendConn) introduce(l *login, user, password string) error {
 	return c.expect(want)
 }
 
-// authenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK.
-func (c *backendConn) authenticateAgain() error {
+// authenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK. r goes on with the
+// frames of the connection: pass gets the pushes among them, of which the last may be left open.
+func (c *backendConn) authenticateAgain(r *resp.Replies, pass func([]byte) error) error {
 	user, password, err := c.credentials()
 	if err != nil {
 		return err
@@ -124,7 +125,8 @@ func (c *backendConn) authenticateAgain() error {
 	if _, err := c.write(appendAuth(nil, user, password)); err != nil {
 		return err
 	}
-	return c.expect([]func(*resp.Replies) error{isOK})
+	x := expectation{replies: r, want: []func(*resp.Replies) error{isOK}, pass: pass}
+	return x.receive(c)
 }
 
 // appendAuth appends AUTH, never HELLO .. AUTH, whose password MONITOR shows.
@@ -168,20 +170,23 @@ func isOK(r *resp.Replies) error {
 
 // expect reads exactly the replies that want judges, and nothing behind them.
 func (c *backendConn) expect(want []func(*resp.Replies) error) error {
-	var r resp.Replies
-	for len(want) > 0 {
+	x := expectation{replies: new(resp.Replies), want: want}
+	return x.receive(c)
+}
+
+// expectation is the replies that are waited for, in their order.
+type expectation struct {
+	replies *resp.Replies
+	want    []func(*resp.Replies) error
+	pass    func([]byte) error // takes pushes; nil: none may come
+}
+
+func (x *expectation) receive(c *backendConn) error {
+	for len(x.want) > 0 {
 		b, k, err := c.receive()
 		for len(b) > 0 && err == nil {
-			if len(want) == 0 {
-				err = errBackendUnasked
-				break
-			}
 			var n int
-			var done bool
-			if n, done, err = r.Next(b); err == nil && done {
-				err = want[0](&r)
-				want = want[1:]
-			}
+			n, err = x.frame(b)
 			b = b[n:]
 		}
 		c.free(k)
@@ -190,6 +195,24 @@ func (c *backendConn) expect(want []func(*resp.Replies) error) error {
 		}
 	}
 	return nil
+}
+
+// frame takes one frame of b, or as much of it as is there.
+func (x *expectation) frame(b []byte) (n int, err error) {
+	push := x.pass != nil && (x.replies.Open() && x.replies.Kind() == '>' || !x.replies.Open() && b[0] == '>')
+	if !push && len(x.want) == 0 {
+		return 0, errBackendUnasked
+	}
+	n, done, err := x.replies.Next(b)
+	switch {
+	case err != nil:
+	case push:
+		err = x.pass(b[:n])
+	case done:
+		err = x.want[0](x.replies)
+		x.want = x.want[1:]
+	}
+	return n, err
 }
 
 // drop closes the connection and gives back what was read ahead; for the goroutine that reads.

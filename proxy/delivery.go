@@ -186,7 +186,7 @@ func (d *delivery) special() error {
 		return nil
 	}
 	if a == awaitReset && !q.uncounted && s.mustReplace() && !s.clientAuth() {
-		if err := s.keepUser(d.b[d.i:]); err != nil {
+		if err := d.keepUser(); err != nil {
 			return err
 		}
 	}
@@ -234,13 +234,26 @@ func (s *session) replaceUpstream() error {
 }
 
 // keepUser follows an error reply to RESET. Whether the backend meant RESET with it cannot be known for sure (an
-// argument may forge an error), so the connection authenticates anew before a client's byte follows.
-func (s *session) keepUser(rest []byte) error {
-	if len(rest) > 0 {
-		return s.unasked(rest)
+// argument may forge an error), so the connection authenticates anew before a client's byte follows. Pushes that come
+// meanwhile are passed on.
+func (d *delivery) keepUser() error {
+	s, p := d.s, &d.s.pump
+	for d.i < len(d.b) {
+		if !p.replies.Open() && d.b[d.i] != '>' {
+			return s.unasked(d.b[d.i:])
+		}
+		n, _, err := p.replies.Next(d.b[d.i:])
+		if err != nil {
+			s.end(closeBackendError)
+			return err
+		}
+		d.i += n
+	}
+	if err := d.flush(); err != nil {
+		return err
 	}
 	up, _ := s.upstreamNow()
-	if err := up.authenticateAgain(); err != nil {
+	if err := up.authenticateAgain(&p.replies, s.write); err != nil {
 		s.end(closeReset)
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,6 +208,43 @@ func TestForgedRepliesToResetKeepTheUser(t *testing.T) {
 			w.Close()
 			checkUser(t, d, "web")
 		}
+	}
+}
+
+// Pushes come when they like: they are no reply to the AUTH behind a refused RESET, and reach the client in their place.
+func TestPushesAroundARefusedResetReachTheClient(t *testing.T) {
+	const push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+	for name, c := range map[string]struct{ reset, auth, echo string }{
+		"none":                  {"-ERR no\r\n", "+OK\r\n", ""},
+		"behind the error":      {"-ERR no\r\n" + push + push, "+OK\r\n", ""},
+		"before the OK":         {"-ERR no\r\n", push + push + "+OK\r\n", ""},
+		"behind the OK":         {"-ERR no\r\n", "+OK\r\n" + push, ""},
+		"cut by AUTH":           {"-ERR no\r\n" + push[:9], push[9:] + "+OK\r\n", ""},
+		"cut in the first byte": {"-ERR no\r\n" + push[:1], push[1:] + "+OK\r\n", ""},
+		"open behind the OK":    {"-ERR no\r\n", push + "+OK\r\n" + push[:12], push[12:]},
+		"everywhere":            {"-ERR no\r\n" + push + push[:20], push[20:] + push + "+OK\r\n" + push[:3], push[3:] + push},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := userBackend(t)
+			var refused atomic.Bool
+			d.SetOnCommand(func(_ int, args [][]byte) ([]byte, bool) {
+				switch string(args[0]) {
+				case "RESET":
+					refused.Store(true)
+					return []byte(c.reset), true
+				case "AUTH":
+					return []byte(c.auth), refused.Load()
+				case "ECHO":
+					return []byte(c.echo + "$1\r\na\r\n"), true
+				}
+				return nil, false
+			})
+			w := start(t, d.Addr(), asUser("web", webPassword)).dial()
+			w.send(cmd("RESET") + cmd("ECHO", "a"))
+			w.want(c.reset + strings.Replace(c.auth, "+OK\r\n", "", 1) + c.echo + "$1\r\na\r\n")
+			w.do("$11\r\nUser is web\r\n", "ACL", "WHOAMI")
+			checkUser(t, d, "web")
+		})
 	}
 }
 
