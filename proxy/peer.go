@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"math"
@@ -145,40 +144,6 @@ func (s *session) adopt(last, next *Peer) bool {
 	return true
 }
 
-// Recheck judges the client of every session again, each distinct chain once, and ends those that are not trusted any
-// more. To be called after every change of what is trusted.
-func (s *Server) Recheck() {
-	if s.c.Recheck == nil {
-		return
-	}
-	s.judging.Lock()
-	defer s.judging.Unlock()
-	known := make(map[[32]byte]verdict)
-	var lost []*session
-	sessions := 0
-	s.each(func(n *session) {
-		sessions++
-		cs := n.client.conn.ConnectionState()
-		key := chainKey(&cs)
-		v, ok := known[key]
-		if !ok {
-			v = s.judge(&cs)
-			known[key] = v
-		}
-		if n.ended() {
-			return
-		}
-		reason := n.obey(v)
-		if reason == "" {
-			return
-		}
-		n.event(s.log.Info()).Err(v.err).Str("reason", string(reason)).Msg("client may not stay as it is")
-		lost = append(lost, n)
-	})
-	s.log.Info().Int("sessions", sessions).Int("chains", len(known)).Int("closed", len(lost)).Msg("sessions judged anew")
-	s.abortLater(lost)
-}
-
 // abortLater gives sessions that were ended the time for a goodbye, and resets who did not take it.
 func (s *Server) abortLater(ended []*session) {
 	if len(ended) == 0 {
@@ -189,14 +154,6 @@ func (s *Server) abortLater(ended []*session) {
 			n.client.sock.abort() // no-op for those that are closed
 		}
 	})
-}
-
-func chainKey(cs *tls.ConnectionState) [32]byte {
-	h := sha256.New()
-	for _, cert := range cs.PeerCertificates {
-		h.Write(cert.Raw)
-	}
-	return [32]byte(h.Sum(nil))
 }
 
 // closeExpired ends sessions whose certificate is about to end: between two commands if it can, at the end of the

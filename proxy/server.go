@@ -19,9 +19,9 @@ import (
 type Config struct {
 	TLS *tls.Config // its GetConfigForClient decides, per handshake
 	// Recheck tells whether the client of a session is trusted now, and who it is: without it there are no Peers, and
-	// so no users, rules, limits per identity and names. It is called when a session begins, when its
-	// certificate is about to end, and by Server.Recheck. Its errors may have a method Reason that says why in a
-	// word. nil: who finished the handshake stays.
+	// so no users, rules, limits per identity and names. It is called, by many goroutines at
+	// once, when a session begins, when its certificate is about to end, and by Server.Recheck. Its errors may have a
+	// method Reason that says why in a word. nil: who finished the handshake stays.
 	Recheck          func(*tls.ConnectionState) (Peer, error)
 	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
 	MaxHandshakes    int           // sockets without a finished handshake; 1000

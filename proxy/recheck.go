@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"runtime"
+	"sync"
+)
+
+// aloneUpTo: so many chains are judged by one goroutine; it is done before others have begun.
+const aloneUpTo = 64
+
+// class is the sessions whose clients get one verdict.
+type class struct {
+	state    tls.ConnectionState
+	sessions []*session
+}
+
+// Recheck judges the client of every session again, each distinct chain once, and ends those that are not trusted any
+// more as soon as that is known. To be called after every change of what is trusted. Config.Recheck is called by up to
+// GOMAXPROCS goroutines.
+func (s *Server) Recheck() {
+	if s.c.Recheck == nil {
+		return
+	}
+	s.judging.Lock()
+	defer s.judging.Unlock()
+	classes, sessions := s.classes()
+	next := make(chan *class)
+	workers := 1
+	if len(classes) > aloneUpTo {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	lost := make([]int, workers)
+	var all sync.WaitGroup
+	for i := range workers {
+		all.Go(func() { // ends with next
+			for c := range next {
+				lost[i] += s.judgeClass(c)
+			}
+		})
+	}
+	for _, c := range classes {
+		next <- c
+	}
+	close(next)
+	all.Wait()
+	closed := 0
+	for _, n := range lost {
+		closed += n
+	}
+	s.log.Info().Int("sessions", sessions).Int("chains", len(classes)).Int("closed", closed).Msg("sessions judged anew")
+}
+
+// classes sorts the sessions by what their clients are judged by.
+func (s *Server) classes() (all map[[32]byte]*class, sessions int) {
+	all = make(map[[32]byte]*class)
+	s.each(func(n *session) {
+		sessions++
+		cs := n.client.conn.ConnectionState()
+		key := chainKey(&cs)
+		c := all[key]
+		if c == nil {
+			c = &class{state: cs}
+			all[key] = c
+		}
+		c.sessions = append(c.sessions, n)
+	})
+	return all, sessions
+}
+
+// judgeClass returns how many sessions it ended. A panic ends all of them: their clients are not known to be trusted.
+func (s *Server) judgeClass(c *class) (closed int) {
+	defer func() {
+		if v := recover(); v != nil {
+			for _, n := range c.sessions {
+				n.recovered(v)
+			}
+		}
+	}()
+	v := s.judge(&c.state)
+	var lost []*session
+	for _, n := range c.sessions {
+		if n.ended() {
+			continue
+		}
+		if reason := n.obey(v); reason != "" {
+			n.event(s.log.Info()).Err(v.err).Str("reason", string(reason)).Msg("client may not stay as it is")
+			lost = append(lost, n)
+		}
+	}
+	s.abortLater(lost)
+	return len(lost)
+}
+
+// chainKey is a digest of all that a client is judged by: what it has shown, and the chains that its handshake found,
+// which were others before a CA was renewed.
+func chainKey(cs *tls.ConnectionState) [32]byte {
+	h := sha256.New()
+	add := func(chain []*x509.Certificate) {
+		var size [8]byte
+		h.Write(binary.BigEndian.AppendUint64(size[:0], uint64(len(chain))))
+		for _, cert := range chain {
+			h.Write(binary.BigEndian.AppendUint64(size[:0], uint64(len(cert.Raw))))
+			h.Write(cert.Raw)
+		}
+	}
+	add(cs.PeerCertificates)
+	for _, chain := range cs.VerifiedChains {
+		add(chain)
+	}
+	return [32]byte(h.Sum(nil))
+}
