@@ -75,12 +75,15 @@ type Config struct {
 	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
 	// BackendMaxConnections is never 0 after Load.
 	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, a session waits at most 2 s for one, then its commands are answered '-LOADING ...'"`
-	BackendMode           string `env:"BACKEND_MODE" envDefault:"paired" doc:"'paired': every session has a backend connection of its own"`
+	BackendMode           string `env:"BACKEND_MODE" envDefault:"paired" oneof:"paired,shared" doc:"'paired': every session has a backend connection of its own; 'shared': sessions of one client share a few for what cannot disturb one another, and have their own for the rest"`
+	// BackendLanes 0 means as many as the load wants.
+	BackendLanes int `env:"BACKEND_LANES" envDefault:"0" min:"0" max:"1024" doc:"'shared': most shared connections per client, user, database and protocol; 0: grows with load up to the number of CPUs, at least 4"`
 
 	// DenyCommands holds upper-case names, NAME or NAME|SUB.
-	DenyCommands []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; 'none' denies nothing"`
-	MaxBulk      Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
-	MaxArgs      int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
+	DenyCommands  []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; 'none' denies nothing"`
+	MaxBulk       Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
+	MaxArgs       int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
+	SessionBuffer Size     `env:"SESSION_BUFFER" envDefault:"4mb" min:"64kb" max:"1gib" doc:"'shared': bytes of replies held for one client before its backend connection is read no further"`
 	// MemoryLimit is never 0 after Load.
 	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"all buffers together: readers stop, then new sockets are closed; GOMEMLIMIT follows it"`
 

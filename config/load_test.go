@@ -73,7 +73,7 @@ func TestDefaults(t *testing.T) {
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1000, MaxConnections: 10000,
 		WriteTimeout: 30 * time.Second, KeepAlive: 30 * time.Second, DrainTimeout: 25 * time.Second,
 		Backend:               Backend{Network: "tcp", Address: "127.0.0.1:6379", Host: "127.0.0.1"},
-		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "paired",
+		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "paired", SessionBuffer: 4 << 20,
 		DenyCommands: strings.Split("SYNC PSYNC REPLCONF DFLY DFLYCLUSTER DFLYMIGRATE REPLICAOF SLAVEOF ADDREPLICAOF REPLTAKEOVER FAILOVER MIGRATE MODULE SHUTDOWN", " "),
 		MaxBulk:      512 << 20, MaxArgs: 65536, MemoryLimit: 4 << 30,
 		TLSCRLExpired: "refuse", AuditLog: "connections", TLSOCSP: "off", ExpiryWarning: 720 * time.Hour,
@@ -161,8 +161,9 @@ func TestEachFaultNamesItsVariable(t *testing.T) {
 		{"ADMIN_LISTEN=x", "ADMIN_LISTEN", "host:port"},
 		{"ADMIN_LISTEN=:6380", "ADMIN_LISTEN", "another address"},
 		{"ADMIN_TOKEN_FILE=" + empty, "ADMIN_TOKEN_FILE", "empty"},
-		{"BACKEND_MODE=shared", "BACKEND_MODE", "not available in this version; use paired"},
-		{"BACKEND_MODE=magic", "BACKEND_MODE", "paired"},
+		{"BACKEND_MODE=magic", "BACKEND_MODE", "one of paired, shared"},
+		{"BACKEND_LANES=-1", "BACKEND_LANES", "0 to 1024"},
+		{"SESSION_BUFFER=1kb", "SESSION_BUFFER", "64kb to 1gib"},
 		{"BACKEND_URL=redis://h BACKEND_URL_FILE=" + file, "BACKEND_URL", "not together"},
 		{"BACKEND_URL_FILE=" + url, "BACKEND_URL_FILE", "begin with"},
 		{"BACKEND_URL_FILE=" + empty, "BACKEND_URL_FILE", "empty"},
@@ -196,7 +197,7 @@ func TestEachFaultNamesItsVariable(t *testing.T) {
 }
 
 func TestAllFaultsAtOnceInTheOrderOfTheTable(t *testing.T) {
-	faults := faultsOf(t, "LOG_LEVEL=loud", "LISTEN=6380", "TLS_KEY_FILE", "MAX_ARGS=x", "BACKEND_MODE=shared", "NO_SUCH_THING=1")
+	faults := faultsOf(t, "LOG_LEVEL=loud", "LISTEN=6380", "TLS_KEY_FILE", "MAX_ARGS=x", "BACKEND_MODE=magic", "NO_SUCH_THING=1")
 	var got []string
 	for _, f := range faults {
 		got = append(got, strings.TrimPrefix(f.Variable, Prefix))

@@ -16,7 +16,7 @@ func TestUnknownVariablesAreFaults(t *testing.T) {
 		{"SERVICE_PORTX=1", "remove it"},
 		{"PORT_X=tcp://10.0.0.1:1", "remove it"},
 		{"PORT_6380_TCP_PORTX=6380", "remove it"},
-		{"SESSION_BUFFERS=1", "remove it"},
+		{"SESSIONS_BUFFERED=1", "remove it"},
 		{"PEOPLE_FILE=x", "remove it"},
 		{"=x", "remove it"},
 	} {

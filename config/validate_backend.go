@@ -7,13 +7,6 @@ import (
 
 func (l *loader) checkBackend() {
 	c := &l.config
-	switch c.BackendMode {
-	case "paired":
-	case "shared":
-		l.refuse("BACKEND_MODE", "not available in this version", "use paired")
-	default:
-		l.refuse("BACKEND_MODE", "paired", "")
-	}
 	if l.faulty["BACKEND_URL"] || l.faulty["BACKEND_URL_FILE"] {
 		return
 	}

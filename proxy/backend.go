@@ -25,6 +25,9 @@ type BackendConfig struct {
 	// SetName: a connection of a client with a certificate carries its name in CLIENT LIST, until the client sets one.
 	SetName        bool
 	MaxConnections int // 0: no limit
+	// Shared: sessions share lanes, see lanes.go. Without it each session has a connection of its own.
+	Shared bool
+	Lanes  int // most lanes of one key; 0: grows with load from 1 to max(4, GOMAXPROCS)
 }
 
 var (

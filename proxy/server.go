@@ -34,6 +34,7 @@ type Config struct {
 	DenyCommands     []string // NAME or NAME|SUBCOMMAND
 	MaxBulk          int64    // bytes; 512 MiB
 	MaxArgs          int      // 65536
+	SessionBuffer    int64    // Backend.Shared: reply bytes held for one client before its backend is read no further; 4 MiB
 	BufferLimit      int64    // bytes lent to sessions beyond which readers pause; 0: none
 	Audit            Audit
 	Log              zerolog.Logger
@@ -91,6 +92,7 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxConnections, 10000)
 	setDefault(&c.MaxBulk, 512<<20)
 	setDefault(&c.MaxArgs, 65536)
+	setDefault(&c.SessionBuffer, 4<<20)
 	setDefault(&c.eofTimeout, c.WriteTimeout+30*time.Second)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {

@@ -150,9 +150,10 @@ func (s *service) openProxy() error {
 			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
 			Mapped:         func() bool { return c.UsersFile != "" },
 			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
+			Shared: c.BackendMode == "shared", Lanes: c.BackendLanes,
 		},
 		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.auditLog},
-		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs,
+		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs, SessionBuffer: int64(c.SessionBuffer),
 		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
 	})
 	if err != nil {
