@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// commandsText lists the commands that are known by name, with their categories.
+// commandsText lists the commands that are known by name, with their categories and classes.
 //
 //go:embed commands.txt
 var commandsText string
@@ -24,17 +24,19 @@ type marks struct {
 // subcommand is a row of its own.
 type subcommand struct {
 	marks
+	class     commandClass
 	full      string // NAME|SUB
 	forbidden []byte // the reply where rules refuse it alone
 }
 
 // catalogue is commandsText as it is asked. Never modified.
 type catalogue struct {
-	names []string // by id
-	ids   map[string]int
-	own   []marks                           // by id
-	subs  map[string]map[string]*subcommand // by name: of subcommands that have categories of their own
-	bits  map[string]categories             // by the category's name, lower case
+	names   []string // by id
+	ids     map[string]int
+	own     []marks                           // by id
+	classes []commandClass                    // by id
+	subs    map[string]map[string]*subcommand // by name: of subcommands that have a row of their own
+	bits    map[string]categories             // by the category's name, lower case
 }
 
 // commandCatalogue is the one catalogue of this program.
@@ -63,14 +65,15 @@ func newCatalogue(text string) *catalogue {
 			c.ids[name] = len(c.names)
 			c.names = append(c.names, name)
 			c.own = append(c.own, read(d, r))
+			c.classes = append(c.classes, classNamed(fields[3]))
 			continue
 		}
 		if c.subs[name] == nil {
 			c.subs[name] = make(map[string]*subcommand)
 		}
 		c.subs[name][sub] = &subcommand{
-			marks: read(cmp.Or(d, dragonfly), cmp.Or(r, redis)),
-			full:  name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub),
+			marks: read(cmp.Or(d, dragonfly), cmp.Or(r, redis)), class: classNamed(fields[3]),
+			full: name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub),
 		}
 	}
 	c.bits["hyperloglog"] = c.bits["hyperlog"] // as Redis calls it

@@ -41,9 +41,11 @@ type command struct {
 	id        int // index of its counters
 	name      string
 	traits    trait
-	forbidden []byte            // the reply where the rules of a client refuse it
-	denied    []byte            // the reply when DENY_COMMANDS names it; nil: allowed
-	subs      map[string][]byte // the same by subcommand
+	class     commandClass
+	known     map[string]*subcommand // with a class of their own
+	forbidden []byte                 // the reply where the rules of a client refuse it
+	denied    []byte                 // the reply when DENY_COMMANDS names it; nil: allowed
+	subs      map[string][]byte      // the same by subcommand
 }
 
 // commandTable knows commands by name. What it does not know is other.
@@ -60,8 +62,10 @@ const (
 
 func newCommandTable(deny []string) (*commandTable, error) {
 	t := &commandTable{byName: make(map[string]*command)}
-	for _, n := range commandCatalogue().names {
-		t.add(n)
+	all := commandCatalogue()
+	for i, n := range all.names {
+		c := t.add(n)
+		c.class, c.known = all.classes[i], all.subs[n]
 	}
 	t.other = &command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
 	t.names = append(t.names, "other")

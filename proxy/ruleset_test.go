@@ -78,7 +78,7 @@ func TestCatalogueIsWhatRedisSays(t *testing.T) {
 		here := strings.ReplaceAll(category, "hyperloglog", "hyperlog")
 		var listed []string
 		for line := range strings.Lines(commandsText) {
-			if fields := strings.Fields(line); line[0] != '#' && len(fields) == 3 && slices.Contains(column(fields), here) {
+			if fields := strings.Fields(line); line[0] != '#' && len(fields) == 4 && slices.Contains(column(fields), here) {
 				listed = append(listed, strings.ToLower(fields[0]))
 			}
 		}
@@ -169,7 +169,7 @@ func columns(full string) (sources [][]string) {
 		for _, row := range []string{full, name} {
 			_, line, _ := strings.Cut("\n"+commandsText, "\n"+row+" ")
 			line, _, _ = strings.Cut(line, "\n")
-			if fields := strings.Fields(line); len(fields) == 2 && fields[column] != "-" {
+			if fields := strings.Fields(line); len(fields) == 3 && fields[column] != "-" {
 				sources = append(sources, strings.Split(fields[column], ","))
 				break
 			}
