@@ -1,0 +1,242 @@
+package proxy
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"dragontls/proxy/resp"
+)
+
+// auditedNames is what was answered by exactly one well-formed reply, CR LF in any argument or not: 216 commands, 1.8 million
+// calls, Dragonfly v1.40.1 and Redis 7.0.15.
+var auditedNames = strings.Fields(`
+	APPEND BF.ADD BF.EXISTS BF.INFO BF.LOADCHUNK BF.MADD BF.MEXISTS BF.RESERVE BF.SCANDUMP BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS CF.ADD CF.ADDNX
+	CF.COMPACT CF.COUNT CF.DEL CF.EXISTS CF.INFO CF.INSERT CF.INSERTNX CF.MEXISTS CF.RESERVE CL.THROTTLE CMS.INCRBY CMS.INFO CMS.INITBYDIM CMS.INITBYPROB
+	CMS.MERGE CMS.QUERY COPY DBSIZE DECR DECRBY DEL DIGEST DUMP ECHO EXISTS EXPIRETIME FIELDEXPIRE FIELDTTL GEODIST GEOHASH GEOPOS GEORADIUS
+	GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GET GETBIT GETDEL GETEX GETRANGE GETSET HDEL HEXISTS HEXPIRE HGET HGETALL HGETEX HINCRBY
+	HINCRBYFLOAT HKEYS HLEN HMGET HMSET HPEXPIRETIME HRANDFIELD HSCAN HSET HSETEX HSETNX HSTRLEN HTTL HVALS INCR INCRBY INCRBYFLOAT JSON.ARRAPPEND
+	JSON.ARRINDEX JSON.ARRINSERT JSON.ARRLEN JSON.ARRPOP JSON.ARRTRIM JSON.CLEAR JSON.DEL JSON.FORGET JSON.GET JSON.MERGE JSON.MGET JSON.MSET
+	JSON.NUMINCRBY JSON.NUMMULTBY JSON.OBJKEYS JSON.OBJLEN JSON.RESP JSON.SET JSON.STRAPPEND JSON.STRLEN JSON.TOGGLE JSON.TYPE KEYS LINDEX LINSERT LLEN
+	LMOVE LMPOP LPOP LPOS LPUSH LPUSHX LRANGE LREM LSET LTRIM MGET MOVE MSET MSETNX PERSIST PEXPIRETIME PFADD PFCOUNT PFMERGE PING PREPEND PSETEX PTTL
+	PUBLISH RANDOMKEY RENAME RENAMENX RM RPOP RPOPLPUSH RPUSH RPUSHX SADD SADDEX SCAN SCARD SDIFF SDIFFSTORE SET SETBIT SETEX SETNX SETRANGE SHRINK SINTER
+	SINTERCARD SINTERSTORE SISMEMBER SMEMBERS SMISMEMBER SMOVE SORT SORT_RO SPOP SPUBLISH SRANDMEMBER SREM SSCAN STICK STRLEN SUBSTR SUNION SUNIONSTORE
+	TIME TOPK.ADD TOPK.COUNT TOPK.INCRBY TOPK.INFO TOPK.LIST TOPK.QUERY TOPK.RESERVE TOUCH TTL TYPE UNLINK XACK XADD XCLAIM XDEL XLEN XRANGE XREVRANGE
+	XSETID XTRIM ZADD ZCARD ZCOUNT ZDIFF ZDIFFSTORE ZINCRBY ZINTER ZINTERCARD ZINTERSTORE ZLEXCOUNT ZMPOP ZMSCORE ZPOPMAX ZPOPMIN ZRANK ZREM
+	ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANK ZSCORE ZUNION ZUNIONSTORE`)
+
+// quotingNames is what was answered by one reply too, unless an argument held CR or LF: an error quotes it as it is.
+var quotingNames = strings.Fields(`EXPIRE PEXPIRE EXPIREAT PEXPIREAT ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX ZRANGESTORE
+	ZRANDMEMBER GEOADD DELEX XPENDING XAUTOCLAIM XGROUP|SETID XGROUP|CREATECONSUMER XGROUP|DELCONSUMER XINFO|CONSUMERS`)
+
+// classed is the sorted names and NAME|SUBs of the classes.
+func classed(classes ...commandClass) (names []string) {
+	c := commandCatalogue()
+	for id, name := range c.names {
+		if slices.Contains(classes, c.classes[id]) {
+			names = append(names, name)
+		}
+		for sub, s := range c.subs[name] {
+			if slices.Contains(classes, s.class) {
+				names = append(names, name+"|"+sub)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func TestClassOfEveryLineIsAWord(t *testing.T) {
+	lines := 0
+	for line := range strings.Lines(commandsText) {
+		if line[0] == '#' || line[0] == '@' {
+			continue
+		}
+		lines++
+		if f := strings.Fields(line); len(f) != 4 || !slices.Contains(classNames, f[3]) {
+			t.Errorf("%q: want a name, two lists of categories and a class", line)
+		}
+	}
+	if lines < 440 {
+		t.Errorf("%d lines", lines)
+	}
+	for class, name := range classNames {
+		if got := classNamed(name); got != commandClass(class) || got.String() != name {
+			t.Errorf("%s is read as %s", name, got)
+		}
+	}
+	if classNamed("qiuet") != classUnknown {
+		t.Error("a misspelt class is not unknown")
+	}
+}
+
+// What rides a lane was audited, and what was audited rides a lane but for what is slow by its nature.
+func TestClassOfLanesIsWhatWasAudited(t *testing.T) {
+	want := slices.DeleteFunc(slices.Clone(auditedNames), func(name string) bool {
+		return slices.Contains([]string{"KEYS", "SCAN", "SORT", "SORT_RO", "RM"}, name)
+	})
+	if len(auditedNames) != 216 {
+		t.Errorf("%d audited", len(auditedNames))
+	}
+	if got := classed(classQuiet, classUnbounded); !slices.Equal(got, sorted(want)) {
+		t.Errorf("quiet and unbounded: got %q\nwant %q", got, want)
+	}
+	if got := classed(classPlain, classUnboundedPlain); !slices.Equal(got, sorted(quotingNames)) {
+		t.Errorf("plain and unbounded-plain: got %q\nwant %q", got, quotingNames)
+	}
+}
+
+func TestClassesThatChangeASessionAreTheseAlone(t *testing.T) {
+	for class, want := range map[commandClass]string{
+		classScript: "EVAL EVALSHA EVALSHA_RO EVAL_RO",
+		classState:  "CLIENT|SETINFO CLIENT|SETNAME HELLO QUIT RESET SELECT",
+		classSticky: "DISCARD EXEC MULTI UNWATCH WATCH",
+		classLife: `ADDREPLICAOF AUTH CLIENT|REPLY CLIENT|TRACKING DEBUG DFLY DFLYCLUSTER DFLYMIGRATE FAILOVER FCALL FCALL_RO MONITOR PSUBSCRIBE PSYNC
+			PUNSUBSCRIBE REPLCONF REPLICAOF REPLTAKEOVER SCRIPT|DEBUG SHUTDOWN SLAVEOF SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE`,
+	} {
+		if got := classed(class); !slices.Equal(got, strings.Fields(want)) {
+			t.Errorf("%s: got %q\nwant %q", class, got, want)
+		}
+	}
+	for _, name := range classed(classUnknown) {
+		switch base, _, isSub := strings.Cut(name, "|"); {
+		case isSub && base == "CLIENT", slices.Contains([]string{"ACL", "ASKING", "CLIENT", "CLUSTER", "FUNCTION", "MODULE", "SCRIPT"}, name):
+		default:
+			t.Errorf("%s is unknown", name)
+		}
+	}
+	for name, trait := range traits {
+		c := commandCatalogue()
+		if id, ok := c.ids[name]; ok && trait != 0 && c.classes[id] <= classUnboundedPlain && c.classes[id] != classUnknown {
+			t.Errorf("%s rides a lane and is treated specially", name)
+		}
+	}
+}
+
+func TestClassOfEveryCommandOfBothServersIsKnown(t *testing.T) {
+	text, err := os.ReadFile("testdata/commandnames.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := commandCatalogue()
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		if line[0] == '#' {
+			continue
+		}
+		for full := range strings.FieldsSeq(line) {
+			n++
+			name, sub, isSub := strings.Cut(full, "|")
+			if _, ok := c.ids[name]; !ok || isSub && c.subs[name][sub] == nil {
+				t.Errorf("%s has no line", full)
+			}
+		}
+	}
+	if n < 500 {
+		t.Errorf("%d names", n)
+	}
+}
+
+func TestClassOfReadsNameAndSubcommandInAnyCase(t *testing.T) {
+	table := newTable(t, "MY.MODULE")
+	for _, c := range []struct {
+		name, sub string
+		want      commandClass
+	}{
+		{"get", "k", classQuiet}, {"GeT", "SETNAME", classQuiet}, {"EXPIRE", "k", classPlain}, {"hgetall", "", classUnbounded}, {"zrange", "z", classUnboundedPlain},
+		{"info", "", classOwn}, {"blpop", "k", classOwn}, {"xread", "BLOCK", classOwn}, {"eval", "return 1", classScript}, {"hello", "3", classState},
+		{"client", "setname", classState}, {"CLIENT", "SetInfo", classState}, {"client", "reply", classLife}, {"client", "TRACKING", classLife},
+		{"client", "id", classUnknown}, {"client", "maint_notifications", classUnknown}, {"client", "", classUnknown}, {"client", "setname x", classUnknown},
+		{"client", strings.Repeat("x", 100), classUnknown}, {"client", "setnam\xe9", classUnknown}, {"client", "setname\x00", classUnknown},
+		{"xgroup", "createconsumer", classPlain}, {"xgroup", "create", classOwn}, {"xgroup", "nosuch", classOwn}, {"xinfo", "Consumers", classUnboundedPlain},
+		{"script", "load", classOwn}, {"script", "debug", classLife}, {"script", "nosuch", classUnknown}, {"object", "encoding", classOwn}, {"acl", "whoami", classOwn},
+		{"multi", "", classSticky}, {"subscribe", "c", classLife}, {"nosuch", "", classUnknown}, {"my.module", "x", classUnknown}, {"ft.search", "i", classUnknown},
+		{"", "", classUnknown}, {strings.Repeat("x", 100), "", classUnknown},
+	} {
+		var sub []byte
+		if c.sub != "" {
+			sub = []byte(c.sub)
+		}
+		name := []byte(c.name)
+		cmd, _ := table.lookup(name)
+		if got := cmd.classOf(sub); got != c.want {
+			t.Errorf("%s %q: got %s, want %s", c.name, c.sub, got, c.want)
+		}
+		if n := testing.AllocsPerRun(100, func() {
+			cmd, _ := table.lookup(name)
+			cmd.classOf(sub)
+		}); n != 0 {
+			t.Errorf("%s %q: %v allocations", c.name, c.sub, n)
+		}
+	}
+}
+
+var lineBreaks = [][]string{
+	{"GET", "k"}, {"PING"}, {""}, {"EXPIRE", "k", "10", "x\r\n+INJ"}, {"EXPIRE", "\r", "1"}, {"EXPIRE", "\n", "1"}, {"EXPIRE", "k", "\n\r"},
+	{"EXPIRE", "k", "x\r\n"}, {"ZRANGE", "", "", "\x00\xff"}, {"ZRANGE", "$5", "*2", "\\r\\n"}, {"GEOADD", "k", "\r\n$1\r\nx\r\n", "1", "2"}, {"\n", "x"},
+	{"GEOADD", strings.Repeat("x", 70000) + "\n"}, {"GEOADD", strings.Repeat("x", 70000)},
+}
+
+func TestLineBreakIsFoundInArgumentsAlone(t *testing.T) {
+	for _, args := range lineBreaks {
+		frame := resp.AppendCommand(nil, args...)
+		want := strings.ContainsAny(strings.Join(args, ""), "\r\n")
+		if got := holdsLineBreak(frame, len(args)); got != want {
+			t.Errorf("%.60q: got %v", args, got)
+		}
+		if n := testing.AllocsPerRun(100, func() { holdsLineBreak(frame, len(args)) }); n != 0 {
+			t.Errorf("%.60q: %v allocations", args, n)
+		}
+	}
+}
+
+// Whatever comes as a command: its canonical frame and the slow look at each argument agree.
+func FuzzLineBreak(f *testing.F) {
+	for _, args := range lineBreaks {
+		f.Add(resp.AppendCommand(nil, args...))
+	}
+	f.Add([]byte("EXPIRE k 10 x\n"))
+	f.Add([]byte("*+1\r\n$04\r\n\r\r\n\n\r\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var c resp.Commands
+		n, complete, err := c.Next(in)
+		if err != nil || !complete || c.Args() == 0 {
+			return
+		}
+		frame := c.AppendCanonical(nil, in[:n])
+		want := slices.ContainsFunc(resp.SplitArgs(frame, nil), func(arg []byte) bool { return bytes.ContainsAny(arg, "\r\n") })
+		if got := holdsLineBreak(frame, c.Args()); got != want {
+			t.Fatalf("%q: got %v", frame, got)
+		}
+	})
+}
+
+func BenchmarkLineBreak(b *testing.B) {
+	frame := resp.AppendCommand(nil, "EXPIRE", "session:0123456789", "3600", "NX")
+	b.ReportAllocs()
+	for b.Loop() {
+		holdsLineBreak(frame, 4)
+	}
+}
+
+func BenchmarkClassOf(b *testing.B) {
+	table := newTable(b)
+	for _, c := range []string{"GET", "CLIENT"} {
+		cmd, _ := table.lookup([]byte(c))
+		b.Run(c, func(b *testing.B) {
+			b.ReportAllocs()
+			sub := []byte("SETNAME")
+			for b.Loop() {
+				cmd.classOf(sub)
+			}
+		})
+	}
+}
+
+func sorted(names []string) []string {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	return names
+}
