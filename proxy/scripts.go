@@ -57,8 +57,8 @@ func (s *scripts) remember(body []byte) bool {
 		s.known = make(map[[sha1.Size]byte]struct{})
 	}
 	if len(s.known) >= maxScripts {
-		for any := range s.known {
-			delete(s.known, any)
+		for other := range s.known {
+			delete(s.known, other)
 			break
 		}
 	}
