@@ -51,6 +51,10 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	}
 	n.auditAccepted(&st)
 	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
+	if n.share(); n.shared {
+		go n.read() // ends with the session, Close waits for it
+		return
+	}
 	go n.read() // ends with the session, Close waits for it
 	if !n.ended() {
 		n.dialOnce()

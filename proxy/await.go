@@ -108,6 +108,10 @@ func (s *session) discard() bool {
 
 // quit passes QUIT on, and nothing behind it unless it is refused.
 func (s *session) quit(frame []byte) bool {
+	if s.shared && s.needsNoOwn() {
+		s.lastWord(textOK, closeQuit)
+		return false
+	}
 	refused, ok := s.await(awaitQuit, slotQuit, frame)
 	if !ok {
 		return false
@@ -127,6 +131,9 @@ func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok boo
 	p.mu.Lock()
 	p.awaited, p.outcome = a, outcomeNone
 	p.mu.Unlock()
+	if s.shared && !s.makeRoomForOwn(len(frame)) {
+		return false, false
+	}
 	s.queueFrame(frame, kind, false)
 	if s.flush() != nil {
 		return false, false
@@ -146,6 +153,11 @@ func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok boo
 func (s *session) clientEOF() {
 	c := &s.client
 	if c.ending || s.flush() != nil || s.ended() {
+		return
+	}
+	if s.shared && !s.waiting() && s.at.on != routeOwn {
+		s.settledWithin(s.server.c.eofTimeout)
+		s.end(closeClient)
 		return
 	}
 	up, _ := s.upstreamNow() // nil: nothing was sent yet
@@ -182,6 +194,24 @@ func (s *session) settled(rest int) bool {
 		q.changed.Wait()
 	}
 	return !q.closed && q.blocked == 0
+}
+
+// settledWithin waits until nothing is owed to the client, at most d.
+func (s *session) settledWithin(d time.Duration) {
+	q := &s.queue
+	late := false
+	t := time.AfterFunc(d, func() {
+		q.mu.Lock()
+		late = true
+		q.notifyLocked()
+		q.mu.Unlock()
+	})
+	defer t.Stop()
+	q.mu.Lock()
+	for !q.closed && !late && (q.owed > 0 || q.size > 0 || q.turn) {
+		q.changed.Wait()
+	}
+	q.mu.Unlock()
 }
 
 // linger waits for our last word to leave and drops what the client still sends: closing a socket with unread

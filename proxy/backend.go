@@ -25,7 +25,7 @@ type BackendConfig struct {
 	// SetName: a connection of a client with a certificate carries its name in CLIENT LIST, until the client sets one.
 	SetName        bool
 	MaxConnections int // 0: no limit
-	// Shared: sessions share lanes, see lanes.go. Without it each session has a connection of its own.
+	// Shared: sessions share lanes, see lane.go. Without it each session has a connection of its own.
 	Shared bool
 	Lanes  int // most lanes of one key; 0: grows with load from 1 to max(4, GOMAXPROCS)
 }
@@ -49,6 +49,8 @@ type backend struct {
 	keepAlive    time.Duration
 	writeTimeout time.Duration
 	room         chan struct{} // a place for each open connection; nil: no limit
+	makeRoom     func() bool   // closes an idle connection; nil: there are none that may be closed
+	epoch        *epoch        // of shared sessions; nil: every dial resolves
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex
@@ -83,9 +85,7 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 		return nil, err
 	}
 	if b.room != nil {
-		select {
-		case b.room <- struct{}{}:
-		case <-ctx.Done():
+		if !b.takePlace(ctx) {
 			b.stats.errors.add("max_connections")
 			return nil, errBackendFull
 		}
@@ -118,6 +118,33 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 	b.stats.connections.Add(1)
 	return c, nil
 }
+
+// takePlace waits for a place among MaxConnections; whoever has been idle for longest makes it.
+func (b *backend) takePlace(ctx context.Context) bool {
+	for {
+		select {
+		case b.room <- struct{}{}:
+			return true
+		default:
+		}
+		if b.makeRoom != nil {
+			b.makeRoom()
+		}
+		t := time.NewTimer(placeInterval)
+		select {
+		case b.room <- struct{}{}:
+			t.Stop()
+			return true
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		case <-t.C:
+		}
+	}
+}
+
+// placeInterval: so often who waits for a place looks for an idle connection anew.
+const placeInterval = 10 * time.Millisecond
 
 // takeTurn lets everybody dial at once while dials work; after a failure one at a time.
 func (b *backend) takeTurn(ctx context.Context) (done func(error), err error) {
@@ -207,7 +234,13 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errSettings, err)
 	}
-	raw, err := d.DialContext(ctx, network, address)
+	var raw net.Conn
+	var epoch uint64
+	if b.epoch != nil {
+		raw, epoch, err = b.epoch.dial(ctx, &d, network, address)
+	} else {
+		raw, err = d.DialContext(ctx, network, address)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +250,7 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 		raw.Close()
 		return nil, err
 	}
-	c := &backendConn{sock: sock, conn: sock, buffers: b.buffers}
+	c := &backendConn{sock: sock, conn: sock, buffers: b.buffers, epoch: epoch}
 	if password != "" {
 		c.user, c.credentials = user, l.credentials
 	}

@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -23,6 +25,8 @@ type backendConn struct {
 	user        string                                    // whom dragontls authenticated as
 	credentials func() (user, password string, err error) // nil: it did not
 	small       []byte                                    // of a TLS connection
+	epoch       uint64
+	lane        laneProof // what it has shown
 	full        bool
 }
 
@@ -99,17 +103,67 @@ func (c *backendConn) introduce(l *login, user, password string) error {
 		out = appendAuth(out, user, password)
 		want = append(want, isOK)
 	}
-	if l.name != "" {
+	if l.name != "" && !l.state.named {
 		out = resp.AppendCommand(out, "CLIENT", "SETNAME", l.name)
 		want = append(want, isOKOrError)
 	}
-	if len(want) == 0 {
+	out, want = l.state.replay(out, want)
+	x := expectation{replies: new(resp.Replies), want: want}
+	if l.lane != noLane {
+		out = x.proveLane(out, l.lane)
+		c.lane = l.lane
+	}
+	if len(x.want) == 0 {
 		return nil
 	}
 	if _, err := c.write(out); err != nil {
 		return err
 	}
-	return c.expect(want)
+	return x.receive(c)
+}
+
+// proveLane asks what shows that a connection may be shared: an empty transaction runs, and a random word returns.
+func (x *expectation) proveLane(out []byte, l laneProof) []byte {
+	if l == laneWithTransactions {
+		out = resp.AppendCommand(resp.AppendCommand(out, "MULTI"), "EXEC")
+		x.want = append(x.want, isMulti, isEmptyExec)
+	}
+	word := rand.Uint64()
+	want := appendNonceReply(nil, word)
+	x.want = append(x.want, func(r *resp.Replies) error {
+		if !bytes.Equal(x.frames, want) {
+			return laneError(r, errLaneUnproven)
+		}
+		return nil
+	})
+	return appendNonce(out, word)
+}
+
+var (
+	errBackendState     = errors.New("the backend refused the database, protocol or name that a session had")
+	errLaneTransactions = errors.New("the backend refused an empty transaction")
+	errLaneUnproven     = errors.New("the backend did not answer as a connection that is to be shared must")
+)
+
+func isMulti(r *resp.Replies) error {
+	if r.Kind() == '+' && string(r.Line()) == "OK" {
+		return nil
+	}
+	return laneError(r, errLaneTransactions)
+}
+
+func isEmptyExec(r *resp.Replies) error {
+	if r.Kind() == '*' && r.Len() == 0 {
+		return nil
+	}
+	return laneError(r, errLaneTransactions)
+}
+
+func laneError(r *resp.Replies, err error) error {
+	if isBusy(r) {
+		return errBackendBusy
+	}
+	return err
 }
 
 // authenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK. r goes on with the
@@ -174,11 +228,14 @@ func (c *backendConn) expect(want []func(*resp.Replies) error) error {
 	return x.receive(c)
 }
 
+const maxNonceFrame = 64
+
 // expectation is the replies that are waited for, in their order.
 type expectation struct {
 	replies *resp.Replies
 	want    []func(*resp.Replies) error
 	pass    func([]byte) error // takes pushes; nil: none may come
+	frames  []byte             // the first bytes of the frame that is judged
 }
 
 func (x *expectation) receive(c *backendConn) error {
@@ -203,7 +260,13 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 	if !push && len(x.want) == 0 {
 		return 0, errBackendUnasked
 	}
+	if !x.replies.Open() {
+		x.frames = x.frames[:0]
+	}
 	n, done, err := x.replies.Next(b)
+	if len(x.frames) < maxNonceFrame {
+		x.frames = append(x.frames, b[:min(n, maxNonceFrame)]...)
+	}
 	switch {
 	case err != nil:
 	case push:

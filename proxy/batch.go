@@ -9,6 +9,10 @@ import (
 // queueFrame adds a frame to the batch. hot
 func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	c := &s.client
+	if s.shared {
+		s.queueShared(frame, kind, blocks)
+		return
+	}
 	if !c.uncount {
 		if n := len(c.pend); n > 0 && kind == slotReplies && c.pend[n-1].kind == slotReplies && c.pend[n-1].blocking == blocks {
 			c.pend[n-1].n++
@@ -22,7 +26,7 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 // add puts canonical bytes into the batch; a full one is written. hot
 func (s *session) add(b []byte) {
 	c := &s.client
-	if len(c.out)+len(b) > chunkSize {
+	if len(c.out)+len(b) > chunkSize && !s.shared { // where it is, steer has made room
 		s.flush()
 	}
 	if c.outChunk == nil {
@@ -47,11 +51,30 @@ func (s *session) count(cmd *command) {
 
 func (s *session) handOnCount() {
 	c := &s.client
-	if c.lastN > 0 {
-		s.stripe.commands[c.last.id].Add(c.lastN)
-		c.commands += c.lastN
-		c.lastN = 0
+	if c.lastN == 0 {
+		return
 	}
+	if s.shared {
+		s.tallied = append(s.tallied, tally{c.last.id, c.lastN})
+	} else {
+		s.stripe.own[c.last.id].Add(c.lastN)
+	}
+	c.commands += c.lastN
+	c.lastN = 0
+}
+
+// tally is how many commands of one kind are in the batch.
+type tally struct {
+	id int // of the command
+	n  uint64
+}
+
+// tally counts the batch's commands for the way that they went. hot
+func (s *session) tally(path pathCounters) {
+	for _, t := range s.tallied {
+		path[t.id].Add(t.n)
+	}
+	s.tallied = s.tallied[:0]
 }
 
 // flush writes the batch: first the places of its replies, then its bytes. It runs before every read that waits.
@@ -63,6 +86,9 @@ func (s *session) flush() error {
 	s.handOnCount()
 	if len(c.pend) == 0 && len(c.out) == 0 {
 		return nil
+	}
+	if s.shared {
+		return s.flushShared()
 	}
 	var up *backendConn
 	if len(c.out) > 0 {
@@ -79,11 +105,7 @@ func (s *session) flush() error {
 	if s.queue.push(c.pend) {
 		_ = s.writeLocals() // its error has ended the session
 	}
-	clear(c.pend)
-	c.pend = c.pend[:0]
-	if cap(c.pend) > 64 {
-		c.pend = nil
-	}
+	s.dropBatch()
 	if len(c.out) == 0 {
 		return nil
 	}
@@ -113,6 +135,8 @@ func (s *session) answerUnavailable(err error) {
 		text, reason = textBackendAuth, closeBackendAuth
 	case errors.Is(err, errBackendOpen):
 		text, reason = textBackendOpen, closeBackendOpen
+	case errors.Is(err, errBackendState):
+		reason = closeBackendError
 	}
 	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}
 	for i, p := range c.pend {

@@ -79,6 +79,9 @@ func (s *session) fill() {
 		s.setBuf(nil, nil)
 	case c.flushErr != nil || errors.Is(err, os.ErrDeadlineExceeded):
 		// the session has ended, or the reader was woken
+		if s.shared {
+			s.woken()
+		}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		c.eof = true
 		if c.uncount && c.holding {
@@ -97,6 +100,9 @@ func (s *session) fill() {
 func (s *session) beforeWait() error {
 	if err := s.flush(); err != nil {
 		return err
+	}
+	if s.client.recovering && !s.client.holding {
+		s.recover()
 	}
 	switch c := &s.client; {
 	case c.holding:

@@ -150,6 +150,7 @@ var (
 	textUnavailable = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
 	textBackendAuth = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
 	textBackendOpen = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
+	textOK          = resp.AppendOK(nil)
 	textInternal    = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
 )
 

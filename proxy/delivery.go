@@ -28,7 +28,12 @@ func (s *session) deliver(b []byte) error {
 		s.lastActive.Store(s.server.now())
 	}
 	if q.settle(d.answered, d.unblocked, !p.replies.Open()) {
-		return s.writeLocals()
+		if err := s.writeLocals(); err != nil {
+			return err
+		}
+	}
+	if s.shared {
+		s.shedDirty()
 	}
 	return nil
 }
@@ -68,8 +73,16 @@ func (d *delivery) frame() error {
 	if !done || p.replies.Kind() == '>' {
 		return nil
 	}
+	if q.run.kind == slotNoted && !q.uncounted {
+		s.noted(q.run.note, &p.replies)
+		d.count()
+		return nil
+	}
 	if special {
 		return d.special()
+	}
+	if q.run.proves && p.replies.Kind() != '-' {
+		s.proven.Store(true)
 	}
 	d.count()
 	return nil
@@ -140,6 +153,9 @@ func (d *delivery) withhold(n int, done bool) error {
 	text := p.held
 	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
 		text = textExecAbort
+		if s.shared {
+			s.stickyEnded.Store(s.stickies.Load()) // the reader waits
+		}
 	}
 	err := s.write(text)
 	p.held = nil
@@ -177,6 +193,9 @@ func (d *delivery) special() error {
 		if d.i < len(d.b) && s.mustReplace() {
 			return s.unasked(d.b[d.i:])
 		}
+		if s.shared {
+			s.forgetState()
+		}
 		if err := s.replaceUpstream(); err != nil {
 			return err
 		}
@@ -205,6 +224,9 @@ func (s *session) decide(o outcome) {
 }
 
 func (s *session) mustReplace() bool {
+	if mutated(mutantResetKeepsUser) {
+		return false
+	}
 	up, _ := s.upstreamNow()
 	return up != nil && up.authenticated()
 }

@@ -3,11 +3,13 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -116,6 +118,9 @@ func start(t testing.TB, backend string, change func(*Config)) *harness {
 	if change != nil {
 		change(&c)
 	}
+	if os.Getenv("TEST_BACKEND_MODE") == "shared" {
+		share(&c)
+	}
 	s, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -139,6 +144,16 @@ func start(t testing.TB, backend string, change func(*Config)) *harness {
 		}
 	})
 	return h
+}
+
+// share has sessions ride lanes; clients without a certificate of their own are all one.
+func share(c *Config) {
+	c.Backend.Shared = true
+	if c.Recheck == nil {
+		c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
+			return Peer{Identity: sha256.Sum256(cs.PeerCertificates[0].Raw), Name: cs.PeerCertificates[0].Subject.CommonName}, nil
+		}
+	}
 }
 
 // wire is a client that speaks raw bytes.

@@ -34,6 +34,14 @@ func (s *session) command(frame []byte) bool {
 			return s.refuse(cmd, text)
 		}
 	}
+	if s.shared {
+		switch s.steer(cmd, exact, sub, frame, args) {
+		case steerDone:
+			return true
+		case steerNoMore:
+			return false
+		}
+	}
 	t := cmd.traits
 	if t == 0 {
 		s.count(cmd)
@@ -109,6 +117,9 @@ func (s *session) refuse(cmd *command, text []byte) bool {
 	if s.server.auditsCommands {
 		s.auditCommand(cmd, true)
 	}
+	if c.tx > 0 {
+		s.breakTransaction()
+	}
 	if c.multi {
 		c.doomed = true
 	}
@@ -179,6 +190,13 @@ func (s *session) bigCommand(head []byte) bool {
 	if text != nil {
 		return s.refuse(cmd, text)
 	}
+	if s.shared {
+		c.streamed = nil // what waits to be sent is whole
+		how := s.steerBig(cmd, len(name) == len(cmd.name), sub)
+		if c.streamed = cmd; how != steerOn {
+			return how == steerDone
+		}
+	}
 	t := cmd.traits
 	if t&(blocksIf) != 0 {
 		t |= blocking
@@ -200,13 +218,19 @@ func (s *session) stream() bool {
 	} else {
 		// Re-encoded headers are never longer than what came, but for the first of a frame.
 		if cap(c.out)-len(c.out) < len(in)+64 {
-			s.flush()
+			if s.flush() != nil {
+				return false
+			}
+			if c.skipping { // the backend was lost
+				return true
+			}
 			s.add(nil)
 		}
 		if room := cap(c.out) - 64; len(in) > room {
 			in = in[:room]
 		}
 		c.out, n, done, err = c.cmds.Stream(c.out, in)
+		c.route = routeOwn // in the middle of a command a session stays where it is
 	}
 	if err != nil {
 		s.abandon(err)
@@ -238,6 +262,11 @@ func (s *session) abandon(err error) {
 
 // ownUser says that dragontls authenticates this session's connection. It waits until there is one.
 func (s *session) ownUser() bool {
+	if s.shared {
+		up, err := s.openOwn()
+		s.leaveOwnAlone()
+		return err != nil || up.authenticated()
+	}
 	up, err := s.upstream()
 	return err != nil || up.authenticated()
 }

@@ -27,7 +27,9 @@ func (s *session) runPump() {
 		}
 	}
 	for s.passOn(up) {
-		up, _ = s.upstreamNow()
+		if next, _ := s.upstreamNow(); next != nil { // RESET replaces it
+			up = next
+		}
 	}
 }
 
@@ -42,7 +44,7 @@ func (s *session) passOn(up *backendConn) bool {
 		return false
 	}
 	if err != nil {
-		s.backendEnded(err)
+		s.backendEnded(up, err)
 		return false
 	}
 	return true
@@ -81,18 +83,18 @@ func (s *session) dialOnce() {
 // dialContext ends with the session, and once a command has waited for unavailableTimeout.
 func (s *session) dialContext() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
-	go s.cancelAtEnd(ctx, cancel) // ends with ctx; nobody waits for it
+	go s.cancelAtEnd(ctx, s.pump.want, cancel) // ends with ctx; nobody waits for it
 	return ctx, cancel
 }
 
-func (s *session) cancelAtEnd(ctx context.Context, cancel context.CancelFunc) {
+func (s *session) cancelAtEnd(ctx context.Context, want <-chan struct{}, cancel context.CancelFunc) {
 	select {
 	case <-s.done:
 		cancel()
 		return
 	case <-ctx.Done():
 		return
-	case <-s.pump.want:
+	case <-want:
 	}
 	t := time.NewTimer(unavailableTimeout)
 	defer t.Stop()
@@ -178,7 +180,15 @@ func (s *session) setUpstream(up *backendConn, err error) bool {
 }
 
 // backendEnded: the backend has closed, or is lost. The client learns it the same way.
-func (s *session) backendEnded(err error) {
+func (s *session) backendEnded(up *backendConn, err error) {
+	if s.shared {
+		s.ownEnded(up, err)
+		return
+	}
+	s.endWithBackend(err)
+}
+
+func (s *session) endWithBackend(err error) {
 	s.pump.mu.Lock()
 	a, o := s.pump.awaited, s.pump.outcome
 	s.pump.mu.Unlock()

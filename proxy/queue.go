@@ -12,16 +12,20 @@ const (
 	slotReset                     // RESET's reply
 	slotQuit                      // QUIT's reply
 	slotUncounted                 // from here on replies are not counted
+	slotNoted                     // a reply that changes what is known of the session, see note
 )
 
 // slot is the place of one or more replies that a client waits for.
 type slot struct {
 	kind     slotKind
 	blocking bool // the command may wait for other clients
+	tx       bool // slotReplies: MULTI, what it holds, and EXEC
+	proves   bool // an answer that is no error shows that the backend serves this session
 	n        int
 	text     []byte      // slotLocal, slotFinal: never modified, shared by sessions
 	reason   closeReason // slotFinal
 	sent     int64       // monotonic nanoseconds
+	note     *note       // slotNoted
 }
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }
@@ -45,6 +49,12 @@ type replyQueue struct {
 	turn      bool // somebody writes to the client, or a frame is half out
 	closed    bool
 	wake      func() // set while the reader waits in a read: interrupts it
+
+	// of sessions that may ride lanes:
+	out      *outbox // replies that lanes brought; not empty only while somebody has the turn. nil: it may not
+	answered bool    // the backend has answered something, ever
+	lost     bool    // replies were lost with their connection; the reader has to recover
+	room     bool    // the lane that the reader waits for may have room
 }
 
 func (q *replyQueue) init() { q.changed.L = &q.mu }
@@ -58,6 +68,44 @@ func (q *replyQueue) push(slots []slot) (mine bool) {
 		q.pushLocked(s)
 	}
 	return q.takeTurnForLocalsLocked()
+}
+
+// admission is what came of pushing the slots of a shared session.
+type admission uint8
+
+const (
+	admitted     admission = iota
+	admittedMine           // ... and the turn is the caller's, who calls writeLocals
+	admitLost              // the session has to recover first
+	admitLater             // its client has to take more of its replies first
+	admitNever             // the session has ended
+	admitGone              // the own connection is gone
+)
+
+// admit pushes all slots or none, stamped with now. hot
+func (q *replyQueue) admit(slots []slot, now int64) admission {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.admitLocked(slots, now)
+}
+
+func (q *replyQueue) admitLocked(slots []slot, now int64) admission {
+	switch {
+	case q.closed:
+		return admitNever
+	case q.lost:
+		return admitLost
+	case q.out.unsent > highUnsent:
+		return admitLater
+	}
+	for i := range slots {
+		slots[i].sent = now
+		q.pushLocked(slots[i])
+	}
+	if q.takeTurnForLocalsLocked() {
+		return admittedMine
+	}
+	return admitted
 }
 
 func (q *replyQueue) pushLocked(s slot) {
@@ -74,6 +122,14 @@ func (q *replyQueue) pushLocked(s slot) {
 		if s.blocking {
 			q.blocked++
 		}
+	}
+}
+
+func (q *replyQueue) pushFrontLocked(s slot) {
+	q.pushLocked(s)
+	for i := q.size - 1; i > 0; i-- {
+		a, b := (q.head+i)%len(q.ring), (q.head+i-1)%len(q.ring)
+		q.ring[a], q.ring[b] = q.ring[b], q.ring[a]
 	}
 }
 
@@ -159,7 +215,12 @@ func (q *replyQueue) settle(n, unblocked int, release bool) (mine bool) {
 	defer q.mu.Unlock()
 	q.owed -= n
 	q.blocked -= unblocked
+	q.answered = q.answered || n > 0
 	if release {
+		if q.out != nil && q.out.size > 0 {
+			q.startWriterLocked() // it has the turn now
+			return false
+		}
 		if q.localFirstLocked() {
 			return true
 		}

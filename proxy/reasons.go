@@ -17,6 +17,8 @@ const (
 	closeShutdown      closeReason = "shutdown"            // ended at once
 	closeBackend       closeReason = "backend_closed"      // the backend ended its connection
 	closeBackendError  closeReason = "backend_error"       // reset, malformed or unasked replies
+	closeLane          closeReason = "lane_error"          // replies on a lane it used may have been out of place
+	closeMoved         closeReason = "backend_moved"       // its own connection was to an address that is the backend's no more
 	closeUnavailable   closeReason = "backend_unavailable" // no connection within 2 s
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
 	closeBackendOpen   closeReason = "backend_open"        // it serves connections without AUTH, see errBackendOpen

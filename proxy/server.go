@@ -60,6 +60,8 @@ type Server struct {
 	flushing       sync.Once
 	running        sync.WaitGroup // handshakes, sessions, prober, sweeper
 
+	lanes          laneSets
+	scripts        scripts // that sessions have sent
 	pending        pending
 	computing      chan struct{}
 	stripes        [stripes]stripe
@@ -106,16 +108,22 @@ func New(c Config) (*Server, error) {
 		sessions:  make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
 	s.firstEnd.Store(math.MaxInt64)
+	s.lanes.server = s
 	s.audit = newAuditor(c.Audit, s.started)
 	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.pending.max = c.MaxHandshakes
 	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
+	if c.Backend.Shared {
+		s.backend.makeRoom = s.closeLongestIdle
+		s.backend.epoch = newEpoch()
+		s.backend.epoch.changed = s.moveTo
+	}
 	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.names)), make([]atomic.Uint64, len(table.names))
 	for i := range s.stripes {
-		s.stripes[i].commands = make([]atomic.Uint64, len(table.names))
-		s.stripes[i].local = make([]atomic.Uint64, len(table.names))
+		t := &s.stripes[i]
+		t.own, t.lane, t.local = make(pathCounters, len(table.names)), make(pathCounters, len(table.names)), make(pathCounters, len(table.names))
 	}
 	return s, nil
 }
@@ -141,6 +149,10 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.running.Add(1)
 	s.running.Add(1)
 	go s.sweep() // stopped by done, Close waits for it
+	if s.backend.epoch != nil {
+		s.running.Add(1)
+		go s.followBackend() // stopped by done, Close waits for it
+	}
 	s.mu.Unlock()
 	go s.probe() // stopped by done, Close waits for it
 	var pause time.Duration
@@ -248,6 +260,7 @@ func (s *Server) Close() {
 	s.closing.Do(func() { close(s.done) })
 	s.pending.closeAll()
 	s.each(func(n *session) { n.kill(closeShutdown) })
+	s.lanes.each(func(l *lane) { l.up.close() })
 	s.running.Wait()
 	s.flushing.Do(s.audit.close)
 }

@@ -45,6 +45,9 @@ type session struct {
 	hand       atomic.Int32 // what the reader holds, see handEmpty
 	subscribed atomic.Bool  // replies are not counted any more
 
+	shared   bool // it may ride lanes
+	*sharing      // nil where it does not
+
 	endOnce sync.Once
 	reason  closeReason
 	done    chan struct{} // closed by end
@@ -59,6 +62,24 @@ const (
 	handHalf        // the beginning of a command
 	handFull        // commands that the queue does not know of yet
 )
+
+// sharing is what only a session has that may ride lanes. Fields without a word belong to its reader.
+type sharing struct {
+	at          route
+	onLane      onLane        // what is in flight on its lane, whose mu guards it
+	pinned      atomic.Bool   // it keeps its own connection
+	proven      atomic.Bool   // the backend serves it
+	gen         atomic.Uint64 // counts the changes of what decides about its lanes
+	ownUntil    atomic.Int64  // see Server.now: until then it uses its own connection
+	stickies    atomic.Uint64 // commands that opened a transaction or watched keys; the reader counts
+	stickyEnded atomic.Uint64 // all up to this one are known to have ended
+	state       connState     // that the backend has confirmed; guarded by pump.mu
+
+	note           *note // of the command to be queued
+	tallied        []tally
+	split          bool // whole transactions were made sticky ones; stickiesBefore counts those before
+	stickiesBefore uint64
+}
 
 // clientSide belongs to the reader goroutine, but for sock and conn.
 type clientSide struct {
@@ -85,9 +106,18 @@ type clientSide struct {
 	last     *command
 	lastN    uint64 // commands of that kind not yet counted
 
-	multi    bool // MULTI was passed on, and neither EXEC nor DISCARD since
-	doomed   bool // and a command in it was refused, or judged by rules that changed since
-	uncount  bool
+	multi   bool // MULTI was passed on, and neither EXEC nor DISCARD since
+	doomed  bool // and a command in it was refused, or judged by rules that changed since
+	uncount bool
+	// of the batch of a shared session:
+	route        routeKind
+	stateful     bool // an error of ours would leave the session's state unknown
+	hasTx        bool // there is a whole transaction
+	begins, ends bool // the command to be queued is MULTI, EXEC of such a one
+	recovering   bool // replies were lost, see recover
+	replies      int  // that lanes would bring
+	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+
 	holding  bool // in hold: what waits is not queued yet
 	ending   bool // our last word is queued: the rest is dropped
 	flushErr error
@@ -108,6 +138,12 @@ type pump struct {
 	want    chan struct{} // closed then
 	awaited awaited
 	outcome outcome
+
+	// of shared sessions
+	inUse   bool  // by the reader: nobody else closes it
+	used    int64 // since then it is not
+	closing bool  // closed by us while idle
+	dirty   bool  // to be closed once nothing is owed
 }
 
 // awaited is a reply that the reader has to know before it goes on.
@@ -208,6 +244,10 @@ func (s *session) finish() {
 	<-s.pump.done
 	s.client.sock.writeTimeout = 5 * time.Second
 	s.client.conn.Close() // close_notify
+	s.queue.awaitWriters(s.server.buffers)
+	if s.shared {
+		s.leaveSet()
+	}
 	s.client.sock.release()
 	s.dropBuffers()
 	s.event(s.server.log.Debug()).Str("reason", string(s.reason)).Msg("session ended")

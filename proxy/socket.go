@@ -33,10 +33,11 @@ type socket struct {
 	readErr error
 	onRead  func(fd uintptr) bool
 
-	writing  []byte
-	writeErr error
-	armed    bool // a write deadline is set
-	onWrite  func(fd uintptr) bool
+	writing    []byte
+	writeErr   error
+	armed      bool // a write deadline is set
+	onWrite    func(fd uintptr) bool
+	onWriteNow func(fd uintptr) bool
 
 	wantChunk bool
 	writeWait atomic.Int64 // unix nanoseconds since when a write waits for the peer; 0: none does
@@ -54,7 +55,7 @@ func newSocket(c net.Conn, b *buffers, writeTimeout time.Duration) (*socket, err
 		return nil, err
 	}
 	s := &socket{Conn: c, raw: raw, buffers: b, writeTimeout: writeTimeout}
-	s.onRead, s.onWrite = s.tryRead, s.tryWrite
+	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
 	return s, nil
 }
 
@@ -169,6 +170,32 @@ func (s *socket) Write(p []byte) (int, error) {
 		s.Conn.SetWriteDeadline(time.Time{})
 	}
 	return n, err
+}
+
+// writeNow sends as much of p as the peer takes at once. It may be called by whoever could call Write.
+func (s *socket) writeNow(p []byte) (n int, err error) {
+	s.writing, s.writeErr = p, nil
+	err = s.raw.Write(s.onWriteNow)
+	n = len(p) - len(s.writing)
+	s.writing = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	return n, err
+}
+
+func (s *socket) tryWriteNow(fd uintptr) bool {
+	for len(s.writing) > 0 {
+		n, err := writeFD(int(fd), s.writing)
+		if n <= 0 {
+			if err != syscall.EAGAIN {
+				s.writeErr = os.NewSyscallError("write", err)
+			}
+			break
+		}
+		s.writing = s.writing[n:]
+	}
+	return true
 }
 
 func (s *socket) tryWrite(fd uintptr) bool {

@@ -18,6 +18,16 @@ func setUserTimeout(c *net.TCPConn, d time.Duration) {
 	})
 }
 
+// readable says that a read would not wait. Nobody else reads.
+func (s *socket) readable() (yes bool) {
+	s.raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		yes = n > 0 && err == nil
+	})
+	return yes
+}
+
 // hungUp looks at a socket that nobody reads: fin, the peer sends no more; broken, it is gone.
 func (s *socket) hungUp() (fin, broken bool) {
 	s.raw.Control(func(fd uintptr) {

@@ -10,5 +10,8 @@ import (
 // TCP_USER_TIMEOUT is Linux' own; elsewhere keepalive and the write timeout have to do.
 func setUserTimeout(*net.TCPConn, time.Duration) {}
 
+// readable knows nothing here: what comes next is taken for what comes after.
+func (s *socket) readable() bool { return false }
+
 // hungUp knows nothing here; keepalive and the write timeout have to do.
 func (s *socket) hungUp() (fin, broken bool) { return false, false }

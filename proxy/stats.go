@@ -67,16 +67,21 @@ const stripes = 16
 
 // stripe counts for the sessions that share it, so that cores do not fight for one cache line.
 type stripe struct {
-	commands  []atomic.Uint64 // by command.id, passed on
-	local     []atomic.Uint64 // by command.id, answered here
-	bytesIn   atomic.Uint64   // RESP bytes read from clients
-	bytesOut  atomic.Uint64   // RESP bytes written to clients
+	own       pathCounters  // passed on over connections of one session
+	lane      pathCounters  // passed on over lanes
+	local     pathCounters  // answered here
+	bytesIn   atomic.Uint64 // RESP bytes read from clients
+	bytesOut  atomic.Uint64 // RESP bytes written to clients
 	durations histogram
 	_         [64]byte
 }
 
+// pathCounters count the commands that went one way, by command.id.
+type pathCounters []atomic.Uint64
+
 type backendStats struct {
 	connections atomic.Int64
+	lanes       atomic.Int64 // among them
 	dials       atomic.Uint64
 	errors      counts
 	up          atomic.Bool
@@ -103,7 +108,8 @@ type Stats struct {
 	SessionsClosed       map[string]uint64
 	Handshakes           map[HandshakeKey]uint64
 	HandshakeSeconds     Histogram
-	Commands             map[string]uint64 // passed on, by name
+	Commands             map[string]uint64 // passed on over connections of one session, by name
+	CommandsLane         map[string]uint64 // passed on over lanes, by name
 	CommandsLocal        map[string]uint64 // answered here, by name
 	// RulesDenied were refused by the rules of a client's user, RulesWouldDeny passed on because those are a dry run.
 	RulesDenied, RulesWouldDeny map[string]uint64 // by name
@@ -114,7 +120,8 @@ type Stats struct {
 	Panics                      uint64
 	AuditDropped                uint64 // lines of the audit log
 	BackendUp                   bool
-	BackendConnections          int
+	BackendConnections          int // lanes included
+	BackendLanes                int
 	BackendDials                uint64
 	BackendErrors               map[string]uint64
 }
@@ -126,6 +133,7 @@ func (s *Server) Stats() Stats {
 		Handshakes:       s.handshakes.snapshot(),
 		SessionsByAnchor: map[string]int{}, SessionsByGeneration: map[uint64]int{},
 		Commands:      map[string]uint64{},
+		CommandsLane:  map[string]uint64{},
 		CommandsLocal: map[string]uint64{},
 		RulesDenied:   s.commands.byLabel(s.rulesDenied), RulesWouldDeny: s.commands.byLabel(s.rulesWouldDeny),
 		BufferBytes:        s.buffers.lent.Load(),
@@ -134,6 +142,7 @@ func (s *Server) Stats() Stats {
 		AuditDropped:       s.audit.droppedSoFar(),
 		BackendUp:          s.backendStats.up.Load(),
 		BackendConnections: int(s.backendStats.connections.Load()),
+		BackendLanes:       int(s.backendStats.lanes.Load()),
 		BackendDials:       s.backendStats.dials.Load(),
 		BackendErrors:      s.backendStats.errors.snapshot(),
 	}
@@ -146,8 +155,11 @@ func (s *Server) Stats() Stats {
 		st.BytesOut += t.bytesOut.Load()
 		t.durations.addTo(&st.CommandSeconds)
 		for id, name := range s.commands.names {
-			if n := t.commands[id].Load(); n > 0 {
+			if n := t.own[id].Load(); n > 0 {
 				st.Commands[name] += n
+			}
+			if n := t.lane[id].Load(); n > 0 {
+				st.CommandsLane[name] += n
 			}
 			if n := t.local[id].Load(); n > 0 {
 				st.CommandsLocal[name] += n
@@ -158,7 +170,7 @@ func (s *Server) Stats() Stats {
 }
 
 // byLabel is counters that are kept by command.id.
-func (t *commandTable) byLabel(counters []atomic.Uint64) map[string]uint64 {
+func (t *commandTable) byLabel(counters pathCounters) map[string]uint64 {
 	m := make(map[string]uint64)
 	for id, name := range t.names {
 		if n := counters[id].Load(); n > 0 {

@@ -26,6 +26,9 @@ func (s *Server) sweep() {
 			s.closeIdle()
 		}
 		s.closeExpired()
+		if s.c.Backend.Shared {
+			s.sweepShared()
+		}
 		scarce := s.buffers.scarce()
 		if scarce && wasScarce {
 			s.relieve()

@@ -68,7 +68,18 @@ type login struct {
 	credentials func() (user, password string, err error) // nil, or no password: it does not authenticate
 	mapped      bool                                      // clients have users of their own: see BackendConfig.Mapped
 	name        string                                    // for CLIENT SETNAME; empty: none
+	state       connState
+	lane        laneProof
 }
+
+// laneProof is what a connection has to show before sessions share it.
+type laneProof uint8
+
+const (
+	noLane laneProof = iota
+	laneWithTransactions
+	laneWithoutTransactions
+)
 
 // login of the connections that this session dials.
 func (s *session) login() login {
@@ -84,6 +95,11 @@ func (s *session) login() login {
 	if c.SetName && p.Identity != [32]byte{} {
 		l.name = connectionName(p.Name)
 	}
+	if s.shared {
+		s.pump.mu.Lock()
+		l.state = s.state
+		s.pump.mu.Unlock()
+	}
 	return l
 }
 
@@ -96,6 +112,9 @@ func (b *backend) proberLogin() login {
 // prober's where each client has its own.
 func (l *login) blame(err error) error {
 	if l.mapped && (errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen)) {
+		return nil
+	}
+	if errors.Is(err, errBackendState) || errors.Is(err, errLaneTransactions) || errors.Is(err, errLaneUnproven) {
 		return nil
 	}
 	return err

@@ -1,0 +1,179 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// epoch is the backend at one resolved address. All connections of shared sessions belong to one: two of a name's
+// addresses may be two backends. Safe for concurrent use.
+type epoch struct {
+	lookup  func(context.Context, string) ([]string, error) // net.DefaultResolver's
+	changed func(n uint64)                                  // connections of earlier epochs are to end
+	asked   chan struct{}                                   // somebody doubts the address
+
+	mu sync.Mutex
+	// guarded by mu
+	n       uint64
+	target  string // host:port that was resolved
+	address string // of this epoch; empty: none was reached yet
+	doubted bool   // to be resolved again
+}
+
+// resolveInterval: a name is resolved anew at most this often.
+const resolveInterval = time.Second
+
+func newEpoch() *epoch {
+	return &epoch{lookup: net.DefaultResolver.LookupHost, asked: make(chan struct{}, 1)}
+}
+
+// dial connects to the epoch's address, or to the first of the name's addresses that accepts.
+func (e *epoch) dial(ctx context.Context, d *net.Dialer, network, target string) (net.Conn, uint64, error) {
+	if network != "tcp" {
+		c, err := d.DialContext(ctx, network, target)
+		return c, 0, err
+	}
+	addresses, err := e.candidates(ctx, target)
+	for _, a := range addresses {
+		var c net.Conn
+		if c, err = d.DialContext(ctx, network, a); err == nil {
+			return c, e.accepted(target, a), nil
+		}
+	}
+	if ctx.Err() == nil {
+		e.doubt()
+	}
+	return nil, 0, err
+}
+
+// candidates are the addresses to try, in order: the epoch's own as long as it is among the answers.
+func (e *epoch) candidates(ctx context.Context, target string) ([]string, error) {
+	e.mu.Lock()
+	current := e.address
+	known := current != "" && e.target == target
+	doubted := e.doubted
+	e.mu.Unlock()
+	if known && !doubted {
+		return []string{current}, nil
+	}
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{host}
+	if net.ParseIP(host) == nil {
+		if hosts, err = e.lookup(ctx, host); err != nil {
+			return nil, err
+		}
+	}
+	addresses := make([]string, len(hosts))
+	for i, h := range hosts {
+		addresses[i] = net.JoinHostPort(h, port)
+	}
+	if i := slices.Index(addresses, current); known && i > 0 {
+		addresses[0], addresses[i] = addresses[i], addresses[0]
+	}
+	return addresses, nil
+}
+
+// accepted is told which address took a connection. Another one than before begins a new epoch.
+func (e *epoch) accepted(target, address string) uint64 {
+	e.mu.Lock()
+	moved := e.address != "" && e.address != address
+	if moved {
+		e.n++
+	}
+	n := e.n
+	e.target, e.address, e.doubted = target, address, false
+	e.mu.Unlock()
+	if moved && e.changed != nil {
+		e.changed(n)
+	}
+	return n
+}
+
+// doubt has the name resolved again. It never waits.
+func (e *epoch) doubt() {
+	e.mu.Lock()
+	e.doubted = true
+	e.mu.Unlock()
+	select {
+	case e.asked <- struct{}{}:
+	default:
+	}
+}
+
+// suspect is told of a backend that answers as no primary does.
+func (b *backend) suspect() {
+	if b.epoch != nil {
+		b.epoch.doubt()
+	}
+}
+
+// follow resolves the backend's name again whenever the address is doubted.
+func (s *Server) followBackend() {
+	defer s.running.Done()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.backend.epoch.asked:
+		}
+		s.backend.revisit(s.done)
+		select {
+		case <-s.done:
+			return
+		case <-time.After(resolveInterval):
+		}
+	}
+}
+
+// revisit connects once, which settles what the address is.
+func (b *backend) revisit(done <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), b.c.ConnectTimeout)
+	defer cancel()
+	go cancelWith(ctx, done, cancel) // ends with ctx; nobody waits for it
+	network, address, err := b.c.Target()
+	if err != nil {
+		return
+	}
+	if c, _, err := b.epoch.dial(ctx, &net.Dialer{KeepAlive: -1}, network, address); err == nil {
+		c.Close()
+	}
+}
+
+// moveTo ends what belongs to earlier epochs: lanes retire, own connections close once nothing is owed, and who cannot
+// leave its own is closed.
+func (s *Server) moveTo(n uint64) {
+	s.log.Warn().Uint64("epoch", n).Msg("the backend's name has another address: connections to the last one end")
+	s.lanes.each(func(l *lane) {
+		if l.up.epoch < n {
+			l.retire()
+		}
+	})
+	s.each(func(c *session) {
+		if c.isShared() {
+			c.moveTo(n)
+		}
+	})
+}
+
+func (s *session) moveTo(n uint64) {
+	p := &s.pump
+	p.mu.Lock()
+	old := p.up != nil && p.up.epoch < n
+	if old {
+		p.dirty = true
+	}
+	p.mu.Unlock()
+	switch {
+	case !old:
+	case s.pinned.Load() || s.sticky() || s.waiting():
+		s.end(closeMoved)
+	default:
+		s.shedDirty()
+	}
+}

@@ -1,0 +1,330 @@
+package proxy
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+const (
+	// The window of a lane bounds what is in flight on it; one session holds at most a quarter.
+	laneCommands = 4096
+	laneBytes    = 1 << 20
+	laneShare    = 4
+	// A nonce follows this many commands, or the first batch behind this time.
+	nonceCommands = 1024
+	nonceInterval = int64(100 * time.Millisecond)
+	// maxLaneReply: who asks for more than this uses its own connection for ownAfterBig.
+	maxLaneReply = 1 << 20
+	ownAfterBig  = int64(time.Minute)
+	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time.
+	laneIdle = int64(5 * time.Second)
+	// unprovenLane: a lane without credentials shows every so often that the backend still wants none.
+	unprovenLane = int64(time.Minute)
+	// laneStuck: how long the reader goes on for what the backend still says behind a failed write.
+	laneStuck = time.Second
+)
+
+type laneState uint8
+
+const (
+	laneOpen    laneState = iota
+	laneRetired           // no new work; it closes once nothing is in flight
+	laneFailed            // a write failed: the reader takes what still comes
+	laneClosed
+)
+
+// laneSlot is the place of the replies to one run of commands of a session, or of a nonce's.
+type laneSlot struct {
+	session *session // nil: a nonce
+	n       int      // replies
+	bytes   int      // of the commands, see pushBatchLocked
+	at      uint64   // where their bytes begin in all that the lane was given
+	tx      bool     // the run is MULTI .. EXEC
+	nonce   uint64
+}
+
+// lane is a backend connection that sessions of one key share for commands of which each has exactly one reply. Replies
+// are matched by order alone: slots and bytes enter under mu in one order, and only who has the token writes. Its reader
+// and writer goroutines live as long as it does; Server.Close waits for them.
+type lane struct {
+	set    *laneSet
+	up     *backendConn
+	opened int64
+	load   atomic.Int32  // commands in flight, for who chooses a lane
+	wake   chan struct{} // to the writer, with the token
+	closed chan struct{} // closed when the reader has ended
+
+	in laneReader
+
+	mu sync.Mutex
+	// guarded by mu
+	state     laneState
+	poisoned  bool // replies may have gone to the wrong place: who is in flight is closed
+	token     bool // somebody writes
+	ring      []laneSlot
+	head      int
+	slots     int
+	out       []byte // waits for the writer
+	spare     []byte
+	given     uint64 // bytes given to the lane, ever
+	passed    uint64 // ... and passed to a write
+	commands  int    // in flight
+	bytes     int    // in flight
+	unnonced  int    // commands since the last nonce
+	nonceAt   int64
+	waiters   []*session // for room, in their order
+	idleSince int64
+}
+
+// submission is what came of handing a batch to a lane.
+type submission uint8
+
+const (
+	submitted   submission = iota
+	submitWait             // for room: the session is among the waiters
+	submitShare            // the session has as much in flight as it may
+	submitGone             // the lane takes no new work
+	submitLater            // the client has to take more of its replies first
+	submitLost             // the session has to recover first
+	submitNever            // the session has ended
+)
+
+// submit takes the batch of a session whole or not at all. The session's reader calls it. hot
+func (l *lane) submit(s *session, now int64) submission {
+	c := &s.client
+	l.mu.Lock()
+	if l.state != laneOpen {
+		l.mu.Unlock()
+		return submitGone
+	}
+	if o := &s.onLane; o.commands > 0 && (o.commands+c.replies > laneCommands/laneShare || o.bytes+len(c.out) > laneBytes/laneShare) {
+		l.mu.Unlock()
+		return submitShare
+	}
+	if !l.roomLocked(s, c.replies, len(c.out)) {
+		l.mu.Unlock()
+		return submitWait
+	}
+	a := s.queue.admit(c.pend, now)
+	if a > admittedMine {
+		l.mu.Unlock()
+		switch a {
+		case admitLost:
+			return submitLost
+		case admitLater:
+			return submitLater
+		}
+		return submitNever
+	}
+	// Where replies are on their way, those who get them are about to ask again: the writer joins them.
+	direct := !l.token && l.slots == 0 && l.commands == 0 && l.up.tls == nil
+	l.pushBatchLocked(s)
+	out := c.out
+	if l.nonceDueLocked(now) {
+		out = l.appendNonceLocked(out, now)
+	}
+	start := !l.token
+	l.token = true
+	if mutated(mutantDropToken) {
+		l.token, direct = false, true
+	}
+	if direct {
+		l.passed = l.given
+	} else {
+		l.out = append(l.out, out...)
+	}
+	l.mu.Unlock()
+	switch {
+	case direct:
+		l.writeOne(out)
+	case start:
+		l.wakeWriter()
+	}
+	if a == admittedMine {
+		_ = s.writeLocals() // its error has ended the session
+	}
+	return submitted
+}
+
+// roomLocked keeps the window; who finds no room waits in turn. hot
+func (l *lane) roomLocked(s *session, commands, bytes int) bool {
+	first := len(l.waiters) == 0 || l.waiters[0] == s
+	fits := l.commands == 0 || l.commands+commands <= laneCommands && l.bytes+bytes <= laneBytes
+	if first && fits {
+		if len(l.waiters) > 0 {
+			l.waiters[0] = nil
+			l.waiters = l.waiters[1:]
+			l.wakeWaiterLocked()
+		}
+		return true
+	}
+	for _, w := range l.waiters {
+		if w == s {
+			return false
+		}
+	}
+	l.waiters = append(l.waiters, s)
+	return false
+}
+
+func (l *lane) wakeWaiterLocked() {
+	if len(l.waiters) > 0 {
+		l.waiters[0].hasRoom()
+	}
+}
+
+// stopWaiting takes back the place of a session that has ended or gone elsewhere.
+func (l *lane) stopWaiting(s *session) {
+	l.mu.Lock()
+	for i, w := range l.waiters {
+		if w == s {
+			l.waiters = append(l.waiters[:i:i], l.waiters[i+1:]...)
+			l.wakeWaiterLocked()
+			break
+		}
+	}
+	l.mu.Unlock()
+}
+
+// pushBatchLocked makes a slot of each slot that the session's queue got. hot
+func (l *lane) pushBatchLocked(s *session) {
+	c := &s.client
+	size := len(c.out)
+	for i := range c.pend {
+		p := &c.pend[i]
+		if p.kind != slotReplies {
+			continue
+		}
+		// The first slot accounts for the bytes: a batch goes out whole.
+		l.pushLocked(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx})
+		size = 0
+	}
+	l.given += uint64(len(c.out))
+	l.bytes += len(c.out)
+	l.commands += c.replies
+	l.unnonced += c.replies
+	l.load.Store(int32(l.commands))
+	s.onLane.commands += c.replies
+	s.onLane.bytes += len(c.out)
+}
+
+func (l *lane) pushLocked(s laneSlot) {
+	if l.slots == len(l.ring) {
+		bigger := make([]laneSlot, max(16, 2*len(l.ring)))
+		n := copy(bigger, l.ring[l.head:])
+		copy(bigger[n:], l.ring[:l.head])
+		l.ring, l.head = bigger, 0
+	}
+	l.ring[(l.head+l.slots)&(len(l.ring)-1)] = s
+	l.slots++
+}
+
+func (l *lane) popLocked() laneSlot {
+	s := l.ring[l.head]
+	l.ring[l.head] = laneSlot{}
+	l.head = (l.head + 1) & (len(l.ring) - 1)
+	l.slots--
+	return s
+}
+
+func (l *lane) nonceDueLocked(now int64) bool {
+	return l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval
+}
+
+// appendNonceLocked adds an ECHO of a random word behind a batch: its reply must come in exactly that place.
+func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
+	word := rand.Uint64()
+	nonce := appendNonce(make([]byte, 0, nonceSize), word)
+	l.pushLocked(laneSlot{n: 1, at: l.given, nonce: word})
+	l.given += uint64(nonceSize)
+	l.unnonced, l.nonceAt = 0, now
+	if mutated(mutantNonceInTransaction) {
+		const multi = "*1\r\n$5\r\nMULTI\r\n"
+		if len(out) > len(multi) && string(out[:len(multi)]) == multi {
+			return append(append(append([]byte(nil), out[:len(multi)]...), nonce...), out[len(multi):]...)
+		}
+	}
+	return append(out, nonce...)
+}
+
+const nonceSize = len("*2\r\n$4\r\nECHO\r\n$16\r\n0123456789abcdef\r\n")
+
+func appendNonce(b []byte, word uint64) []byte {
+	b = append(b, "*2\r\n$4\r\nECHO\r\n"...)
+	return appendNonceReply(b, word)
+}
+
+func appendNonceReply(b []byte, word uint64) []byte {
+	var raw [8]byte
+	for i := range raw {
+		raw[i] = byte(word >> (8 * i))
+	}
+	b = append(b, "$16\r\n"...)
+	b = hex.AppendEncode(b, raw[:])
+	return append(b, '\r', '\n')
+}
+
+// poison closes the lane and, through its reader, everybody in flight on it.
+func (l *lane) poison() {
+	l.mu.Lock()
+	if mutated(mutantPanicKeepsLane) {
+		l.token = false
+		l.mu.Unlock()
+		return
+	}
+	l.poisoned = true
+	l.state = max(l.state, laneFailed)
+	l.mu.Unlock()
+	l.up.close()
+}
+
+// retire takes no new work; the lane closes when nothing is in flight.
+func (l *lane) retire() {
+	l.mu.Lock()
+	if l.state == laneOpen {
+		l.state = laneRetired
+	}
+	idle := l.state == laneRetired && l.idleLocked()
+	waiters := l.waiters
+	l.waiters = nil
+	l.mu.Unlock()
+	l.set.remove(l)
+	if idle {
+		l.up.close()
+	}
+	for _, s := range waiters {
+		s.hasRoom()
+	}
+}
+
+func (l *lane) idleLocked() bool { return l.slots == 0 && l.commands == 0 && !l.token }
+
+// idleSinceBefore tells since when nothing is in flight on an open lane.
+func (l *lane) idleAt() (since int64, idle bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.idleSince, l.state == laneOpen && l.idleLocked()
+}
+
+func (s *Server) lanePanic(v any) {
+	s.panics.Add(1)
+	s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a lane")
+}
+
+// laneReader is what the lane's reader goroutine owns.
+type laneReader struct {
+	replies resp.Replies
+	cur     laneSlot // whose replies come now
+	left    int      // of its replies
+	open    bool     // cur counts as in flight
+	half    bool     // a part of a reply was handed to cur's session
+	size    int64    // bytes of the reply that comes
+	noted   bool     // it is known to be big
+	nonce   []byte
+}

@@ -1,0 +1,311 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"time"
+)
+
+var (
+	errLaneUnasked = errors.New("a reply to nothing that was asked")
+	errLanePush    = errors.New("a push")
+	errLaneNonce   = errors.New("a nonce did not return in its place")
+	errLaneFraming = errors.New("the backend lost the framing of the commands")
+	errLaneExec    = errors.New("a transaction that was neither run nor discarded")
+	errLanePanic   = errors.New("a panic")
+)
+
+// read is the reader goroutine: it hands replies to their sessions. Whatever shows that replies may be out of place
+// closes the lane and everybody in flight on it.
+func (l *lane) read() {
+	var cause error
+	defer l.set.server.running.Done()
+	defer func() {
+		if v := recover(); v != nil {
+			l.set.server.lanePanic(v)
+			l.poison()
+			cause = errLanePanic
+		}
+		l.conclude(cause)
+	}()
+	for {
+		b, k, err := l.up.receive()
+		if len(b) > 0 {
+			cause = l.deliver(b)
+		}
+		l.up.free(k)
+		if cause != nil {
+			l.poison()
+			return
+		}
+		if err != nil {
+			cause = err
+			return
+		}
+	}
+}
+
+// deliver hands what was read to the sessions, a run at a time. hot
+func (l *lane) deliver(b []byte) error {
+	r := &l.in
+	now := l.set.server.now()
+	start, whole := 0, 0 // b[start:i] is whole replies of the run and the beginning of one
+	for i := 0; i < len(b); {
+		if r.left == 0 && !l.next(now) {
+			return errLaneUnasked
+		}
+		if !r.replies.Open() {
+			if b[i] == '>' {
+				return errLanePush
+			}
+			r.size, r.noted = 0, false
+		}
+		n, done, err := r.replies.Next(b[i:])
+		if err != nil {
+			return err
+		}
+		i += n
+		r.size += int64(n)
+		if !r.noted && (r.size > maxLaneReply || r.replies.Open() && r.replies.Len() > maxLaneReply) {
+			l.noteBig()
+		}
+		if !done {
+			break
+		}
+		err = l.judge()
+		whole++
+		r.left--
+		if r.left == 0 || err != nil {
+			if e := l.hand(b[start:i], whole, now); err == nil {
+				err = e
+			}
+			start, whole = i, 0
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if start < len(b) {
+		if err := l.hand(b[start:], whole, now); err != nil {
+			return err
+		}
+	}
+	l.finishRun(now)
+	return nil
+}
+
+// next goes on to the slot whose replies come now. hot
+func (l *lane) next(now int64) bool {
+	r := &l.in
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.finishRunLocked(now)
+	if l.slots == 0 {
+		return false
+	}
+	r.cur = l.popLocked()
+	if mutated(mutantPopTwice) && l.slots > 0 {
+		r.cur = l.popLocked()
+	}
+	if mutated(mutantKeepDeparted) && r.cur.session != nil && r.cur.session.ended() && l.slots > 0 {
+		r.cur = l.popLocked()
+	}
+	r.left, r.open, r.half = r.cur.n, true, false
+	return true
+}
+
+// finishRun gives back the room of a run whose replies have all come. hot
+func (l *lane) finishRun(now int64) {
+	if !l.in.open || l.in.left > 0 {
+		return
+	}
+	l.mu.Lock()
+	l.finishRunLocked(now)
+	done := l.state == laneRetired && l.idleLocked()
+	l.mu.Unlock()
+	if done {
+		l.up.close()
+	}
+}
+
+func (l *lane) finishRunLocked(now int64) {
+	r := &l.in
+	if !r.open {
+		return
+	}
+	r.open = false
+	if s := r.cur.session; s != nil {
+		l.commands -= r.cur.n
+		l.bytes -= r.cur.bytes
+		s.onLane.commands -= r.cur.n
+		s.onLane.bytes -= r.cur.bytes
+		l.load.Store(int32(l.commands))
+		l.wakeWaiterLocked()
+	}
+	r.cur = laneSlot{}
+	if l.commands == 0 {
+		l.idleSince = now
+	}
+}
+
+// judge looks at a reply that is whole. hot
+func (l *lane) judge() error {
+	r := &l.in
+	kind := r.replies.Kind()
+	if kind == '>' {
+		return errLanePush
+	}
+	if kind == '-' {
+		line := r.replies.Line()
+		if bytes.HasPrefix(line, []byte("ERR Protocol error")) {
+			return errLaneFraming
+		}
+		if bytes.HasPrefix(line, []byte("READONLY")) {
+			l.set.server.backend.suspect()
+		}
+	}
+	if r.cur.tx && r.left == 1 && !mutated(mutantAnyExecError) && kind != '*' && !r.replies.Null() {
+		if kind != '-' || !isExecAbort(r.replies.Line()) {
+			return errLaneExec
+		}
+	}
+	return nil
+}
+
+// isExecAbort recognises the answer to EXEC behind which no transaction is open.
+func isExecAbort(line []byte) bool {
+	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors"
+}
+
+// hand gives bytes of the current run to whom they belong. hot
+func (l *lane) hand(b []byte, whole int, now int64) error {
+	r := &l.in
+	s := r.cur.session
+	if s == nil {
+		return l.nonceCame(b, whole)
+	}
+	r.half = r.replies.Open()
+	if unsent := s.receive(b, whole, now); int64(unsent) > l.set.server.c.SessionBuffer {
+		l.follow(s)
+	}
+	return nil
+}
+
+func (l *lane) nonceCame(b []byte, whole int) error {
+	r := &l.in
+	r.nonce = append(r.nonce, b...)
+	if mutated(mutantNoNonceCheck) {
+		r.nonce = r.nonce[:0]
+		return nil
+	}
+	var room [32]byte
+	want := appendNonceReply(room[:0], r.cur.nonce)
+	if len(r.nonce) > len(want) || whole == 1 && !bytes.Equal(r.nonce, want) {
+		return errLaneNonce
+	}
+	if whole == 1 {
+		r.nonce = r.nonce[:0]
+	}
+	return nil
+}
+
+// noteBig: who asks for so much uses its own connection for a while, and the lane ends with it.
+func (l *lane) noteBig() {
+	l.in.noted = true
+	if s := l.in.cur.session; s != nil {
+		l.leaveTo(s)
+	}
+}
+
+// leaveTo retires the lane, which follows the pace of this client from now on.
+func (l *lane) leaveTo(s *session) {
+	s.ownUntil.Store(l.set.server.now() + ownAfterBig)
+	l.retire()
+}
+
+// followTimeout: a client behind which others wait takes maxLaneReply bytes in this time, or is closed.
+const followTimeout = 2 * time.Second
+
+// follow waits while a client does not take what came for it.
+func (l *lane) follow(s *session) {
+	q, limit := &s.queue, int(l.set.server.c.SessionBuffer)
+	l.leaveTo(s)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	sent, since := q.out.sent, time.Now()
+	for !q.closed && q.out.unsent > limit/2 {
+		t := time.AfterFunc(followTimeout/4, q.notify)
+		q.changed.Wait()
+		t.Stop()
+		if q.out.sent-sent >= maxLaneReply {
+			sent, since = q.out.sent, time.Now()
+		}
+		if time.Since(since) < followTimeout || q.closed {
+			continue
+		}
+		q.mu.Unlock()
+		if l.othersWait(s) {
+			s.kill(closeSlow)
+		}
+		q.mu.Lock()
+		since = time.Now()
+	}
+}
+
+func (l *lane) othersWait(s *session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.slots {
+		if o := l.ring[(l.head+i)&(len(l.ring)-1)].session; o != nil && o != s {
+			return true
+		}
+	}
+	return false
+}
+
+// conclude ends the lane: whoever waits for a reply of it learns so. The reader calls it last.
+func (l *lane) conclude(cause error) {
+	l.mu.Lock()
+	l.state = laneClosed
+	poisoned := l.poisoned
+	left := make([]laneSlot, 0, l.slots+1)
+	if l.in.open && l.in.left > 0 {
+		l.in.cur.n = l.in.left
+		left = append(left, l.in.cur)
+	}
+	for l.slots > 0 {
+		left = append(left, l.popLocked())
+	}
+	passed := l.passed
+	for _, s := range left {
+		if s.session != nil {
+			s.session.onLane = onLane{}
+		}
+	}
+	waiters := l.waiters
+	l.waiters, l.out = nil, nil
+	l.mu.Unlock()
+	l.up.drop()
+	close(l.closed)
+	l.set.remove(l)
+	l.set.server.backendStats.lanes.Add(-1)
+	if poisoned {
+		l.set.server.backendStats.errors.add("lane")
+		l.set.server.log.Warn().AnErr("cause", cause).Int("in_flight", len(left)).Msg("lane closed: replies may be out of place")
+	} else if len(left) > 0 {
+		l.set.server.backendStats.errors.add("lost")
+	}
+	for i, s := range left {
+		switch {
+		case s.session == nil:
+		case poisoned, i == 0 && l.in.half:
+			s.session.end(closeLane)
+		default:
+			s.session.lose(s.n, s.at < passed)
+		}
+	}
+	for _, s := range waiters {
+		s.hasRoom()
+	}
+}

@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"time"
+)
+
+// writeOne writes what the caller gave to an idle lane; it has the token. A session whose goroutine panics here takes
+// the lane with it. What the backend does not take at once is left to the writer. hot
+func (l *lane) writeOne(b []byte) {
+	defer l.failOnPanic()
+	n, err := l.up.sock.writeNow(b)
+	l.handOn(b[n:], err)
+}
+
+// failOnPanic closes the lane where a goroutine panics that has the token; the panic goes on.
+func (l *lane) failOnPanic() {
+	if v := recover(); v != nil {
+		l.poison()
+		panic(v)
+	}
+}
+
+// handOn gives the token to the writer where something waits, or back. rest goes first. hot
+func (l *lane) handOn(rest []byte, err error) {
+	l.mu.Lock()
+	if len(rest) > 0 && err == nil {
+		l.out = append(append(make([]byte, 0, len(rest)+len(l.out)), rest...), l.out...)
+	}
+	if err != nil {
+		l.writeFailedLocked(err)
+	}
+	waits := len(l.out) > 0 && l.state < laneFailed
+	if !mutated(mutantDropToken) {
+		l.token = waits
+	}
+	done := l.state == laneRetired && l.idleLocked()
+	l.mu.Unlock()
+	if waits {
+		l.wakeWriter()
+	}
+	if done {
+		l.up.close()
+	}
+}
+
+// wakeWriter never waits: whoever has the token is the only one who may call it, and the writer takes it.
+func (l *lane) wakeWriter() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+		if !mutated(mutantDropToken) {
+			panic("the token of a lane was handed on twice")
+		}
+	}
+}
+
+// writeFailedLocked leaves the end to the reader, which takes what the backend still has to say.
+func (l *lane) writeFailedLocked(err error) {
+	if l.state == laneClosed {
+		return
+	}
+	l.state = laneFailed
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		l.up.close()
+		return
+	}
+	l.up.sock.SetReadDeadline(time.Now().Add(laneStuck))
+}
+
+// write is the writer goroutine: woken with the token, it writes all that is there until nothing is. It ends with the
+// lane's reader.
+func (l *lane) write() {
+	defer l.set.server.running.Done()
+	defer func() {
+		if v := recover(); v != nil {
+			l.set.server.lanePanic(v)
+			l.poison()
+		}
+	}()
+	for {
+		select {
+		case <-l.wake:
+		case <-l.closed:
+			return
+		}
+		// Sessions that are about to run add to what is written.
+		runtime.Gosched()
+		for l.writeBatch() {
+		}
+	}
+}
+
+// writeBatch writes what waits. false: nothing did, and the token is given back.
+func (l *lane) writeBatch() bool {
+	l.mu.Lock()
+	b := l.out
+	if len(b) == 0 || l.state >= laneFailed {
+		l.token = false
+		done := l.state == laneRetired && l.idleLocked()
+		l.mu.Unlock()
+		if done {
+			l.up.close()
+		}
+		return false
+	}
+	l.out, l.spare = l.spare, nil
+	l.passed = l.given
+	l.mu.Unlock()
+	_, err := l.up.conn.Write(b)
+	l.mu.Lock()
+	if cap(b) <= 2*chunkSize {
+		l.spare = b[:0]
+	}
+	if err != nil {
+		l.writeFailedLocked(err)
+	}
+	l.mu.Unlock()
+	return true
+}

@@ -1,0 +1,283 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// laneRetry: a key whose lanes cannot be proven has none for so long.
+	laneRetry     = int64(30 * time.Second)
+	laneBusyRetry = int64(time.Second)
+	// growAbove: with so many commands in flight on its least loaded lane a key gets another.
+	growAbove = laneCommands / 4
+)
+
+// laneKey says who may share a lane: sessions that nothing at the backend tells apart.
+type laneKey struct {
+	identity  [32]byte
+	mapping   [32]byte // of its user, see User.Mapping
+	user      string
+	db        int
+	resp3     bool
+	unbounded bool
+}
+
+// laneSets has the lanes of each key. Safe for concurrent use.
+type laneSets struct {
+	server *Server
+	mu     sync.Mutex
+	sets   map[laneKey]*laneSet // guarded by mu
+}
+
+// laneSet is the lanes of one key. Safe for concurrent use.
+type laneSet struct {
+	server *Server
+	key    laneKey
+	most   int
+	open   atomic.Pointer[[]*lane] // never modified
+
+	refs int // sessions; guarded by laneSets.mu
+
+	mu sync.Mutex
+	// guarded by mu
+	login   login
+	dialing bool
+	barred  int64 // until then there are no lanes
+	err     error // of the last dial
+	changed chan struct{}
+}
+
+// get returns the set of a key to a session, which leaves it later.
+func (a *laneSets) get(key laneKey, l login) *laneSet {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	set := a.sets[key]
+	if set == nil {
+		most := a.server.c.Backend.Lanes
+		if most == 0 {
+			most = max(4, runtime.GOMAXPROCS(0))
+		}
+		set = &laneSet{server: a.server, key: key, most: most, changed: make(chan struct{})}
+		if a.sets == nil {
+			a.sets = make(map[laneKey]*laneSet)
+		}
+		a.sets[key] = set
+	}
+	set.refs++
+	set.mu.Lock()
+	set.login = l
+	set.mu.Unlock()
+	return set
+}
+
+func (a *laneSets) leave(set *laneSet) {
+	a.mu.Lock()
+	set.refs--
+	a.mu.Unlock()
+}
+
+// each calls f for every open lane.
+func (a *laneSets) each(f func(*lane)) {
+	a.mu.Lock()
+	sets := make([]*laneSet, 0, len(a.sets))
+	for _, set := range a.sets {
+		sets = append(sets, set)
+	}
+	a.mu.Unlock()
+	for _, set := range sets {
+		for _, l := range set.lanes() {
+			f(l)
+		}
+	}
+}
+
+// tidy forgets the keys that nobody uses and that have no lanes.
+func (a *laneSets) tidy(now int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for key, set := range a.sets {
+		set.mu.Lock()
+		unused := set.refs == 0 && !set.dialing && set.barred <= now && len(set.lanes()) == 0
+		set.mu.Unlock()
+		if unused {
+			delete(a.sets, key)
+		}
+	}
+}
+
+func (set *laneSet) lanes() []*lane {
+	if p := set.open.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// least is the lane with the least in flight; nil: none is open. hot
+func (set *laneSet) least() *lane {
+	var best *lane
+	for _, l := range set.lanes() {
+		if best == nil || l.load.Load() < best.load.Load() {
+			best = l
+		}
+	}
+	return best
+}
+
+// growWith opens another lane where the one just used is busy and there may be more. hot
+func (set *laneSet) growWith(l *lane) {
+	if l.load.Load() > growAbove && len(set.lanes()) < set.most {
+		set.mu.Lock()
+		set.dialLocked()
+		set.mu.Unlock()
+	}
+}
+
+// barredUntil tells how long the key has no lanes.
+func (set *laneSet) barredUntil() int64 {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return set.barred
+}
+
+// await waits for a lane, at most unavailableTimeout. done ends the wait.
+func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
+	t := time.NewTimer(unavailableTimeout)
+	defer t.Stop()
+	for {
+		set.mu.Lock()
+		if l := set.least(); l != nil {
+			set.mu.Unlock()
+			return l, nil
+		}
+		if set.barred > set.server.now() {
+			set.mu.Unlock()
+			return nil, errNoLanes
+		}
+		set.dialLocked()
+		changed := set.changed
+		set.mu.Unlock()
+		select {
+		case <-changed:
+		case <-done:
+			return nil, errEnded
+		case <-t.C:
+			set.mu.Lock()
+			err := set.err
+			set.mu.Unlock()
+			if err == nil {
+				err = context.DeadlineExceeded
+			}
+			return nil, err
+		}
+	}
+}
+
+func (set *laneSet) dialLocked() {
+	if set.dialing {
+		return
+	}
+	set.dialing = true
+	set.server.running.Add(1) // the caller is counted too
+	go set.dial(set.login)    // ends with the dial, Close waits for it
+}
+
+// dial opens one lane and proves it.
+func (set *laneSet) dial(l login) {
+	s := set.server
+	defer s.running.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), unavailableTimeout)
+	defer cancel()
+	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	up, err := s.backend.dial(ctx, l)
+	if errors.Is(err, errLaneTransactions) {
+		l.lane = laneWithoutTransactions
+		up, err = s.backend.dial(ctx, l)
+	}
+	set.mu.Lock()
+	set.dialing = false
+	set.err = err
+	if err == nil {
+		set.addLocked(up)
+	} else if barsLanes(err) {
+		set.barred = s.now() + laneRetry
+	} else if errors.Is(err, errBackendBusy) {
+		set.barred = s.now() + laneBusyRetry // own connections show what it says
+	}
+	close(set.changed)
+	set.changed = make(chan struct{})
+	set.mu.Unlock()
+	if err != nil && barsLanes(err) {
+		s.backendStats.errors.add("no_lanes")
+		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
+	}
+}
+
+// barsLanes: the backend answered, and something else than it should.
+func barsLanes(err error) bool {
+	return errors.Is(err, errLaneUnproven) || errors.Is(err, errBackendState) || errors.Is(err, errBackendAuth) ||
+		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword)
+}
+
+func (set *laneSet) addLocked(up *backendConn) {
+	s := set.server
+	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	l.idleSince, l.nonceAt = l.opened, l.opened
+	l.in.replies.Strict = true
+	s.backendStats.lanes.Add(1)
+	s.running.Add(1)
+	s.running.Add(1)
+	go l.read()  // ends with the connection, Close waits for it
+	go l.write() // ends with read, Close waits for it
+	lanes := append(slices.Clone(set.lanes()), l)
+	set.open.Store(&lanes)
+	if s.isDone() {
+		up.close() // Close may have looked before the lane was there
+	}
+}
+
+func cancelWith(ctx context.Context, done <-chan struct{}, cancel context.CancelFunc) {
+	select {
+	case <-done:
+		cancel()
+	case <-ctx.Done():
+	}
+}
+
+// remove takes a lane out of the choice.
+func (set *laneSet) remove(l *lane) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	old := set.lanes()
+	i := slices.Index(old, l)
+	if i < 0 {
+		return
+	}
+	lanes := slices.Delete(slices.Clone(old), i, i+1)
+	set.open.Store(&lanes)
+	close(set.changed)
+	set.changed = make(chan struct{})
+}
+
+func (l *lane) transactions() bool { return l.up.lane == laneWithTransactions }
+
+// laneKey is that of the session as it is now.
+func (s *session) laneKey(unbounded bool) (key laneKey, l login) {
+	p := s.peer.Load()
+	l = s.login()
+	l.lane = laneWithTransactions
+	s.pump.mu.Lock()
+	st := s.state
+	s.pump.mu.Unlock()
+	l.state = connState{db: st.db, resp3: st.resp3}
+	key = laneKey{identity: p.Identity, db: st.db, resp3: st.resp3, unbounded: unbounded}
+	if p.User != nil {
+		key.user, key.mapping = p.User.Name, p.User.Mapping
+	}
+	return key, l
+}

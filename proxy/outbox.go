@@ -1,0 +1,240 @@
+package proxy
+
+import "time"
+
+// outbox holds what lanes brought for one client and its writer has not taken. Guarded by replyQueue.mu.
+type outbox struct {
+	bufs []outBuf // in their order; the last has room
+	size int      // bytes in bufs
+	// unsent counts those that the writer has taken too, until the client's socket has them.
+	unsent int
+	sent   uint64 // bytes that the socket has taken, ever
+
+	drain   func() // writes out what is there: a goroutine of its own
+	writers int    // of those, at most one of which has the turn
+}
+
+// outBuf is a page, or a chunk where there is more.
+type outBuf struct {
+	page  *page
+	chunk *chunk
+	n     int
+}
+
+func (b *outBuf) room() []byte {
+	if b.chunk != nil {
+		return b.chunk[b.n:]
+	}
+	return b.page[b.n:]
+}
+
+func (b *outBuf) bytes() []byte {
+	if b.chunk != nil {
+		return b.chunk[:b.n]
+	}
+	return b.page[:b.n]
+}
+
+func (b *outBuf) free(to *buffers) {
+	if b.chunk != nil {
+		to.freeChunk(b.chunk)
+		return
+	}
+	to.freePage(b.page)
+}
+
+// append copies b. hot
+func (o *outbox) append(from *buffers, b []byte) {
+	o.size += len(b)
+	o.unsent += len(b)
+	for len(b) > 0 {
+		if n := len(o.bufs); n > 0 {
+			last := &o.bufs[n-1]
+			k := copy(last.room(), b)
+			last.n += k
+			b = b[k:]
+			if len(b) == 0 {
+				return
+			}
+		}
+		if len(o.bufs) == 0 && len(b) <= pageSize {
+			o.bufs = append(o.bufs, outBuf{page: from.page()})
+		} else {
+			o.bufs = append(o.bufs, outBuf{chunk: from.chunk()})
+		}
+	}
+}
+
+// take gives the first buffer away.
+func (o *outbox) take() (b outBuf, ok bool) {
+	if len(o.bufs) == 0 {
+		return outBuf{}, false
+	}
+	b = o.bufs[0]
+	rest := copy(o.bufs, o.bufs[1:])
+	o.bufs[rest] = outBuf{}
+	o.bufs = o.bufs[:rest]
+	if rest == 0 && cap(o.bufs) > 4 {
+		o.bufs = nil
+	}
+	o.size -= b.n
+	return b, true
+}
+
+func (o *outbox) clear(to *buffers) {
+	for i := range o.bufs {
+		o.bufs[i].free(to)
+	}
+	o.bufs, o.size, o.unsent = nil, 0, 0
+}
+
+const (
+	// A session with more than highUnsent bytes that its client has not taken submits nothing more until there are fewer
+	// than lowUnsent.
+	highUnsent = 1 << 20
+	lowUnsent  = 256 << 10
+)
+
+// receive takes n whole replies of a lane, and the beginning of another where there is more in b: all of one slot of the
+// lane, which is one of the queue. It returns how much the client has not taken. A lane's reader calls it; it never
+// waits. hot
+func (s *session) receive(b []byte, n int, now int64) (unsent int) {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return 0
+	}
+	if q.run.n == 0 && !s.nextLaneRunLocked() {
+		return 0
+	}
+	q.out.append(s.server.buffers, b)
+	s.settleLaneLocked(n)
+	if n > 0 {
+		q.answered = true
+		s.lastActive.Store(now)
+		if q.run.n == 0 {
+			s.stripe.durations.observe(time.Duration(now-q.run.sent), 1)
+		}
+	}
+	return q.out.unsent
+}
+
+// nextLaneRunLocked finds the slot whose replies come now; what is ours before it goes out first.
+func (s *session) nextLaneRunLocked() bool {
+	q := &s.queue
+	for q.localFirstLocked() {
+		l := q.popLocked()
+		for range l.n {
+			q.out.append(s.server.buffers, l.text)
+		}
+	}
+	if q.size == 0 {
+		return false
+	}
+	q.run = q.popLocked()
+	return true
+}
+
+// settleLaneLocked accounts for n replies in the outbox and sees that somebody writes it.
+func (s *session) settleLaneLocked(n int) {
+	q := &s.queue
+	q.run.n -= n
+	q.owed -= n
+	if !q.turn {
+		q.turn = true
+		q.startWriterLocked()
+	}
+	if q.owed == 0 {
+		q.notifyLocked()
+	}
+}
+
+// drain is the writer goroutine: it has the turn, writes what is in the outbox, and gives the turn up.
+func (s *session) drain() {
+	defer s.queue.writerEnded()
+	defer func() {
+		if v := recover(); v != nil {
+			s.recovered(v)
+			s.dropOut()
+		}
+	}()
+	for {
+		b, ok := s.nextOut()
+		if !ok {
+			if s.queue.settle(0, 0, true) {
+				if s.writeLocals() != nil {
+					s.dropOut()
+				}
+			}
+			return
+		}
+		err := s.write(b.bytes())
+		n := b.n
+		b.free(s.server.buffers)
+		if err != nil {
+			s.dropOut()
+			return
+		}
+		s.sent(n)
+	}
+}
+
+func (s *session) nextOut() (outBuf, bool) {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		q.out.clear(s.server.buffers)
+	}
+	return q.out.take()
+}
+
+// sent accounts for bytes that the client's socket has taken.
+func (s *session) sent(n int) {
+	q := &s.queue
+	q.mu.Lock()
+	before := q.out.unsent
+	q.out.unsent = max(0, before-n)
+	q.out.sent += uint64(n)
+	if before > pageSize {
+		q.notifyLocked()
+	}
+	q.mu.Unlock()
+}
+
+// dropOut gives the turn up behind a failed write: nothing is written any more.
+func (s *session) dropOut() {
+	q := &s.queue
+	q.mu.Lock()
+	q.out.clear(s.server.buffers)
+	q.turn = false
+	q.notifyLocked()
+	q.mu.Unlock()
+}
+
+// startWriterLocked hands the turn to a writer goroutine, which ends with what there is to write; finish waits for it.
+func (q *replyQueue) startWriterLocked() {
+	q.out.writers++
+	go q.out.drain()
+}
+
+func (q *replyQueue) writerEnded() {
+	q.mu.Lock()
+	q.out.writers--
+	q.notifyLocked()
+	q.mu.Unlock()
+}
+
+// awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
+func (q *replyQueue) awaitWriters(b *buffers) {
+	if q.out == nil {
+		return
+	}
+	q.mu.Lock()
+	for q.out.writers > 0 {
+		q.changed.Wait()
+	}
+	q.out.clear(b)
+	q.mu.Unlock()
+}

@@ -1,0 +1,240 @@
+package proxy
+
+import (
+	"errors"
+	"os"
+
+	"dragontls/proxy/resp"
+)
+
+// share makes it a session that may ride lanes, if it is one: its own connection is opened when it is needed.
+func (s *session) share() {
+	p := s.peer.Load()
+	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
+		return
+	}
+	s.pump.mu.Lock()
+	s.shared, s.sharing = true, new(sharing)
+	s.queue.out = &outbox{drain: s.drain}
+	s.pump.mu.Unlock()
+	close(s.pump.done)
+	l := s.login()
+	if l.credentials != nil {
+		_, password, err := l.credentials()
+		s.proven.Store(err == nil && password != "")
+	}
+}
+
+// isShared is for goroutines that the session has not started.
+func (s *session) isShared() bool {
+	s.pump.mu.Lock()
+	defer s.pump.mu.Unlock()
+	return s.shared
+}
+
+// flushOwn submits the batch to the session's own connection, which it opens if need be. false: the route has to be
+// decided anew.
+func (s *session) flushOwn() bool {
+	c := &s.client
+	up, err := s.openOwn()
+	if err != nil {
+		s.failBatch(err)
+		return true
+	}
+	s.closeTransactions()
+	switch s.admitOwn(up) {
+	case admitted:
+	case admittedMine:
+		_ = s.writeLocals() // its error has ended the session
+	case admitLost:
+		s.failBatch(errLost)
+		return true
+	case admitLater:
+		s.leaveOwnAlone()
+		return !s.park(func() bool { return s.queue.out.unsent < lowUnsent || s.queue.lost })
+	case admitNever:
+		c.flushErr = errEnded
+		return true
+	case admitGone:
+		return false
+	}
+	if len(c.out) > 0 {
+		_, err = up.write(c.out)
+	}
+	s.batchSent(s.stripe.own)
+	s.leaveOwnAlone()
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && !s.ended() {
+		c.flushErr = err
+		s.end(closeBackendError)
+	}
+	// Otherwise the pump reads what the backend still had to say, and decides.
+	return true
+}
+
+// openOwn returns the session's own connection, and keeps it open until leaveOwnAlone. It waits at most
+// unavailableTimeout.
+func (s *session) openOwn() (*backendConn, error) {
+	p := &s.pump
+	for {
+		p.mu.Lock()
+		p.inUse = true
+		up := p.up
+		p.mu.Unlock()
+		if up != nil {
+			return up, nil
+		}
+		select {
+		case <-p.done:
+			s.startPump()
+		default:
+			if up, err := s.upstream(); up != nil || err != errReopen {
+				return up, err
+			}
+			<-p.done
+		}
+	}
+}
+
+// startPump begins anew: the last own connection, if there was one, is gone.
+func (s *session) startPump() {
+	p := &s.pump
+	p.replies, p.held = resp.Replies{}, nil
+	p.limit.Store(0)
+	p.mu.Lock()
+	p.done, p.want = make(chan struct{}), make(chan struct{})
+	p.upErr, p.wanted, p.closing, p.dirty = nil, noTime, false, false
+	p.mu.Unlock()
+	go s.runPump() // ends with the connection or the session, whose reader waits for it
+}
+
+// admitOwn pushes the batch's slots, unless its connection is gone.
+func (s *session) admitOwn(up *backendConn) admission {
+	q, p := &s.queue, &s.pump
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p.mu.Lock()
+	gone := p.up != up
+	p.mu.Unlock()
+	if gone && !q.lost {
+		return admitGone
+	}
+	return q.admitLocked(s.client.pend, s.server.now())
+}
+
+// leaveOwnAlone lets others close the connection while it is idle, but in the middle of a command.
+func (s *session) leaveOwnAlone() {
+	now := s.server.now()
+	s.pump.mu.Lock()
+	s.pump.inUse = s.client.streamed != nil
+	s.pump.used = now
+	s.pump.mu.Unlock()
+}
+
+func (s *session) hasOwn() bool {
+	up, _ := s.upstreamNow()
+	return up != nil
+}
+
+// ownIdleAt tells since when the own connection could be closed without anybody noticing.
+func (s *session) ownIdleAt() (since int64, idle bool) {
+	q, p := &s.queue, &s.pump
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used, s.ownIdleLocked()
+}
+
+func (s *session) ownIdleLocked() bool {
+	q, p := &s.queue, &s.pump
+	return p.up != nil && !p.inUse && q.owed == 0 && q.size == 0 && !s.pinned.Load() && !s.sticky() && !s.subscribed.Load()
+}
+
+// closeOwn closes the own connection if it is idle and was not used after since.
+func (s *session) closeOwn(since int64) bool {
+	q, p := &s.queue, &s.pump
+	q.mu.Lock()
+	p.mu.Lock()
+	up := p.up
+	ok := s.ownIdleLocked() && p.used <= since
+	if ok {
+		p.up, p.upErr, p.closing = nil, errReopen, true
+	}
+	p.mu.Unlock()
+	q.mu.Unlock()
+	if ok {
+		up.close()
+	}
+	return ok
+}
+
+// shedDirty closes the own connection where nothing of it is to be used again.
+func (s *session) shedDirty() {
+	s.pump.mu.Lock()
+	dirty := s.pump.dirty
+	s.pump.mu.Unlock()
+	if dirty {
+		s.closeOwn(s.server.now())
+	}
+}
+
+// makeRoomForOwn prepares the batch for a frame that goes over the own connection.
+func (s *session) makeRoomForOwn(n int) bool {
+	c := &s.client
+	s.note, c.begins, c.ends = nil, false, false
+	if len(c.out)+n > chunkSize && s.flush() != nil {
+		return false
+	}
+	s.wantOwn()
+	c.stateful = true
+	return true
+}
+
+// needsNoOwn says that nothing of the session is on an own connection.
+func (s *session) needsNoOwn() bool {
+	return !s.client.uncount && s.client.route != routeOwn && !s.hasOwn() && !s.pinned.Load() && !s.sticky()
+}
+
+// ownEnded: the own connection of a shared session is gone. Where that can be told to the client in order, the session
+// goes on. The pump calls it last.
+func (s *session) ownEnded(up *backendConn, err error) {
+	q, p := &s.queue, &s.pump
+	q.mu.Lock()
+	p.mu.Lock()
+	closing := p.closing
+	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
+	goesOn := closing || !quit && (q.owed == 0 && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked())
+	if goesOn {
+		p.up, p.upErr = nil, errReopen
+	}
+	p.mu.Unlock()
+	if goesOn && !closing && q.owed > 0 {
+		s.loseAllLocked()
+	}
+	q.mu.Unlock()
+	if !goesOn {
+		s.endWithBackend(err)
+		return
+	}
+	up.drop()
+	if !closing {
+		s.server.backendStats.errors.add("lost")
+	}
+}
+
+// canLoseOwnLocked says that what is owed can be answered by errors of ours, and the session be another connection's.
+func (s *session) canLoseOwnLocked() bool {
+	q := &s.queue
+	if s.pinned.Load() || s.sticky() || q.uncounted || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
+		return false
+	}
+	if q.run.n > 0 && q.run.kind != slotReplies {
+		return false
+	}
+	for i := range q.size {
+		if k := q.ring[(q.head+i)%len(q.ring)].kind; k != slotReplies && k != slotLocal && k != slotFinal {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,176 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+
+	"dragontls/proxy/resp"
+)
+
+var textLost = resp.AppendError(nil, "ERR dragontls: backend connection lost, the command may have run")
+
+var (
+	errLost    = errors.New("replies were lost with their connection")
+	errNoLanes = errors.New("no lanes for this session now")
+	errReopen  = errors.New("the own connection was closed")
+	noTime     time.Time
+)
+
+// lose answers the next n replies that are owed by an error: the lane from which they were to come is gone. sent: the
+// commands may have run.
+func (s *session) lose(n int, sent bool) {
+	q := &s.queue
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return
+	}
+	if !q.answered {
+		q.mu.Unlock()
+		s.end(closeBackendError)
+		return
+	}
+	text := textUnavailable
+	if sent {
+		text = textLost
+	}
+	if q.run.n > 0 {
+		q.loseRunLocked(n, text)
+	} else {
+		for i := range q.size {
+			if l := &q.ring[(q.head+i)%len(q.ring)]; l.kind == slotReplies {
+				q.owed -= l.n
+				*l = slot{kind: slotLocal, n: l.n, text: text}
+				break
+			}
+		}
+	}
+	s.lostLocked()
+	q.mu.Unlock()
+}
+
+func (q *replyQueue) loseRunLocked(n int, text []byte) {
+	if q.run.blocking {
+		q.blocked--
+	}
+	q.owed -= q.run.n
+	q.run = slot{}
+	q.pushFrontLocked(slot{kind: slotLocal, n: n, text: text})
+}
+
+// loseAllLocked does it for everything that the own connection owes.
+func (s *session) loseAllLocked() {
+	q := &s.queue
+	for i := range q.size {
+		if l := &q.ring[(q.head+i)%len(q.ring)]; l.kind == slotReplies {
+			q.owed -= l.n
+			if l.blocking {
+				q.blocked--
+			}
+			*l = slot{kind: slotLocal, n: l.n, text: textLost}
+		}
+	}
+	if q.run.n > 0 {
+		q.loseRunLocked(q.run.n, textLost)
+	}
+	s.lostLocked()
+}
+
+// lostLocked sees that the errors are written, and wakes the reader to recover.
+func (s *session) lostLocked() {
+	q := &s.queue
+	q.lost = true
+	if !q.turn {
+		q.turn = true
+		q.startWriterLocked()
+	}
+	q.notifyLocked()
+	s.client.conn.SetReadDeadline(time.Now())
+}
+
+// woken: a read of the client was interrupted. hot where replies were lost only
+func (s *session) woken() {
+	q := &s.queue
+	q.mu.Lock()
+	if !q.closed {
+		s.client.conn.SetReadDeadline(noTime)
+	}
+	if q.lost {
+		s.client.recovering = true
+	}
+	q.mu.Unlock()
+}
+
+// failBatch answers a batch that was not sent. What follows is answered the same way until all those errors are written
+// and nothing more of the client is there: like with a direct connection, a prefix of what it sent was executed. A
+// session whose state would be lost with it ends.
+func (s *session) failBatch(err error) {
+	c := &s.client
+	if s.ended() {
+		c.flushErr = errEnded
+		return
+	}
+	if s.split {
+		s.stickies.Store(s.stickiesBefore)
+	}
+	final := c.stateful || s.pinned.Load() || s.sticky() || !s.everAnswered() ||
+		errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState)
+	s.tally(s.stripe.own)
+	if final {
+		s.answerUnavailable(err)
+		return
+	}
+	c.recovering = true
+	for i, p := range c.pend {
+		if p.kind == slotReplies || p.kind == slotNoted {
+			c.pend[i] = slot{kind: slotLocal, n: p.n, text: textUnavailable}
+		}
+	}
+	if c.streamed != nil {
+		c.skipping = true
+	}
+	if s.queue.push(c.pend) {
+		_ = s.writeLocals() // its error has ended the session
+	}
+	s.dropBatch()
+	if c.outChunk != nil {
+		s.server.buffers.freeChunk(c.outChunk)
+		c.out, c.outChunk = nil, nil
+	}
+}
+
+func (s *session) everAnswered() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.answered
+}
+
+// answerLost answers a command that is read before the session has recovered.
+func (s *session) answerLost(cmd *command, stateful bool) bool {
+	if stateful {
+		s.count(cmd)
+		s.lastWord(textUnavailable, closeUnavailable)
+		return false
+	}
+	c := &s.client
+	s.stripe.local[cmd.id].Add(1)
+	c.commands++
+	c.pend = append(c.pend, slot{kind: slotLocal, n: 1, text: textUnavailable})
+	return len(c.pend) < 256 || s.flush() == nil
+}
+
+// recovered runs before the reader asks the kernel for more: once all errors are written and nothing is there, what
+// comes goes on.
+func (s *session) recover() {
+	c, q := &s.client, &s.queue
+	if !s.park(func() bool { return q.owed == 0 && q.size == 0 && !q.turn }) {
+		return
+	}
+	if c.r < c.w || c.streamed != nil || c.sock.readable() {
+		return
+	}
+	q.mu.Lock()
+	q.lost = false
+	q.mu.Unlock()
+	c.recovering = false
+}

@@ -1,0 +1,261 @@
+package proxy
+
+import (
+	"errors"
+	"time"
+)
+
+// routeKind orders the ways that a batch can go; the strongest that a command of it wants is taken.
+type routeKind uint8
+
+const (
+	routeNone      routeKind = iota // nothing of the backend is asked
+	routeLane                       // quiet commands
+	routeUnbounded                  // lanes for commands whose work has no bound in their arguments
+	routeOwn                        // the session's own connection
+)
+
+const (
+	// stayInterval: a session stays where such a command was seen for so long: alternating kinds must not wait for
+	// each other's replies at each step.
+	stayInterval = int64(time.Second)
+	// maxBatch bounds the commands of a batch, so that sessions take turns on a lane.
+	maxBatch = 512
+)
+
+// route is where a shared session's commands go. It is on one connection at a time and changes only when every reply to
+// what it sent has arrived. The reader owns it.
+type route struct {
+	on             routeKind
+	lane           *lane    // on it while replies are owed
+	set            *laneSet // for the session's state at gen
+	gen            uint64
+	unbounded      bool // what set is for
+	ownUntil       int64
+	barredUntil    int64 // until then there are no lanes for it
+	unboundedUntil int64
+}
+
+// onLane is what a session has in flight on its lane, which guards it.
+type onLane struct{ commands, bytes int }
+
+// flushShared submits the batch where its strongest command has to go.
+func (s *session) flushShared() error {
+	c := &s.client
+	if c.tx > 0 {
+		s.breakTransaction()
+	}
+	if c.route == routeNone {
+		return s.pushLocals()
+	}
+	for {
+		switch want := s.wantedRoute(s.server.now()); {
+		case c.flushErr != nil:
+			return c.flushErr
+		case s.ended():
+			return errEnded
+		case want != s.at.on && !s.settledForRoute():
+			return errEnded
+		case want == routeOwn:
+			s.at.on, s.at.lane = want, nil
+			if s.flushOwn() {
+				return c.flushErr
+			}
+		default:
+			if s.flushLane(want) {
+				return c.flushErr
+			}
+		}
+	}
+}
+
+// wantedRoute decides between what the batch asks for and staying where the session is.
+func (s *session) wantedRoute(now int64) routeKind {
+	c, at := &s.client, &s.at
+	switch c.route {
+	case routeOwn:
+		at.ownUntil = now + stayInterval
+		return routeOwn
+	case routeUnbounded:
+		at.unboundedUntil = now + stayInterval
+	}
+	if s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+		return routeOwn
+	}
+	owed := s.owes()
+	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {
+		return routeOwn
+	}
+	if now < at.unboundedUntil || at.on == routeUnbounded && owed {
+		return routeUnbounded
+	}
+	return routeLane
+}
+
+func (s *session) owes() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.owed > 0
+}
+
+// settledForRoute waits until nothing is owed: the session may change its connection then. false: it has ended.
+func (s *session) settledForRoute() bool {
+	if mutated(mutantNoBarrier) {
+		return true
+	}
+	return s.park(func() bool { return s.queue.owed == 0 })
+}
+
+// park waits until cond, called under the queue's lock, says so, and leaves the client's bytes where they are: frames
+// of them may be in use. A client that vanishes is noticed. false: the session has ended.
+func (s *session) park(cond func() bool) bool {
+	q := &s.queue
+	for {
+		q.mu.Lock()
+		if cond() || q.closed {
+			ok := !q.closed
+			q.mu.Unlock()
+			return ok
+		}
+		s.waitUnread()
+	}
+}
+
+// flushLane submits the batch to a lane. false: the route has to be decided anew.
+func (s *session) flushLane(want routeKind) bool {
+	l, err := s.chooseLane(want)
+	if err != nil {
+		if errors.Is(err, errNoLanes) {
+			s.at.barredUntil = s.at.set.barredUntil()
+			return false
+		}
+		s.failBatch(err)
+		return true
+	}
+	now := s.server.now()
+	if c := &s.client; c.hasTx && !l.transactions() {
+		c.route = routeOwn
+		return false
+	}
+	switch l.submit(s, now) {
+	case submitted:
+		s.at.on, s.at.lane = want, l
+		s.batchSent(s.stripe.lane)
+		l.set.growWith(l)
+		return true
+	case submitWait:
+		s.park(func() bool { return s.queue.room || s.queue.lost })
+		s.queue.takeRoom()
+		if s.ended() {
+			l.stopWaiting(s)
+		}
+	case submitShare:
+		owed := -1
+		s.park(func() bool {
+			if owed < 0 {
+				owed = s.queue.owed
+			}
+			return s.queue.owed < max(1, owed*3/4) || s.queue.lost
+		})
+	case submitGone:
+		s.park(func() bool { return s.queue.owed == 0 })
+		s.at.lane = nil
+	case submitLater:
+		s.park(func() bool { return s.queue.out.unsent < lowUnsent || s.queue.lost })
+	case submitLost:
+		l.stopWaiting(s)
+		s.failBatch(errLost)
+		return true
+	case submitNever:
+		l.stopWaiting(s)
+		s.client.flushErr = errEnded
+		return true
+	}
+	return false
+}
+
+// hasRoom wakes the reader that waits for room on a lane.
+func (s *session) hasRoom() {
+	q := &s.queue
+	q.mu.Lock()
+	q.room = true
+	q.notifyLocked()
+	q.mu.Unlock()
+}
+
+func (q *replyQueue) takeRoom() {
+	q.mu.Lock()
+	q.room = false
+	q.mu.Unlock()
+}
+
+// chooseLane returns the lane on which replies are owed, or the least loaded one for the session as it is now. It waits
+// for a lane at most unavailableTimeout.
+func (s *session) chooseLane(want routeKind) (*lane, error) {
+	at := &s.at
+	if at.lane != nil && s.owes() {
+		return at.lane, nil
+	}
+	s.findSet(want == routeUnbounded)
+	if l := at.set.least(); l != nil {
+		return l, nil
+	}
+	return at.set.await(s.done)
+}
+
+// findSet sees that at.set is that of the session as it is now.
+func (s *session) findSet(unbounded bool) {
+	at := &s.at
+	gen := s.gen.Load()
+	if at.set != nil && at.gen == gen && at.unbounded == unbounded {
+		return
+	}
+	s.leaveSet()
+	key, l := s.laneKey(unbounded)
+	at.set, at.gen, at.unbounded = s.server.lanes.get(key, l), gen, unbounded
+}
+
+func (s *session) leaveSet() {
+	if s.at.set != nil {
+		s.server.lanes.leave(s.at.set)
+		s.at.set = nil
+	}
+}
+
+// batchSent forgets the batch, whose commands went the way that is counted in counters.
+func (s *session) batchSent(path pathCounters) {
+	c := &s.client
+	s.tally(path)
+	s.dropBatch()
+	if c.outChunk != nil {
+		s.server.buffers.freeChunk(c.outChunk)
+		c.out, c.outChunk = nil, nil
+	}
+}
+
+// dropBatch forgets the slots of the batch.
+func (s *session) dropBatch() {
+	c := &s.client
+	clear(c.pend)
+	c.pend = c.pend[:0]
+	if cap(c.pend) > 64 {
+		c.pend = nil
+	}
+	c.route, c.replies, c.tx, c.hasTx, c.stateful = routeNone, 0, 0, false, false
+	if s.shared {
+		s.split = false
+	}
+}
+
+// pushLocals queues a batch that is only replies of ours.
+func (s *session) pushLocals() error {
+	now := s.server.now()
+	for i := range s.client.pend {
+		s.client.pend[i].sent = now
+	}
+	if s.queue.push(s.client.pend) {
+		_ = s.writeLocals() // its error has ended the session
+	}
+	s.dropBatch()
+	return nil
+}

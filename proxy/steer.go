@@ -1,0 +1,256 @@
+package proxy
+
+import (
+	"bytes"
+	"strings"
+
+	"dragontls/proxy/resp"
+)
+
+// steering is what came of looking at a command of a shared session.
+type steering uint8
+
+const (
+	steerOn     steering = iota // it is to be queued
+	steerDone                   // it was answered
+	steerNoMore                 // the session takes no more
+)
+
+// steer decides which way a command has to go, before it is queued. It makes room in the batch, so that the slot and
+// the bytes of a command are submitted together. hot
+func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) steering {
+	c := &s.client
+	if !c.recovering && (len(c.out)+len(frame) > chunkSize || c.replies >= maxBatch) && s.flush() != nil {
+		return steerNoMore
+	}
+	class := classUnknown
+	if exact {
+		class = s.classOf(cmd, sub, frame, args)
+	}
+	if len(frame) > chunkSize && (class == classQuiet || class == classUnbounded) {
+		class = classOwn
+	}
+	if c.recovering {
+		stateful := class != classQuiet && class != classUnbounded && class != classOwn
+		if !s.answerLost(cmd, stateful) {
+			return steerNoMore
+		}
+		return steerDone
+	}
+	switch class {
+	case classQuiet:
+		c.route = max(c.route, routeLane)
+	case classUnbounded:
+		c.route = max(c.route, routeUnbounded)
+	case classOwn:
+		s.wantOwn()
+	default:
+		s.steerStateful(cmd, class, frame, args)
+	}
+	return steerOn
+}
+
+// classOf is one of classQuiet, classUnbounded, classOwn, classScript, classState, classSticky, classLife and classUnknown. hot
+func (s *session) classOf(cmd *command, sub, frame []byte, args int) commandClass {
+	class := cmd.classOf(sub)
+	switch class {
+	case classPlain, classUnboundedPlain:
+		switch {
+		case holdsLineBreak(frame, args) && !(mutated(mutantExpireQuiet) && cmd.name == "EXPIRE"):
+			return classOwn
+		case class == classPlain:
+			return classQuiet
+		}
+		return classUnbounded
+	case classScript:
+		if s.server.scripts.harmless(resp.SplitArgs(frame, nil)) {
+			return classOwn
+		}
+		return classScript
+	}
+	if cmd.name == "SCRIPT" && args == 3 && bytes.EqualFold(sub, []byte("LOAD")) {
+		s.server.scripts.remember(resp.SplitArgs(frame, nil)[2])
+	}
+	return class
+}
+
+// wantOwn sends the batch over the own connection.
+func (s *session) wantOwn() {
+	if s.client.tx > 0 {
+		s.breakTransaction()
+	}
+	s.client.route = routeOwn
+}
+
+func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, args int) {
+	c := &s.client
+	if s.pinned.Load() {
+		c.route = routeOwn
+		return
+	}
+	switch {
+	case class == classSticky:
+		s.steerSticky(cmd, args)
+		return
+	case cmd.traits&resets != 0, cmd.traits&quits != 0 && args == 1:
+		return // reset and quit see to it
+	}
+	s.wantOwn()
+	c.stateful = true
+	switch {
+	case class == classLife:
+		s.pinned.Store(true)
+	case s.sticky():
+		if !mutated(mutantQueuedHello) || cmd.name != "HELLO" {
+			s.pinned.Store(true)
+		}
+	case class == classScript && strings.HasPrefix(cmd.name, "EVALSHA"):
+		s.note = &note{kind: noteScript}
+	case class == classScript:
+		s.pinned.Store(true)
+	case class == classUnknown:
+		s.note = &note{kind: noteUnknown}
+	default:
+		if s.note = noteOfState(cmd.name, resp.SplitArgs(frame, nil)); s.note == nil {
+			s.note = &note{kind: noteUnknown}
+		}
+	}
+}
+
+// steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
+func (s *session) steerSticky(cmd *command, args int) {
+	c := &s.client
+	switch {
+	case args != 1 && cmd.name != "WATCH":
+		s.wantOwn()
+		c.stateful = true
+		if s.sticky() {
+			s.pinned.Store(true)
+		} else {
+			s.note = &note{kind: noteUnknown}
+		}
+	case cmd.name == "MULTI" && !c.multi && !s.sticky():
+		c.begins = true
+		c.route = max(c.route, routeLane)
+	case cmd.name == "EXEC" && c.tx > 0:
+		c.ends = true
+	case cmd.name == "EXEC":
+		s.endsSticky(noteExec)
+	case cmd.name == "DISCARD":
+		s.endsSticky(noteDiscard)
+	case cmd.name == "UNWATCH" && !c.multi:
+		s.endsSticky(noteUnwatch)
+	case cmd.name == "UNWATCH":
+		s.wantOwn()
+	default: // WATCH, or MULTI behind it
+		s.wantOwn()
+		c.stateful = true
+		if c.multi {
+			s.pinned.Store(true)
+		}
+		s.stickies.Add(1)
+	}
+}
+
+func (s *session) endsSticky(kind noteKind) {
+	s.wantOwn()
+	s.client.stateful = true
+	s.note = &note{kind: kind, began: s.stickies.Load()}
+}
+
+// breakTransaction: what began as a whole transaction is none that a lane may carry.
+func (s *session) breakTransaction() {
+	c := &s.client
+	c.pend[c.tx-1].tx = false
+	c.tx = 0
+	c.route = routeOwn
+	c.stateful = true
+	s.stickies.Add(1)
+}
+
+// steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
+func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
+	c := &s.client
+	class := classUnknown
+	if exact {
+		class = cmd.classOf(sub)
+	}
+	switch class {
+	case classQuiet, classPlain, classUnbounded, classUnboundedPlain, classOwn:
+		class = classOwn
+	default:
+		class = classLife
+	}
+	if c.recovering {
+		c.streamed, c.skipping = cmd, true
+		if !s.answerLost(cmd, class == classLife) {
+			return steerNoMore
+		}
+		return steerDone
+	}
+	if c.replies > 0 && s.flush() != nil {
+		return steerNoMore
+	}
+	s.wantOwn()
+	if class == classLife {
+		c.stateful = true
+		s.pinned.Store(true)
+	}
+	return steerOn
+}
+
+// queueShared is queueFrame for a shared session. hot
+func (s *session) queueShared(frame []byte, kind slotKind, blocks bool) {
+	c := &s.client
+	n := s.note
+	s.note = nil
+	last := len(c.pend) - 1
+	proves := !s.proven.Load()
+	switch {
+	case c.uncount:
+	case kind != slotReplies:
+		c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
+	case n != nil:
+		c.pend = append(c.pend, slot{kind: slotNoted, note: n, blocking: blocks, n: 1})
+	case c.begins:
+		c.begins = false
+		c.pend = append(c.pend, slot{tx: true, n: 1})
+		c.tx = len(c.pend)
+		c.replies++
+	case c.tx > 0:
+		c.pend[c.tx-1].n++
+		c.replies++
+		if c.ends {
+			c.ends, c.hasTx, c.tx = false, true, 0
+		}
+	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
+		c.pend[last].n++
+		c.replies++
+	default:
+		c.pend = append(c.pend, slot{blocking: blocks, proves: proves, n: 1})
+		c.replies++
+	}
+	s.add(frame)
+}
+
+// closeTransactions prepares whole transactions for the own connection, where the reply to EXEC says whether the
+// transaction has ended.
+func (s *session) closeTransactions() {
+	c := &s.client
+	if !c.hasTx {
+		return
+	}
+	c.hasTx = false
+	s.stickiesBefore, s.split = s.stickies.Load(), true
+	pend := make([]slot, 0, len(c.pend)+4)
+	for _, p := range c.pend {
+		if !p.tx {
+			pend = append(pend, p)
+			continue
+		}
+		exec := slot{kind: slotNoted, n: 1, note: &note{kind: noteExec, began: s.stickies.Add(1)}}
+		p.n, p.tx = p.n-1, false
+		pend = append(pend, p, exec)
+	}
+	c.pend = pend
+}
