@@ -140,7 +140,7 @@ func (l *lane) finishRunLocked(now int64) {
 		l.bytes -= r.cur.bytes
 		s.onLane.commands -= r.cur.n
 		s.onLane.bytes -= r.cur.bytes
-		l.load.Store(int32(l.commands))
+		l.loadLocked()
 		l.wakeWaiterLocked()
 	}
 	r.cur = laneSlot{}
@@ -283,8 +283,8 @@ func (l *lane) conclude(cause error) {
 			s.session.onLane = onLane{}
 		}
 	}
-	waiters := l.waiters
-	l.waiters, l.out = nil, nil
+	l.dismissLocked()
+	l.out = nil
 	l.mu.Unlock()
 	l.up.drop()
 	close(l.closed)
@@ -304,8 +304,5 @@ func (l *lane) conclude(cause error) {
 		default:
 			s.session.lose(s.n, s.at < passed)
 		}
-	}
-	for _, s := range waiters {
-		s.hasRoom()
 	}
 }
