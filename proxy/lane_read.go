@@ -73,17 +73,16 @@ func (l *lane) deliver(b []byte) error {
 		if !done {
 			break
 		}
-		err = l.judge()
+		if err := l.judge(); err != nil {
+			return err // its session is in flight still, and ends with the others
+		}
 		whole++
 		r.left--
-		if r.left == 0 || err != nil {
-			if e := l.hand(b[start:i], whole, now); err == nil {
-				err = e
+		if r.left == 0 {
+			if err := l.hand(b[start:i], whole, now); err != nil {
+				return err
 			}
 			start, whole = i, 0
-		}
-		if err != nil {
-			return err
 		}
 	}
 	if start < len(b) {
