@@ -105,7 +105,7 @@ func (l *lane) submit(s *session, now int64) submission {
 		l.mu.Unlock()
 		return submitGone
 	}
-	if o := &s.onLane; o.commands > 0 && (o.commands+c.replies > laneCommands/laneShare || o.bytes+len(c.out) > laneBytes/laneShare) {
+	if s.onLane.full(c.replies, len(c.out)) {
 		l.mu.Unlock()
 		return submitShare
 	}
@@ -261,8 +261,7 @@ func (l *lane) pushBatchLocked(s *session) {
 	l.commands += c.replies
 	l.unnonced += c.replies
 	l.loadLocked()
-	s.onLane.commands += c.replies
-	s.onLane.bytes += len(c.out)
+	s.onLane.add(c.replies, len(c.out))
 	l.wakeWaiterLocked()
 }
 

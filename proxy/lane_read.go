@@ -137,8 +137,7 @@ func (l *lane) finishRunLocked(now int64) {
 	if s := r.cur.session; s != nil {
 		l.commands -= r.cur.n
 		l.bytes -= r.cur.bytes
-		s.onLane.commands -= r.cur.n
-		s.onLane.bytes -= r.cur.bytes
+		s.onLane.add(-r.cur.n, -r.cur.bytes)
 		l.loadLocked()
 		l.wakeWaiterLocked()
 	}
@@ -270,7 +269,6 @@ func (l *lane) conclude(cause error) {
 	poisoned := l.poisoned
 	left := make([]laneSlot, 0, l.slots+1)
 	if l.in.open && l.in.left > 0 {
-		l.in.cur.n = l.in.left
 		left = append(left, l.in.cur)
 	}
 	for l.slots > 0 {
@@ -279,8 +277,11 @@ func (l *lane) conclude(cause error) {
 	passed := l.passed
 	for _, s := range left {
 		if s.session != nil {
-			s.session.onLane = onLane{}
+			s.session.onLane.add(-s.n, -s.bytes)
 		}
+	}
+	if l.in.open && l.in.left > 0 {
+		left[0].n = l.in.left
 	}
 	l.dismissLocked()
 	l.out = nil

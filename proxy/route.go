@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,8 +37,20 @@ type route struct {
 	unboundedUntil int64
 }
 
-// onLane is what a session has in flight on its lane, which guards it.
-type onLane struct{ commands, bytes int }
+// onLane is what a session has in flight on its lane. A lane gives room back behind the last reply, when the session may
+// be on another one already.
+type onLane struct{ commands, bytes atomic.Int32 }
+
+func (o *onLane) add(commands, bytes int) {
+	o.commands.Add(int32(commands))
+	o.bytes.Add(int32(bytes))
+}
+
+// full says that so much more would be beyond the share of one session. hot
+func (o *onLane) full(commands, bytes int) bool {
+	n := int(o.commands.Load())
+	return n > 0 && (n+commands > laneCommands/laneShare || int(o.bytes.Load())+bytes > laneBytes/laneShare)
+}
 
 // flushShared submits the batch where its strongest command has to go.
 func (s *session) flushShared() error {
