@@ -346,11 +346,25 @@ func wantTool(t testing.TB, stdin, name string, args ...string) string {
 // redis is a real redis-server. It listens on a port and on a socket.
 type redis struct {
 	*process
-	port   int
-	socket string
+	port     int
+	socket   string
+	password string // empty: none
 }
 
 func (r *redis) url() string { return fmt.Sprintf("redis://127.0.0.1:%d", r.port) }
+
+func (r *redis) kill() {
+	syscall.Kill(r.cmd.Process.Pid, syscall.SIGKILL)
+	<-r.ended
+}
+
+// stop lets it stand still.
+func (r *redis) stop(t testing.TB, d time.Duration) {
+	t.Helper()
+	r.signal(syscall.SIGSTOP)
+	time.Sleep(d)
+	r.signal(syscall.SIGCONT)
+}
 
 // redisServer starts one; args are its options.
 func redisServer(t testing.TB, args ...string) *redis {

@@ -20,11 +20,11 @@ func (s *service) collect(emit func(admin.Metric)) {
 		m.counter("sessions_closed_total", "Sessions that ended, by the first cause.", n, label("reason", reason))
 	}
 	s.collectHandshakes(m, st)
-	for name, n := range st.Commands {
-		m.counter("commands_total", "Commands of clients; path says who answered.", n, label("command", name), label("path", "own"))
-	}
-	for name, n := range st.CommandsLocal {
-		m.counter("commands_total", "Commands of clients; path says who answered.", n, label("command", name), label("path", "local"))
+	for path, commands := range map[string]map[string]uint64{"own": st.Commands, "lane": st.CommandsLane, "local": st.CommandsLocal} {
+		for name, n := range commands {
+			m.counter("commands_total", "Commands of clients by what they went over: a connection of one session, a lane or none (answered here).",
+				n, label("command", name), label("path", path))
+		}
 	}
 	for name, n := range st.RulesDenied {
 		m.counter("commands_denied_total", "Commands refused by the users file.", n, label("command", name))
@@ -39,7 +39,9 @@ func (s *service) collect(emit func(admin.Metric)) {
 	m.gauge("buffer_bytes", "Memory lent to sessions for bytes on their way.", float64(st.BufferBytes))
 	m.counter("accept_errors_total", "Failed accepts.", st.AcceptErrors)
 	m.counter("panics_total", "Panics, each of which ended one session.", st.Panics)
-	m.gauge("backend_connections", "Open backend connections of sessions.", float64(st.BackendConnections), label("kind", "own"))
+	const connections = "Open backend connections: lanes, which sessions share, and those that are one session's own."
+	m.gauge("backend_connections", connections, float64(max(0, st.BackendConnections-st.BackendLanes)), label("kind", "own"))
+	m.gauge("backend_connections", connections, float64(st.BackendLanes), label("kind", "lane"))
 	m.counter("backend_dials_total", "Dials of the backend, failed ones included.", st.BackendDials)
 	for reason, n := range st.BackendErrors {
 		m.counter("backend_errors_total", "Failures of the backend.", n, label("reason", reason))

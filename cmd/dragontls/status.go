@@ -82,7 +82,8 @@ type reload struct {
 
 type statusBackend struct {
 	Up          bool              `json:"up"`
-	Connections int               `json:"connections"`
+	Connections int               `json:"connections"` // lanes included
+	Lanes       int               `json:"lanes"`
 	Errors      map[string]uint64 `json:"errors"`
 }
 
@@ -96,7 +97,7 @@ func (s *service) status() any {
 		Certificates: s.statusCerts(st), CRLs: []statusCRL{},
 		Trust:   statusTrust{Generation: snapshot.TrustGeneration, SessionsByGeneration: st.SessionsByGeneration},
 		Reloads: map[string]reload{"listener": reloadOf(s.store.Stats())},
-		Backend: statusBackend{st.BackendUp, st.BackendConnections, st.BackendErrors},
+		Backend: statusBackend{st.BackendUp, st.BackendConnections, st.BackendLanes, st.BackendErrors},
 	}
 	ready := s.ready()
 	out.Ready, out.Reason, out.Detail = ready.OK, ready.Reason, ready.Detail

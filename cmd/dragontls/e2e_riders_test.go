@@ -1,0 +1,329 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The two errors by which commands are answered whose backend connection is gone.
+const (
+	textLost   = "-ERR dragontls: backend connection lost, the command may have run"
+	textUnsent = "-LOADING dragontls: backend unavailable, the command was not sent"
+)
+
+// crew is sessions that send a pipeline after the other and check each reply: every command is answered once and in its
+// place, and behind the first error of ours there are only such errors in a pipeline.
+type crew struct {
+	all     []*rider
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	round   atomic.Int64 // pipelines, of all
+	replies atomic.Int64
+	lost    atomic.Int64
+	unsent  atomic.Int64
+	longest atomic.Int64 // nanoseconds that a pipeline took
+
+	mu        sync.Mutex
+	firstFail error
+	fails     int
+}
+
+// rider is one session of a crew.
+type rider struct {
+	crew  *crew
+	id    int
+	db    string
+	resp3 bool
+	good  atomic.Int64 // pipelines without an error
+	bad   atomic.Int64
+
+	mu sync.Mutex // held for a pipeline
+	// guarded by mu
+	conn net.Conn
+	r    *bufio.Reader
+	seq  int
+}
+
+// riders starts sessions; with state each has its database, protocol and name.
+func riders(t testing.TB, p *instance, n int, state bool) *crew {
+	t.Helper()
+	c := &crew{stop: make(chan struct{})}
+	config := p.clientTLS()
+	t.Cleanup(func() {
+		select {
+		case <-c.stop:
+		default:
+			close(c.stop)
+		}
+		for _, r := range c.all {
+			r.conn.Close()
+		}
+		c.wg.Wait()
+	})
+	for id := range n {
+		raw, err := net.DialTimeout("tcp", p.addr, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &rider{crew: c, id: id, db: "0", conn: tls.Client(raw, config)}
+		r.r = bufio.NewReader(r.conn)
+		c.all = append(c.all, r)
+		if state {
+			r.db, r.resp3 = fmt.Sprint(id%4), id%2 == 1
+			r.setUp(t)
+		}
+	}
+	for _, r := range c.all {
+		c.wg.Go(r.ride) // ends with stop, which Cleanup closes
+	}
+	return c
+}
+
+func (r *rider) name() string { return fmt.Sprint("rider-", r.id) }
+
+func (r *rider) setUp(t testing.TB) {
+	t.Helper()
+	if r.resp3 {
+		r.want(t, "%", "HELLO", "3")
+	}
+	r.want(t, "+OK", "SELECT", r.db)
+	r.want(t, "+OK", "CLIENT", "SETNAME", r.name())
+}
+
+func (r *rider) want(t testing.TB, want string, command ...string) {
+	t.Helper()
+	r.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := io.WriteString(r.conn, array(command...)); err != nil {
+		t.Errorf("rider %d: %v", r.id, err)
+		return
+	}
+	got, err := readReply(r.r)
+	if err != nil || got != want && !(want == "%" && strings.HasPrefix(got, want)) {
+		t.Errorf("rider %d: %v: got %.100q (%v), want %q", r.id, command, got, err, want)
+	}
+}
+
+// readReply returns a bulk's content behind "$", an aggregate's parts behind its header, and any other line as it is.
+func readReply(r *bufio.Reader) (string, error) {
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	line = strings.TrimSuffix(line, "\r\n")
+	if line == "" {
+		return "", errors.New("an empty line")
+	}
+	var n int
+	fmt.Sscan(line[1:], &n)
+	switch line[0] {
+	case '$', '=':
+		if n < 0 {
+			return line, nil
+		}
+		text := make([]byte, n+2)
+		_, err = io.ReadFull(r, text)
+		return "$" + string(text[:n]), err
+	case '%':
+		n *= 2
+		fallthrough
+	case '*', '~', '>':
+		for range n {
+			part, err := readReply(r)
+			if err != nil {
+				return "", err
+			}
+			line += " " + part
+		}
+	}
+	return line, nil
+}
+
+func (r *rider) ride() {
+	for {
+		select {
+		case <-r.crew.stop:
+			return
+		default:
+		}
+		r.mu.Lock()
+		err := r.pipeline()
+		r.mu.Unlock()
+		if err != nil {
+			r.crew.fail(fmt.Errorf("rider %d: %w", r.id, err))
+			return
+		}
+		time.Sleep(5 * time.Millisecond) // the backend is not what is measured
+	}
+}
+
+// pipeline sends ECHO, SET, GET four times: what SET was told, GET returns.
+func (r *rider) pipeline() error {
+	var out strings.Builder
+	first := r.seq
+	key := r.name()
+	for range 4 {
+		r.seq++
+		word := fmt.Sprint(r.id, ":", r.seq)
+		out.WriteString(array("ECHO", word) + array("SET", key, word) + array("GET", key))
+	}
+	begun := time.Now()
+	r.conn.SetDeadline(begun.Add(2 * time.Minute))
+	if _, err := io.WriteString(r.conn, out.String()); err != nil {
+		return err
+	}
+	failed := ""
+	for seq := first + 1; seq <= r.seq; seq++ {
+		word := fmt.Sprint("$", r.id, ":", seq)
+		for _, want := range []string{word, "+OK", word} {
+			got, err := readReply(r.r)
+			if err != nil {
+				return fmt.Errorf("for %s: %w", want, err)
+			}
+			r.crew.replies.Add(1)
+			switch got {
+			case textLost:
+				r.crew.lost.Add(1)
+				failed = got
+			case textUnsent:
+				r.crew.unsent.Add(1)
+				failed = got
+			case want:
+				if failed != "" {
+					return fmt.Errorf("got %q behind %q in one pipeline", got, failed)
+				}
+			default:
+				return fmt.Errorf("got %q, want %q", got, want)
+			}
+		}
+	}
+	for took := int64(time.Since(begun)); ; {
+		longest := r.crew.longest.Load()
+		if took <= longest || r.crew.longest.CompareAndSwap(longest, took) {
+			break
+		}
+	}
+	r.crew.round.Add(1)
+	if failed == "" {
+		r.good.Add(1)
+	} else {
+		r.bad.Add(1)
+	}
+	return nil
+}
+
+func (c *crew) fail(err error) {
+	select {
+	case <-c.stop:
+		return
+	default:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fails++
+	if c.firstFail == nil {
+		c.firstFail = err
+	}
+}
+
+func (c *crew) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.firstFail == nil {
+		return nil
+	}
+	return fmt.Errorf("%d of %d sessions failed, the first: %w", c.fails, len(c.all), c.firstFail)
+}
+
+// until polls, and ends the test once a session has failed.
+func (c *crew) until(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err := c.failed(); err != nil {
+			t.Fatal(err)
+		}
+		if holds() {
+			return
+		}
+	}
+	t.Fatalf("never: %s; %s", what, c)
+}
+
+// more waits until each session has got through n more pipelines without an error.
+func (c *crew) more(t testing.TB, n int64) {
+	t.Helper()
+	before := c.good()
+	c.until(t, "every session works", func() bool { return beyond(c.good(), before, n) })
+}
+
+func (c *crew) good() (counts []int64) {
+	for _, r := range c.all {
+		counts = append(counts, r.good.Load())
+	}
+	return counts
+}
+
+func (c *crew) bad() (counts []int64) {
+	for _, r := range c.all {
+		counts = append(counts, r.bad.Load())
+	}
+	return counts
+}
+
+func beyond(now, before []int64, n int64) bool {
+	for i := range now {
+		if now[i] < before[i]+n {
+			return false
+		}
+	}
+	return true
+}
+
+// wantState wants that each session has its database, protocol and name still, on lanes and on its own connection.
+func (c *crew) wantState(t testing.TB, backend *redis) {
+	t.Helper()
+	marks := map[string]int{}
+	for _, r := range c.all {
+		r.mu.Lock()
+		null, empty := "$-1", "*0"
+		if r.resp3 {
+			null, empty = "_", "%0"
+		}
+		r.want(t, null, "GET", "nothing")
+		r.want(t, empty, "HGETALL", "nothing")
+		r.want(t, "+OK", "SET", fmt.Sprint("mark:", r.id), "1")
+		r.want(t, "$"+r.name(), "CLIENT", "GETNAME")
+		r.want(t, null, "GET", "nothing")
+		r.mu.Unlock()
+		marks[r.db]++
+	}
+	for db, n := range marks {
+		if got := len(strings.Fields(backend.observe("-n", db, "KEYS", "mark:*"))); got != n {
+			t.Errorf("database %s has the keys of %d sessions, want %d", db, got, n)
+		}
+	}
+}
+
+// end stops the sessions, none of which may have failed.
+func (c *crew) end(t testing.TB) {
+	t.Helper()
+	close(c.stop)
+	c.wg.Wait()
+	if err := c.failed(); err != nil {
+		t.Error(err)
+	}
+}
+
+func (c *crew) String() string {
+	return fmt.Sprintf("%d sessions, %d pipelines, %d replies, %d of them lost, %d not sent", len(c.all), c.round.Load(), c.replies.Load(), c.lost.Load(), c.unsent.Load())
+}

@@ -1,0 +1,224 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sharing starts a proxy in BACKEND_MODE=shared that has a password of the backend: its sessions ride lanes from their
+// first command on.
+func sharing(t testing.TB, r *redis, vars ...string) *instance {
+	t.Helper()
+	return serving(t, r.url(), append([]string{"BACKEND_MODE=shared", "BACKEND_PASSWORD=" + r.password}, vars...)...).wantReady()
+}
+
+const backendPassword = "backend-secret"
+
+func lockedRedis(t testing.TB, args ...string) *redis {
+	t.Helper()
+	return lockedRedisAt(t, freePort(t), args...)
+}
+
+func lockedRedisAt(t testing.TB, port int, args ...string) *redis {
+	t.Helper()
+	r := redisAt(t, port, append([]string{"--requirepass", backendPassword}, args...)...)
+	r.password = backendPassword
+	return r
+}
+
+// observe asks the backend itself.
+func (r *redis) observe(args ...string) string {
+	r.t.Helper()
+	all := []string{"-s", r.socket, "--no-auth-warning"}
+	if r.password != "" {
+		all = append(all, "-a", r.password)
+	}
+	return strings.TrimSuffix(wantTool(r.t, "", "redis-cli", append(all, args...)...), "\n")
+}
+
+// clients is what CLIENT LIST shows, but for who asks and the prober, which says PING and nothing else.
+func (r *redis) clients() []string {
+	r.t.Helper()
+	var list []string
+	for line := range strings.Lines(r.observe("CLIENT", "LIST")) {
+		if !strings.Contains(line, " cmd=client|list ") && !strings.Contains(line, " cmd=ping ") {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	return list
+}
+
+// envInt is a size that is small in CI and bigger by hand.
+func envInt(t testing.TB, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 {
+		t.Fatalf("%s=%q is no number above 0", name, text)
+	}
+	return n
+}
+
+func array(args ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(args))
+	for _, a := range args {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(a), a)
+	}
+	return b.String()
+}
+
+// wantOwn waits until so many backend connections are some session's own.
+func (p *instance) wantOwn(n float64) {
+	p.t.Helper()
+	eventually(p.t, fmt.Sprint(n, " own connections"), func() bool { return p.metrics().sum("backend_connections", "kind", "own") == n })
+}
+
+func (p *instance) statusOf() (s status) {
+	p.t.Helper()
+	_, body := p.get("/status.json")
+	if err := json.Unmarshal([]byte(body), &s); err != nil {
+		p.t.Fatal(err)
+	}
+	return s
+}
+
+func TestMetricsTellLanesFromOwnConnections(t *testing.T) {
+	r := lockedRedis(t)
+	for _, c := range []struct {
+		mode            string
+		lane, own       float64 // GETs that went so
+		lanes, ownConns float64
+	}{{"shared", 3, 0, 1, 1}, {"paired", 0, 3, 0, 1}} {
+		t.Run(c.mode, func(t *testing.T) {
+			p := serving(t, r.url(), "BACKEND_MODE="+c.mode, "BACKEND_PASSWORD="+backendPassword).wantReady()
+			l := p.live(p.clientTLS())
+			for range 3 {
+				l.want(l.ask("GET", "nothing"), "$-1")
+			}
+			l.wantNoPerm(l.ask("AUTH", "x"))
+			if got := l.ask("INFO", "server"); !strings.Contains(got, "redis_version") {
+				t.Errorf("got %.40q", got)
+			}
+			m := p.metrics()
+			for _, want := range []struct {
+				command, path string
+				n             float64
+			}{{"GET", "lane", c.lane}, {"GET", "own", c.own}, {"INFO", "own", 1}, {"INFO", "lane", 0}, {"AUTH", "local", 1}} {
+				if got := m.sum("commands_total", "command", want.command, "path", want.path); got != want.n {
+					t.Errorf("%s: got %v of %s, want %v", want.path, got, want.command, want.n)
+				}
+			}
+			lanes, own := m.sum("backend_connections", "kind", "lane"), m.sum("backend_connections", "kind", "own")
+			if lanes != c.lanes || own != c.ownConns {
+				t.Errorf("got %v lanes and %v own connections, want %v and %v", lanes, own, c.lanes, c.ownConns)
+			}
+			if b := p.statusOf().Backend; b.Connections != int(c.lanes+c.ownConns) || b.Lanes != int(c.lanes) {
+				t.Errorf("status: got %+v", b)
+			}
+			p.wantEnd()
+		})
+	}
+}
+
+// A client that vanishes while BLPOP waits takes no element with it, also where it rode lanes before.
+func TestNoElementIsPoppedForAClientThatVanished(t *testing.T) {
+	r := lockedRedis(t)
+	p := sharing(t, r)
+	endings := map[string]func(l *live){
+		"closed":      func(l *live) { l.Close() },
+		"half-closed": func(l *live) { l.CloseWrite(); l.NetConn().(*net.TCPConn).CloseWrite() },
+		"reset":       func(l *live) { l.NetConn().(*net.TCPConn).SetLinger(0); l.NetConn().Close() },
+	}
+	commands := map[string]string{
+		"alone":  array("BLPOP", "q", "0") + array("GET", "x"),
+		"behind": array("GET", "x") + array("SET", "x", "1") + array("BLPOP", "q", "0") + array("GET", "x") + array("HGETALL", "h"),
+	}
+	for ending, vanish := range endings {
+		for name, sent := range commands {
+			for _, blocked := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s %s blocked %t", ending, name, blocked), func(t *testing.T) {
+					l := p.live(p.clientTLS())
+					l.t = t
+					l.ask("GET", "x")
+					if _, err := io.WriteString(l, sent); err != nil {
+						t.Fatal(err)
+					}
+					if blocked {
+						eventually(t, "BLPOP waits", func() bool { return strings.Contains(r.observe("INFO", "clients"), "blocked_clients:1") })
+					}
+					vanish(l)
+					eventually(t, "the session has ended", func() bool { return p.metrics().sum("connections", "state", "open") == 0 })
+					eventually(t, "nobody waits", func() bool {
+						return strings.Contains(r.observe("INFO", "clients"), "blocked_clients:0") && p.metrics().sum("backend_connections", "kind", "own") == 0
+					})
+					r.observe("LPUSH", "q", "element")
+					if got := r.observe("LRANGE", "q", "0", "-1"); got != "element" {
+						t.Errorf("got %q, want the element", got)
+					}
+					r.observe("DEL", "q", "x")
+				})
+			}
+		}
+	}
+	p.wantEnd()
+}
+
+// A redis-server that stands still costs waiting and no session.
+func TestStoppedBackendCostsNoSession(t *testing.T) {
+	r := lockedRedis(t)
+	p := sharing(t, r)
+	c := riders(t, p, 20, false)
+	c.more(t, 5)
+	stop := time.Duration(envInt(t, "E2E_STOP", 3)) * time.Second
+	r.stop(t, stop)
+	c.more(t, 20)
+	c.end(t)
+	if c.lost.Load()+c.unsent.Load() > 0 {
+		t.Errorf("%d commands were lost, %d not sent", c.lost.Load(), c.unsent.Load())
+	}
+	t.Logf("stopped for %v: %s; the longest wait for a pipeline %v", stop, c, time.Duration(c.longest.Load()).Round(time.Millisecond))
+	p.wantEnd()
+}
+
+// kill -9 of redis-server costs sessions on lanes no more than errors in place of replies.
+func TestKilledBackendCostsNoSession(t *testing.T) {
+	port := freePort(t)
+	r := lockedRedisAt(t, port)
+	p := sharing(t, r)
+	c := riders(t, p, 24, true)
+	var delays []time.Duration
+	for range envInt(t, "E2E_KILLS", 2) {
+		p.wantOwn(0) // their names and databases were told on connections of their own
+		c.more(t, 5)
+		bad := c.bad()
+		r.kill()
+		c.until(t, "every session notices", func() bool { return beyond(c.bad(), bad, 1) })
+		r = lockedRedisAt(t, port)
+		begun := time.Now()
+		c.more(t, 1)
+		delays = append(delays, time.Since(begun).Round(time.Millisecond))
+		c.wantState(t, r)
+	}
+	c.more(t, 5)
+	c.end(t)
+	worst := slices.Max(delays)
+	t.Logf("%d kills: %s; the last session worked again %v at most after the server's return", len(delays), c, worst)
+	if worst > 20*time.Second { // 2 s is what is promised, of a machine that has the time
+		t.Errorf("they worked again after %v", delays)
+	}
+	p.wantEnd()
+}
