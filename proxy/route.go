@@ -92,7 +92,7 @@ func (s *session) wantedRoute(now int64) routeKind {
 	case routeUnbounded:
 		at.unboundedUntil = now + stayInterval
 	}
-	if s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+	if !s.proven.Load() || s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
 	owed := s.owes()
