@@ -277,6 +277,9 @@ func (c *laneConn) end() {
 	c.Close()
 }
 
+// pass lets time pass.
+func (h *harness) pass(nanoseconds int64) { h.ahead.Add(nanoseconds) }
+
 // openLanes lists the lanes that take work.
 func (h *harness) openLanes() (all []*lane) {
 	h.lanes.each(func(l *lane) { all = append(all, l) })
