@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ type lane struct {
 	set    *laneSet
 	up     *backendConn
 	opened int64
-	load   atomic.Int32  // commands in flight, for who chooses a lane
+	load   atomic.Int32  // commands in flight or waiting for room, for who chooses a lane
 	wake   chan struct{} // to the writer, with the token
 	closed chan struct{} // closed when the reader has ended
 
@@ -78,7 +79,8 @@ type lane struct {
 	bytes     int    // in flight
 	unnonced  int    // commands since the last nonce
 	nonceAt   int64
-	waiters   []*session // for room, in their order
+	waiters   []waiter // for room, in their order
+	waiting   int      // their commands
 	idleSince int64
 }
 
@@ -103,7 +105,7 @@ func (l *lane) submit(s *session, now int64) submission {
 		l.mu.Unlock()
 		return submitGone
 	}
-	if o := &s.onLane; o.commands > 0 && (o.commands+c.replies > laneCommands/laneShare || o.bytes+len(c.out) > laneBytes/laneShare) {
+	if s.onLane.full(c.replies, len(c.out)) {
 		l.mu.Unlock()
 		return submitShare
 	}
@@ -152,43 +154,92 @@ func (l *lane) submit(s *session, now int64) submission {
 	return submitted
 }
 
+// waiter is a session whose batch of so many commands and bytes waits for room.
+type waiter struct {
+	session  *session
+	commands int
+	bytes    int
+	woken    bool
+}
+
 // roomLocked keeps the window; who finds no room waits in turn. hot
 func (l *lane) roomLocked(s *session, commands, bytes int) bool {
-	first := len(l.waiters) == 0 || l.waiters[0] == s
-	fits := l.commands == 0 || l.commands+commands <= laneCommands && l.bytes+bytes <= laneBytes
-	if first && fits {
-		if len(l.waiters) > 0 {
-			l.waiters[0] = nil
-			l.waiters = l.waiters[1:]
-			l.wakeWaiterLocked()
-		}
+	if len(l.waiters) == 0 && l.fitsLocked(commands, bytes) {
 		return true
 	}
-	for _, w := range l.waiters {
-		if w == s {
-			return false
+	for i := range l.waiters {
+		w := &l.waiters[i]
+		if w.session != s {
+			continue
 		}
+		if i == 0 && l.fitsLocked(commands, bytes) {
+			l.waiting -= w.commands
+			l.waiters = slices.Delete(l.waiters, 0, 1)
+			return true
+		}
+		l.waiting += commands - w.commands
+		*w = waiter{s, commands, bytes, false}
+		return false
 	}
-	l.waiters = append(l.waiters, s)
+	l.waiters = append(l.waiters, waiter{s, commands, bytes, false})
+	l.waiting += commands
+	l.loadLocked()
 	return false
 }
 
+// dismiss has everybody who waits choose anew.
+func (l *lane) dismiss() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dismissLocked()
+}
+
+func (l *lane) dismissLocked() {
+	for _, w := range l.waiters {
+		w.session.hasRoom()
+	}
+	l.waiters, l.waiting = nil, 0
+	l.loadLocked()
+}
+
+func (l *lane) waits(s *session) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.waiters, func(w waiter) bool { return w.session == s })
+}
+
+// loadLocked tells who chooses a lane what this one has to do. hot
+func (l *lane) loadLocked() {
+	l.load.Store(int32(l.commands + l.waiting))
+}
+
+func (l *lane) fitsLocked(commands, bytes int) bool {
+	return l.commands == 0 || l.commands+commands <= laneCommands && l.bytes+bytes <= laneBytes
+}
+
+// wakeWaiterLocked wakes who waits first, once there is room for it. hot
 func (l *lane) wakeWaiterLocked() {
-	if len(l.waiters) > 0 {
-		l.waiters[0].hasRoom()
+	if len(l.waiters) == 0 {
+		return
+	}
+	if w := &l.waiters[0]; !w.woken && l.fitsLocked(w.commands, w.bytes) {
+		w.woken = true
+		w.session.hasRoom()
 	}
 }
 
 // stopWaiting takes back the place of a session that has ended or gone elsewhere.
 func (l *lane) stopWaiting(s *session) {
 	l.mu.Lock()
-	for i, w := range l.waiters {
-		if w == s {
-			l.waiters = append(l.waiters[:i:i], l.waiters[i+1:]...)
-			l.wakeWaiterLocked()
-			break
+	l.waiters = slices.DeleteFunc(l.waiters, func(w waiter) bool {
+		if w.session != s {
+			return false
 		}
-	}
+		l.waiting -= w.commands
+		return true
+	})
+	l.loadLocked()
+	l.wakeWaiterLocked()
 	l.mu.Unlock()
 }
 
@@ -209,9 +260,9 @@ func (l *lane) pushBatchLocked(s *session) {
 	l.bytes += len(c.out)
 	l.commands += c.replies
 	l.unnonced += c.replies
-	l.load.Store(int32(l.commands))
-	s.onLane.commands += c.replies
-	s.onLane.bytes += len(c.out)
+	l.loadLocked()
+	s.onLane.add(c.replies, len(c.out))
+	l.wakeWaiterLocked()
 }
 
 func (l *lane) pushLocked(s laneSlot) {
@@ -291,15 +342,11 @@ func (l *lane) retire() {
 		l.state = laneRetired
 	}
 	idle := l.state == laneRetired && l.idleLocked()
-	waiters := l.waiters
-	l.waiters = nil
+	l.dismissLocked()
 	l.mu.Unlock()
 	l.set.remove(l)
 	if idle {
 		l.up.close()
-	}
-	for _, s := range waiters {
-		s.hasRoom()
 	}
 }
 

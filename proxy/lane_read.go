@@ -73,17 +73,16 @@ func (l *lane) deliver(b []byte) error {
 		if !done {
 			break
 		}
-		err = l.judge()
+		if err := l.judge(); err != nil {
+			return err // its session is in flight still, and ends with the others
+		}
 		whole++
 		r.left--
-		if r.left == 0 || err != nil {
-			if e := l.hand(b[start:i], whole, now); err == nil {
-				err = e
+		if r.left == 0 {
+			if err := l.hand(b[start:i], whole, now); err != nil {
+				return err
 			}
 			start, whole = i, 0
-		}
-		if err != nil {
-			return err
 		}
 	}
 	if start < len(b) {
@@ -138,9 +137,8 @@ func (l *lane) finishRunLocked(now int64) {
 	if s := r.cur.session; s != nil {
 		l.commands -= r.cur.n
 		l.bytes -= r.cur.bytes
-		s.onLane.commands -= r.cur.n
-		s.onLane.bytes -= r.cur.bytes
-		l.load.Store(int32(l.commands))
+		s.onLane.add(-r.cur.n, -r.cur.bytes)
+		l.loadLocked()
 		l.wakeWaiterLocked()
 	}
 	r.cur = laneSlot{}
@@ -271,7 +269,6 @@ func (l *lane) conclude(cause error) {
 	poisoned := l.poisoned
 	left := make([]laneSlot, 0, l.slots+1)
 	if l.in.open && l.in.left > 0 {
-		l.in.cur.n = l.in.left
 		left = append(left, l.in.cur)
 	}
 	for l.slots > 0 {
@@ -280,11 +277,14 @@ func (l *lane) conclude(cause error) {
 	passed := l.passed
 	for _, s := range left {
 		if s.session != nil {
-			s.session.onLane = onLane{}
+			s.session.onLane.add(-s.n, -s.bytes)
 		}
 	}
-	waiters := l.waiters
-	l.waiters, l.out = nil, nil
+	if l.in.open && l.in.left > 0 {
+		left[0].n = l.in.left
+	}
+	l.dismissLocked()
+	l.out = nil
 	l.mu.Unlock()
 	l.up.drop()
 	close(l.closed)
@@ -304,8 +304,5 @@ func (l *lane) conclude(cause error) {
 		default:
 			s.session.lose(s.n, s.at < passed)
 		}
-	}
-	for _, s := range waiters {
-		s.hasRoom()
 	}
 }

@@ -234,8 +234,12 @@ func (set *laneSet) addLocked(up *backendConn) {
 	s.running.Add(1)
 	go l.read()  // ends with the connection, Close waits for it
 	go l.write() // ends with read, Close waits for it
-	lanes := append(slices.Clone(set.lanes()), l)
+	old := set.lanes()
+	lanes := append(slices.Clone(old), l)
 	set.open.Store(&lanes)
+	for _, o := range old {
+		o.dismiss()
+	}
 	if s.isDone() {
 		up.close() // Close may have looked before the lane was there
 	}

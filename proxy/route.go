@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,8 +37,20 @@ type route struct {
 	unboundedUntil int64
 }
 
-// onLane is what a session has in flight on its lane, which guards it.
-type onLane struct{ commands, bytes int }
+// onLane is what a session has in flight on its lane. A lane gives room back behind the last reply, when the session may
+// be on another one already.
+type onLane struct{ commands, bytes atomic.Int32 }
+
+func (o *onLane) add(commands, bytes int) {
+	o.commands.Add(int32(commands))
+	o.bytes.Add(int32(bytes))
+}
+
+// full says that so much more would be beyond the share of one session. hot
+func (o *onLane) full(commands, bytes int) bool {
+	n := int(o.commands.Load())
+	return n > 0 && (n+commands > laneCommands/laneShare || int(o.bytes.Load())+bytes > laneBytes/laneShare)
+}
 
 // flushShared submits the batch where its strongest command has to go.
 func (s *session) flushShared() error {
@@ -110,15 +123,33 @@ func (s *session) settledForRoute() bool {
 // of them may be in use. A client that vanishes is noticed. false: the session has ended.
 func (s *session) park(cond func() bool) bool {
 	q := &s.queue
-	for {
-		q.mu.Lock()
-		if cond() || q.closed {
-			ok := !q.closed
-			q.mu.Unlock()
-			return ok
-		}
-		s.waitUnread()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if cond() || q.closed {
+		return !q.closed
 	}
+	look := false
+	t := time.AfterFunc(watchInterval, func() {
+		q.mu.Lock()
+		look = true
+		q.notifyLocked()
+		q.mu.Unlock()
+	})
+	defer t.Stop()
+	for !cond() && !q.closed {
+		q.changed.Wait()
+		if !look {
+			continue
+		}
+		look = false
+		t.Reset(watchInterval)
+		q.mu.Unlock()
+		if _, broken := s.client.sock.hungUp(); broken {
+			s.kill(closeClientError)
+		}
+		q.mu.Lock()
+	}
+	return !q.closed
 }
 
 // flushLane submits the batch to a lane. false: the route has to be decided anew.
@@ -137,18 +168,24 @@ func (s *session) flushLane(want routeKind) bool {
 		c.route = routeOwn
 		return false
 	}
-	switch l.submit(s, now) {
-	case submitted:
-		s.at.on, s.at.lane = want, l
-		s.batchSent(s.stripe.lane)
-		l.set.growWith(l)
-		return true
-	case submitWait:
+	result := l.submit(s, now)
+	for result == submitWait {
 		s.park(func() bool { return s.queue.room || s.queue.lost })
 		s.queue.takeRoom()
 		if s.ended() {
 			l.stopWaiting(s)
 		}
+		if !l.waits(s) {
+			return false // it is to choose anew
+		}
+		result = l.submit(s, s.server.now())
+	}
+	switch result {
+	case submitted:
+		s.at.on, s.at.lane = want, l
+		s.batchSent(s.stripe.lane)
+		l.set.growWith(l)
+		return true
 	case submitShare:
 		owed := -1
 		s.park(func() bool {

@@ -66,7 +66,7 @@ const (
 // sharing is what only a session has that may ride lanes. Fields without a word belong to its reader.
 type sharing struct {
 	at          route
-	onLane      onLane        // what is in flight on its lane, whose mu guards it
+	onLane      onLane        // what is in flight on its lane
 	pinned      atomic.Bool   // it keeps its own connection
 	proven      atomic.Bool   // the backend serves it
 	gen         atomic.Uint64 // counts the changes of what decides about its lanes

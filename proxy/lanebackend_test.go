@@ -1,0 +1,355 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"dragontls/proxy/resp"
+)
+
+// laneBackend answers well until a test says otherwise, and remembers what came on which connection.
+type laneBackend struct {
+	t    testing.TB
+	addr string
+	done chan struct{} // closed at the end of the test: whoever holds goes on
+
+	mu sync.Mutex
+	// guarded by mu
+	conns []*laneConn
+	rule  laneRule
+	holds map[string]*laneHold
+}
+
+// laneRule answers in the place of the backend. It runs in the connection's goroutine, may read on, write and close, and
+// gives what is left to say. false: the backend answers as it should.
+type laneRule func(c *laneConn, args []string) (reply string, override bool)
+
+// laneConn is a connection of a laneBackend; its goroutine owns what mu of the backend does not guard.
+type laneConn struct {
+	net.Conn
+	b      *laneBackend
+	r      *bufio.Reader
+	w      *bufio.Writer
+	db     int
+	proto  int
+	multi  bool
+	queued []string // replies of what the open transaction holds
+
+	lane bool       // what it began with asks for a nonce
+	got  [][]string // guarded by b.mu
+}
+
+// laneHold stops a connection at a command.
+type laneHold struct {
+	reached chan struct{} // closed when the command has come
+	reply   chan func(*laneConn) string
+}
+
+func newLaneBackend(t testing.TB) *laneBackend {
+	b := &laneBackend{t: t, done: make(chan struct{}), holds: map[string]*laneHold{}}
+	b.addr = fakeBackend(t, func(c net.Conn) {
+		l := &laneConn{Conn: c, b: b, proto: 2, r: bufio.NewReaderSize(c, 64<<10), w: bufio.NewWriter(c)}
+		b.mu.Lock()
+		b.conns = append(b.conns, l)
+		b.mu.Unlock()
+		l.serve()
+	})
+	t.Cleanup(func() { close(b.done) })
+	return b
+}
+
+// start is a Server in front of it, whose sessions ride one lane of a key from their first command on.
+func (b *laneBackend) start(change func(*Config)) *harness {
+	b.t.Helper()
+	return start(b.t, b.addr, func(c *Config) {
+		share(c)
+		c.Backend.Credentials = credentials("", "secret")
+		c.Backend.Lanes = 1
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+// on sets the rule for all connections.
+func (b *laneBackend) on(r laneRule) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rule = r
+}
+
+// hold stops the connection on which the next command with this last argument comes.
+func (b *laneBackend) hold(last string) *laneHold {
+	h := &laneHold{reached: make(chan struct{}), reply: make(chan func(*laneConn) string, 1)}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.holds[last] = h
+	return h
+}
+
+// say lets the connection go on with this reply.
+func (h *laneHold) say(reply string) { h.reply <- func(*laneConn) string { return reply } }
+
+// release lets it go on with the right one.
+func (h *laneHold) release() { h.reply <- nil }
+
+// connsWith lists the lanes, or the other connections, on which a command came.
+func (b *laneBackend) connsWith(lane bool, name string) (all []*laneConn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		if c.lane == lane && slices.ContainsFunc(c.got, func(args []string) bool { return strings.EqualFold(args[0], name) }) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// lanes is the number of lanes that were ever asked for.
+func (b *laneBackend) lanes() int { return len(b.connsWith(true, "ECHO")) }
+
+// commands is what came on the connection.
+func (c *laneConn) commands() [][]string {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	return slices.Clone(c.got)
+}
+
+// count counts commands by their first and, where given, last word on all connections.
+func (b *laneBackend) count(name, last string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		for _, args := range c.got {
+			if args[0] == name && (last == "" || args[len(args)-1] == last) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (c *laneConn) serve() {
+	for {
+		args, err := c.next()
+		if err != nil {
+			return
+		}
+		s, ok := c.act(args)
+		if !ok {
+			s = c.answer(args)
+		}
+		if _, err := c.w.WriteString(s); err != nil {
+			return
+		}
+	}
+}
+
+// next reads a command; what was answered goes out before it waits for one.
+func (c *laneConn) next() ([]string, error) {
+	if c.r.Buffered() == 0 {
+		c.w.Flush()
+		if _, err := c.r.Peek(1); err != nil {
+			return nil, err
+		}
+	}
+	ahead, _ := c.r.Peek(c.r.Buffered())
+	args, err := readCommand(c.r)
+	if err != nil {
+		return nil, err
+	}
+	c.b.mu.Lock()
+	if len(c.got) == 0 {
+		c.lane = bytes.Contains(ahead, []byte("\r\n$4\r\nECHO\r\n$16\r\n"))
+	}
+	c.got = append(c.got, args)
+	c.b.mu.Unlock()
+	return args, nil
+}
+
+// act does what the test says.
+func (c *laneConn) act(args []string) (string, bool) {
+	b := c.b
+	last := args[len(args)-1]
+	b.mu.Lock()
+	rule, h := b.rule, b.holds[last]
+	delete(b.holds, last)
+	b.mu.Unlock()
+	if h != nil {
+		c.w.Flush()
+		close(h.reached)
+		select {
+		case f := <-h.reply:
+			if f != nil {
+				return f(c), true
+			}
+		case <-b.done:
+		}
+	}
+	if rule == nil {
+		return "", false
+	}
+	return rule(c, args)
+}
+
+func bulk(s string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(s), s) }
+
+// valueOf is what GET of a key is answered: no two keys have the same.
+func valueOf(key string) string { return bulk("value of " + key) }
+
+// answer is what a backend says.
+func (c *laneConn) answer(args []string) string {
+	name := strings.ToUpper(args[0])
+	switch name {
+	case "MULTI":
+		c.multi, c.queued = true, nil
+		return "+OK\r\n"
+	case "EXEC":
+		if !c.multi {
+			return "-ERR EXEC without MULTI\r\n"
+		}
+		c.multi = false
+		return fmt.Sprintf("*%d\r\n%s", len(c.queued), strings.Join(c.queued, ""))
+	case "DISCARD":
+		c.multi = false
+		return "+OK\r\n"
+	}
+	reply := c.plain(name, args)
+	if c.multi {
+		c.queued = append(c.queued, reply)
+		return "+QUEUED\r\n"
+	}
+	return reply
+}
+
+func (c *laneConn) plain(name string, args []string) string {
+	switch name {
+	case "PING":
+		return "+PONG\r\n"
+	case "ECHO":
+		return bulk(args[1])
+	case "GET":
+		return valueOf(args[1])
+	case "HGET": // where it was asked
+		return bulk(fmt.Sprintf("%d %d", c.db, c.proto))
+	case "INFO":
+		return bulk("info")
+	case "RESET":
+		c.db, c.proto = 0, 2
+		return "+RESET\r\n"
+	case "HELLO":
+		if len(args) > 1 {
+			fmt.Sscan(args[1], &c.proto)
+		}
+		if c.proto == 3 {
+			return "%1\r\n$5\r\nproto\r\n:3\r\n"
+		}
+		return "*2\r\n$5\r\nproto\r\n:2\r\n"
+	case "SELECT":
+		fmt.Sscan(args[1], &c.db)
+	case "AUTH", "SET", "CLIENT", "WATCH", "UNWATCH", "EXPIRE", "QUIT", "DEL":
+	default:
+		return "-ERR unknown command\r\n"
+	}
+	return "+OK\r\n"
+}
+
+// reset ends the connection with RST.
+func (c *laneConn) reset() {
+	c.w.Flush()
+	c.Conn.(*net.TCPConn).SetLinger(0)
+	c.Close()
+}
+
+// end closes the connection behind what was said: what is still to be read would turn FIN into RST.
+func (c *laneConn) end() {
+	c.w.Flush()
+	c.Conn.(*net.TCPConn).CloseWrite()
+	io.Copy(io.Discard, c.Conn)
+	c.Close()
+}
+
+// openLanes lists the lanes that take work.
+func (h *harness) openLanes() (all []*lane) {
+	h.lanes.each(func(l *lane) { all = append(all, l) })
+	return all
+}
+
+// lane is the only open one.
+func (h *harness) lane() *lane {
+	h.t.Helper()
+	all := h.openLanes()
+	if len(all) != 1 {
+		h.t.Fatalf("%d lanes are open, want 1", len(all))
+	}
+	return all[0]
+}
+
+// nonces lets every batch carry one from here on, or none.
+func (l *lane) nonces(always bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nonceAt = math.MaxInt64
+	if always {
+		l.nonceAt = math.MinInt64 / 2
+	}
+}
+
+func (l *lane) inFlight() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.commands
+}
+
+func (l *lane) stateNow() laneState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// wantOnLanes waits until so many commands of a name have ridden lanes: they are counted behind the write.
+func (h *harness) wantOnLanes(name string, n int) {
+	h.t.Helper()
+	eventually(h.t, fmt.Sprintf("%d %s rode lanes", n, name), func() bool { return h.Stats().CommandsLane[name] >= uint64(n) })
+	if got := h.Stats().CommandsLane[name]; got != uint64(n) {
+		h.t.Errorf("%d %s rode lanes, want %d", got, name, n)
+	}
+}
+
+// sessionOf is the session of a client.
+func (h *harness) sessionOf(w *wire) (found *session) {
+	h.t.Helper()
+	eventually(h.t, "the session is there", func() bool {
+		h.each(func(s *session) {
+			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() {
+				found = s
+			}
+		})
+		return found != nil
+	})
+	return found
+}
+
+func (w *wire) get(key string) {
+	w.t.Helper()
+	w.do(valueOf(key), "GET", key)
+}
+
+// pipelineOf is a pipeline of n GETs, and what it is answered.
+func pipelineOf(n int, prefix string) (commands, replies string) {
+	var c, r strings.Builder
+	for i := range n {
+		key := fmt.Sprintf("%s-%d", prefix, i)
+		c.Write(resp.AppendCommand(nil, "GET", key))
+		r.WriteString(valueOf(key))
+	}
+	return c.String(), r.String()
+}

@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// another opens one more lane beside those that there are.
+func (l *lane) another(t testing.TB) *lane {
+	t.Helper()
+	before := len(l.set.lanes())
+	l.set.mu.Lock()
+	l.set.dialLocked()
+	l.set.mu.Unlock()
+	eventually(t, "another lane", func() bool { return len(l.set.lanes()) > before })
+	return l.set.lanes()[before]
+}
+
+// What waits behind a retired lane goes to the next one as soon as the last reply has come, which the retired one's reader
+// may not have accounted for.
+func TestSessionThatChangesLanesCountsWhatItHasInFlight(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("0")
+	s := h.sessionOf(w)
+	l := h.lane()
+	for i := range 100 {
+		key := fmt.Sprint("held ", i)
+		held := b.hold(key)
+		w.send(cmd("GET", key))
+		<-held.reached
+		next := l.another(t)
+		l.retire()
+		commands, replies := pipelineOf(20, fmt.Sprint(i))
+		w.send(commands)
+		eventually(t, "the session waits", func() bool { return s.hand.Load() == handFull })
+		held.release()
+		w.want(valueOf(key) + replies)
+		l = next
+	}
+	h.wantOnLanes("GET", 2101)
+	eventually(t, "nothing is in flight", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.commands == 0 && l.bytes == 0 && s.onLane.commands.Load() == 0 && s.onLane.bytes.Load() == 0
+	})
+}
+
+// occupy makes a lane look as if so many more commands were in flight on it.
+func (l *lane) occupy(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.commands += n
+	l.loadLocked()
+	l.wakeWaiterLocked()
+}
+
+func (l *lane) howManyWait() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiters)
+}
+
+func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
+	l := &lane{commands: laneCommands - 10}
+	var all [4]*session
+	for i := range all {
+		all[i] = &session{}
+		all[i].queue.init()
+	}
+	room := func(i, n int) bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		all[i].queue.takeRoom()
+		return l.roomLocked(all[i], n, 0)
+	}
+	woken := func(i int) bool { return all[i].queue.room }
+	if room(0, 20) || room(1, 1) || room(2, 1) || room(1, 1) {
+		t.Fatal("there was room, or somebody passed the one who waits")
+	}
+	l.occupy(-5)
+	if woken(0) || woken(1) || room(0, 20) {
+		t.Fatal("there is too little for the first, so that nobody is to look")
+	}
+	l.occupy(-5)
+	if !woken(0) || woken(1) || room(3, 1) || !room(0, 20) {
+		t.Fatal("not in turn")
+	}
+	l.occupy(10)
+	if !woken(1) || woken(2) || !room(1, 1) {
+		t.Fatal("the second is to follow")
+	}
+	l.stopWaiting(all[2])
+	if !woken(3) || !room(3, 1) || len(l.waiters) != 0 {
+		t.Fatal("who gave up stands in the way")
+	}
+	l.bytes = laneBytes - 1
+	if l.roomLocked(all[0], 1, 2) {
+		t.Fatal("more bytes than the window has")
+	}
+	l.waiters, l.commands, l.bytes = nil, 0, 0
+	if !l.roomLocked(all[0], 1, 2*laneBytes) {
+		t.Fatal("what is more than a window fits when nothing is in flight")
+	}
+}
+
+func TestWindowOfALaneIsShared(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	const sessions, each = 6, 2000
+	all := make([]*wire, sessions)
+	for i := range all {
+		all[i] = h.dial()
+		all[i].get(fmt.Sprint(i))
+	}
+	l := h.lane()
+	held := b.hold("held")
+	all[0].send(cmd("GET", "held"))
+	<-held.reached
+	var wg sync.WaitGroup
+	for i, w := range all {
+		commands, replies := pipelineOf(each, fmt.Sprint(i))
+		if i == 0 {
+			replies = valueOf("held") + replies
+		}
+		wg.Go(func() { io.WriteString(w, commands) })
+		wg.Go(func() {
+			got := make([]byte, len(replies))
+			if _, err := io.ReadFull(w.r, got); err != nil || string(got) != replies {
+				t.Errorf("session %d got something else: %v", i, err)
+			}
+		})
+	}
+	eventually(t, "somebody waits", func() bool { return l.howManyWait() > 0 })
+	l.mu.Lock()
+	if l.commands > laneCommands || l.bytes > laneBytes {
+		t.Errorf("%d commands and %d bytes are in flight", l.commands, l.bytes)
+	}
+	l.mu.Unlock()
+	for i, w := range all {
+		if n := h.sessionOf(w).onLane.commands.Load(); n > laneCommands/laneShare {
+			t.Errorf("session %d has %d commands in flight", i, n)
+		}
+	}
+	held.release()
+	wg.Wait()
+	h.wantOnLanes("GET", sessions*(each+1)+1)
+	if b.lanes() != 1 {
+		t.Errorf("%d lanes", b.lanes())
+	}
+}
+
+// A session that waits for room on one lane and could find it on another does not leave its place behind, where it would
+// stand in everybody's way.
+func TestWaiterLeavesNoPlaceBehind(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w, other := h.dial(), h.dial()
+	w.get("0")
+	other.get("1")
+	first := h.lane()
+	second := first.another(t)
+	first.occupy(laneCommands)
+	second.occupy(2 * laneCommands)
+	w.send(cmd("GET", "a"))
+	eventually(t, "it waits for the first", func() bool { return first.howManyWait() == 1 })
+	second.occupy(-2 * laneCommands)
+	first.occupy(-1)
+	w.want(valueOf("a"))
+	eventually(t, "nobody waits", func() bool { return first.howManyWait() == 0 })
+	first.occupy(1 - laneCommands)
+	second.occupy(laneCommands)
+	other.get("b")
+	second.occupy(-laneCommands)
+	h.wantOnLanes("GET", 4)
+}
+
+func TestWaiterThatEndsLeavesNoPlaceBehind(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w, other := h.dial(), h.dial()
+	w.get("0")
+	other.get("1")
+	l := h.lane()
+	l.occupy(laneCommands)
+	w.send(cmd("GET", "a"))
+	eventually(t, "it waits", func() bool { return l.howManyWait() == 1 })
+	other.send(cmd("GET", "b"))
+	eventually(t, "both wait", func() bool { return l.howManyWait() == 2 })
+	h.sessionOf(w).end(closeDrain)
+	eventually(t, "one waits", func() bool { return l.howManyWait() == 1 })
+	l.occupy(-laneCommands)
+	other.want(valueOf("b"))
+	h.wantOnLanes("GET", 3)
+}
+
+func TestSessionWithALongNameOfKeysKeepsToItsShareOfBytes(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("0")
+	l := h.lane()
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	long := strings.Repeat("x", 20000)
+	var commands, replies strings.Builder
+	for i := range 40 {
+		key := long + fmt.Sprint(i)
+		commands.WriteString(cmd("GET", key))
+		replies.WriteString(valueOf(key))
+	}
+	go io.WriteString(w, commands.String()) // ends with the bytes, or the connection
+	s := h.sessionOf(w)
+	eventually(t, "it has its share", func() bool { return s.onLane.bytes.Load() > laneBytes/laneShare-chunkSize })
+	if n := s.onLane.bytes.Load(); n > laneBytes/laneShare {
+		t.Errorf("%d bytes are in flight", n)
+	}
+	if l.howManyWait() != 0 {
+		t.Error("it waits for room, which there is")
+	}
+	held.release()
+	w.want(valueOf("held") + replies.String())
+	h.wantOnLanes("GET", 42)
+}
