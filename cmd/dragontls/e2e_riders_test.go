@@ -26,6 +26,7 @@ const (
 // place, and behind the first error of ours there are only such errors in a pipeline.
 type crew struct {
 	all     []*rider
+	pause   time.Duration // of a session between two pipelines
 	stop    chan struct{}
 	wg      sync.WaitGroup
 	round   atomic.Int64 // pipelines, of all
@@ -55,10 +56,10 @@ type rider struct {
 	seq  int
 }
 
-// riders starts sessions; with state each has its database, protocol and name.
+// riders starts sessions; with state each has its database, protocol and name, and they pause less.
 func riders(t testing.TB, p *instance, n int, state bool) *crew {
 	t.Helper()
-	c := &crew{stop: make(chan struct{})}
+	c := &crew{pause: 10 * time.Millisecond, stop: make(chan struct{})}
 	config := p.clientTLS()
 	t.Cleanup(func() {
 		select {
@@ -83,6 +84,9 @@ func riders(t testing.TB, p *instance, n int, state bool) *crew {
 			r.db, r.resp3 = fmt.Sprint(id%4), id%2 == 1
 			r.setUp(t)
 		}
+	}
+	if state {
+		c.pause = time.Millisecond
 	}
 	for _, r := range c.all {
 		c.wg.Go(r.ride) // ends with stop, which Cleanup closes
@@ -163,7 +167,7 @@ func (r *rider) ride() {
 			r.crew.fail(fmt.Errorf("rider %d: %w", r.id, err))
 			return
 		}
-		time.Sleep(time.Millisecond) // others have to do on this machine, too
+		time.Sleep(r.crew.pause)
 	}
 }
 
