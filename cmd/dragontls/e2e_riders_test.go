@@ -26,6 +26,7 @@ const (
 // place, and behind the first error of ours there are only such errors in a pipeline.
 type crew struct {
 	all     []*rider
+	pause   time.Duration // of a session between two pipelines
 	stop    chan struct{}
 	wg      sync.WaitGroup
 	round   atomic.Int64 // pipelines, of all
@@ -55,10 +56,10 @@ type rider struct {
 	seq  int
 }
 
-// riders starts sessions; with state each has its database, protocol and name.
+// riders starts sessions; with state each has its database, protocol and name, and they pause less.
 func riders(t testing.TB, p *instance, n int, state bool) *crew {
 	t.Helper()
-	c := &crew{stop: make(chan struct{})}
+	c := &crew{pause: 10 * time.Millisecond, stop: make(chan struct{})}
 	config := p.clientTLS()
 	t.Cleanup(func() {
 		select {
@@ -83,6 +84,9 @@ func riders(t testing.TB, p *instance, n int, state bool) *crew {
 			r.db, r.resp3 = fmt.Sprint(id%4), id%2 == 1
 			r.setUp(t)
 		}
+	}
+	if state {
+		c.pause = time.Millisecond
 	}
 	for _, r := range c.all {
 		c.wg.Go(r.ride) // ends with stop, which Cleanup closes
@@ -163,7 +167,7 @@ func (r *rider) ride() {
 			r.crew.fail(fmt.Errorf("rider %d: %w", r.id, err))
 			return
 		}
-		time.Sleep(5 * time.Millisecond) // the backend is not what is measured
+		time.Sleep(r.crew.pause)
 	}
 }
 
@@ -289,29 +293,68 @@ func beyond(now, before []int64, n int64) bool {
 	return true
 }
 
-// wantState wants that each session has its database, protocol and name still, on lanes and on its own connection.
+// wantState wants that each session has its database, protocol and name still: on lanes, and on a connection of its own,
+// which KEYS makes it open.
 func (c *crew) wantState(t testing.TB, backend *redis) {
 	t.Helper()
 	marks := map[string]int{}
 	for _, r := range c.all {
 		r.mu.Lock()
-		null, empty := "$-1", "*0"
-		if r.resp3 {
-			null, empty = "_", "%0"
-		}
+		defer r.mu.Unlock()
+		null, empty := r.nulls()
 		r.want(t, null, "GET", "nothing")
 		r.want(t, empty, "HGETALL", "nothing")
 		r.want(t, "+OK", "SET", fmt.Sprint("mark:", r.id), "1")
-		r.want(t, "$"+r.name(), "CLIENT", "GETNAME")
-		r.want(t, null, "GET", "nothing")
-		r.mu.Unlock()
+		r.want(t, "*0", "KEYS", "nothing")
 		marks[r.db]++
+	}
+	own := map[string]string{} // by name
+	for _, line := range backend.clients() {
+		own[field(line, "name")] = field(line, "db") + " " + field(line, "resp")
+	}
+	for _, r := range c.all {
+		protocol := "2"
+		if r.resp3 {
+			protocol = "3"
+		}
+		if got, want := own[r.name()], r.db+" "+protocol; got != want {
+			t.Errorf("%s: its own connection has database and protocol %q, want %q", r.name(), got, want)
+		}
 	}
 	for db, n := range marks {
 		if got := len(strings.Fields(backend.observe("-n", db, "KEYS", "mark:*"))); got != n {
 			t.Errorf("database %s has the keys of %d sessions, want %d", db, got, n)
 		}
 	}
+}
+
+// wantNames asks for the names as the client sees them, which binds the sessions to connections of their own.
+func (c *crew) wantNames(t testing.TB) {
+	t.Helper()
+	for _, r := range c.all {
+		r.mu.Lock()
+		null, _ := r.nulls()
+		r.want(t, "$"+r.name(), "CLIENT", "GETNAME")
+		r.want(t, null, "GET", "nothing")
+		r.mu.Unlock()
+	}
+}
+
+func (r *rider) nulls() (null, emptyMap string) {
+	if r.resp3 {
+		return "_", "%0"
+	}
+	return "$-1", "*0"
+}
+
+// field is one of a line of CLIENT LIST.
+func field(line, name string) string {
+	for _, f := range strings.Fields(line) {
+		if value, ok := strings.CutPrefix(f, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // end stops the sessions, none of which may have failed.

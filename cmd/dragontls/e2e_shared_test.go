@@ -15,11 +15,15 @@ import (
 	"time"
 )
 
-// sharing starts a proxy in BACKEND_MODE=shared that has a password of the backend: its sessions ride lanes from their
+// sharing starts a proxy in BACKEND_MODE=shared. Where the backend wants a password, its sessions ride lanes from their
 // first command on.
 func sharing(t testing.TB, r *redis, vars ...string) *instance {
 	t.Helper()
-	return serving(t, r.url(), append([]string{"BACKEND_MODE=shared", "BACKEND_PASSWORD=" + r.password}, vars...)...).wantReady()
+	vars = append([]string{"BACKEND_MODE=shared"}, vars...)
+	if r.password != "" {
+		vars = append(vars, "BACKEND_PASSWORD="+r.password)
+	}
+	return serving(t, r.url(), vars...).wantReady()
 }
 
 const backendPassword = "backend-secret"
@@ -213,6 +217,7 @@ func TestKilledBackendCostsNoSession(t *testing.T) {
 		delays = append(delays, time.Since(begun).Round(time.Millisecond))
 		c.wantState(t, r)
 	}
+	c.wantNames(t)
 	c.more(t, 5)
 	c.end(t)
 	worst := slices.Max(delays)

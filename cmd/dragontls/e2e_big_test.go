@@ -1,0 +1,138 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// memory is a figure of /proc/PID/status, in MiB.
+func (p *process) memory(name string) float64 {
+	p.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			kib, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			return float64(kib) / 1024
+		}
+	}
+	p.t.Fatalf("no %s", name)
+	return 0
+}
+
+// forgetPeak begins VmHWM anew.
+func (p *process) forgetPeak() {
+	p.t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// readBig asks for a value of so many bytes and takes them at about 20 MB/s.
+func (l *live) readBig(key string, size int) time.Duration {
+	l.t.Helper()
+	const pace = 20e6
+	begun := time.Now()
+	l.SetDeadline(begun.Add(5 * time.Minute))
+	if _, err := io.WriteString(l, array("GET", key)); err != nil {
+		l.t.Fatal(err)
+	}
+	header, err := l.r.ReadString('\n')
+	if want := fmt.Sprintf("$%d\r\n", size); err != nil || header != want {
+		l.t.Fatalf("got %.100q (%v), want %q", header, err, want)
+	}
+	for got := int64(0); got < int64(size)-1; {
+		n, err := io.CopyN(io.Discard, l.r, min(256<<10, int64(size)-1-got))
+		got += n
+		if err != nil {
+			l.t.Fatalf("after %d of %d bytes: %v", got, size, err)
+		}
+		time.Sleep(time.Until(begun.Add(time.Duration(float64(got) / pace * float64(time.Second)))))
+	}
+	end := make([]byte, 3)
+	if _, err := io.ReadFull(l.r, end); err != nil || string(end) != "x\r\n" {
+		l.t.Fatalf("it ends in %q (%v)", end, err)
+	}
+	return time.Since(begun)
+}
+
+// Who reads a huge value at a moderate pace costs bounded memory and few dials, and closes nobody.
+func TestHugeValueBesideSmallOnes(t *testing.T) {
+	size := envInt(t, "E2E_BIG", 64) << 20
+	r := lockedRedis(t)
+	p := sharing(t, r)
+	r.observe("SETRANGE", "big", strconv.Itoa(size-1), "x")
+	c := riders(t, p, 50, false)
+	c.more(t, 20)
+	most := 64.0 // MiB more than before; the sessions' own buffers are far smaller
+	if racing() {
+		most = 256
+	}
+	read := func(t *testing.T, dials int, sessions func(read func(*live))) {
+		before, opened, lanes := p.memory("VmRSS"), p.metrics().sum("backend_dials_total"), p.metrics().sum("commands_total", "path", "lane")
+		p.forgetPeak()
+		var took time.Duration
+		sessions(func(l *live) {
+			l.t = t
+			rounds := c.round.Load()
+			took = l.readBig("big", size)
+			if c.round.Load() < rounds+50 {
+				t.Errorf("the others got through %d pipelines meanwhile", c.round.Load()-rounds)
+			}
+		})
+		c.more(t, 1)
+		peak, m := p.memory("VmHWM"), p.metrics()
+		t.Logf("%d MiB in %v, %.0f MB/s; memory %.0f MiB before, %.0f at most; %v dials, %v commands on lanes; the longest wait for a pipeline %v",
+			size>>20, took.Round(time.Millisecond), float64(size)/1e6/took.Seconds(), before, peak, m.sum("backend_dials_total")-opened,
+			m.sum("commands_total", "path", "lane")-lanes, time.Duration(c.longest.Load()).Round(time.Millisecond))
+		if peak > before+most {
+			t.Errorf("memory grew by %.0f MiB, want %v at most", peak-before, most)
+		}
+		if got := m.sum("backend_dials_total") - opened; got > float64(dials) {
+			t.Errorf("got %v dials, want %d at most", got, dials)
+		}
+	}
+	const own = 4 // dials: a lane in place of the retired one, those that grow with load, the session's own connection
+	one := p.live(p.clientTLS())
+	t.Run("once", func(t *testing.T) { read(t, own, func(read func(*live)) { read(one) }) })
+	t.Run("in a loop", func(t *testing.T) {
+		read(t, own, func(read func(*live)) {
+			for range 3 {
+				read(one)
+			}
+		})
+		one.t = t
+		one.ping()
+	})
+	t.Run("by new sessions", func(t *testing.T) {
+		read(t, 3*own, func(read func(*live)) {
+			for range 3 {
+				l := p.live(p.clientTLS())
+				read(l)
+				l.Close()
+			}
+		})
+	})
+	c.end(t)
+	if c.lost.Load()+c.unsent.Load() > 0 {
+		t.Errorf("got %s", c)
+	}
+	for _, reason := range []string{"slow_client", "lane_error", "backend_closed", "backend_error"} {
+		if n := p.metrics().sum("sessions_closed_total", "reason", reason); n > 0 {
+			t.Errorf("%v sessions were closed: %s", n, reason)
+		}
+	}
+	p.wantEnd()
+}
