@@ -47,7 +47,7 @@ func TestLaneOpensOnlyWhenProven(t *testing.T) {
 				return tt.reply, c.lane && args[0] == tt.command && len(c.commands()) < 8
 			})
 			for _, w := range []*wire{w, other} {
-				h.pass(stayInterval)
+				h.pass(int64(stayInterval))
 				w.do(bulk("7 3"), "HGET", "h", "f")
 				w.send(cmd("MULTI") + cmd("HGET", "h", "f") + cmd("EXEC"))
 				w.want("+OK\r\n+QUEUED\r\n*1\r\n" + bulk("7 3"))
@@ -176,7 +176,7 @@ func TestLaneWithoutCredentialsEndsAfterAMinute(t *testing.T) {
 			})
 			w := h.dial()
 			w.get("0")
-			h.pass(stayInterval)
+			h.pass(int64(stayInterval))
 			w.get("1")
 			h.wantOnLanes("GET", map[bool]int{true: 2, false: 1}[secret])
 			l := h.lane()
@@ -213,13 +213,13 @@ func TestSessionWithoutCredentialsIsToBeServedFirst(t *testing.T) {
 	w := h.dial()
 	for range 3 {
 		w.do("-NOAUTH Authentication required.\r\n", "GET", "refused")
-		h.pass(stayInterval)
+		h.pass(int64(stayInterval))
 	}
 	if b.lanes() != 0 {
 		t.Error("who was refused rides lanes")
 	}
 	w.get("0")
-	h.pass(stayInterval)
+	h.pass(int64(stayInterval))
 	w.get("1")
 	h.wantOnLanes("GET", 1)
 	other := h.dial()
@@ -238,10 +238,10 @@ func TestLanesAreKeyed(t *testing.T) {
 		w.get(fmt.Sprint(i))
 	}
 	a.do("+OK\r\n", "SELECT", "3")
-	h.pass(stayInterval)
+	h.pass(int64(stayInterval))
 	a.do(bulk("3 2"), "HGET", "h", "f")
 	second.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
-	h.pass(stayInterval)
+	h.pass(int64(stayInterval))
 	second.do(bulk("0 3"), "HGET", "h", "f")
 	other.do(bulk("0 2"), "HGET", "h", "f")
 	a.do("+OK\r\n", "SET", "k", "v")

@@ -42,6 +42,8 @@ type Config struct {
 	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
 	// WriteTimeout + 30 s.
 	eofTimeout time.Duration
+	// stayInterval: see there.
+	stayInterval time.Duration
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -97,6 +99,7 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxArgs, 65536)
 	setDefault(&c.SessionBuffer, 4<<20)
 	setDefault(&c.eofTimeout, c.WriteTimeout+30*time.Second)
+	setDefault(&c.stayInterval, stayInterval)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
