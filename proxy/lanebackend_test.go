@@ -332,7 +332,7 @@ func (h *harness) sessionOf(w *wire) (found *session) {
 	h.t.Helper()
 	eventually(h.t, "the session is there", func() bool {
 		h.each(func(s *session) {
-			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() {
+			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() && s.isShared() {
 				found = s
 			}
 		})
