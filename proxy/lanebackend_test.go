@@ -150,6 +150,10 @@ func (c *laneConn) serve() {
 		if _, err := c.w.WriteString(s); err != nil {
 			return
 		}
+		if args[0] == "QUIT" {
+			c.end()
+			return
+		}
 	}
 }
 
