@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,7 +34,6 @@ type crew struct {
 	replies atomic.Int64
 	lost    atomic.Int64
 	unsent  atomic.Int64
-	longest atomic.Int64 // nanoseconds that a pipeline took
 
 	mu        sync.Mutex
 	firstFail error
@@ -46,14 +46,16 @@ type rider struct {
 	id    int
 	db    string
 	resp3 bool
-	good  atomic.Int64 // pipelines without an error
-	bad   atomic.Int64
+
+	good atomic.Int64 // pipelines without an error
+	bad  atomic.Int64
 
 	mu sync.Mutex // held for a pipeline
 	// guarded by mu
-	conn net.Conn
-	r    *bufio.Reader
-	seq  int
+	longest time.Duration // that a pipeline took
+	conn    net.Conn
+	r       *bufio.Reader
+	seq     int
 }
 
 // riders starts sessions; with state each has its database, protocol and name, and they pause less.
@@ -211,12 +213,7 @@ func (r *rider) pipeline() error {
 			}
 		}
 	}
-	for took := int64(time.Since(begun)); ; {
-		longest := r.crew.longest.Load()
-		if took <= longest || r.crew.longest.CompareAndSwap(longest, took) {
-			break
-		}
-	}
+	r.longest = max(r.longest, time.Since(begun))
 	r.crew.round.Add(1)
 	if failed == "" {
 		r.good.Add(1)
@@ -282,6 +279,18 @@ func (c *crew) bad() (counts []int64) {
 		counts = append(counts, r.bad.Load())
 	}
 	return counts
+}
+
+// longest is what each session's longest wait for a pipeline was since this was last asked, in order.
+func (c *crew) longest() (waits []time.Duration) {
+	for _, r := range c.all {
+		r.mu.Lock()
+		waits = append(waits, r.longest.Round(time.Millisecond))
+		r.longest = 0
+		r.mu.Unlock()
+	}
+	slices.Sort(waits)
+	return waits
 }
 
 func beyond(now, before []int64, n int64) bool {

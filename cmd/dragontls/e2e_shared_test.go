@@ -194,7 +194,7 @@ func TestStoppedBackendCostsNoSession(t *testing.T) {
 	if c.lost.Load()+c.unsent.Load() > 0 {
 		t.Errorf("%d commands were lost, %d not sent", c.lost.Load(), c.unsent.Load())
 	}
-	t.Logf("stopped for %v: %s; the longest wait for a pipeline %v", stop, c, time.Duration(c.longest.Load()).Round(time.Millisecond))
+	t.Logf("stopped for %v: %s; the longest wait for a pipeline %v", stop, c, slices.Max(c.longest()))
 	p.wantEnd()
 }
 
