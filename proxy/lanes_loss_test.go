@@ -21,7 +21,7 @@ func settled(h *harness) *wire {
 	w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 	w.do("+OK\r\n", "SELECT", "5")
 	w.do("+OK\r\n", "CLIENT", "SETNAME", "me")
-	h.pass(stayInterval)
+	h.pass(int64(stayInterval))
 	w.do(bulk("5 3"), "HGET", "h", "f")
 	return w
 }
@@ -301,7 +301,7 @@ func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 			held.reply <- way
 			w.want(sayLost + sayLost + sayLost)
 			w.goesOn(bulk("info"), "INFO")
-			h.pass(stayInterval)
+			h.pass(int64(stayInterval))
 			w.do(bulk("5 3"), "HGET", "h", "f")
 			h.wantOnLanes("HGET", 2)
 		})

@@ -97,7 +97,7 @@ func TestWhatPinsASessionToItsOwnConnection(t *testing.T) {
 				t.Errorf("pinned: %v, want %v", got, tt.pins)
 			}
 			before := h.Stats().CommandsLane["HGET"]
-			h.pass(stayInterval)
+			h.pass(int64(stayInterval))
 			w.do(":1\r\n", "HGET", "h", "f")
 			if tt.pins {
 				if got := h.Stats().CommandsLane["HGET"]; got != before {
@@ -163,12 +163,12 @@ func TestOwnConnectionIsGivenWhatTheSessionHasSet(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
-	h.pass(stayInterval)
+	h.pass(int64(stayInterval))
 	w.do(bulk("4 3"), "HGET", "h", "f")
 	h.wantOnLanes("HGET", 1)
 	w.do("+RESET\r\n", "RESET")
 	w.do(bulk("info"), "INFO", "behind RESET")
-	h.pass(stayInterval)
+	h.pass(int64(stayInterval))
 	w.do(bulk("0 2"), "HGET", "h", "f")
 	h.wantOnLanes("HGET", 2)
 	if n := len(h.Stats().SessionsClosed); n != 0 {
@@ -243,7 +243,7 @@ func TestRefusalInsideATransactionKeepsItFromALane(t *testing.T) {
 			if got := h.Stats().CommandsLane["MULTI"]; got != before {
 				t.Error("it rode a lane")
 			}
-			h.pass(stayInterval)
+			h.pass(int64(stayInterval))
 			before = h.Stats().CommandsLane["GET"]
 			w.get("1")
 			h.wantOnLanes("GET", int(before)+1)
@@ -264,7 +264,7 @@ func TestNoPlaceForAConnectionIsMadeByTheIdleOnes(t *testing.T) {
 		for i, w := range []*wire{a, c, d} { // each on a lane of its own
 			w.get(fmt.Sprint(i))
 			w.do(bulk("info"), "INFO")
-			h.pass(stayInterval)
+			h.pass(int64(stayInterval))
 		}
 	}
 	h.wantOnLanes("GET", 6)
@@ -325,7 +325,7 @@ func cycle(t *testing.T, h *harness, w *wire) {
 				{bulk(fmt.Sprint(db, " ", proto)), []string{"HGET", "h", "f"}},
 			} {
 				if step.args[0] == "HGET" {
-					h.pass(stayInterval)
+					h.pass(int64(stayInterval))
 				}
 				io.WriteString(w, cmd(step.args...))
 				got := make([]byte, len(step.reply))
