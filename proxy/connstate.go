@@ -34,6 +34,7 @@ const (
 	noteUnknown                 // the command is not known: the session keeps its own connection
 	noteScript                  // the script is not known: the session keeps its own connection unless the backend does not know it either
 	noteExec                    // an array or null ends what began before
+	noteWholeExec               // the same, where what began went in the same batch: nothing else tells of it
 	noteDiscard                 // +OK does
 	noteUnwatch                 // +OK does
 )
@@ -102,6 +103,10 @@ func (s *session) noted(n *note, r *resp.Replies) {
 	switch n.kind {
 	case noteExec:
 		s.endSticky(n, r.Kind() == '*' || r.Null())
+	case noteWholeExec:
+		if !(r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line())) {
+			s.pinned.Store(true)
+		}
 	case noteDiscard, noteUnwatch:
 		s.endSticky(n, ok)
 	case noteUnknown:

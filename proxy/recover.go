@@ -110,9 +110,6 @@ func (s *session) failBatch(err error) {
 		c.flushErr = errEnded
 		return
 	}
-	if s.split {
-		s.stickies.Store(s.stickiesBefore)
-	}
 	final := c.stateful || s.pinned.Load() || s.sticky() || !s.everAnswered() ||
 		errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState)
 	s.tally(s.stripe.own)

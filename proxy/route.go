@@ -279,9 +279,6 @@ func (s *session) dropBatch() {
 		c.pend = nil
 	}
 	c.route, c.replies, c.tx, c.hasTx, c.stateful = routeNone, 0, 0, false, false
-	if s.shared {
-		s.split = false
-	}
 }
 
 // pushLocals queues a batch that is only replies of ours.

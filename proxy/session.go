@@ -75,10 +75,8 @@ type sharing struct {
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
 	state       connState     // that the backend has confirmed; guarded by pump.mu
 
-	note           *note // of the command to be queued
-	tallied        []tally
-	split          bool // whole transactions were made sticky ones; stickiesBefore counts those before
-	stickiesBefore uint64
+	note    *note // of the command to be queued
+	tallied []tally
 }
 
 // clientSide belongs to the reader goroutine, but for sock and conn.

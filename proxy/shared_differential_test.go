@@ -217,3 +217,21 @@ var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
 	}
 	return quiet, others
 })
+
+// A whole transaction and the beginning of another one in one batch that goes over the own connection: the end of the
+// first is not that of the second.
+func TestEndOfAWholeTransactionIsNotThatOfTheNext(t *testing.T) {
+	h := start(t, redisServer(t), func(c *Config) {
+		share(c)
+		c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
+		c.stayInterval = time.Millisecond
+	})
+	w := h.dial()
+	w.send(cmd("MULTI") + cmd("SET", "k", "1") + cmd("EXEC") + cmd("MULTI"))
+	w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+OK\r\n")
+	time.Sleep(5 * time.Millisecond)
+	w.send(cmd("GET", "k"))
+	w.want("+QUEUED\r\n")
+	w.do("*1\r\n$1\r\n1\r\n", "EXEC")
+	w.do("$1\r\n1\r\n", "GET", "k")
+}

@@ -241,14 +241,13 @@ func (s *session) closeTransactions() {
 		return
 	}
 	c.hasTx = false
-	s.stickiesBefore, s.split = s.stickies.Load(), true
 	pend := make([]slot, 0, len(c.pend)+4)
 	for _, p := range c.pend {
 		if !p.tx {
 			pend = append(pend, p)
 			continue
 		}
-		exec := slot{kind: slotNoted, n: 1, note: &note{kind: noteExec, began: s.stickies.Add(1)}}
+		exec := slot{kind: slotNoted, n: 1, note: &note{kind: noteWholeExec}}
 		p.n, p.tx = p.n-1, false
 		pend = append(pend, p, exec)
 	}
