@@ -25,18 +25,18 @@ const maxRemembered = 512
 type noteKind uint8
 
 const (
-	noteError   noteKind = iota // only an error is of interest
-	noteSelect                  // db
-	noteHello                   // resp3, and name where named
-	noteName                    // name
-	noteLibName                 // name
-	noteLibVer                  // name
-	noteUnknown                 // the command is not known: the session keeps its own connection
-	noteScript                  // the script is not known: the session keeps its own connection unless the backend does not know it either
-	noteExec                    // an array or null ends what began before
-	noteWholeExec               // the same, where what began went in the same batch: nothing else tells of it
-	noteDiscard                 // +OK does
-	noteUnwatch                 // +OK does
+	noteError     noteKind = iota // only an error is of interest
+	noteSelect                    // db
+	noteHello                     // resp3, and name where named
+	noteName                      // name
+	noteLibName                   // name
+	noteLibVer                    // name
+	noteUnknown                   // the command is not known: the session keeps its own connection
+	noteScript                    // the script is not known: the session keeps its own connection unless the backend does not know it either
+	noteExec                      // an array or null ends what began before
+	noteWholeExec                 // the same, where what began went in the same batch: nothing else tells of it
+	noteDiscard                   // +OK does
+	noteUnwatch                   // +OK does
 )
 
 // note waits in the queue for the reply that it is about.
