@@ -324,11 +324,6 @@ func appendNonceReply(b []byte, word uint64) []byte {
 // poison closes the lane and, through its reader, everybody in flight on it.
 func (l *lane) poison() {
 	l.mu.Lock()
-	if mutated(mutantPanicKeepsLane) {
-		l.token = false
-		l.mu.Unlock()
-		return
-	}
 	l.poisoned = true
 	l.state = max(l.state, laneFailed)
 	l.mu.Unlock()

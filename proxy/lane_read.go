@@ -24,26 +24,29 @@ func (l *lane) read() {
 	defer func() {
 		if v := recover(); v != nil {
 			l.set.server.lanePanic(v)
-			l.poison()
+			if !mutated(mutantReaderPanic) {
+				l.poison()
+			}
 			cause = errLanePanic
 		}
 		l.conclude(cause)
 	}()
-	for {
-		b, k, err := l.up.receive()
-		if len(b) > 0 {
-			cause = l.deliver(b)
-		}
-		l.up.free(k)
-		if cause != nil {
+	for cause == nil {
+		cause = l.takeIn()
+	}
+}
+
+// takeIn waits for the backend once, and delivers what it said. An error is the last.
+func (l *lane) takeIn() error {
+	b, k, err := l.up.receive()
+	defer l.up.free(k)
+	if len(b) > 0 {
+		if cause := l.deliver(b); cause != nil {
 			l.poison()
-			return
-		}
-		if err != nil {
-			cause = err
-			return
+			return cause
 		}
 	}
+	return err
 }
 
 // deliver hands what was read to the sessions, a run at a time. hot
@@ -103,11 +106,11 @@ func (l *lane) next(now int64) bool {
 	if l.slots == 0 {
 		return false
 	}
-	r.cur = l.popLocked()
-	if mutated(mutantPopTwice) && l.slots > 0 {
-		r.cur = l.popLocked()
+	r.cur = l.ring[l.head]
+	if !mutated(mutantKeepDeparted) || r.cur.session == nil || !r.cur.session.ended() {
+		l.popLocked()
 	}
-	if mutated(mutantKeepDeparted) && r.cur.session != nil && r.cur.session.ended() && l.slots > 0 {
+	if mutated(mutantPopTwice) && l.slots > 0 {
 		r.cur = l.popLocked()
 	}
 	r.left, r.open, r.half = r.cur.n, true, false
@@ -163,8 +166,8 @@ func (l *lane) judge() error {
 			l.set.server.backend.suspect()
 		}
 	}
-	if r.cur.tx && r.left == 1 && !mutated(mutantAnyExecError) && kind != '*' && !r.replies.Null() {
-		if kind != '-' || !isExecAbort(r.replies.Line()) {
+	if r.cur.tx && r.left == 1 && kind != '*' && !r.replies.Null() {
+		if kind != '-' || !isExecAbort(r.replies.Line()) && !mutated(mutantAnyExecError) {
 			return errLaneExec
 		}
 	}
@@ -268,7 +271,8 @@ func (l *lane) conclude(cause error) {
 	l.state = laneClosed
 	poisoned := l.poisoned
 	left := make([]laneSlot, 0, l.slots+1)
-	if l.in.open && l.in.left > 0 {
+	current := l.in.open // with nothing left behind a panic only
+	if current {
 		left = append(left, l.in.cur)
 	}
 	for l.slots > 0 {
@@ -280,7 +284,7 @@ func (l *lane) conclude(cause error) {
 			s.session.onLane.add(-s.n, -s.bytes)
 		}
 	}
-	if l.in.open && l.in.left > 0 {
+	if current {
 		left[0].n = l.in.left
 	}
 	l.dismissLocked()

@@ -18,7 +18,9 @@ func (l *lane) writeOne(b []byte) {
 // failOnPanic closes the lane where a goroutine panics that has the token; the panic goes on.
 func (l *lane) failOnPanic() {
 	if v := recover(); v != nil {
-		l.poison()
+		if !mutated(mutantPanicKeepsLane) {
+			l.poison()
+		}
 		panic(v)
 	}
 }
@@ -77,7 +79,9 @@ func (l *lane) write() {
 	defer func() {
 		if v := recover(); v != nil {
 			l.set.server.lanePanic(v)
-			l.poison()
+			if !mutated(mutantWriterPanic) {
+				l.poison()
+			}
 		}
 	}()
 	for {

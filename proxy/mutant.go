@@ -7,7 +7,9 @@ type mutant uint8
 const (
 	mutantNone               mutant = iota
 	mutantDropToken                 // the write token is dropped between unlock and write
-	mutantPanicKeepsLane            // a panic of who holds the token does not close the lane
+	mutantPanicKeepsLane            // a panic of a session that holds the token does not close the lane
+	mutantWriterPanic               // nor does one of the lane's writer
+	mutantReaderPanic               // a panic of the lane's reader ends its connection like any loss
 	mutantPopTwice                  // a slot is popped twice
 	mutantKeepDeparted              // the slot of a session that has ended is not popped
 	mutantNoNonceCheck              // whatever comes in a nonce's place is taken for it

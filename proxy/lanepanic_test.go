@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"testing"
+)
+
+// panicking goes wrong in the next write of a lane's writer.
+type panicking struct{ net.Conn }
+
+func (panicking) Write([]byte) (int, error) { panic("on purpose") }
+
+// A panic of who writes to a lane, or reads it, leaves what is in flight in doubt: all that have something there end.
+func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
+	t.Parallel()
+	t.Run("of its writer", func(t *testing.T) {
+		t.Parallel()
+		h, b, all := onOneLane(t, 3)
+		l := h.lane()
+		held := b.hold("held")
+		all[0].send(cmd("GET", "held")) // so that the writer has the token
+		<-held.reached
+		l.mu.Lock()
+		l.up.conn = panicking{l.up.conn}
+		l.mu.Unlock()
+		all[1].send(cmd("GET", "a"))
+		h.wantPanic(closeLane, 2)
+		all[0].wantEnd()
+		all[1].wantEnd()
+		all[2].get("on another lane")
+	})
+	t.Run("of its reader", func(t *testing.T) {
+		t.Parallel()
+		h, b, all := onOneLane(t, 3)
+		l := h.lane()
+		held := b.hold("held")
+		all[0].send(cmd("GET", "held"))
+		<-held.reached
+		all[1].send(cmd("GET", "a"))
+		eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+		q := &h.sessionOf(all[0]).queue
+		q.mu.Lock()
+		q.out = nil // what comes for it cannot be put anywhere
+		q.mu.Unlock()
+		held.release()
+		h.wantPanic(closeLane, 2)
+		all[0].wantEnd()
+		if got := all[1].wantEnd(); got != "" {
+			t.Errorf("who was behind got %q", got)
+		}
+		all[2].get("on another lane")
+	})
+	t.Run("of a session that writes", func(t *testing.T) {
+		t.Parallel()
+		h, _, all := onOneLane(t, 3)
+		l := h.lane()
+		writing, other := make(chan struct{}), make(chan struct{})
+		l.mu.Lock()
+		l.up.sock.onWriteNow = func(uintptr) bool {
+			close(writing)
+			<-other
+			panic("on purpose")
+		}
+		l.mu.Unlock()
+		all[0].send(cmd("GET", "a"))
+		<-writing
+		all[1].send(cmd("GET", "b"))
+		eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+		close(other)
+		h.wantPanic(closeLane, 1)
+		all[0].wantEnd()
+		all[1].wantEnd()
+		h.wantClosed(closeInternalError, 1)
+		all[2].get("on another lane")
+	})
+}
+
+// onOneLane is so many clients whose sessions have ridden one lane.
+func onOneLane(t *testing.T, n int) (*harness, *laneBackend, []*wire) {
+	t.Helper()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	all := make([]*wire, n)
+	for i := range all {
+		all[i] = h.dial()
+		all[i].get(fmt.Sprint(i))
+	}
+	eventually(t, "the lane is idle", func() bool { _, idle := h.lane().idleAt(); return idle })
+	h.lane().nonces(false)
+	return h, b, all
+}
+
+// wantPanic waits for one panic, and for the sessions that end with it.
+func (h *harness) wantPanic(reason closeReason, n uint64) {
+	h.t.Helper()
+	h.wantClosed(reason, n)
+	if got := h.panics.Swap(0); got != 1 { // the harness wants none
+		h.t.Errorf("%d panics", got)
+	}
+}
