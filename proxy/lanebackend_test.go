@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"dragontls/proxy/resp"
 )
@@ -364,6 +365,17 @@ func (h *harness) sessionOf(w *wire) (found *session) {
 func (w *wire) get(key string) {
 	w.t.Helper()
 	w.do(valueOf(key), "GET", key)
+}
+
+// endsUnanswered waits for the end of a connection on which nothing more may come.
+func (w *wire) endsUnanswered() {
+	w.t.Helper()
+	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if first, err := w.r.Peek(1); len(first) > 0 {
+		w.t.Fatalf("got %q where the end should come", first)
+	} else if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		w.t.Fatal("it does not end")
+	}
 }
 
 // pipelineOf is a pipeline of n GETs, and what it is answered.

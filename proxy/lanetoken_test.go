@@ -36,6 +36,9 @@ func TestManySessionsOnALaneGetTheirOwnReplies(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if t.Failed() {
+		return
+	}
 	if b.lanes() != 1 || h.closedFor(closeLane) != 0 {
 		t.Errorf("%d lanes, %d sessions closed", b.lanes(), h.closedFor(closeLane))
 	}

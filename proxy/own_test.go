@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"dragontls/certs/pki"
 )
@@ -108,6 +110,71 @@ func TestWhatPinsASessionToItsOwnConnection(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A session is on one connection at a time. The backend is slow on the lane, and would have all the time to answer on the
+// own connection meanwhile.
+func TestSessionChangesItsConnectionWhenNothingIsOwed(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		first, second []string
+		lane          bool // the first rides one
+	}{
+		"from a lane to its own":     {[]string{"GET", "first"}, []string{"INFO", "second"}, true},
+		"from a lane to another one": {[]string{"GET", "first"}, []string{"HGETALL", "second"}, true},
+		"from its own to a lane":     {[]string{"INFO", "first"}, []string{"GET", "second"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w := h.dial()
+			w.get("0")
+			var answered atomic.Bool
+			second := make(chan struct{})
+			b.on(func(_ *laneConn, args []string) (string, bool) {
+				switch args[len(args)-1] {
+				case "first":
+					select {
+					case <-second:
+					case <-time.After(50 * time.Millisecond): // it is slow
+					}
+					answered.Store(true)
+					return "$5\r\nfirst\r\n", true
+				case "second":
+					if close(second); !answered.Load() {
+						t.Error("the second command came before the reply to the first")
+					}
+					return "$6\r\nsecond\r\n", true
+				}
+				return "", false
+			})
+			w.send(cmd(tt.first...))
+			eventually(t, "it is there", func() bool { return b.count(tt.first[0], "first") == 1 })
+			h.ahead.Add(stayInterval)
+			w.send(cmd(tt.second...))
+			w.want("$5\r\nfirst\r\n$6\r\nsecond\r\n")
+		})
+	}
+}
+
+// An error may quote an argument: what holds a line break does not ride a lane.
+func TestLineBreakKeepsACommandFromLanes(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.do("+OK\r\n", "EXPIRE", "k", "10")
+	h.wantOnLanes("EXPIRE", 1)
+	for _, arg := range []string{"\r\n", "10\n", "\r", "10\r\n+OK\r\n"} {
+		w.do("+OK\r\n", "EXPIRE", "k", arg)
+		h.pass(stayInterval)
+		w.do(valueOf("a\r\nb"), "GET", "a\r\nb")
+	}
+	if got := h.Stats().CommandsLane["EXPIRE"]; got != 1 || b.count("EXPIRE", "") != 5 {
+		t.Errorf("EXPIRE with a line break rode a lane %d times", got-1)
+	}
+	h.wantOnLanes("GET", 4)
 }
 
 func TestErrorToAStateCommandClosesTheOwnConnection(t *testing.T) {
