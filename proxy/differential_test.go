@@ -225,6 +225,8 @@ func firstDifference(a, b []byte) string {
 // generator makes transcripts. What depends on time, chance or the connection is left out.
 type generator struct {
 	*rand.Rand
+	prefix string // of keys
+	db     int    // where the session's keys are, if it has a database of its own
 }
 
 func newGenerator(seed, n uint64) *generator {
@@ -372,9 +374,9 @@ func (g *generator) pick(from ...string) string { return from[g.IntN(len(from))]
 
 func (g *generator) key() string {
 	if g.IntN(30) == 0 {
-		return g.pick("k\r\n+OK\r\n", "", "\x00\xff")
+		return g.prefix + g.pick("k\r\n+OK\r\n", "", "\x00\xff")
 	}
-	return "k" + strconv.Itoa(g.IntN(10))
+	return g.prefix + "k" + strconv.Itoa(g.IntN(10))
 }
 
 func (g *generator) integer() string {

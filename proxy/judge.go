@@ -34,20 +34,7 @@ func (s *session) command(frame []byte) bool {
 			return s.refuse(cmd, text)
 		}
 	}
-	if s.shared {
-		switch s.steer(cmd, exact, sub, frame, args) {
-		case steerDone:
-			return true
-		case steerNoMore:
-			return false
-		}
-	}
 	t := cmd.traits
-	if t == 0 {
-		s.count(cmd)
-		s.queueFrame(frame, slotReplies, false)
-		return true
-	}
 	if t&(inspected|blocksIf) != 0 {
 		args := resp.SplitArgs(frame, nil)
 		if text := cmd.inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
@@ -56,6 +43,19 @@ func (s *session) command(frame []byte) bool {
 		if t&blocksIf != 0 && contains(args, wordBlock) {
 			t |= blocking
 		}
+	}
+	if s.shared {
+		switch s.steer(cmd, exact, sub, frame, args) {
+		case steerDone:
+			return true
+		case steerNoMore:
+			return false
+		}
+	}
+	if t == 0 {
+		s.count(cmd)
+		s.queueFrame(frame, slotReplies, false)
+		return true
 	}
 	if !exact {
 		t &^= opensMulti | endsMulti | resets | quits // "EXEC " with its blank is not known to the backend
@@ -79,6 +79,9 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 			return s.refuse(cmd, textDoomed)
 		}
 		s.count(cmd)
+		if s.shared {
+			s.pinned.Store(true)
+		}
 		if !c.uncount {
 			c.uncount = true
 			s.subscribed.Store(true)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -150,6 +151,10 @@ func (c *laneConn) serve() {
 		if _, err := c.w.WriteString(s); err != nil {
 			return
 		}
+		if args[0] == "QUIT" {
+			c.end()
+			return
+		}
 	}
 }
 
@@ -277,6 +282,24 @@ func (c *laneConn) end() {
 	c.Close()
 }
 
+// pass lets time pass, once nothing is owed that was answered: a reply is out before it is accounted for.
+func (h *harness) pass(nanoseconds int64) {
+	h.t.Helper()
+	h.each(func(s *session) {
+		for s.isShared() && s.owes() && s.mayBeSettled() {
+			runtime.Gosched()
+		}
+	})
+	h.ahead.Add(nanoseconds)
+}
+
+// mayBeSettled says that a reply is being passed on.
+func (s *session) mayBeSettled() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.turn && !s.queue.closed
+}
+
 // openLanes lists the lanes that take work.
 func (h *harness) openLanes() (all []*lane) {
 	h.lanes.each(func(l *lane) { all = append(all, l) })
@@ -329,7 +352,7 @@ func (h *harness) sessionOf(w *wire) (found *session) {
 	h.t.Helper()
 	eventually(h.t, "the session is there", func() bool {
 		h.each(func(s *session) {
-			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() {
+			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() && s.isShared() {
 				found = s
 			}
 		})

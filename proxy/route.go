@@ -17,9 +17,9 @@ const (
 )
 
 const (
-	// stayInterval: a session stays where such a command was seen for so long: alternating kinds must not wait for
+	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
 	// each other's replies at each step.
-	stayInterval = int64(time.Second)
+	stayInterval = time.Second
 	// maxBatch bounds the commands of a batch, so that sessions take turns on a lane.
 	maxBatch = 512
 )
@@ -87,12 +87,12 @@ func (s *session) wantedRoute(now int64) routeKind {
 	c, at := &s.client, &s.at
 	switch c.route {
 	case routeOwn:
-		at.ownUntil = now + stayInterval
+		at.ownUntil = now + int64(s.server.c.stayInterval)
 		return routeOwn
 	case routeUnbounded:
-		at.unboundedUntil = now + stayInterval
+		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
-	if s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+	if !s.proven.Load() || s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
 	owed := s.owes()

@@ -42,6 +42,8 @@ type Config struct {
 	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
 	// WriteTimeout + 30 s.
 	eofTimeout time.Duration
+	// stayInterval: see there.
+	stayInterval time.Duration
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -53,6 +55,7 @@ type Server struct {
 	backend        *backend
 	commands       *commandTable
 	started        time.Time
+	ahead          atomic.Int64 // nanoseconds that a test has let pass at once
 	audit          *auditor
 	auditsCommands bool
 	done           chan struct{} // closed by Close
@@ -96,6 +99,7 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxArgs, 65536)
 	setDefault(&c.SessionBuffer, 4<<20)
 	setDefault(&c.eofTimeout, c.WriteTimeout+30*time.Second)
+	setDefault(&c.stayInterval, stayInterval)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -135,7 +139,7 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 }
 
 // now is the time since start: monotonic, in nanoseconds.
-func (s *Server) now() int64 { return int64(time.Since(s.started)) }
+func (s *Server) now() int64 { return int64(time.Since(s.started)) + s.ahead.Load() }
 
 // Serve accepts on ln until Close or Drain; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {

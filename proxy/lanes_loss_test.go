@@ -1,0 +1,404 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"dragontls/proxy/proxytest"
+)
+
+const sayLost = "-ERR dragontls: backend connection lost, the command may have run\r\n"
+
+// settled is a client whose session has been answered on a lane, in a database, protocol and name of its own.
+func settled(h *harness) *wire {
+	h.t.Helper()
+	w := h.dial()
+	w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
+	w.do("+OK\r\n", "SELECT", "5")
+	w.do("+OK\r\n", "CLIENT", "SETNAME", "me")
+	h.pass(int64(stayInterval))
+	w.do(bulk("5 3"), "HGET", "h", "f")
+	return w
+}
+
+// goesOn sends a command until the session has recovered: what the proxy reads before it has found the client's socket
+// empty is answered as not sent.
+func (w *wire) goesOn(reply string, args ...string) {
+	w.t.Helper()
+	for range 1000 {
+		w.send(cmd(args...))
+		if first, err := w.r.Peek(1); err != nil {
+			w.t.Fatal(err)
+		} else if first[0] != '-' {
+			w.want(reply)
+			return
+		}
+		w.want(sayUnavailable)
+	}
+	w.t.Fatal("it never goes on")
+}
+
+var waysToGo = map[string]func(*laneConn) string{
+	"reset":            func(c *laneConn) string { c.reset(); return "" },
+	"closed":           func(c *laneConn) string { c.end(); return "" },
+	"closed at half":   func(c *laneConn) string { c.Conn.(*net.TCPConn).CloseRead(); c.end(); return "" },
+	"closed unread":    func(c *laneConn) string { c.Close(); return "" },
+	"behind a reply":   func(c *laneConn) string { c.w.WriteString(bulk("5 3")); c.end(); return "" },
+	"reset after some": func(c *laneConn) string { c.w.WriteString(bulk("5 3")); c.reset(); return "" },
+}
+
+// A lane that is lost costs each command on it one error, and the session nothing.
+func TestLaneThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
+	t.Parallel()
+	for name, way := range waysToGo {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			a, other := settled(h), settled(h)
+			l := h.lane()
+			held := b.hold("held")
+			a.send(cmd("HGET", "h", "held"))
+			<-held.reached
+			other.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
+			eventually(t, "all are in flight", func() bool { return l.inFlight() == 11 })
+			held.reply <- way
+			first := sayLost
+			if strings.Contains(name, "after") || strings.Contains(name, "behind") {
+				first = "" // it may have come, or have been lost in the reset
+				line, _ := a.r.Peek(1)
+				if string(line) == "-" {
+					first = sayLost
+				} else {
+					first = bulk("5 3")
+				}
+			}
+			a.want(first)
+			other.want(strings.Repeat(sayLost, 10))
+			for _, w := range []*wire{a, other} {
+				w.goesOn(bulk("5 3"), "HGET", "h", "f")
+				w.do(bulk("info"), "INFO")
+			}
+			h.wantOnLanes("HGET", 2+11+2)
+			if n := len(h.Stats().SessionsClosed); n != 0 {
+				t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+			}
+		})
+	}
+}
+
+// Everything that the client had sent by then is answered the same way: like on a connection of its own, a prefix of it was run.
+func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	const n = 3000
+	held := b.hold("held")
+	w.send(cmd("HGET", "h", "held"))
+	<-held.reached
+	go io.WriteString(w, strings.Repeat(cmd("GET", "k"), n)) // ends with the bytes, or the connection
+	s := h.sessionOf(w)
+	eventually(t, "it has its share in flight", func() bool { return s.onLane.commands.Load() > laneCommands/laneShare-maxBatch })
+	held.reply <- waysToGo["reset"]
+	lost, unsent := 0, 0
+	for range n + 1 {
+		line, err := w.r.ReadString('\n')
+		switch {
+		case err != nil:
+			t.Fatalf("%v behind %d and %d", err, lost, unsent)
+		case line == sayLost && unsent == 0:
+			lost++
+		case line == sayUnavailable:
+			unsent++
+		default:
+			t.Fatalf("%q behind %d and %d", line, lost, unsent)
+		}
+	}
+	if lost < laneCommands/laneShare-maxBatch || unsent == 0 {
+		t.Errorf("%d were lost and %d not sent", lost, unsent)
+	}
+	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
+	if got := b.count("GET", "k"); got > lost {
+		t.Errorf("%d were run, of %d that may have been", got, lost)
+	}
+}
+
+// stuckConn takes nothing of what is written.
+type stuckConn struct {
+	net.Conn
+	writing chan struct{} // closed when something is written
+	fail    chan struct{}
+}
+
+func (c *stuckConn) Write([]byte) (int, error) {
+	close(c.writing)
+	<-c.fail
+	return 0, errors.New("on purpose")
+}
+
+// stick has the lane's next write stop; the writer makes it, not a session.
+func (l *lane) stick() *stuckConn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := &stuckConn{Conn: l.up.conn, writing: make(chan struct{}), fail: make(chan struct{})}
+	l.up.conn = c
+	return c
+}
+
+func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	a, second, third := settled(h), settled(h), settled(h)
+	l := h.lane()
+	held := b.hold("held")
+	a.send(cmd("HGET", "h", "held")) // so that the writer has the token
+	<-held.reached
+	stuck := l.stick()
+	second.send(cmd("GET", "x") + cmd("GET", "x"))
+	<-stuck.writing
+	third.send(cmd("GET", "x") + cmd("GET", "x"))
+	eventually(t, "all are in flight", func() bool { return l.inFlight() == 5 })
+	close(stuck.fail)
+	held.reply <- waysToGo["reset"]
+	a.want(sayLost)
+	second.want(sayLost + sayLost)
+	third.want(sayUnavailable + sayUnavailable)
+	for i, w := range []*wire{a, second, third} {
+		w.goesOn(valueOf(fmt.Sprint(i)), "GET", fmt.Sprint(i))
+	}
+	if b.count("GET", "x") != 0 {
+		t.Error("what was not written was run")
+	}
+}
+
+func TestHalfAReplyEndsItsSessionAlone(t *testing.T) {
+	t.Parallel()
+	for name, way := range map[string]func(*laneConn) string{"closed": waysToGo["closed"], "reset": waysToGo["reset"]} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			a, other := settled(h), settled(h)
+			l := h.lane()
+			held := b.hold("held")
+			a.send(cmd("GET", "held"))
+			<-held.reached
+			other.send(cmd("GET", "x"))
+			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			gone := make(chan struct{})
+			held.reply <- func(c *laneConn) string {
+				c.w.WriteString("$10\r\nhalf")
+				c.w.Flush()
+				<-gone
+				return way(c)
+			}
+			a.want("$10\r\nhalf")
+			close(gone)
+			if got := a.wantEnd(); got != "" {
+				t.Errorf("behind half a reply: %q", got)
+			}
+			other.want(sayLost)
+			other.goesOn(valueOf("y"), "GET", "y")
+			h.wantClosed(closeLane, 1)
+		})
+	}
+}
+
+// Who was never answered may be no client at all to the backend: it is closed, as it would be without the proxy.
+func TestLossEndsWhoWasNeverAnswered(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	settled := h.dial()
+	settled.get("0")
+	w := h.dial()
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	held.reply <- waysToGo["reset"]
+	if got := w.wantEnd(); got != "" {
+		t.Errorf("got %q", got)
+	}
+	h.wantClosed(closeBackendError, 1)
+	settled.get("1")
+}
+
+// A session whose state an error of ours would leave in doubt ends.
+func TestLossEndsWhoCannotGoOn(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		before [][]string // each answered
+		last   []string   // in flight on the own connection when that is lost; nil: nothing is
+	}{
+		"WATCH":                    {before: [][]string{{"WATCH", "k"}}},
+		"WATCH and a read":         {before: [][]string{{"WATCH", "k"}}, last: []string{"GET", "held"}},
+		"MULTI":                    {before: [][]string{{"MULTI"}}},
+		"MULTI and a command":      {before: [][]string{{"MULTI"}}, last: []string{"GET", "held"}},
+		"MULTI and EXEC":           {before: [][]string{{"MULTI"}, {"GET", "k"}}, last: []string{"EXEC"}},
+		"SELECT":                   {last: []string{"SELECT", "held"}},
+		"HELLO":                    {last: []string{"HELLO", "2", "SETNAME", "held"}},
+		"CLIENT SETNAME":           {last: []string{"CLIENT", "SETNAME", "held"}},
+		"an unknown command":       {last: []string{"NOSUCH", "held"}},
+		"an unknown script":        {last: []string{"EVALSHA", "held"}},
+		"a script that may select": {before: [][]string{{"EVAL", "return redis.call(ARGV[1])", "0"}}},
+		"an unknown one that ran":  {before: [][]string{{"CLIENT", "ID"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			b.on(func(c *laneConn, args []string) (string, bool) { return "+OK\r\n", args[0] == "EVAL" })
+			h := b.start(nil)
+			w, other := settled(h), settled(h)
+			for _, args := range tt.before {
+				w.send(cmd(args...))
+				line, err := w.r.ReadString('\n')
+				if err != nil || line[0] != '+' {
+					t.Fatalf("%q: %q %v", args, line, err)
+				}
+			}
+			s := h.sessionOf(w)
+			if tt.last != nil {
+				held := b.hold(tt.last[len(tt.last)-1])
+				w.send(cmd(tt.last...))
+				<-held.reached
+				held.reply <- waysToGo["reset"]
+			} else {
+				up, _ := s.upstreamNow()
+				up.sock.abort()
+			}
+			if got := w.wantEnd(); got != "" {
+				t.Errorf("got %q", got)
+			}
+			eventually(t, "it is closed for the backend", func() bool {
+				return h.closedFor(closeBackend)+h.closedFor(closeBackendError)+h.closedFor(closeClient) == 1
+			})
+			other.get("x")
+		})
+	}
+}
+
+func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
+	t.Parallel()
+	for name, way := range waysToGo {
+		if strings.Contains(name, "after") || strings.Contains(name, "behind") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w := settled(h)
+			held := b.hold("held")
+			w.send(cmd("INFO", "held") + cmd("GET", "a") + cmd("INFO", "b"))
+			<-held.reached
+			held.reply <- way
+			w.want(sayLost + sayLost + sayLost)
+			w.goesOn(bulk("info"), "INFO")
+			h.pass(int64(stayInterval))
+			w.do(bulk("5 3"), "HGET", "h", "f")
+			h.wantOnLanes("HGET", 2)
+		})
+	}
+	t.Run("while idle", func(t *testing.T) {
+		t.Parallel()
+		b := newLaneBackend(t)
+		h := b.start(nil)
+		w := settled(h)
+		w.do(bulk("info"), "INFO")
+		s := h.sessionOf(w)
+		up, _ := s.upstreamNow()
+		up.sock.abort()
+		eventually(t, "it is gone", func() bool { return !s.hasOwn() })
+		w.do(bulk("info"), "INFO")
+		if n := len(h.Stats().SessionsClosed); n != 0 {
+			t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+		}
+	})
+}
+
+// A state command that was sent before the loss, and behind it is answered by an error of ours, ends the session: what
+// follows it must not run elsewhere.
+func TestStateCommandBehindALossEndsTheSession(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	w.send(cmd("SELECT", "1") + cmd("GET", "not to be run"))
+	s := h.sessionOf(w)
+	eventually(t, "it was read", func() bool { return s.hand.Load() == handFull })
+	held.reply <- waysToGo["reset"]
+	w.want(sayLost + sayUnavailable)
+	if got := w.wantEnd(); strings.Trim(got, sayUnavailable) != "" {
+		t.Errorf("then %q", got)
+	}
+	w.Close()
+	h.wantClosed(closeUnavailable, 1)
+	if b.count("GET", "not to be run") != 0 || b.count("SELECT", "1") != 0 {
+		t.Error("it was run")
+	}
+}
+
+func TestClientThatVanishesBehindABlockingCommandLosesNoElement(t *testing.T) {
+	t.Parallel()
+	for name, vanish := range map[string]func(*wire){"FIN": func(w *wire) { w.Close() }, "RST": resetBy} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := dragonflyAt(t, proxytest.Options{RequirePass: "secret"})
+			h := start(t, d.Addr(), func(c *Config) { share(c); c.Backend.Credentials = credentials("", "secret") })
+			w, other := h.dial(), h.dial()
+			w.do("+OK\r\n", "SET", "x", "1")
+			w.send(cmd("BLPOP", "q", "0") + cmd("GET", "x"))
+			eventually(t, "it blocks", func() bool { return d.Blocked() == 1 })
+			vanish(w)
+			eventually(t, "nobody waits", func() bool { return d.Blocked() == 0 })
+			other.do(":1\r\n", "LPUSH", "q", "e")
+			other.do(":1\r\n", "LLEN", "q")
+			h.wantOnLanes("LLEN", 1)
+		})
+	}
+}
+
+// The reply to a client that is gone goes to nobody, and those behind it to their own.
+func TestClientThatVanishesFromALaneDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	for name, vanish := range map[string]func(*wire){"FIN": func(w *wire) { w.Close() }, "RST": resetBy} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(func(c *Config) { c.eofTimeout = 20 * time.Millisecond })
+			gone, a, c := h.dial(), h.dial(), h.dial()
+			for i, w := range []*wire{gone, a, c} {
+				w.get(fmt.Sprint(i))
+			}
+			l := h.lane()
+			l.nonces(false)
+			held := b.hold("held")
+			gone.send(cmd("GET", "held"))
+			<-held.reached
+			a.send(cmd("GET", "a"))
+			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			vanish(gone)
+			eventually(t, "its session has ended", func() bool { return h.live() == 2 })
+			c.send(cmd("GET", "c") + cmd("GET", "d"))
+			eventually(t, "all are in flight", func() bool { return l.inFlight() == 4 })
+			held.release()
+			a.want(valueOf("a"))
+			c.want(valueOf("c") + valueOf("d"))
+			a.get("b")
+			h.wantOnLanes("GET", 8)
+			if b.lanes() != 1 {
+				t.Errorf("%d lanes", b.lanes())
+			}
+		})
+	}
+}
