@@ -42,8 +42,9 @@ func (p *process) forgetPeak() {
 	}
 }
 
-// readBig asks for a value of so many bytes and takes them at about 20 MB/s.
-func (l *live) readBig(key string, size int) time.Duration {
+// readBig asks for a value of so many bytes and takes them at about 20 MB/s. meanwhile runs once they begin to come, and
+// has to end before they do.
+func (l *live) readBig(key string, size int, meanwhile func()) time.Duration {
 	l.t.Helper()
 	const pace = 20e6
 	begun := time.Now()
@@ -55,6 +56,11 @@ func (l *live) readBig(key string, size int) time.Duration {
 	if want := fmt.Sprintf("$%d\r\n", size); err != nil || header != want {
 		l.t.Fatalf("got %.100q (%v), want %q", header, err, want)
 	}
+	done := make(chan struct{})
+	go func() { // ends with what a client asks, which has a deadline
+		defer close(done)
+		meanwhile()
+	}()
 	for got := int64(0); got < int64(size)-1; {
 		n, err := io.CopyN(io.Discard, l.r, min(256<<10, int64(size)-1-got))
 		got += n
@@ -63,11 +69,29 @@ func (l *live) readBig(key string, size int) time.Duration {
 		}
 		time.Sleep(time.Until(begun.Add(time.Duration(float64(got) / pace * float64(time.Second)))))
 	}
+	select {
+	case <-done:
+	default:
+		l.t.Error("another session that asks meanwhile waits for the end of the huge value")
+		<-done
+	}
 	end := make([]byte, 3)
 	if _, err := io.ReadFull(l.r, end); err != nil || string(end) != "x\r\n" {
 		l.t.Fatalf("it ends in %q (%v)", end, err)
 	}
 	return time.Since(begun)
+}
+
+// tryGet may be called by any goroutine.
+func (l *live) tryGet(key string) {
+	l.SetDeadline(time.Now().Add(5 * time.Minute))
+	if _, err := io.WriteString(l, array("GET", key)); err != nil {
+		l.t.Errorf("write: %v", err)
+		return
+	}
+	if reply, err := readReply(l.r); reply != "$-1" {
+		l.t.Errorf("GET: %q %v", reply, err)
+	}
 }
 
 // Who reads a huge value at a moderate pace costs bounded memory and few dials, and closes nobody.
@@ -90,7 +114,14 @@ func TestHugeValueBesideSmallOnes(t *testing.T) {
 		sessions(func(l *live) {
 			l.t = t
 			c.longest()
-			took = l.readBig("big", size)
+			other := p.live(p.clientTLS())
+			other.t = t
+			took = l.readBig("big", size, func() {
+				for range 20 {
+					other.tryGet("nothing")
+				}
+			})
+			other.Close()
 			c.more(t, 1)
 			waits := c.longest()
 			passed = append(passed, sort.Search(len(waits), func(i int) bool { return waits[i] > took/2 }))
