@@ -151,7 +151,7 @@ func TestSessionChangesItsConnectionWhenNothingIsOwed(t *testing.T) {
 			})
 			w.send(cmd(tt.first...))
 			eventually(t, "it is there", func() bool { return b.count(tt.first[0], "first") == 1 })
-			h.ahead.Add(stayInterval)
+			h.ahead.Add(int64(stayInterval))
 			w.send(cmd(tt.second...))
 			w.want("$5\r\nfirst\r\n$6\r\nsecond\r\n")
 		})
@@ -168,7 +168,7 @@ func TestLineBreakKeepsACommandFromLanes(t *testing.T) {
 	h.wantOnLanes("EXPIRE", 1)
 	for _, arg := range []string{"\r\n", "10\n", "\r", "10\r\n+OK\r\n"} {
 		w.do("+OK\r\n", "EXPIRE", "k", arg)
-		h.pass(stayInterval)
+		h.pass(int64(stayInterval))
 		w.do(valueOf("a\r\nb"), "GET", "a\r\nb")
 	}
 	if got := h.Stats().CommandsLane["EXPIRE"]; got != 1 || b.count("EXPIRE", "") != 5 {
