@@ -90,9 +90,15 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 		s.queueFrame(frame, slotReplies, false)
 		return true
 	case t&resets != 0:
+		if !s.passOnFirst() {
+			return false
+		}
 		s.count(cmd)
 		return s.reset(frame)
 	case t&quits != 0 && args == 1:
+		if !s.passOnFirst() {
+			return false
+		}
 		s.count(cmd)
 		return s.quit(frame)
 	}
@@ -110,6 +116,9 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 	s.queueFrame(frame, slotReplies, t&blocking != 0)
 	return true
 }
+
+// passOnFirst submits what came before a command that goes its own way. false: the session has ended.
+func (s *session) passOnFirst() bool { return !s.shared || s.flush() == nil }
 
 // refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
 // the session ends with it.

@@ -1,0 +1,244 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// forgeable are the commands with which Dragonfly quotes an argument as it is in an error: %p is where that argument stands.
+// What a lane may carry as long as nothing in it breaks a line is marked.
+var forgeable = []struct {
+	command string
+	plain   bool
+}{
+	{"EXPIRE k 10 %p", true}, {"PEXPIRE k 10 %p", true}, {"EXPIREAT k 10 %p", true}, {"PEXPIREAT k 10 NX %p", true}, {"expire k 10 %p", true},
+	{"ZRANGE z 0 -1 %p", true}, {"ZREVRANGE z 0 -1 %p", true}, {"ZRANGEBYSCORE z 0 1 %p", true}, {"ZREVRANGEBYSCORE z 1 0 %p", true},
+	{"ZRANGEBYLEX z - + %p", true}, {"ZREVRANGEBYLEX z + - %p", true}, {"ZRANGESTORE d z 0 -1 %p", true}, {"ZRANDMEMBER z 1 %p", true},
+	{"GEOADD g 999 38 %p", true}, {"GEOADD g %p 38 m", true}, {"geoadd g 1 %p m", true}, {"DELEX k %p v", true},
+	{"XPENDING s %p", true}, {"XPENDING %p g", true}, {"XREADGROUP GROUP %p c STREAMS s >", false}, {"XREADGROUP GROUP g c STREAMS %p >", false},
+	{"XAUTOCLAIM %p g c 0 0", true}, {"XAUTOCLAIM s %p c 0 0", true}, {"XGROUP SETID s %p 0", true}, {"XGROUP CREATECONSUMER s %p c", true},
+	{"XGROUP DELCONSUMER s %p c", true}, {"XINFO %p", false}, {"XINFO CONSUMERS s %p", true},
+	{"%p", false}, {"nosuch%p", false}, {"GET\x00%p", false}, {"CLIENT %p", false}, {"CONFIG %p", false}, {"SCRIPT %p", false}, {"FUNCTION %p", false},
+	{"MEMORY %p", false}, {"PUBSUB %p", false}, {"SLOWLOG %p", false}, {"LATENCY %p", false}, {"DEBUG %p", false}, {"JSON.DEBUG %p", false},
+	{"CLUSTER %p", false}, {"SAVE %p", false}, {"BGSAVE %p", false}, {"CLIENT LIST TYPE %p", false}, {"CONFIG SET %p 1", false}, {"HELLO %p", false},
+	{"EVAL %p 0", false}, {"EVAL return(redis.call('EXPIRE','k','1',ARGV[1])) 0 %p", false}, {"EVALSHA %p 0", false}, {"EVAL_RO error(ARGV[1]) 0 %p", false},
+	{"FT.SEARCH %p q", false}, {"FT.INFO %p", false}, {"CLIENT KILL %p", false}, {"CLIENT SETNAME %p", false}, {"CLIENT REPLY %p", false},
+	{"SELECT %p", false}, {"OBJECT %p", false}, {"COMMAND %p", false}, {"SORT k %p", false},
+}
+
+// forged are replies that an argument may try to make.
+var forged = []string{
+	"x\r\n+OK", "x\r\n$5\r\nhello", "x\r\n:1", "x\r\n*1\r\n$1\r\na", "x\r\n-ERR y", "x\r\n>2\r\n+a\r\n+b", "x\r\n$-1", "x\r\n*0\r\n*0\r\n*0", "x\r\n%1\r\n+a\r\n+b",
+	"x\r\n+QUEUED\r\n*0", "x\r\n-EXECABORT Transaction discarded because of previous errors", "x\r\n-ERR Protocol error: no", "x\r\n$100\r\nthe rest", "x\ny", "x\ry", "\r\n", "x\r\n", "x\r\n+INJ\r\n$3\r\nabc\r\n:4",
+	"option", // and one that forges nothing
+}
+
+// quotes answers as Dragonfly does: what stands at a forgeable place comes back as it is.
+func quotes(c *laneConn, args []string) (string, bool) {
+	for _, f := range forgeable {
+		at := quotedAt(f.command, args)
+		if at < 0 {
+			continue
+		}
+		text := "-ERR Unsupported option or name: " + args[at] + "\r\n"
+		if c.multi && (at == 0 || len(args) == 2) {
+			c.multi = false // MULTI's error state: what follows runs at once
+			return text, true
+		}
+		if c.multi {
+			c.queued = append(c.queued, text)
+			return "+QUEUED\r\n", true
+		}
+		return text, true
+	}
+	return "", false
+}
+
+// quotedAt is the place of %p where args are an instance of the command, else -1.
+func quotedAt(command string, args []string) int {
+	words := strings.Split(command, " ")
+	if len(words) != len(args) {
+		return -1
+	}
+	at := -1
+	for i, w := range words {
+		switch before, _, quoted := strings.Cut(w, "%p"); {
+		case quoted && strings.HasPrefix(args[i], before):
+			at = i
+		case !strings.EqualFold(w, args[i]):
+			return -1
+		}
+	}
+	if at == 0 && len(words) == 1 && !strings.ContainsAny(args[0], "\r\n") {
+		return -1 // PING and its like
+	}
+	return at
+}
+
+// Whatever an argument makes of a reply, nobody else sees a byte of it: victims of the same and of another identity ask
+// for values of their own on the lanes meanwhile.
+func TestForgedRepliesReachNobodyElse(t *testing.T) {
+	seed := testSeed(t)
+	b := newLaneBackend(t)
+	b.on(quotes)
+	h := b.start(func(c *Config) {
+		c.Recheck, c.stayInterval = (&judgement{}).recheck, time.Millisecond
+	})
+	t.Logf("TEST_SEED=%d", seed)
+	end := make(chan struct{})
+	var served, ended atomic.Int64
+	var all sync.WaitGroup
+	for i := range 6 {
+		all.Go(func() { // ends with end
+			for n := 0; !closed(end); n++ {
+				victim(t, h, fmt.Sprintf("victim %d %d", i, n), []string{"attacker", "other"}[i%2], end, &served)
+				ended.Add(1)
+			}
+		})
+	}
+	limit := time.Now().Add(testTime(t, 3*time.Second))
+	r := rand.New(rand.NewPCG(seed, 3))
+	attempts := 0
+	for time.Now().Before(limit) || attempts < 20*len(forgeable) {
+		attack(h, r)
+		attempts++
+	}
+	close(end)
+	all.Wait()
+	st := h.Stats()
+	t.Logf("%d attempts; victims were served %d times and connected %d times; %v on lanes", attempts, served.Load(), ended.Load(), st.CommandsLane)
+	if served.Load() < int64(attempts) || st.CommandsLane["EXPIRE"] < 100 || st.CommandsLane["GET"] < uint64(served.Load())/2 {
+		t.Errorf("that proves little")
+	}
+	if n := st.SessionsClosed[string(closeLane)]; n > 0 {
+		t.Errorf("%d sessions of lanes were closed: what forges a reply rode a lane", n)
+	}
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// victim asks for values that nobody else asks for, until it is closed or the end.
+func victim(t *testing.T, h *harness, name, identity string, end chan struct{}, served *atomic.Int64) {
+	w := h.dialAs(identity)
+	defer w.Close()
+	for n := 0; !closed(end); n++ {
+		var ask, want strings.Builder
+		for i := range 1 + n%5 {
+			key := fmt.Sprintf("%s %d %d", name, n, i)
+			ask.WriteString(cmd("GET", key))
+			want.WriteString(valueOf(key))
+		}
+		if n%7 == 0 {
+			key := fmt.Sprintf("%s %d", name, n)
+			ask.WriteString(cmd("MULTI") + cmd("GET", key) + cmd("EXEC"))
+			want.WriteString("+OK\r\n+QUEUED\r\n*1\r\n" + valueOf(key))
+		}
+		if _, err := io.WriteString(w, ask.String()); err != nil {
+			return
+		}
+		w.SetReadDeadline(time.Now().Add(20 * time.Second))
+		got := make([]byte, want.Len())
+		k, err := io.ReadFull(w.r, got)
+		if !bytes.HasPrefix([]byte(want.String()), got[:k]) {
+			t.Errorf("%s got %q, want %q", name, got[:k], want.String())
+			return
+		}
+		if err != nil {
+			return
+		}
+		served.Add(1)
+	}
+}
+
+// attack sends a few forgeable commands in one of the ways in which commands come.
+func attack(h *harness, r *rand.Rand) {
+	w := h.dialAs("attacker")
+	defer w.Close()
+	var b strings.Builder
+	way := r.IntN(5)
+	if way == 1 {
+		b.WriteString(cmd("MULTI"))
+	}
+	if way == 2 {
+		b.WriteString(cmd("MULTI") + cmd("nosuch"+forged[r.IntN(len(forged))]))
+	}
+	harmless := r.IntN(3) == 0 // rides a lane, then
+	for range 1 + r.IntN(4) {
+		f := forgeable[r.IntN(len(forgeable))]
+		p := forged[r.IntN(len(forged))]
+		if harmless {
+			f, p = forgeable[0], "option"
+		}
+		args := strings.Split(f.command, " ")
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "%p", p)
+		}
+		b.WriteString(cmd(args...))
+		if way == 3 {
+			b.WriteString(cmd("GET", "mine"))
+		}
+	}
+	if way == 1 || way == 2 {
+		b.WriteString(cmd("EXEC"))
+	}
+	if way == 4 {
+		b.WriteString(cmd("RESET") + cmd("GET", "mine"))
+	}
+	io.WriteString(w, b.String())
+	w.SetReadDeadline(time.Now().Add(time.Duration(r.IntN(8)) * time.Millisecond))
+	io.Copy(io.Discard, w.r)
+	io.WriteString(w, cmd("GET", "mine"))
+	w.SetReadDeadline(time.Now().Add(time.Duration(r.IntN(3)) * time.Millisecond))
+	io.Copy(io.Discard, w.r)
+}
+
+// What may ride a lane does, as long as nothing in it breaks a line; and nothing that does.
+func TestForgeableCommandsRideLanesOnlyWithoutLineBreaks(t *testing.T) {
+	b := newLaneBackend(t)
+	b.on(quotes)
+	h := b.start(func(c *Config) { c.stayInterval = time.Nanosecond })
+	for _, f := range forgeable {
+		for _, p := range []string{"option", "x\r\n+OK", "x\ny", "x\ry"} {
+			args := strings.Split(strings.ReplaceAll(f.command, "%p", p), " ")
+			w := h.dial()
+			w.do(valueOf("k"), "GET", "k")
+			w.send(cmd(args...))
+			w.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := w.r.ReadByte(); err != nil && !strings.Contains(f.command, "REPLY") {
+				t.Errorf("%q: %v", args, err)
+			}
+			w.Close()
+			rode := b.lanesThatGot(args)
+			if want := f.plain && p == "option"; rode != want {
+				t.Errorf("%q rode a lane: %v, want %v", args, rode, want)
+			}
+		}
+	}
+}
+
+func (b *laneBackend) lanesThatGot(args []string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.conns {
+		for _, got := range c.got {
+			if c.lane && strings.Join(got, " ") == strings.Join(args, " ") {
+				return true
+			}
+		}
+	}
+	return false
+}
