@@ -148,7 +148,7 @@ func TestHugeValueBesideSmallOnes(t *testing.T) {
 	t.Run("once", func(t *testing.T) { read(t, own, 0, func(read func(*live)) { read(one) }) })
 	t.Run("in a loop", func(t *testing.T) {
 		read(t, own, 50, func(read func(*live)) {
-			for range 3 {
+			for range 2 {
 				read(one)
 			}
 		})
@@ -156,8 +156,8 @@ func TestHugeValueBesideSmallOnes(t *testing.T) {
 		one.ping()
 	})
 	t.Run("by new sessions", func(t *testing.T) {
-		read(t, 3*own, 0, func(read func(*live)) {
-			for range 3 {
+		read(t, 2*own, 0, func(read func(*live)) {
+			for range 2 {
 				l := p.live(p.clientTLS())
 				read(l)
 				l.Close()

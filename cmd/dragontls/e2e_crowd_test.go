@@ -98,6 +98,7 @@ func (w *wanderer) visit(db int) error {
 
 // Clients of many identities in many databases and both protocols need more lanes than there may be connections.
 func TestManyKindsOfLanesWithinFewConnections(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	const identities, databases, connections = 20, 16, 64
 	r := lockedRedis(t)
 	ca := newCA(t, "crowd")

@@ -168,6 +168,7 @@ func cliFleet(t *testing.T, p *instance) fleet {
 
 // Clients that do ordinary things ride lanes, whatever their library says when it connects.
 func TestClientsRideLanes(t *testing.T) {
+	t.Parallel()
 	fleets := map[string]func(*testing.T, *instance) fleet{
 		"redis-cli":  cliFleet,
 		"ioredis":    func(t *testing.T, p *instance) fleet { return nodeFleet(t, p, "ioredis") },

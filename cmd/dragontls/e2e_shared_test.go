@@ -183,6 +183,7 @@ func TestNoElementIsPoppedForAClientThatVanished(t *testing.T) {
 
 // A redis-server that stands still costs waiting and no session.
 func TestStoppedBackendCostsNoSession(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	r := lockedRedis(t)
 	p := sharing(t, r)
 	c := riders(t, p, 20, false)
@@ -200,6 +201,7 @@ func TestStoppedBackendCostsNoSession(t *testing.T) {
 
 // kill -9 of redis-server costs sessions on lanes no more than errors in place of replies.
 func TestKilledBackendCostsNoSession(t *testing.T) {
+	t.Parallel() // most of its time it waits
 	port := freePort(t)
 	r := lockedRedisAt(t, port)
 	p := sharing(t, r)
