@@ -20,12 +20,13 @@ const (
 
 // laneKey says who may share a lane: sessions that nothing at the backend tells apart.
 type laneKey struct {
-	identity  [32]byte
-	mapping   [32]byte // of its user, see User.Mapping
-	user      string
-	db        int
-	resp3     bool
-	unbounded bool
+	identity   [32]byte
+	mapping    [32]byte // of its user, see User.Mapping
+	user       string
+	credential [32]byte // a new session rides no lane of a password that has been replaced
+	db         int
+	resp3      bool
+	unbounded  bool
 }
 
 // laneSets has the lanes of each key. Safe for concurrent use.
@@ -279,7 +280,7 @@ func (s *session) laneKey(unbounded bool) (key laneKey, l login) {
 	st := s.state
 	s.pump.mu.Unlock()
 	l.state = connState{db: st.db, resp3: st.resp3}
-	key = laneKey{identity: p.Identity, db: st.db, resp3: st.resp3, unbounded: unbounded}
+	key = laneKey{identity: p.Identity, credential: s.credential, db: st.db, resp3: st.resp3, unbounded: unbounded}
 	if p.User != nil {
 		key.user, key.mapping = p.User.Name, p.User.Mapping
 	}

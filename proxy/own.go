@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/sha256"
 	"errors"
 	"os"
 
@@ -20,8 +21,9 @@ func (s *session) share() {
 	close(s.pump.done)
 	l := s.login()
 	if l.credentials != nil {
-		_, password, err := l.credentials()
+		user, password, err := l.credentials()
 		s.proven.Store(err == nil && password != "")
+		s.credential = sha256.Sum256([]byte(user + "\x00" + password))
 	}
 }
 

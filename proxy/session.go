@@ -75,8 +75,9 @@ type sharing struct {
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
 	state       connState     // that the backend has confirmed; guarded by pump.mu
 
-	note    *note // of the command to be queued
-	tallied []tally
+	credential [32]byte // digest of the user and password that were configured when the session began
+	note       *note    // of the command to be queued
+	tallied    []tally
 }
 
 // clientSide belongs to the reader goroutine, but for sock and conn.
