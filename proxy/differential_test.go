@@ -226,7 +226,8 @@ func firstDifference(a, b []byte) string {
 type generator struct {
 	*rand.Rand
 	prefix string // of keys
-	db     int    // where the session's keys are, if it has a database of its own
+	db     int    // where the session's keys are
+	alone  bool   // nobody else uses the backend
 }
 
 func newGenerator(seed, n uint64) *generator {
@@ -372,9 +373,11 @@ func (g *generator) fill(template string) []string {
 
 func (g *generator) pick(from ...string) string { return from[g.IntN(len(from))] }
 
+var oddKeys = []string{"k\r\n+OK\r\n", "", "\x00\xff"}
+
 func (g *generator) key() string {
 	if g.IntN(30) == 0 {
-		return g.prefix + g.pick("k\r\n+OK\r\n", "", "\x00\xff")
+		return g.prefix + g.pick(oddKeys...)
 	}
 	return g.prefix + "k" + strconv.Itoa(g.IntN(10))
 }

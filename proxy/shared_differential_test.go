@@ -3,8 +3,11 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,23 +16,31 @@ import (
 )
 
 // The same as TestRepliesAreTheSameAsWithoutTheProxy for sessions that ride lanes, many at a time on the same ones: each
-// has keys and a database of its own, so that what the others do changes none of its replies. Transcripts alternate
-// between what rides lanes and what does not.
+// has keys of its own, so that what the others do changes none of its replies. Transcripts alternate between what rides
+// lanes and what does not. A session that is alone sees and changes the whole keyspace too.
 func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
-	for _, sessions := range []int{1, 2, 50} {
-		t.Run(fmt.Sprintf("%d sessions", sessions), func(t *testing.T) {
+	for _, tt := range []struct {
+		sessions int
+		unproven bool // the proxy has no credentials
+	}{{1, false}, {2, false}, {50, false}, {10, true}} {
+		t.Run(fmt.Sprintf("%d sessions, unproven %v", tt.sessions, tt.unproven), func(t *testing.T) {
 			args := []string{"--databases", "64", "--hash-max-listpack-value", "1000000000", "--hash-max-listpack-entries", "1000000",
 				"--zset-max-listpack-value", "1000000000", "--zset-max-listpack-entries", "1000000", "--set-max-intset-entries", "1000000"}
-			d := &laneDifferential{seed: testSeed(t), end: time.Now().Add(testTime(t, 4*time.Second)), direct: redisServer(t, args...)}
+			d := &laneDifferential{
+				seed: testSeed(t), end: time.Now().Add(testTime(t, 3*time.Second)), direct: redisServer(t, args...),
+				databases: 1 + tt.sessions/25, alone: tt.sessions == 1,
+			}
 			d.proxied = start(t, redisServer(t, args...), func(c *Config) {
 				share(c)
-				// The default user wants no password, and takes any.
-				c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
+				if !tt.unproven {
+					// The default user wants no password, and takes any.
+					c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
+				}
 				c.stayInterval = time.Millisecond
-				c.Backend.Lanes = 1 + sessions/25
+				c.Backend.Lanes = 1 + tt.sessions/25
 			})
 			var all sync.WaitGroup
-			for i := range sessions {
+			for i := range tt.sessions {
 				all.Go(func() { d.session(t, i) }) // ends at the first difference or the time
 			}
 			all.Wait()
@@ -38,9 +49,13 @@ func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
 			for _, n := range st.CommandsLane {
 				lanes += n
 			}
-			t.Logf("TEST_SEED=%d: %d transcripts, %d commands, %d of them on lanes; %d dials", d.seed, d.transcripts.Load(), d.commands.Load(), lanes, st.BackendDials)
+			t.Logf("TEST_SEED=%d: %d transcripts, %d commands, %d of them on lanes, %d times more than one session in flight on one; %d dials",
+				d.seed, d.transcripts.Load(), d.commands.Load(), lanes, d.together.Load(), st.BackendDials)
 			if lanes < uint64(d.commands.Load())/5 {
 				t.Errorf("%d of %d commands rode lanes: that proves little", lanes, d.commands.Load())
+			}
+			if tt.sessions == 50 && d.together.Load() == 0 {
+				t.Error("no lane was ever seen with two sessions in flight: that proves little")
 			}
 			if n := st.SessionsClosed[string(closeLane)] + st.SessionsClosed[string(closeBackendError)] + st.SessionsClosed[string(closeInternalError)]; n > 0 {
 				t.Errorf("sessions ended for the backend: %v", st.SessionsClosed)
@@ -50,27 +65,32 @@ func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
 }
 
 type laneDifferential struct {
-	seed                  uint64
-	end                   time.Time
-	direct                string
-	proxied               *harness
-	transcripts, commands atomic.Int64
+	seed                            uint64
+	end                             time.Time
+	direct                          string
+	proxied                         *harness
+	databases                       int // among which sessions are spread: those in one share lanes
+	alone                           bool
+	transcripts, commands, together atomic.Int64
 }
 
-// session plays one transcript after the other, in its database and with its keys.
+// session plays one transcript after the other, with its keys.
 func (d *laneDifferential) session(t *testing.T, i int) {
 	for n := uint64(0); n == 0 || time.Now().Before(d.end) && !t.Failed(); n++ {
 		g := newGenerator(d.seed+uint64(i)<<32, n)
-		g.prefix, g.db = fmt.Sprintf("s%d:", i), i+1
-		phases := g.phases()
-		a := playPhases(dialPlain(t, d.direct), phases, g.Uint64())
-		b := playPhases(d.proxied.dial(), phases, g.Uint64())
+		g.prefix, g.db, g.alone = fmt.Sprintf("s%d:", i), 1+i%d.databases, d.alone
+		phases, end := g.phases(), ending(g.IntN(int(endings)))
+		if end == endHalfClose && slices.ContainsFunc(phases[len(phases)-1], mayBlock) {
+			end = endEcho // an EOF ends what is blocked, by design
+		}
+		a := d.playPhases(dialPlain(t, d.direct), phases, end, g.Uint64(), false)
+		b := d.playPhases(d.proxied.dial(), phases, end, g.Uint64(), true)
 		d.transcripts.Add(1)
 		for _, p := range phases {
 			d.commands.Add(int64(len(p)))
 		}
 		if !bytes.Equal(a, b) {
-			t.Errorf("TEST_SEED=%d, session %d, transcript %d:\n%s\n%s", d.seed, i, n, transcript{commands: flatten(phases)}, firstDifference(a, b))
+			t.Errorf("TEST_SEED=%d, session %d, transcript %d:\n%s\n%s", d.seed, i, n, transcript{commands: flatten(phases), end: end}, firstDifference(a, b))
 		}
 	}
 }
@@ -83,16 +103,24 @@ func flatten(phases [][][]byte) (all [][]byte) {
 }
 
 // playPhases sends a phase, cut anywhere, when the last one is answered.
-func playPhases(w *wire, phases [][][]byte, cutSeed uint64) []byte {
+func (d *laneDifferential) playPhases(w *wire, phases [][][]byte, end ending, cutSeed uint64, proxied bool) (got []byte) {
 	defer w.Close()
+	defer func() { got = connectionID.ReplaceAll(got, []byte("$2\r\nid\r\n:0\r\n")) }()
 	r := rand.New(rand.NewPCG(cutSeed, 1))
 	w.SetDeadline(time.Now().Add(20 * time.Second))
-	var got []byte
 	buf := make([]byte, 64<<10)
 	for i, p := range phases {
 		mark := fmt.Sprintf("the end of phase %d", i)
 		b := append(bytes.Join(p, nil), cmd("ECHO", mark)...)
 		last := []byte(fmt.Sprintf("$%d\r\n%s\r\n", len(mark), mark))
+		ends := i == len(phases)-1
+		halfClose := ends && end == endHalfClose && proxied
+		switch {
+		case ends && end == endQuit:
+			b = append(b, cmd("QUIT")...)
+		case ends && end == endProtocolError:
+			b = append(b, "*1\r\n$-5\r\n"...)
+		}
 		sent := make(chan struct{})
 		go func() { // ends when all is sent or w closed
 			defer close(sent)
@@ -106,30 +134,81 @@ func playPhases(w *wire, phases [][][]byte, cutSeed uint64) []byte {
 				}
 				b = b[n:]
 			}
+			if halfClose {
+				w.Conn.(interface{ CloseWrite() error }).CloseWrite()
+			}
 		}()
-		for !bytes.HasSuffix(got, last) {
-			n, err := w.r.Read(buf)
+		var err error
+		for !bytes.HasSuffix(got, last) && err == nil {
+			var n int
+			n, err = w.r.Read(buf)
 			got = append(got, buf[:n]...)
-			if err != nil {
-				w.Close()
-				<-sent
-				return connectionID.ReplaceAll(append(got, " (then "+err.Error()+")"...), []byte("$2\r\nid\r\n:0\r\n"))
+			if ends && err == nil && (end == endQuit || end == endProtocolError) {
+				last = []byte("nothing: it ends")
 			}
 		}
+		if err == nil && halfClose {
+			var rest []byte
+			rest, err = io.ReadAll(w.r)
+			got = append(got, rest...)
+		}
+		if err != nil {
+			w.Close()
+		}
 		<-sent
+		switch {
+		case err == io.EOF && ends && end == endProtocolError:
+			// Redis and Dragonfly word it differently; dragontls answers in Dragonfly's words.
+			return cutLastLine(got, map[bool]string{true: "-ERR Protocol error: -ERR Protocol error: ", false: "-ERR Protocol error: "}[proxied])
+		case err == io.EOF && ends && end == endQuit:
+			return got
+		case err != nil:
+			return append(got, " (then "+err.Error()+")"...)
+		}
+		if proxied {
+			d.together.Add(int64(d.proxied.sharedNow()))
+		}
 		time.Sleep(2 * time.Millisecond) // beyond stayInterval: the session may leave its own connection
 	}
-	return connectionID.ReplaceAll(got, []byte("$2\r\nid\r\n:0\r\n"))
+	return got
 }
 
-// What shows or changes more than the keys of one session, depends on the time, or is answered differently by design.
-var notShared = regexp.MustCompile(`^(SWAPDB|FLUSHALL|MOVE|KEYS|AUTH|HELLO . AUTH|SELECT|P?SUBSCRIBE|SSUBSCRIBE|[PS]?UNSUBSCRIBE|S?PUBLISH|PUBSUB|` +
+// sharedNow counts the lanes on which more than one session is in flight.
+func (h *harness) sharedNow() (n int) {
+	h.lanes.each(func(l *lane) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		var first *session
+		for i := range l.slots {
+			s := l.ring[(l.head+i)&(len(l.ring)-1)].session
+			if s != nil && first != nil && s != first {
+				n++
+				return
+			}
+			if s != nil {
+				first = s
+			}
+		}
+	})
+	return n
+}
+
+// What shows or changes more than the keys of one session.
+var wholeKeyspace = regexp.MustCompile(`^(FLUSHDB|DBSIZE|SWAPDB|FLUSHALL|MOVE|KEYS|PUBSUB)`)
+
+// What depends on the time, or is answered differently by design, or is played by stateful.
+var notShared = regexp.MustCompile(`^(AUTH|HELLO . AUTH|SELECT|P?SUBSCRIBE|SSUBSCRIBE|[PS]?UNSUBSCRIBE|S?PUBLISH|` +
 	`SCRIPT|EVALSHA|FUNCTION|FCALL|LATENCY|CONFIG|CLIENT TRACKING|CLIENT REPLY|CLIENT CACHING|RESET|ROLE|BL|BR|BZ|XREAD|WAIT|CLUSTER|.* 100000$)`)
 
 // phases alternate between quiet commands and transactions, and what needs a connection of its own.
 func (g *generator) phases() [][][]byte {
 	quiet, others := laneTemplates()
-	begin := [][]byte{[]byte(fmt.Sprintf("SELECT %d\r\nFLUSHDB\r\n", g.db))}
+	whole := []byte("FLUSHALL\r\n")
+	if !g.alone {
+		quiet, others = withoutWholeKeyspace(quiet), withoutWholeKeyspace(others)
+		whole = g.deleteAll()
+	}
+	begin := [][]byte{[]byte(fmt.Sprintf("SELECT %d\r\n", g.db)), whole}
 	if g.IntN(2) == 0 {
 		begin = append(begin, cmdBytes("HELLO", "3"))
 	}
@@ -147,11 +226,31 @@ func (g *generator) phases() [][][]byte {
 	return all
 }
 
+// deleteAll deletes every key that a transcript may have.
+func (g *generator) deleteAll() []byte {
+	args := []string{"DEL"}
+	for _, k := range oddKeys {
+		args = append(args, g.prefix+k)
+	}
+	for i := range 10 {
+		args = append(args, g.prefix+"k"+strconv.Itoa(i))
+	}
+	return cmdBytes(args...)
+}
+
+func withoutWholeKeyspace(templates []string) []string {
+	return slices.DeleteFunc(slices.Clone(templates), wholeKeyspace.MatchString)
+}
+
 func cmdBytes(args ...string) []byte { return []byte(cmd(args...)) }
 
 func (g *generator) appendQuiet(p [][]byte, quiet, others []string) [][]byte {
 	any := func(of []string) []byte { return g.encode(g.fill(of[g.IntN(len(of))])) }
-	switch g.IntN(12) {
+	switch g.IntN(14) {
+	case 2:
+		if g.alone {
+			return append(p, g.encode(g.random()))
+		}
 	case 0:
 		p = append(p, g.encode([]string{"MULTI"}))
 		for range g.IntN(5) {
