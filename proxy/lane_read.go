@@ -234,15 +234,16 @@ func (l *lane) follow(s *session) {
 	l.leaveTo(s)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	sent, since := q.out.sent, time.Now()
+	now := l.set.server.now
+	sent, since := q.out.sent, now()
 	for !q.closed && q.out.unsent > limit/2 {
 		t := time.AfterFunc(followTimeout/4, q.notify)
 		q.changed.Wait()
 		t.Stop()
 		if q.out.sent-sent >= maxLaneReply {
-			sent, since = q.out.sent, time.Now()
+			sent, since = q.out.sent, now()
 		}
-		if time.Since(since) < followTimeout || q.closed {
+		if now()-since < int64(followTimeout) || q.closed {
 			continue
 		}
 		q.mu.Unlock()
@@ -250,7 +251,7 @@ func (l *lane) follow(s *session) {
 			s.kill(closeSlow)
 		}
 		q.mu.Lock()
-		since = time.Now()
+		since = now()
 	}
 }
 

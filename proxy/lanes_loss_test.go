@@ -196,7 +196,10 @@ func TestHalfAReplyEndsItsSessionAlone(t *testing.T) {
 			held.reply <- func(c *laneConn) string {
 				c.w.WriteString("$10\r\nhalf")
 				c.w.Flush()
-				<-gone
+				select {
+				case <-gone:
+				case <-b.done:
+				}
 				return way(c)
 			}
 			a.want("$10\r\nhalf")

@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Who asks for more than a lane is for has it, and uses its own connection for a while.
+func TestBigReplyRetiresItsLane(t *testing.T) {
+	t.Parallel()
+	half := strings.Repeat("x", maxLaneReply/2)
+	for name, tt := range map[string]struct {
+		head, rest string
+		retired    bool // by the head alone
+	}{
+		"a bulk says so":           {fmt.Sprintf("$%d\r\n", maxLaneReply+1), half + half + "x\r\n", true},
+		"a bulk inside an array":   {fmt.Sprintf("*2\r\n:1\r\n$%d\r\n", maxLaneReply+1), half + half + "x\r\n", false},
+		"it adds up":               {"*3\r\n" + bulk(half), bulk(half) + "$-1\r\n", false},
+		"a bulk of what is let by": {fmt.Sprintf("$%d\r\n", maxLaneReply-100), half + half[100:] + "\r\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, b, all := onOneLane(t, 3)
+			w, behind, other := all[0], all[1], all[2]
+			l := h.lane()
+			held := b.hold("held")
+			w.send(cmd("GET", "held"))
+			<-held.reached
+			behind.send(cmd("GET", "behind"))
+			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			looked := make(chan struct{})
+			held.reply <- func(c *laneConn) string {
+				c.w.WriteString(tt.head)
+				c.w.Flush()
+				select {
+				case <-looked:
+				case <-b.done:
+				}
+				return tt.rest
+			}
+			w.want(tt.head)
+			if tt.retired {
+				eventually(t, "it retires", func() bool { return l.stateNow() == laneRetired })
+				other.get("on another lane")
+				if b.lanes() != 2 {
+					t.Errorf("%d lanes", b.lanes())
+				}
+			} else if l.stateNow() != laneOpen {
+				t.Error("it has retired before its time")
+			}
+			close(looked)
+			w.want(tt.rest)
+			behind.want(valueOf("behind"))
+			lets := strings.Contains(name, "let by")
+			if lets {
+				w.get("on the lane still")
+				if b.lanes() != 1 || l.stateNow() != laneOpen {
+					t.Errorf("%d lanes, the first is in state %v", b.lanes(), l.stateNow())
+				}
+				return
+			}
+			<-l.closed
+			before := h.Stats().CommandsLane["GET"]
+			h.pass(ownAfterBig - laneIdle)
+			w.get("on its own")
+			if got := h.Stats().CommandsLane["GET"]; got != before {
+				t.Error("it rode a lane")
+			}
+			h.pass(laneIdle)
+			w.get("on a lane again")
+			behind.get("on a lane all the time")
+			h.wantOnLanes("GET", int(before)+2)
+			if n := len(h.Stats().SessionsClosed); n != 0 {
+				t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+			}
+		})
+	}
+}
+
+const slowValue = 900 << 10 // below what counts as big
+
+// slowClient is one that does not read yet, whose session has ridden a lane, and what it has asked for.
+// The backend answers once it is released.
+func slowClient(t *testing.T, n int, c func(*Config)) (h *harness, b *laneBackend, w, behind *wire, held *laneHold, replies string) {
+	t.Helper()
+	b = newLaneBackend(t)
+	value := strings.Repeat("x", slowValue)
+	b.on(func(_ *laneConn, args []string) (string, bool) { return bulk(value), args[len(args)-1] == "big" })
+	h = b.start(c)
+	w, behind = h.dial(), h.dial()
+	w.get("0")
+	behind.get("1")
+	held = b.hold("big")
+	w.send(strings.Repeat(cmd("GET", "big"), n))
+	<-held.reached
+	return h, b, w, behind, held, strings.Repeat(bulk(value), n)
+}
+
+func (s *session) unsent() int {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.out.unsent
+}
+
+// wantLong is want for what is too long to be shown.
+func (w *wire) wantLong(replies string) {
+	w.t.Helper()
+	w.SetReadDeadline(time.Now().Add(20 * time.Second))
+	got, err := io.ReadAll(io.LimitReader(w.r, int64(len(replies))))
+	if string(got) != replies {
+		w.t.Fatalf("%d bytes (%v), or others than the %d wanted", len(got), err, len(replies))
+	}
+}
+
+func TestClientThatDoesNotReadHoldsUpNobodyForLong(t *testing.T) {
+	t.Parallel()
+	h, _, w, behind, held, _ := slowClient(t, 40, func(c *Config) { c.SessionBuffer = 1 << 20 })
+	l := h.lane()
+	behind.send(cmd("GET", "behind"))
+	eventually(t, "it is in flight", func() bool { return l.inFlight() == 41 })
+	held.release()
+	eventually(t, "the lane retires", func() bool { return l.stateNow() == laneRetired })
+	h.dial().get("on another lane")
+	eventually(t, "the slow client is closed", func() bool {
+		h.ahead.Add(int64(followTimeout))
+		return h.closedFor(closeSlow) == 1
+	})
+	behind.want(valueOf("behind"))
+	behind.get("goes on")
+	w.Close()
+	if h.live() != 2 {
+		t.Errorf("%d sessions, want 2", h.live())
+	}
+}
+
+func TestClientThatReadsSlowlyIsWaitedForWhileNobodyElseWaits(t *testing.T) {
+	t.Parallel()
+	h, _, w, behind, held, replies := slowClient(t, 40, func(c *Config) { c.SessionBuffer = 1 << 20 })
+	l, s := h.lane(), h.sessionOf(w)
+	held.release()
+	eventually(t, "the lane retires", func() bool { return l.stateNow() == laneRetired })
+	for range 100 {
+		h.ahead.Add(int64(followTimeout))
+		s.queue.notify()
+		runtime.Gosched()
+	}
+	behind.get("on another lane")
+	if n := s.unsent(); n > 3<<20 {
+		t.Errorf("%d bytes are held for it", n)
+	}
+	w.wantLong(replies)
+	w.get("goes on, on its own connection")
+	if h.closedFor(closeSlow) != 0 {
+		t.Error("it was closed")
+	}
+	<-l.closed
+}
+
+func TestClientThatDoesNotReadIsGivenNothingMore(t *testing.T) {
+	t.Parallel()
+	h, b, w, behind, held, replies := slowClient(t, 20, func(c *Config) { c.SessionBuffer = 64 << 20 })
+	s := h.sessionOf(w)
+	held.release()
+	eventually(t, "all replies have come", func() bool { return !s.owes() })
+	if n := s.unsent(); n < highUnsent {
+		t.Fatalf("only %d bytes wait for the client", n)
+	}
+	before := h.Stats().BytesIn
+	w.send(cmd("GET", "later"))
+	eventually(t, "the command was read", func() bool { return h.Stats().BytesIn > before })
+	behind.get("meanwhile")
+	if b.count("GET", "later") != 0 {
+		t.Error("it was passed on while the client takes nothing")
+	}
+	w.wantLong(replies)
+	w.want(valueOf("later"))
+	if b.lanes() != 1 {
+		t.Errorf("%d lanes", b.lanes())
+	}
+	h.wantOnLanes("GET", 2+20+2)
+}
+
+func TestNonceIsDue(t *testing.T) {
+	for _, tt := range []struct {
+		commands int
+		since    int64
+		due      bool
+	}{{0, 0, false}, {nonceCommands - 1, nonceInterval - 1, false}, {nonceCommands, 0, true}, {1, nonceInterval, true}} {
+		l := &lane{unnonced: tt.commands, nonceAt: 1}
+		if got := l.nonceDueLocked(1 + tt.since); got != tt.due {
+			t.Errorf("%+v: due is %v", tt, got)
+		}
+	}
+}
+
+func TestNonceFollowsEvery1024Commands(t *testing.T) {
+	t.Parallel()
+	h, b, all := onOneLane(t, 1)
+	before := b.count("ECHO", "")
+	const rounds = 4
+	for i := range rounds {
+		h.lane().nonces(false)
+		commands, replies := pipelineOf(nonceCommands, fmt.Sprint(i))
+		go io.WriteString(all[0], commands) // ends with the bytes, or the connection
+		all[0].want(replies)
+	}
+	eventually(t, "the last one has come", func() bool { return b.count("ECHO", "") >= before+rounds-1 })
+	h.pass(nonceInterval)
+	before = b.count("ECHO", "")
+	all[0].get("x")
+	eventually(t, "one for the time", func() bool { return b.count("ECHO", "") == before+1 })
+	if h.closedFor(closeLane) != 0 || b.lanes() != 1 {
+		t.Error("the lane was closed")
+	}
+}
