@@ -120,6 +120,7 @@ func (s *session) quit(frame []byte) bool {
 		s.client.r = s.client.w
 		s.limitBackend(lingerTimeout)
 		<-s.pump.done
+		s.end(closeQuit) // where the own connection was closed for another reason
 		return false
 	}
 	return true

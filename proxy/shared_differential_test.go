@@ -51,7 +51,7 @@ func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
 			}
 			t.Logf("TEST_SEED=%d: %d transcripts, %d commands, %d of them on lanes, %d times more than one session in flight on one; %d dials",
 				d.seed, d.transcripts.Load(), d.commands.Load(), lanes, d.together.Load(), st.BackendDials)
-			if lanes < uint64(d.commands.Load())/5 {
+			if lanes < uint64(d.commands.Load())/8 {
 				t.Errorf("%d of %d commands rode lanes: that proves little", lanes, d.commands.Load())
 			}
 			if tt.sessions == 50 && d.together.Load() == 0 {
@@ -249,7 +249,9 @@ func (g *generator) appendQuiet(p [][]byte, quiet, others []string) [][]byte {
 	switch g.IntN(14) {
 	case 2:
 		if g.alone {
-			return append(p, g.encode(g.random()))
+			if args := g.random(); g.IntN(3) == 0 && !strings.HasPrefix(strings.ToUpper(args[0]), "DFLY") { // replies are not counted behind it
+				return append(p, g.encode(args))
+			}
 		}
 	case 0:
 		p = append(p, g.encode([]string{"MULTI"}))
