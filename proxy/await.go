@@ -19,6 +19,7 @@ func (s *session) hold(cond func() bool) bool {
 	c.holding = true
 	defer func() { c.holding = false }()
 	for {
+		s.refetch()
 		q.mu.Lock()
 		if cond() || q.closed {
 			ok := !q.closed
@@ -39,7 +40,7 @@ func (s *session) hold(cond func() bool) bool {
 		s.fill()
 		q.mu.Lock()
 		q.wake = nil
-		if !q.closed {
+		if !q.closed && q.refetch == nil && (!q.lost || c.recovering) { // else woken is still to come
 			c.conn.SetReadDeadline(time.Time{})
 		}
 		q.mu.Unlock()
@@ -210,6 +211,12 @@ func (s *session) settledWithin(d time.Duration) {
 	defer t.Stop()
 	q.mu.Lock()
 	for !q.closed && !late && (q.owed > 0 || q.size > 0 || q.turn) {
+		if q.refetch != nil {
+			q.mu.Unlock()
+			s.refetch()
+			q.mu.Lock()
+			continue
+		}
 		q.changed.Wait()
 	}
 	q.mu.Unlock()
@@ -227,11 +234,20 @@ func (s *session) linger() {
 	s.setBuf(nil, nil)
 	for !s.ended() {
 		_, err := c.conn.Read(c.small[:])
-		if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if s.shared {
+				s.woken()
+			}
 			continue
 		}
 		s.limitBackend(s.server.c.eofTimeout)
-		if !s.settled(0) {
+		if s.shared && s.at.on != routeOwn {
+			s.settledWithin(s.server.c.eofTimeout)
+			s.end(closeClient)
+		} else if !s.settled(0) {
 			s.end(closeClient)
 		}
 		<-s.done

@@ -103,6 +103,12 @@ func (c *catalogue) set(list string) (of categories) {
 	return of
 }
 
+// onlyReads says that every source calls the command one that reads, and none one that writes.
+func (c *catalogue) onlyReads(name string) bool {
+	m := c.own[c.ids[name]]
+	return m.every&c.bits["read"] != 0 && m.any&c.bits["write"] == 0
+}
+
 // of is the categories of a command or of one of its subcommands; none for what is not known.
 func (c *catalogue) of(name, sub string) marks {
 	if own, ok := c.subs[name][sub]; ok {

@@ -42,6 +42,7 @@ type command struct {
 	name      string
 	traits    trait
 	class     commandClass
+	rereads   bool                   // it only reads: asked again, it is answered as if it had come later
 	known     map[string]*subcommand // with a class of their own
 	forbidden []byte                 // the reply where the rules of a client refuse it
 	denied    []byte                 // the reply when DENY_COMMANDS names it; nil: allowed
@@ -65,7 +66,7 @@ func newCommandTable(deny []string) (*commandTable, error) {
 	all := commandCatalogue()
 	for i, n := range all.names {
 		c := t.add(n)
-		c.class, c.known = all.classes[i], all.subs[n]
+		c.class, c.known, c.rereads = all.classes[i], all.subs[n], all.onlyReads(n)
 	}
 	t.other = &command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
 	t.names = append(t.names, "other")

@@ -246,6 +246,9 @@ func (l *lane) stopWaiting(s *session) {
 // pushBatchLocked makes a slot of each slot that the session's queue got. hot
 func (l *lane) pushBatchLocked(s *session) {
 	c := &s.client
+	if s.againN = 0; c.rereads && c.replies == 1 && len(c.out) <= len(s.again) {
+		s.againN = copy(s.again[:], c.out)
+	}
 	size := len(c.out)
 	for i := range c.pend {
 		p := &c.pend[i]
@@ -368,5 +371,6 @@ type laneReader struct {
 	half    bool     // a part of a reply was handed to cur's session
 	size    int64    // bytes of the reply that comes
 	noted   bool     // it is known to be big
+	dropped bool     // ... and asked again elsewhere: it is read and dropped
 	nonce   []byte
 }

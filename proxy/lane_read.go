@@ -71,7 +71,7 @@ func (l *lane) deliver(b []byte) error {
 		i += n
 		r.size += int64(n)
 		if !r.noted && (r.size > maxLaneReply || r.replies.Open() && r.replies.Len() > maxLaneReply) {
-			l.noteBig()
+			l.noteBig(r.size == int64(n))
 		}
 		if !done {
 			break
@@ -183,8 +183,12 @@ func isExecAbort(line []byte) bool {
 func (l *lane) hand(b []byte, whole int, now int64) error {
 	r := &l.in
 	s := r.cur.session
-	if s == nil {
+	switch {
+	case s == nil:
 		return l.nonceCame(b, whole)
+	case r.dropped:
+		r.dropped = whole == 0
+		return nil
 	}
 	r.half = r.replies.Open()
 	if unsent := s.receive(b, whole, now); int64(unsent) > l.set.server.c.SessionBuffer {
@@ -211,12 +215,31 @@ func (l *lane) nonceCame(b []byte, whole int) error {
 	return nil
 }
 
-// noteBig: who asks for so much uses its own connection for a while, and the lane ends with it.
-func (l *lane) noteBig() {
-	l.in.noted = true
-	if s := l.in.cur.session; s != nil {
-		l.leaveTo(s)
+// noteBig: who asks for so much uses its own connection for a while, and the lane ends with it. At the beginning of the
+// reply, while others wait behind it, even this command goes there, if it may: then nobody waits for this client.
+func (l *lane) noteBig(beginning bool) {
+	r := &l.in
+	r.noted = true
+	s := r.cur.session
+	if s == nil {
+		return
 	}
+	l.leaveTo(s)
+	if beginning && !r.half && !r.cur.tx && r.cur.n == 1 && l.othersWait(s) {
+		if frame := l.askedAlone(s); frame != nil {
+			r.dropped = s.askAgain(frame)
+		}
+	}
+}
+
+// askedAlone is the only command that the session has in flight, if it may be asked again.
+func (l *lane) askedAlone(s *session) []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.againN == 0 || s.onLane.commands.Load() != 1 {
+		return nil
+	}
+	return append([]byte(nil), s.again[:s.againN]...)
 }
 
 // leaveTo retires the lane, which follows the pace of this client from now on.
@@ -287,6 +310,9 @@ func (l *lane) conclude(cause error) {
 	}
 	if current {
 		left[0].n = l.in.left
+	}
+	if current && l.in.dropped {
+		left[0].session = nil // its own connection answers it
 	}
 	l.dismissLocked()
 	l.out = nil

@@ -89,7 +89,7 @@ func (s *session) openOwn() (*backendConn, error) {
 		case <-p.done:
 			s.startPump()
 		default:
-			if up, err := s.upstream(); up != nil || err != errReopen {
+			if up, err := s.upstream(); up != nil || !errors.Is(err, errReopen) {
 				return up, err
 			}
 			<-p.done

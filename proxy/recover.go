@@ -88,7 +88,7 @@ func (s *session) lostLocked() {
 	s.client.conn.SetReadDeadline(time.Now())
 }
 
-// woken: a read of the client was interrupted. hot where replies were lost only
+// woken: a read of the client was interrupted.
 func (s *session) woken() {
 	q := &s.queue
 	q.mu.Lock()
@@ -99,6 +99,7 @@ func (s *session) woken() {
 		s.client.recovering = true
 	}
 	q.mu.Unlock()
+	s.refetch()
 }
 
 // failBatch answers a batch that was not sent. What follows is answered the same way until all those errors are written
@@ -112,7 +113,7 @@ func (s *session) failBatch(err error) {
 	}
 	final := c.stateful || s.pinned.Load() || s.sticky() || !s.everAnswered() ||
 		errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState)
-	s.tally(s.stripe.own)
+	s.tally(s.stripe.local)
 	if final {
 		s.answerUnavailable(err)
 		return

@@ -137,6 +137,12 @@ func (s *session) park(cond func() bool) bool {
 	})
 	defer t.Stop()
 	for !cond() && !q.closed {
+		if q.refetch != nil {
+			q.mu.Unlock()
+			s.refetch()
+			q.mu.Lock()
+			continue
+		}
 		q.changed.Wait()
 		if !look {
 			continue

@@ -75,6 +75,8 @@ type sharing struct {
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
 	state       connState     // that the backend has confirmed; guarded by pump.mu
 
+	again      [96]byte // the command in flight where it is one that may be asked again, see refetch; guarded by its lane's mu
+	againN     int      // 0: it is none
 	credential [32]byte // digest of the user and password that were configured when the session began
 	note       *note    // of the command to be queued
 	tallied    []tally
@@ -113,6 +115,7 @@ type clientSide struct {
 	stateful     bool // an error of ours would leave the session's state unknown
 	hasTx        bool // there is a whole transaction
 	begins, ends bool // the command to be queued is MULTI, EXEC of such a one
+	rereads      bool // it is one command that may be asked again
 	recovering   bool // replies were lost, see recover
 	replies      int  // that lanes would bring
 	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none

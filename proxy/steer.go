@@ -37,6 +37,7 @@ func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) s
 		}
 		return steerDone
 	}
+	c.rereads = cmd.rereads && c.replies == 0
 	switch class {
 	case classQuiet:
 		c.route = max(c.route, routeLane)
