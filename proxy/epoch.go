@@ -21,6 +21,10 @@ type epoch struct {
 	target  string // host:port that was resolved
 	address string // of this epoch; empty: none was reached yet
 	doubted bool   // to be resolved again
+	// what the name was resolved to last
+	host     string
+	hosts    []string
+	resolved time.Time
 }
 
 // resolveInterval: a name is resolved anew at most this often.
@@ -65,7 +69,7 @@ func (e *epoch) candidates(ctx context.Context, target string) ([]string, error)
 	}
 	hosts := []string{host}
 	if net.ParseIP(host) == nil {
-		if hosts, err = e.lookup(ctx, host); err != nil {
+		if hosts, err = e.resolve(ctx, host); err != nil {
 			return nil, err
 		}
 	}
@@ -77,6 +81,38 @@ func (e *epoch) candidates(ctx context.Context, target string) ([]string, error)
 		addresses[0], addresses[i] = addresses[i], addresses[0]
 	}
 	return addresses, nil
+}
+
+// resolve asks for a name's addresses unless that was done a moment ago.
+func (e *epoch) resolve(ctx context.Context, host string) ([]string, error) {
+	e.mu.Lock()
+	hosts, fresh := e.hosts, e.host == host && time.Since(e.resolved) < resolveInterval
+	e.mu.Unlock()
+	if fresh {
+		return hosts, nil
+	}
+	hosts, err := e.lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	e.host, e.hosts, e.resolved = host, hosts, time.Now()
+	e.mu.Unlock()
+	return hosts, nil
+}
+
+// untilStale is how long the last answer for the name is taken for good.
+func (e *epoch) untilStale() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return resolveInterval - time.Since(e.resolved)
+}
+
+// recall has the next dial look at the name.
+func (e *epoch) recall() {
+	e.mu.Lock()
+	e.doubted = true
+	e.mu.Unlock()
 }
 
 // accepted is told which address took a connection. Another one than before begins a new epoch.
@@ -97,9 +133,7 @@ func (e *epoch) accepted(target, address string) uint64 {
 
 // doubt has the name resolved again. It never waits.
 func (e *epoch) doubt() {
-	e.mu.Lock()
-	e.doubted = true
-	e.mu.Unlock()
+	e.recall()
 	select {
 	case e.asked <- struct{}{}:
 	default:
@@ -122,6 +156,13 @@ func (s *Server) followBackend() {
 			return
 		case <-s.backend.epoch.asked:
 		}
+		// Whoever dials meanwhile may have been content with an answer from before the doubt.
+		select {
+		case <-s.done:
+			return
+		case <-time.After(s.backend.epoch.untilStale()):
+		}
+		s.backend.epoch.recall()
 		s.backend.revisit(s.done)
 		select {
 		case <-s.done:

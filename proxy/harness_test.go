@@ -110,6 +110,12 @@ func backendAt(addr string) func() (string, string, error) {
 
 func start(t testing.TB, backend string, change func(*Config)) *harness {
 	t.Helper()
+	return startServer(t, backend, change, func(*Server) {})
+}
+
+// startServer is start with a last look at the Server before it runs.
+func startServer(t testing.TB, backend string, change func(*Config), prepare func(*Server)) *harness {
+	t.Helper()
 	logs := &syncBuffer{}
 	c := Config{
 		TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(backend)},
@@ -129,6 +135,7 @@ func start(t testing.TB, backend string, change func(*Config)) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(s)
 	h := &harness{Server: s, t: t, addr: ln.Addr().String(), done: make(chan error, 1), logs: logs}
 	go func() { h.done <- s.Serve(ln) }()
 	t.Cleanup(func() {

@@ -192,7 +192,13 @@ func TestPipelineOf100000(t *testing.T) {
 // fakeBackend answers each connection by serve, in its own goroutine.
 func fakeBackend(t testing.TB, serve func(c net.Conn)) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return fakeBackendOn(t, "127.0.0.1:0", serve).Addr().String()
+}
+
+// fakeBackendOn is the same at an address, and may be closed to further connections.
+func fakeBackendOn(t testing.TB, addr string, serve func(c net.Conn)) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +226,7 @@ func fakeBackend(t testing.TB, serve func(c net.Conn)) string {
 		mu.Unlock()
 		wg.Wait()
 	})
-	return ln.Addr().String()
+	return ln
 }
 
 // readCommand reads one canonical command.

@@ -20,6 +20,7 @@ import (
 // laneBackend answers well until a test says otherwise, and remembers what came on which connection.
 type laneBackend struct {
 	t    testing.TB
+	ln   net.Listener
 	addr string
 	done chan struct{} // closed at the end of the test: whoever holds goes on
 
@@ -55,15 +56,19 @@ type laneHold struct {
 	reply   chan func(*laneConn) string
 }
 
-func newLaneBackend(t testing.TB) *laneBackend {
+func newLaneBackend(t testing.TB) *laneBackend { return newLaneBackendOn(t, "127.0.0.1:0") }
+
+func newLaneBackendOn(t testing.TB, addr string) *laneBackend {
+	t.Helper()
 	b := &laneBackend{t: t, done: make(chan struct{}), holds: map[string]*laneHold{}}
-	b.addr = fakeBackend(t, func(c net.Conn) {
+	b.ln = fakeBackendOn(t, addr, func(c net.Conn) {
 		l := &laneConn{Conn: c, b: b, proto: 2, r: bufio.NewReaderSize(c, 64<<10), w: bufio.NewWriter(c)}
 		b.mu.Lock()
 		b.conns = append(b.conns, l)
 		b.mu.Unlock()
 		l.serve()
 	})
+	b.addr = b.ln.Addr().String()
 	t.Cleanup(func() { close(b.done) })
 	return b
 }

@@ -1,0 +1,172 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// names answers for a resolver as a test says, and counts who asks.
+type names struct {
+	mu    sync.Mutex
+	hosts []string
+	err   error
+	asked int
+}
+
+func (n *names) lookup(context.Context, string) ([]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked++
+	return slices.Clone(n.hosts), n.err
+}
+
+func (n *names) set(hosts ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts = hosts
+}
+
+func (n *names) howOften() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked
+}
+
+// twoBackends are at one port of two addresses, of which the name has the first.
+func twoBackends(t *testing.T) (h *harness, first, second *laneBackend, n *names) {
+	t.Helper()
+	first = newLaneBackendOn(t, "127.0.0.1:0")
+	_, port, _ := net.SplitHostPort(first.addr)
+	second = newLaneBackendOn(t, net.JoinHostPort("127.0.0.2", port))
+	n = &names{hosts: []string{"127.0.0.1"}}
+	j := &judgement{}
+	h = startServer(t, net.JoinHostPort("backend.test", port), func(c *Config) {
+		c.Backend.Shared, c.Backend.Credentials, c.Recheck = true, credentials("", "secret"), j.recheck
+	}, func(s *Server) { s.backend.epoch.lookup = n.lookup })
+	return h, first, second, n
+}
+
+// A refused dial has the name resolved again; another address ends what belongs to the last one.
+func TestBackendThatMovesEndsWhatBelongsToItsLastAddress(t *testing.T) {
+	t.Parallel()
+	h, first, second, n := twoBackends(t)
+	quiet, own, busy, sticky, pinned, blocked := h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a")
+	for _, w := range []*wire{quiet, own, busy, sticky, pinned, blocked} {
+		w.get("0")
+	}
+	own.do(bulk("info"), "INFO")
+	sticky.do("+OK\r\n", "WATCH", "k")
+	pinned.do("+OK\r\n", "CLIENT", "ID")
+	held := first.hold("held")
+	busy.send(cmd("GET", "held"))
+	<-held.reached
+	info := first.hold("info")
+	own.send(cmd("INFO", "info"))
+	<-info.reached
+	first.hold("0.1")
+	blocked.send(cmd("BLPOP", "q", "0.1"))
+	eventually(t, "it blocks", func() bool { return first.count("BLPOP", "") == 1 })
+
+	first.ln.Close()
+	n.set("127.0.0.2")
+	h.dialAs("b").get("at the second") // its lane is refused at the first
+	if second.count("GET", "at the second") != 1 {
+		t.Fatal("not at the second")
+	}
+	for _, w := range []*wire{sticky, pinned, blocked} {
+		w.endsUnanswered()
+		w.Close()
+	}
+	h.wantClosed(closeMoved, 3)
+	held.release()
+	busy.want(valueOf("held"))
+	info.release()
+	own.want(bulk("info"))
+	eventually(t, "its own connection is closed", func() bool { return !h.sessionOf(own).hasOwn() })
+	own.do(bulk("info"), "INFO", "second")
+	for _, w := range []*wire{quiet, busy} {
+		w.get("second")
+	}
+	if second.count("GET", "second") != 2 || second.count("INFO", "second") != 1 {
+		t.Error("somebody is at the first address still")
+	}
+}
+
+// An address is kept as long as it is in the answer and accepts.
+func TestBackendKeepsItsAddress(t *testing.T) {
+	t.Parallel()
+	h, first, second, n := twoBackends(t)
+	w := h.dialAs("a")
+	w.get("0")
+	n.set("127.0.0.2", "127.0.0.1")
+	h.backend.epoch.doubt()
+	before := n.howOften()
+	eventually(t, "it was resolved again", func() bool { return n.howOften() > before })
+	h.dialAs("b").get("1")
+	w.get("2")
+	if first.count("GET", "") != 3 || second.count("GET", "") != 0 || len(h.Stats().SessionsClosed) != 0 {
+		t.Error("the address was not kept")
+	}
+}
+
+// A replica is not what the name should lead to: the name is asked again.
+func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
+	t.Parallel()
+	h, first, second, n := twoBackends(t)
+	first.on(func(_ *laneConn, args []string) (string, bool) {
+		return "-READONLY You can't write against a read only replica.\r\n", args[0] == "SET"
+	})
+	w := h.dialAs("a")
+	w.get("0")
+	n.set("127.0.0.2")
+	w.do("-READONLY You can't write against a read only replica.\r\n", "SET", "k", "v")
+	eventually(t, "the backend moves", func() bool {
+		h.backend.epoch.mu.Lock()
+		defer h.backend.epoch.mu.Unlock()
+		return h.backend.epoch.n == 1 && strings.HasPrefix(h.backend.epoch.address, "127.0.0.2")
+	})
+	eventually(t, "the lanes to the first are gone", func() bool {
+		return !slices.ContainsFunc(h.openLanes(), func(l *lane) bool { return l.up.epoch == 0 })
+	})
+	w.do("+OK\r\n", "SET", "k", "v")
+	if second.count("SET", "k") != 0 || second.count("SET", "v") != 1 {
+		t.Error("not at the second")
+	}
+	h.wantOnLanes("SET", 2)
+}
+
+func TestNameIsResolvedOnceASecond(t *testing.T) {
+	n := &names{hosts: []string{"127.0.0.1"}}
+	e := newEpoch()
+	e.lookup = n.lookup
+	d := &net.Dialer{}
+	target := net.JoinHostPort("backend.test", "1") // nobody listens there
+	for range 50 {
+		if _, _, err := e.dial(t.Context(), d, "tcp", target); err == nil {
+			t.Fatal("somebody listens at port 1")
+		}
+	}
+	if got := n.howOften(); got != 1 {
+		t.Errorf("asked %d times within a moment", got)
+	}
+	e.mu.Lock()
+	e.resolved = e.resolved.Add(-resolveInterval)
+	e.mu.Unlock()
+	e.dial(t.Context(), d, "tcp", target)
+	if got := n.howOften(); got != 2 {
+		t.Errorf("asked %d times, want once more", got)
+	}
+	n.err = errors.New("no such host")
+	e.mu.Lock()
+	e.resolved = time.Time{}
+	e.mu.Unlock()
+	if _, _, err := e.dial(t.Context(), d, "tcp", target); !errors.Is(err, n.err) {
+		t.Errorf("got %v", err)
+	}
+}

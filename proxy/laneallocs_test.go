@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+)
+
+// onALane is a session on an open lane whose backend takes everything and says nothing: what it says is handed to
+// deliver by the test. Somebody else is to write to the client.
+func onALane(t testing.TB) (*session, *lane) {
+	t.Helper()
+	srv, err := New(Config{TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(""), Shared: true}, Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	sock, err := newSocket(conn, srv.buffers, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{server: srv, stripe: &srv.stripes[0], shared: true, sharing: new(sharing)}
+	s.queue.init()
+	s.queue.out, s.queue.turn = &outbox{}, true
+	l := &lane{set: &laneSet{server: srv}, up: &backendConn{sock: sock, conn: sock, buffers: srv.buffers}, wake: make(chan struct{}, 1)}
+	l.in.replies.Strict = true
+	l.nonces(false)
+	return s, l
+}
+
+// ride takes a batch of n commands to the lane and back.
+func (s *session) ride(t testing.TB, l *lane, batch, replies []byte, n int) {
+	c := &s.client
+	c.out, c.pend, c.replies = batch, append(c.pend[:0], slot{n: n}), n
+	if got := l.submit(s, s.server.now()); got != submitted {
+		t.Fatalf("submission %v", got)
+	}
+	if err := l.deliver(replies); err != nil {
+		t.Fatal(err)
+	}
+	q := &s.queue
+	q.mu.Lock()
+	for b, ok := q.out.take(); ok; b, ok = q.out.take() {
+		q.out.unsent -= b.n
+		b.free(s.server.buffers)
+	}
+	q.mu.Unlock()
+	l.mu.Lock()
+	l.unnonced = 0
+	l.mu.Unlock()
+}
+
+func TestLaneAllocatesNothingForACommand(t *testing.T) {
+	for _, n := range []int{1, 16, 100} {
+		s, l := onALane(t)
+		batch, replies := []byte(strings.Repeat(cmd("GET", "key:000001"), n)), []byte(strings.Repeat(bulk("value"), n))
+		ride := func() { s.ride(t, l, batch, replies, n) }
+		ride() // takes its buffers
+		if got := testing.AllocsPerRun(200, ride); got != 0 {
+			t.Errorf("%d commands: %v allocations", n, got)
+		}
+		if l.commands != 0 || l.slots != 0 || s.queue.owed != 0 {
+			t.Errorf("%d commands and %d slots on the lane, %d owed", l.commands, l.slots, s.queue.owed)
+		}
+	}
+}
+
+func BenchmarkLane(b *testing.B) {
+	for name, n := range map[string]int{"1 command": 1, "pipeline of 16": 16} {
+		b.Run(name, func(b *testing.B) {
+			s, l := onALane(b)
+			batch, replies := []byte(strings.Repeat(cmd("GET", "key:000001"), n)), []byte(strings.Repeat(bulk("value"), n))
+			b.ReportAllocs()
+			for b.Loop() {
+				s.ride(b, l, batch, replies, n)
+			}
+		})
+	}
+}
