@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"dragontls/proxy/proxytest"
 )
 
 // forgeable are the commands with which Dragonfly quotes an argument as it is in an error: %p is where that argument stands.
@@ -30,13 +33,17 @@ var forgeable = []struct {
 	{"CLUSTER %p", false}, {"SAVE %p", false}, {"BGSAVE %p", false}, {"CLIENT LIST TYPE %p", false}, {"CONFIG SET %p 1", false}, {"HELLO %p", false},
 	{"EVAL %p 0", false}, {"EVAL return(redis.call('EXPIRE','k','1',ARGV[1])) 0 %p", false}, {"EVALSHA %p 0", false}, {"EVAL_RO error(ARGV[1]) 0 %p", false},
 	{"FT.SEARCH %p q", false}, {"FT.INFO %p", false}, {"CLIENT KILL %p", false}, {"CLIENT SETNAME %p", false}, {"CLIENT REPLY %p", false},
-	{"SELECT %p", false}, {"OBJECT %p", false}, {"COMMAND %p", false}, {"SORT k %p", false},
+	{"SELECT %p", false}, {"OBJECT %p", false}, {"COMMAND %p", false}, {"SORT k %p", false}, {"CLIENT SETINFO LIB-NAME %p", false},
+	{"ACL SETUSER u %p", false}, {"ACL CAT %p", false}, {"ACL DRYRUN u %p", false}, {"ACL %p", false}, {"ACL\x00%p", false}, {"REPLTAKEOVER 1 %p", false},
+	{"EXPIRE\x00%p", false}, {"get\x00k%p", false}, {"MULTI\x00%p", false}, {"EXEC %p", false}, {"MULTI %p", false}, {"DISCARD %p", false}, {"RESET %p", false},
 }
 
 // forged are replies that an argument may try to make.
 var forged = []string{
 	"x\r\n+OK", "x\r\n$5\r\nhello", "x\r\n:1", "x\r\n*1\r\n$1\r\na", "x\r\n-ERR y", "x\r\n>2\r\n+a\r\n+b", "x\r\n$-1", "x\r\n*0\r\n*0\r\n*0", "x\r\n%1\r\n+a\r\n+b",
 	"x\r\n+QUEUED\r\n*0", "x\r\n-EXECABORT Transaction discarded because of previous errors", "x\r\n-ERR Protocol error: no", "x\r\n$100\r\nthe rest", "x\ny", "x\ry", "\r\n", "x\r\n", "x\r\n+INJ\r\n$3\r\nabc\r\n:4",
+	strings.Repeat("x", 63<<10) + "\r\n+OK", strings.Repeat("x", 70<<10) + "\r\n+OK\r\n:1", "x\r\n" + strings.Repeat("+OK\r\n", 3000) + "+OK", // held, streamed, many
+	"x\r\n+RESET", "x\r\n%1\r\n$5\r\nproto\r\n:3", "x\r\n$16\r\n0123456789abcdef",
 	"option", // and one that forges nothing
 }
 
@@ -79,6 +86,9 @@ func quotedAt(command string, args []string) int {
 	if at == 0 && len(words) == 1 && !strings.ContainsAny(args[0], "\r\n") {
 		return -1 // PING and its like
 	}
+	if words[0] == "HELLO" && (args[1] == "2" || args[1] == "3") {
+		return -1
+	}
 	return at
 }
 
@@ -98,7 +108,7 @@ func TestForgedRepliesReachNobodyElse(t *testing.T) {
 	for i := range 6 {
 		all.Go(func() { // ends with end
 			for n := 0; !closed(end); n++ {
-				victim(t, h, fmt.Sprintf("victim %d %d", i, n), []string{"attacker", "other"}[i%2], end, &served)
+				victim(t, h, fmt.Sprintf("victim %d %d", i, n), []string{"attacker", "other"}[i%2], i >= 4, end, &served)
 				ended.Add(1)
 			}
 		})
@@ -106,7 +116,7 @@ func TestForgedRepliesReachNobodyElse(t *testing.T) {
 	limit := time.Now().Add(testTime(t, 3*time.Second))
 	r := rand.New(rand.NewPCG(seed, 3))
 	attempts := 0
-	for time.Now().Before(limit) || attempts < 20*len(forgeable) {
+	for time.Now().Before(limit) || attempts < 10*len(forgeable) {
 		attack(h, r)
 		attempts++
 	}
@@ -132,11 +142,19 @@ func closed(c chan struct{}) bool {
 }
 
 // victim asks for values that nobody else asks for, until it is closed or the end.
-func victim(t *testing.T, h *harness, name, identity string, end chan struct{}, served *atomic.Int64) {
+func victim(t *testing.T, h *harness, name, identity string, resp3 bool, end chan struct{}, served *atomic.Int64) {
 	w := h.dialAs(identity)
 	defer w.Close()
+	greeting := ""
+	if resp3 {
+		io.WriteString(w, cmd("HELLO", "3"))
+		greeting = "%1\r\n$5\r\nproto\r\n:3\r\n"
+	}
 	for n := 0; !closed(end); n++ {
 		var ask, want strings.Builder
+		if n == 0 {
+			want.WriteString(greeting)
+		}
 		for i := range 1 + n%5 {
 			key := fmt.Sprintf("%s %d %d", name, n, i)
 			ask.WriteString(cmd("GET", key))
@@ -168,6 +186,9 @@ func victim(t *testing.T, h *harness, name, identity string, end chan struct{}, 
 func attack(h *harness, r *rand.Rand) {
 	w := h.dialAs("attacker")
 	defer w.Close()
+	if r.IntN(2) == 0 {
+		io.WriteString(w, cmd("HELLO", "3"))
+	}
 	var b strings.Builder
 	way := r.IntN(5)
 	if way == 1 {
@@ -241,4 +262,81 @@ func (b *laneBackend) lanesThatGot(args []string) bool {
 		}
 	}
 	return false
+}
+
+// A backend without a place says so to whom it does not serve, before anything was asked: who rides lanes that are open
+// sees nothing of it, and the others errors of their own.
+func TestFullBackendSaysSoToNobodyElse(t *testing.T) {
+	for _, proven := range []bool{true, false} {
+		t.Run(fmt.Sprintf("credentials %v", proven), func(t *testing.T) {
+			o := proxytest.Options{MaxClients: 40}
+			texts := []string{string(textUnavailable)}
+			if proven {
+				o.RequirePass = "secret"
+			} else {
+				texts = append(texts, "-ERR max number of clients reached\r\n") // as without the proxy
+			}
+			d := dragonfly(t, o)
+			h := start(t, d.Addr(), func(c *Config) {
+				share(c)
+				c.Recheck, c.stayInterval, c.Backend.Lanes = (&judgement{}).recheck, time.Millisecond, 1
+				if proven {
+					c.Backend.Credentials = credentials("", "secret")
+				}
+			})
+			victims := []*wire{h.dialAs("a"), h.dialAs("a"), h.dialAs("b")}
+			ask := func() {
+				for i, w := range victims {
+					value := fmt.Sprintf("%d", i)
+					w.do("+OK\r\n", "SET", "k"+value, value)
+					w.do("$1\r\n"+value+"\r\n", "GET", "k"+value)
+				}
+			}
+			ask()
+			eventually(t, "victims ride lanes", func() bool { ask(); return h.Stats().CommandsLane["GET"] > 10 })
+			for !fullNow(t, d) {
+			}
+			before := h.Stats().CommandsLane["GET"]
+			var all sync.WaitGroup
+			for i := range 4 {
+				all.Go(func() {
+					w := h.dialAs([]string{"a", "c"}[i%2])
+					defer w.Close()
+					command := []string{cmd("EVAL", "return 1", "0"), cmd("GET", "k")}[i/2]
+					io.WriteString(w, command)
+					w.SetReadDeadline(time.Now().Add(20 * time.Second))
+					got, _ := w.r.ReadString('\n')
+					ok := slices.Contains(texts, got)
+					if i == 2 && proven {
+						ok = got == "$-1\r\n" // it rides a's lane
+					}
+					if !ok {
+						t.Errorf("%q got %q", command, got)
+					}
+				})
+			}
+			done := make(chan struct{})
+			go func() { // ends with all
+				all.Wait()
+				close(done)
+			}()
+			for !closed(done) {
+				ask()
+			}
+			if n := h.Stats().CommandsLane["GET"]; n < before+3 {
+				t.Errorf("%d GETs rode lanes meanwhile", n-before)
+			}
+		})
+	}
+}
+
+// fullNow opens a connection that stays, or finds that there is no place for one.
+func fullNow(t *testing.T, d *proxytest.Dragonfly) bool {
+	w := dialPlain(t, d.Addr())
+	w.send("PING\r\n")
+	got, err := w.r.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(got, "-ERR max number")
 }
