@@ -74,7 +74,10 @@ func (v stressReply) String() string {
 	if v.null {
 		return string(v.kind) + "null"
 	}
-	return fmt.Sprintf("%c%q%v", v.kind, short(v.text), v.all)
+	if v.all == nil {
+		return fmt.Sprintf("%c%q", v.kind, short(v.text))
+	}
+	return fmt.Sprintf("%c%v", v.kind, v.all)
 }
 
 func (v stressReply) is(kind byte, text string) bool {
@@ -82,8 +85,8 @@ func (v stressReply) is(kind byte, text string) bool {
 }
 
 func short(b []byte) string {
-	if len(b) > 100 {
-		return fmt.Sprintf("%s... (%d bytes)", b[:100], len(b))
+	if len(b) > 60 {
+		return fmt.Sprintf("%s... (%d bytes)", b[:30], len(b))
 	}
 	return string(b)
 }

@@ -200,13 +200,10 @@ func (s *stressSession) splitTransaction(c *stressConn) {
 	s.inPieces(c, sticky(tx))
 }
 
-// inPieces sends them in some writes, each when the one before is answered. Where it breaks nothing more is sent.
+// inPieces sends them in two writes or more, each when the one before is answered. Where it breaks nothing more is sent.
 func (s *stressSession) inPieces(c *stressConn, asks []stressAsk) bool {
-	for len(asks) > 0 {
-		n := 1 + s.IntN(len(asks))
-		if n == len(asks) && n > 1 && s.IntN(4) > 0 {
-			n--
-		}
+	for all := len(asks); len(asks) > 0; {
+		n := min(1+s.IntN(len(asks)), all-1)
 		if !c.run(c.op, asks[:n]) {
 			return false
 		}

@@ -43,6 +43,7 @@ type stressConn struct {
 	dials  int
 	op     string
 	pauses time.Duration // before replies are read
+	trace  []string      // the last commands and replies
 }
 
 func newStressSession(st *stress, i int) *stressSession {
@@ -82,8 +83,8 @@ func (s *stressSession) size() int {
 // fail ends the goroutine.
 func (c *stressConn) fail(format string, args ...any) {
 	c.s.st.failed.Store(true)
-	c.s.st.t.Errorf("TEST_SEED=%d, session %d %s (%s, RESP3 %v, database %d), %s: %s", c.s.st.seed, c.s.i, c.role, c.name, c.resp3,
-		c.s.database(c.db), c.op, fmt.Sprintf(format, args...))
+	c.s.st.t.Errorf("TEST_SEED=%d, session %d %s (%s, RESP3 %v, database %d), %s: %s\nthe last replies:\n%s", c.s.st.seed, c.s.i, c.role,
+		c.name, c.resp3, c.s.database(c.db), c.op, fmt.Sprintf(format, args...), strings.Join(c.trace, "\n"))
 	runtime.Goexit()
 }
 
@@ -216,6 +217,9 @@ func (c *stressConn) replies(asks []stressAsk) bool {
 		if !ok {
 			forgetAsks(asks[i:])
 			return false
+		}
+		if c.trace = append(c.trace, fmt.Sprintf("%s: %d of %d, %.40q: %.60v", c.op, i, len(asks), a.args, v)); len(c.trace) > 100 {
+			c.trace = append(c.trace[:0], c.trace[70:]...)
 		}
 		text := string(v.text) + "\r\n"
 		switch lost := "-"+text == string(textLost); {
