@@ -3,6 +3,8 @@ package proxy
 import (
 	"crypto/sha256"
 	"errors"
+	"io"
+	"net"
 	"os"
 
 	"dragontls/proxy/resp"
@@ -220,7 +222,10 @@ func (s *session) ownEnded(up *backendConn, err error) {
 		return
 	}
 	up.drop()
-	if !closing {
+	switch {
+	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // we closed it
+	case !owes && errors.Is(err, io.EOF):
+	default:
 		s.server.backendStats.errors.add("lost")
 	}
 }
