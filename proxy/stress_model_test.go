@@ -225,7 +225,7 @@ func (s *stressSession) set(c *stressCell, v stressValue) stressAsk {
 		return a
 	}
 	a.args = []string{"SET", c.key(), v.of(s.i)}
-	if s.IntN(20) == 0 {
+	if s.IntN(100) == 0 {
 		a.args = []string{"EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", c.key(), v.of(s.i)}
 	}
 	a.want = func(r stressReply) string {

@@ -53,15 +53,18 @@ func (s *stressSession) die(c *stressConn) {
 	if s.IntN(2) == 0 {
 		time.Sleep(time.Duration(s.IntN(2000)) * time.Microsecond)
 	}
-	forgetAsks(asks)
+	c.forget(asks)
 	c.abort()
 }
 
 func (s *stressSession) bigValue(c *stressConn) {
-	cell := s.big[c.db]
-	c.run(c.op, []stressAsk{
-		s.get(s.cell(c.db)), s.set(cell, s.value(100000+s.IntN(1400000))), s.get(s.cell(c.db)), s.get(cell), s.incr(s.counters[c.db]), s.unlink(cell),
+	cell, v := s.big[c.db], s.value(100000+s.IntN(1400000))
+	ok := c.run(c.op, []stressAsk{
+		s.get(s.cell(c.db)), s.set(cell, v), s.get(s.cell(c.db)), s.get(cell), s.incr(s.counters[c.db]), s.unlink(cell),
 	})
+	if ok && v.size > maxLaneReply/2 {
+		s.quit(c) // it would ride no lane for long
+	}
 }
 
 func (s *stressSession) slowReader(c *stressConn) {
@@ -76,8 +79,8 @@ func (s *stressSession) slowReader(c *stressConn) {
 	c.pauses = time.Duration(s.IntN(150)) * time.Millisecond
 	ok := c.run(c.op, append(asks, s.incr(s.counters[c.db])))
 	c.pauses = 0
-	if ok {
-		c.run(c.op, []stressAsk{s.unlink(cell)})
+	if ok && c.run(c.op, []stressAsk{s.unlink(cell)}) {
+		s.quit(c)
 	}
 }
 
@@ -135,7 +138,9 @@ func (s *stressSession) subscribe(c *stressConn) {
 		asks = append(asks, stateAsk(c.message("unsubscribe", channel, "0"), "UNSUBSCRIBE", channel), s.get(s.cell(c.db)))
 	}
 	if c.run("UNSUBSCRIBE", asks) && (s.IntN(4) > 0 || len(asks) < 2) {
-		c.run("RESET", append([]stressAsk{stateAsk(exactly('+', "RESET"), "RESET")}, c.afterReset()...))
+		if c.run("RESET", append([]stressAsk{stateAsk(exactly('+', "RESET"), "RESET")}, c.afterReset()...)) && s.IntN(4) > 0 {
+			s.quit(c) // it rides lanes no more
+		}
 	}
 }
 
@@ -144,7 +149,6 @@ func (s *stressSession) list() string { return fmt.Sprintf("s%d:l%d", s.i, s.val
 // pop: the mate pushes what main waits for.
 func (s *stressSession) pop(c *stressConn) {
 	c, mate := s.main.connected(), s.mate.connected()
-	c.db, mate.db = 0, 0
 	if !c.run("SELECT", []stressAsk{c.choose(0)}) || !mate.run("SELECT", []stressAsk{mate.choose(0)}) {
 		return
 	}

@@ -29,6 +29,7 @@ type stressSession struct {
 	graves         []*stressCell
 	gravesN        []*stressCounter
 	main, mate     *stressConn
+	trace          []string // what happened last
 }
 
 // stressConn is one session of the proxy.
@@ -43,7 +44,6 @@ type stressConn struct {
 	dials  int
 	op     string
 	pauses time.Duration // before replies are read
-	trace  []string      // the last commands and replies
 }
 
 func newStressSession(st *stress, i int) *stressSession {
@@ -80,11 +80,17 @@ func (s *stressSession) size() int {
 	return 60000 + s.IntN(10000) // about where lanes end
 }
 
+func (s *stressSession) note(format string, args ...any) {
+	if s.trace = append(s.trace, fmt.Sprintf(format, args...)); len(s.trace) > 300 {
+		s.trace = append(s.trace[:0], s.trace[150:]...)
+	}
+}
+
 // fail ends the goroutine.
 func (c *stressConn) fail(format string, args ...any) {
 	c.s.st.failed.Store(true)
 	c.s.st.t.Errorf("TEST_SEED=%d, session %d %s (%s, RESP3 %v, database %d), %s: %s\nthe last replies:\n%s", c.s.st.seed, c.s.i, c.role,
-		c.name, c.resp3, c.s.database(c.db), c.op, fmt.Sprintf(format, args...), strings.Join(c.trace, "\n"))
+		c.name, c.resp3, c.s.database(c.db), c.op, fmt.Sprintf(format, args...), strings.Join(c.s.trace, "\n"))
 	runtime.Goexit()
 }
 
@@ -215,12 +221,10 @@ func (c *stressConn) replies(asks []stressAsk) bool {
 	for i, a := range asks {
 		v, ok := c.read()
 		if !ok {
-			forgetAsks(asks[i:])
+			c.forget(asks[i:])
 			return false
 		}
-		if c.trace = append(c.trace, fmt.Sprintf("%s: %d of %d, %.40q: %.60v", c.op, i, len(asks), a.args, v)); len(c.trace) > 100 {
-			c.trace = append(c.trace[:0], c.trace[70:]...)
-		}
+		c.s.note("%s %s: %d of %d, %.40q: %.60v", c.name, c.op, i, len(asks), a.args, v)
 		text := string(v.text) + "\r\n"
 		switch lost := "-"+text == string(textLost); {
 		case v.kind == '-' && (lost || "-"+text == string(textUnavailable)):
@@ -251,9 +255,10 @@ func (c *stressConn) replies(asks []stressAsk) bool {
 	return true
 }
 
-// forgetAsks: nobody knows what becomes of them.
-func forgetAsks(asks []stressAsk) {
-	for _, a := range asks {
+// forget: nobody knows what becomes of them.
+func (c *stressConn) forget(asks []stressAsk) {
+	for i, a := range asks {
+		c.s.note("%s %s: %d of %d, %.40q: nobody knows", c.name, c.op, i, len(asks), a.args)
 		if a.lost != nil {
 			a.lost()
 		}

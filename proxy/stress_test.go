@@ -170,14 +170,14 @@ func (st *stress) storm(done <-chan struct{}) {
 		}
 		st.storming.Store(true)
 		st.relay.SetFaults(proxytest.Faults{})
-		switch n := r.IntN(10); n {
-		case 0:
+		switch n := r.IntN(20); n {
+		case 0, 1, 2:
 			st.kinds.add("relay resets all")
 			st.relay.ResetAll()
-		case 1, 2:
+		case 3, 4, 5:
 			before := st.relay.Accepted()
 			f := proxytest.Fault{Cut: 2000 + r.IntN(200000), CutWith: []proxytest.Cut{proxytest.CutReset, proxytest.CutFIN, proxytest.CutHalfClose}[r.IntN(3)]}
-			if n == 1 {
+			if n == 3 {
 				st.relay.SetFaults(proxytest.Faults{ToTarget: f})
 			} else {
 				st.relay.SetFaults(proxytest.Faults{ToClient: f})
@@ -191,7 +191,7 @@ func (st *stress) storm(done <-chan struct{}) {
 				st.kinds.add("relay cuts")
 			}
 		default:
-			st.kill(r, n < 7)
+			st.kill(r, n < 14)
 		}
 	}
 }
