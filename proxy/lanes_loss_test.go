@@ -320,6 +320,51 @@ func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 	})
 }
 
+// What a lane owes comes from there, whatever the own connection says meanwhile.
+func TestOwnConnectionCostsNothingThatALaneOwes(t *testing.T) {
+	t.Parallel()
+	for name, says := range map[string]string{"lost": "", "unasked": "-ERR unasked\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w, other := settled(h), settled(h)
+			onOwn, onLane, later := b.hold("on own"), b.hold("on lane"), make(chan struct{})
+			w.send(cmd("INFO", "on own"))
+			<-onOwn.reached
+			onOwn.reply <- func(c *laneConn) string {
+				c.w.WriteString(bulk("info"))
+				c.w.Flush()
+				<-later
+				if says == "" {
+					c.reset()
+				}
+				return says
+			}
+			w.want(bulk("info"))
+			h.pass(int64(stayInterval))
+			w.send(cmd("GET", "on lane") + cmd("GET", "x"))
+			<-onLane.reached
+			s := h.sessionOf(w)
+			close(later)
+			if says == "" {
+				eventually(t, "it is gone", func() bool { return !s.hasOwn() })
+				onLane.release()
+				w.want(valueOf("on lane") + valueOf("x"))
+				w.get("y")
+				w.do(bulk("info"), "INFO")
+				h.pass(int64(stayInterval))
+				w.get("z")
+			} else if got := w.wantEnd(); got != says {
+				t.Errorf("got %q", got)
+			} else {
+				onLane.release()
+			}
+			other.get("y")
+		})
+	}
+}
+
 // A state command that was sent before the loss, and behind it is answered by an error of ours, ends the session: what
 // follows it must not run elsewhere.
 func TestStateCommandBehindALossEndsTheSession(t *testing.T) {

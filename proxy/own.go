@@ -3,6 +3,8 @@ package proxy
 import (
 	"crypto/sha256"
 	"errors"
+	"io"
+	"net"
 	"os"
 
 	"dragontls/proxy/resp"
@@ -120,7 +122,7 @@ func (s *session) admitOwn(up *backendConn) admission {
 	if gone && !q.lost {
 		return admitGone
 	}
-	return q.admitLocked(s.client.pend, s.server.now())
+	return q.admitLocked(s.client.pend, s.server.now(), false)
 }
 
 // leaveOwnAlone lets others close the connection while it is idle, but in the middle of a command.
@@ -205,12 +207,13 @@ func (s *session) ownEnded(up *backendConn, err error) {
 	p.mu.Lock()
 	closing := p.closing
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
-	goesOn := closing || !quit && (q.owed == 0 && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked())
+	owes := q.owed > 0 && !q.onLane
+	goesOn := closing || !quit && (!owes && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked())
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}
 	p.mu.Unlock()
-	if goesOn && !closing && q.owed > 0 {
+	if goesOn && !closing && owes {
 		s.loseAllLocked()
 	}
 	q.mu.Unlock()
@@ -219,7 +222,10 @@ func (s *session) ownEnded(up *backendConn, err error) {
 		return
 	}
 	up.drop()
-	if !closing {
+	switch {
+	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // we closed it
+	case !owes && errors.Is(err, io.EOF):
+	default:
 		s.server.backendStats.errors.add("lost")
 	}
 }

@@ -415,3 +415,31 @@ func (h *harness) dialCert(cert tls.Certificate) *wire {
 	}
 	return newWire(h.t, c)
 }
+
+// Clients that go, and idle connections that the backend closes, are no errors of the backend.
+func TestOwnConnectionThatEndsInOrderIsNoError(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	for _, end := range []func(*wire){
+		func(w *wire) { w.Close() },
+		resetBy,
+		func(w *wire) { w.send(cmd("QUIT")); w.wantEnd() },
+		func(w *wire) {
+			s := h.sessionOf(w)
+			up, _ := s.upstreamNow()
+			up.sock.closeWrite() // the backend closes
+			eventually(t, "it is gone", func() bool { return !s.hasOwn() })
+			w.Close()
+		},
+	} {
+		w := h.dial()
+		w.do(bulk("info"), "INFO")
+		end(w)
+		eventually(t, "no session", func() bool { return h.live() == 0 })
+	}
+	eventually(t, "no connection but the prober's", func() bool { return h.Stats().BackendConnections <= 1 })
+	if e := h.Stats().BackendErrors; e["lost"] != 0 {
+		t.Errorf("backend errors: %v", e)
+	}
+}

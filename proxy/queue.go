@@ -56,6 +56,7 @@ type replyQueue struct {
 	lost     bool    // replies were lost with their connection; the reader has to recover
 	refetch  []byte  // the command that is owed, which the reader has to ask again over its own connection
 	room     bool    // the lane that the reader waits for may have room
+	onLane   bool    // what is owed is owed by a lane
 }
 
 func (q *replyQueue) init() { q.changed.L = &q.mu }
@@ -83,14 +84,14 @@ const (
 	admitGone              // the own connection is gone
 )
 
-// admit pushes all slots or none, stamped with now. hot
+// admit pushes all slots or none, stamped with now, for a lane. hot
 func (q *replyQueue) admit(slots []slot, now int64) admission {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.admitLocked(slots, now)
+	return q.admitLocked(slots, now, true)
 }
 
-func (q *replyQueue) admitLocked(slots []slot, now int64) admission {
+func (q *replyQueue) admitLocked(slots []slot, now int64, lane bool) admission {
 	switch {
 	case q.closed:
 		return admitNever
@@ -99,6 +100,7 @@ func (q *replyQueue) admitLocked(slots []slot, now int64) admission {
 	case q.out.unsent > highUnsent:
 		return admitLater
 	}
+	q.onLane = lane
 	for i := range slots {
 		slots[i].sent = now
 		q.pushLocked(slots[i])
@@ -191,7 +193,7 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 	if q.uncounted {
 		return false, true
 	}
-	if q.size == 0 || q.ring[q.head].kind.local() {
+	if q.onLane || q.size == 0 || q.ring[q.head].kind.local() {
 		return false, false
 	}
 	q.run = q.popLocked()
