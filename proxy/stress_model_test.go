@@ -274,15 +274,6 @@ func (s *stressSession) incr(c *stressCounter) stressAsk {
 	}
 }
 
-// mayHave: v was set, or will be, or will not.
-func (s *stressSession) mayHave(c *stressCell, v stressValue) {
-	c.may = append(c.may, v)
-	if !c.unsure {
-		c.unsure = true
-		s.unsure = append(s.unsure, c)
-	}
-}
-
 func (s *stressSession) mget(cells []*stressCell) stressAsk {
 	args := []string{"MGET"}
 	for _, c := range cells {

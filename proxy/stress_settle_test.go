@@ -2,6 +2,15 @@ package proxy
 
 import "fmt"
 
+// mayHave: v was set, or will be, or will not.
+func (s *stressSession) mayHave(c *stressCell, v stressValue) {
+	c.may = append(c.may, v)
+	if !c.unsure {
+		c.unsure = true
+		s.unsure = append(s.unsure, c)
+	}
+}
+
 // settle reads what may have been changed, and goes on with other keys: those may change at any time.
 func (s *stressSession) settle() {
 	cells, counters := s.unsure, s.unsureCounters
