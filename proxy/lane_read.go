@@ -320,6 +320,7 @@ func (l *lane) conclude(cause error) {
 	l.up.drop()
 	close(l.closed)
 	l.set.remove(l)
+	l.set.server.lanes.over(l)
 	l.set.server.backendStats.lanes.Add(-1)
 	if poisoned {
 		l.set.server.backendStats.errors.add("lane")

@@ -30,8 +30,10 @@ func TestBigReplyRetiresItsLane(t *testing.T) {
 			held := b.hold("held")
 			w.send(cmd("GET", "held"))
 			<-held.reached
-			behind.send(cmd("GET", "behind"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			if !tt.retired { // else see TestNobodyWaitsForWhoReadsABigValue
+				behind.send(cmd("GET", "behind"))
+				eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			}
 			looked := make(chan struct{})
 			held.reply <- func(c *laneConn) string {
 				c.w.WriteString(tt.head)
@@ -54,7 +56,9 @@ func TestBigReplyRetiresItsLane(t *testing.T) {
 			}
 			close(looked)
 			w.want(tt.rest)
-			behind.want(valueOf("behind"))
+			if !tt.retired {
+				behind.want(valueOf("behind"))
+			}
 			lets := strings.Contains(name, "let by")
 			if lets {
 				w.get("on the lane still")

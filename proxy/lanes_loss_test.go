@@ -70,11 +70,8 @@ func TestLaneThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 			held.reply <- way
 			first := sayLost
 			if strings.Contains(name, "after") || strings.Contains(name, "behind") {
-				first = "" // it may have come, or have been lost in the reset
-				line, _ := a.r.Peek(1)
-				if string(line) == "-" {
-					first = sayLost
-				} else {
+				// It may have come, or have been lost in the reset.
+				if line, _ := a.r.Peek(1); string(line) != "-" {
 					first = bulk("5 3")
 				}
 			}
@@ -380,7 +377,7 @@ func TestStateCommandBehindALossEndsTheSession(t *testing.T) {
 	eventually(t, "it was read", func() bool { return s.hand.Load() == handFull })
 	held.reply <- waysToGo["reset"]
 	w.want(sayLost + sayUnavailable)
-	if got := w.wantEnd(); strings.Trim(got, sayUnavailable) != "" {
+	if got := w.wantEnd(); got != "" && got != sayUnavailable {
 		t.Errorf("then %q", got)
 	}
 	w.Close()

@@ -34,6 +34,33 @@ type laneSets struct {
 	server *Server
 	mu     sync.Mutex
 	sets   map[laneKey]*laneSet // guarded by mu
+
+	liveMu sync.Mutex
+	live   map[*lane]struct{} // that have not ended, retired ones too; guarded by liveMu
+}
+
+func (a *laneSets) begun(l *lane) {
+	a.liveMu.Lock()
+	defer a.liveMu.Unlock()
+	if a.live == nil {
+		a.live = make(map[*lane]struct{})
+	}
+	a.live[l] = struct{}{}
+}
+
+func (a *laneSets) over(l *lane) {
+	a.liveMu.Lock()
+	defer a.liveMu.Unlock()
+	delete(a.live, l)
+}
+
+// close ends every lane at once, whatever its backend owes.
+func (a *laneSets) close() {
+	a.liveMu.Lock()
+	defer a.liveMu.Unlock()
+	for l := range a.live {
+		l.up.close()
+	}
 }
 
 // laneSet is the lanes of one key. Safe for concurrent use.
@@ -231,6 +258,7 @@ func (set *laneSet) addLocked(up *backendConn) {
 	l.idleSince, l.nonceAt = l.opened, l.opened
 	l.in.replies.Strict = true
 	s.backendStats.lanes.Add(1)
+	s.lanes.begun(l)
 	s.running.Add(1)
 	s.running.Add(1)
 	go l.read()  // ends with the connection, Close waits for it

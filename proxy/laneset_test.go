@@ -256,3 +256,25 @@ func TestLanesAreKeyed(t *testing.T) {
 		t.Errorf("%d lanes, want those of two clients, a database and a protocol", len(conns))
 	}
 }
+
+// A lane that takes no new work is among no key's any more, and ends with the Server all the same.
+func TestCloseEndsARetiredLaneWhoseBackendIsSilent(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("0")
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	l := h.lane()
+	l.retire()
+	closed := make(chan struct{})
+	go func() { h.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		held.release() // or the test would not end
+		t.Error("Close waits for the backend")
+	}
+}

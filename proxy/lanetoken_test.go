@@ -6,7 +6,44 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
+
+// Who comes while another writes leaves its bytes to who has the token.
+func TestOnlyWhoHasTheTokenWrites(t *testing.T) {
+	t.Parallel()
+	h, b, all := onOneLane(t, 2)
+	l := h.lane()
+	first, second := all[0], all[1]
+	other := h.sessionOf(second)
+	writing := make(chan struct{})
+	l.mu.Lock()
+	write := l.up.sock.onWriteNow
+	var once sync.Once
+	l.up.sock.onWriteNow = func(fd uintptr) bool {
+		once.Do(func() {
+			close(writing)
+			for l.inFlight() < 2 {
+				time.Sleep(time.Millisecond) // a slow write
+			}
+			for range 50 { // it goes on when the other one waits for its client again
+				if time.Sleep(time.Millisecond); other.hand.Load() == handEmpty {
+					break
+				}
+			}
+		})
+		return write(fd)
+	}
+	l.mu.Unlock()
+	first.send(cmd("GET", "first"))
+	<-writing
+	second.send(cmd("GET", "second"))
+	first.want(valueOf("first"))
+	second.want(valueOf("second"))
+	if b.lanes() != 1 {
+		t.Errorf("%d lanes", b.lanes())
+	}
+}
 
 // Slots and bytes enter a lane in one order, whoever writes: many sessions at once, each of which knows what it asked.
 func TestManySessionsOnALaneGetTheirOwnReplies(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 
 // What finds each mutant: a test, and what it says then.
 var foundBy = map[mutant]struct{ test, says string }{
-	mutantDropToken:          {"TestManySessionsOnALaneGetTheirOwnReplies", "want "},
+	mutantDropToken:          {"TestOnlyWhoHasTheTokenWrites", "want "},
 	mutantPanicKeepsLane:     {"TestPanicOnALaneTakesWhoIsOnItAlong/of_a_session_that_writes", "it does not end"},
 	mutantWriterPanic:        {"TestPanicOnALaneTakesWhoIsOnItAlong/of_its_writer", "it does not end"},
 	mutantReaderPanic:        {"TestPanicOnALaneTakesWhoIsOnItAlong/of_its_reader", "where the end should come"},

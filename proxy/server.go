@@ -264,7 +264,7 @@ func (s *Server) Close() {
 	s.closing.Do(func() { close(s.done) })
 	s.pending.closeAll()
 	s.each(func(n *session) { n.kill(closeShutdown) })
-	s.lanes.each(func(l *lane) { l.up.close() })
+	s.lanes.close()
 	s.running.Wait()
 	s.flushing.Do(s.audit.close)
 }
