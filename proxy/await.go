@@ -40,7 +40,7 @@ func (s *session) hold(cond func() bool) bool {
 		s.fill()
 		q.mu.Lock()
 		q.wake = nil
-		if !q.closed && q.refetch == nil && (!q.lost || c.recovering) { // else woken is still to come
+		if !q.closed && (!s.shared || q.out.refetch == nil && (!q.lost || c.recovering)) { // else woken is still to come
 			c.conn.SetReadDeadline(time.Time{})
 		}
 		q.mu.Unlock()
@@ -211,7 +211,7 @@ func (s *session) settledWithin(d time.Duration) {
 	defer t.Stop()
 	q.mu.Lock()
 	for !q.closed && !late && (q.owed > 0 || q.size > 0 || q.turn) {
-		if q.refetch != nil {
+		if q.out.refetch != nil {
 			q.mu.Unlock()
 			s.refetch()
 			q.mu.Lock()

@@ -3,10 +3,12 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -234,7 +236,7 @@ func (set *laneSet) dial(l login) {
 		set.addLocked(up)
 	} else if barsLanes(err) {
 		set.barred = s.now() + laneRetry
-	} else if errors.Is(err, errBackendBusy) {
+	} else if errors.Is(err, errBackendBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		set.barred = s.now() + laneBusyRetry // own connections show what it says
 	}
 	close(set.changed)

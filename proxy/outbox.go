@@ -10,6 +10,9 @@ type outbox struct {
 	unsent int
 	sent   uint64 // bytes that the socket has taken, ever
 
+	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
+	below   int    // the reader wants to know when less than this is owed
+
 	drain   func() // writes out what is there: a goroutine of its own
 	writers int    // of those, at most one of which has the turn
 }
@@ -145,7 +148,8 @@ func (s *session) settleLaneLocked(n int) {
 		q.turn = true
 		q.startWriterLocked()
 	}
-	if q.owed == 0 {
+	if q.owed == 0 || q.owed < q.out.below {
+		q.out.below = 0
 		q.notifyLocked()
 	}
 }

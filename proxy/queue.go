@@ -54,7 +54,6 @@ type replyQueue struct {
 	out      *outbox // replies that lanes brought; not empty only while somebody has the turn. nil: it may not
 	answered bool    // the backend has answered something, ever
 	lost     bool    // replies were lost with their connection; the reader has to recover
-	refetch  []byte  // the command that is owed, which the reader has to ask again over its own connection
 	room     bool    // the lane that the reader waits for may have room
 	onLane   bool    // what is owed is owed by a lane
 }

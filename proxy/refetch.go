@@ -11,7 +11,7 @@ func (s *session) askAgain(frame []byte) bool {
 	if q.closed || q.lost || q.owed != 1 || q.run.n > 0 {
 		return false
 	}
-	q.refetch = frame
+	q.out.refetch, q.onLane = frame, false
 	q.notifyLocked()
 	s.client.conn.SetReadDeadline(time.Now())
 	return true
@@ -21,12 +21,13 @@ func (s *session) askAgain(frame []byte) bool {
 func (s *session) refetch() {
 	q := &s.queue
 	q.mu.Lock()
-	frame := q.refetch
-	q.refetch = nil
-	q.mu.Unlock()
-	if frame == nil {
+	if q.out == nil || q.out.refetch == nil {
+		q.mu.Unlock()
 		return
 	}
+	frame := q.out.refetch
+	q.out.refetch = nil
+	q.mu.Unlock()
 	s.at.on, s.at.lane = routeOwn, nil
 	up, err := s.openOwn()
 	if err != nil {

@@ -137,7 +137,7 @@ func (s *session) park(cond func() bool) bool {
 	})
 	defer t.Stop()
 	for !cond() && !q.closed {
-		if q.refetch != nil {
+		if q.out.refetch != nil {
 			q.mu.Unlock()
 			s.refetch()
 			q.mu.Lock()
@@ -193,12 +193,14 @@ func (s *session) flushLane(want routeKind) bool {
 		l.set.growWith(l)
 		return true
 	case submitShare:
-		owed := -1
+		below := 0
 		s.park(func() bool {
-			if owed < 0 {
-				owed = s.queue.owed
+			q := &s.queue
+			if below == 0 {
+				below = max(1, q.owed*3/4)
 			}
-			return s.queue.owed < max(1, owed*3/4) || s.queue.lost
+			q.out.below = below
+			return q.owed < below || q.lost
 		})
 	case submitGone:
 		s.park(func() bool { return s.queue.owed == 0 })

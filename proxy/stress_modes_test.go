@@ -96,7 +96,7 @@ func (c *stressConn) message(kind, channel, third string) func(stressReply) stri
 }
 
 // subscribe: the mate publishes what main has subscribed to.
-func (s *stressSession) subscribe(c *stressConn) {
+func (s *stressSession) subscribe(*stressConn) {
 	c, mate := s.main.connected(), s.mate.connected()
 	channel := fmt.Sprintf("s%d:c%d", s.i, s.value(0).n)
 	if !c.run("SUBSCRIBE", []stressAsk{s.get(s.cell(c.db)), stateAsk(c.message("subscribe", channel, "1"), "SUBSCRIBE", channel)}) {
@@ -147,7 +147,7 @@ func (s *stressSession) subscribe(c *stressConn) {
 func (s *stressSession) list() string { return fmt.Sprintf("s%d:l%d", s.i, s.value(0).n) }
 
 // pop: the mate pushes what main waits for.
-func (s *stressSession) pop(c *stressConn) {
+func (s *stressSession) pop(*stressConn) {
 	c, mate := s.main.connected(), s.mate.connected()
 	if !c.run("SELECT", []stressAsk{c.choose(0)}) || !mate.run("SELECT", []stressAsk{mate.choose(0)}) {
 		return
