@@ -100,6 +100,7 @@ const (
 // submit takes the batch of a session whole or not at all. The session's reader calls it. hot
 func (l *lane) submit(s *session, now int64) submission {
 	c := &s.client
+	c.mustFitLane()
 	l.mu.Lock()
 	if l.state != laneOpen {
 		l.mu.Unlock()
@@ -152,6 +153,22 @@ func (l *lane) submit(s *session, now int64) submission {
 		_ = s.writeLocals() // its error has ended the session
 	}
 	return submitted
+}
+
+// mustFitLane ends the session by a panic where slots and commands would not agree: before anybody else is concerned. hot
+func (c *clientSide) mustFitLane() {
+	n := 0
+	for i := range c.pend {
+		switch p := &c.pend[i]; {
+		case p.kind == slotReplies:
+			n += p.n
+		case !p.kind.local():
+			panic("a batch for the own connection went to a lane")
+		}
+	}
+	if n != c.replies {
+		panic("a batch has not as many commands as slots")
+	}
 }
 
 // waiter is a session whose batch of so many commands and bytes waits for room.
@@ -252,7 +269,7 @@ func (l *lane) pushBatchLocked(s *session) {
 	size := len(c.out)
 	for i := range c.pend {
 		p := &c.pend[i]
-		if p.kind != slotReplies {
+		if p.kind.local() {
 			continue
 		}
 		// The first slot accounts for the bytes: a batch goes out whole.

@@ -339,3 +339,20 @@ func TestEndOfAWholeTransactionIsNotThatOfTheNext(t *testing.T) {
 	w.do("*1\r\n$1\r\n1\r\n", "EXEC")
 	w.do("$1\r\n1\r\n", "GET", "k")
 }
+
+// What was prepared for the own connection never goes to a lane, even if that connection ends before it is written.
+func TestBatchPreparedForTheOwnConnectionStaysWithIt(t *testing.T) {
+	s := &session{sharing: new(sharing), server: &Server{}}
+	s.proven.Store(true)
+	s.client.pend, s.client.hasTx, s.client.route = []slot{{n: 2}, {n: 3, tx: true}, {n: 1}}, true, routeLane
+	if got := s.wantedRoute(1); got != routeLane {
+		t.Fatalf("got route %d", got)
+	}
+	s.closeTransactions()
+	if got := s.wantedRoute(1); got != routeOwn {
+		t.Errorf("got route %d, want that of the own connection", got)
+	}
+	if p := s.client.pend; len(p) != 4 || p[1].n != 2 || p[2].kind != slotNoted || p[2].n != 1 {
+		t.Errorf("got %+v", p)
+	}
+}

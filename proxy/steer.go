@@ -241,7 +241,7 @@ func (s *session) closeTransactions() {
 	if !c.hasTx {
 		return
 	}
-	c.hasTx = false
+	c.hasTx, c.route = false, routeOwn // whatever happens to that connection: a lane knows no notes
 	pend := make([]slot, 0, len(c.pend)+4)
 	for _, p := range c.pend {
 		if !p.tx {
