@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -123,9 +122,6 @@ func startServer(t testing.TB, backend string, change func(*Config), prepare fun
 	}
 	if change != nil {
 		change(&c)
-	}
-	if os.Getenv("TEST_BACKEND_MODE") == "shared" {
-		share(&c)
 	}
 	s, err := New(c)
 	if err != nil {
