@@ -35,7 +35,8 @@ var forgeable = []struct {
 	{"FT.SEARCH %p q", false}, {"FT.INFO %p", false}, {"CLIENT KILL %p", false}, {"CLIENT SETNAME %p", false}, {"CLIENT REPLY %p", false},
 	{"SELECT %p", false}, {"OBJECT %p", false}, {"COMMAND %p", false}, {"SORT k %p", false}, {"CLIENT SETINFO LIB-NAME %p", false},
 	{"ACL SETUSER u %p", false}, {"ACL CAT %p", false}, {"ACL DRYRUN u %p", false}, {"ACL %p", false}, {"ACL\x00%p", false}, {"REPLTAKEOVER 1 %p", false},
-	{"EXPIRE\x00%p", false}, {"get\x00k%p", false}, {"MULTI\x00%p", false}, {"EXEC %p", false}, {"MULTI %p", false}, {"DISCARD %p", false}, {"RESET %p", false},
+	{"EXPIRE\x00%p", false}, {"get\x00k%p", false}, {"MULTI\x00%p", false}, {"RESET\x00%p", false}, {"QUIT\x00%p", false},
+	{"HELLO\x00%p", false}, {"SELECT\x00%p", false}, {"WATCH\x00%p", false}, {"EVAL\x00%p", false}, {"EXEC %p", false}, {"MULTI %p", false}, {"DISCARD %p", false}, {"RESET %p", false},
 }
 
 // forged are replies that an argument may try to make.

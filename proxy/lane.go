@@ -166,7 +166,7 @@ func (c *clientSide) mustFitLane() {
 			panic("a batch for the own connection went to a lane")
 		}
 	}
-	if n != c.replies {
+	if n != c.replies || n != c.frames {
 		panic("a batch has not as many commands as slots")
 	}
 }

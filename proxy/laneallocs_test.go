@@ -38,7 +38,7 @@ func onALane(t testing.TB) (*session, *lane) {
 // ride takes a batch of n commands to the lane and back.
 func (s *session) ride(t testing.TB, l *lane, batch, replies []byte, n int) {
 	c := &s.client
-	c.out, c.pend, c.replies = batch, append(c.pend[:0], slot{n: n}), n
+	c.out, c.pend, c.replies, c.frames = batch, append(c.pend[:0], slot{n: n}), n, n
 	if got := l.submit(s, s.server.now()); got != submitted {
 		t.Fatalf("submission %v", got)
 	}

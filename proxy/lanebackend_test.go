@@ -28,6 +28,8 @@ type laneBackend struct {
 	// guarded by mu
 	conns []*laneConn
 	rule  laneRule
+	raw   func(*laneConn) bool // takes a connection over, in place of the next command
+	text  strings.Builder      // what came that is no command
 	holds map[string]*laneHold
 }
 
@@ -91,6 +93,20 @@ func (b *laneBackend) on(r laneRule) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.rule = r
+}
+
+// onRaw has f look at the bytes that come on any connection.
+func (b *laneBackend) onRaw(f func(*laneConn) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.raw = f
+}
+
+// lines says that something came which is no command and contains s.
+func (b *laneBackend) lines(s string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Contains(b.text.String(), s)
 }
 
 // hold stops the connection on which the next command with this last argument comes.
@@ -171,6 +187,19 @@ func (c *laneConn) next() ([]string, error) {
 		if _, err := c.r.Peek(1); err != nil {
 			return nil, err
 		}
+	}
+	c.b.mu.Lock()
+	raw := c.b.raw
+	c.b.mu.Unlock()
+	if raw != nil && raw(c) {
+		return nil, io.EOF
+	}
+	if first, err := c.r.Peek(1); err == nil && first[0] != '*' {
+		line, _ := c.r.ReadString('\n')
+		c.b.mu.Lock()
+		c.b.text.WriteString(line)
+		c.b.mu.Unlock()
+		return nil, io.EOF
 	}
 	ahead, _ := c.r.Peek(c.r.Buffered())
 	args, err := readCommand(c.r)

@@ -45,6 +45,12 @@ func (s *session) flushOwn() bool {
 		s.failBatch(err)
 		return true
 	}
+	if s.middle != nil && s.middle != up {
+		// The rest of a command would be taken for commands.
+		s.end(closeBackendError)
+		c.flushErr = errEnded
+		return true
+	}
 	s.closeTransactions()
 	switch s.admitOwn(up) {
 	case admitted:
@@ -64,6 +70,9 @@ func (s *session) flushOwn() bool {
 	}
 	if len(c.out) > 0 {
 		_, err = up.write(c.out)
+	}
+	if s.middle = nil; c.streamed != nil && !c.skipping {
+		s.middle = up
 	}
 	s.batchSent(s.stripe.own)
 	s.leaveOwnAlone()
@@ -207,7 +216,7 @@ func (s *session) ownEnded(up *backendConn, err error) {
 	p.mu.Lock()
 	closing := p.closing
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
-	owes := q.owed > 0 && !q.onLane
+	owes := q.owed > 0 && !q.onLane && q.out.refetch == nil // which was not sent yet
 	goesOn := closing || !quit && (!owes && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked())
 	if goesOn {
 		p.up, p.upErr = nil, errReopen

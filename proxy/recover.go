@@ -79,7 +79,7 @@ func (s *session) loseAllLocked() {
 // lostLocked sees that the errors are written, and wakes the reader to recover.
 func (s *session) lostLocked() {
 	q := &s.queue
-	q.lost = true
+	q.lost, q.out.refetch = true, nil
 	if !q.turn {
 		q.turn = true
 		q.startWriterLocked()
@@ -118,7 +118,7 @@ func (s *session) failBatch(err error) {
 		s.answerUnavailable(err)
 		return
 	}
-	c.recovering = true
+	c.recovering, s.middle = true, nil
 	for i, p := range c.pend {
 		if p.kind == slotReplies || p.kind == slotNoted {
 			c.pend[i] = slot{kind: slotLocal, n: p.n, text: textUnavailable}

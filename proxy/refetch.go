@@ -25,9 +25,12 @@ func (s *session) refetch() {
 		q.mu.Unlock()
 		return
 	}
-	frame := q.out.refetch
+	frame, gone := q.out.refetch, q.lost || q.owed != 1
 	q.out.refetch = nil
 	q.mu.Unlock()
+	if gone {
+		return
+	}
 	s.at.on, s.at.lane = routeOwn, nil
 	up, err := s.openOwn()
 	if err != nil {

@@ -92,10 +92,10 @@ func (s *session) wantedRoute(now int64) routeKind {
 	case routeUnbounded:
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
+	owed := s.owes() // first: what a reply says of the session is known before it is owed no more
 	if !s.proven.Load() || s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
-	owed := s.owes()
 	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {
 		return routeOwn
 	}
@@ -286,11 +286,15 @@ func (s *session) dropBatch() {
 	if cap(c.pend) > 64 {
 		c.pend = nil
 	}
+	c.frames = 0
 	c.route, c.replies, c.tx, c.hasTx, c.stateful = routeNone, 0, 0, false, false
 }
 
 // pushLocals queues a batch that is only replies of ours.
 func (s *session) pushLocals() error {
+	if len(s.client.out) > 0 || s.client.replies > 0 {
+		panic("commands without a way to go")
+	}
 	now := s.server.now()
 	for i := range s.client.pend {
 		s.client.pend[i].sent = now

@@ -75,10 +75,11 @@ type sharing struct {
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
 	state       connState     // that the backend has confirmed; guarded by pump.mu
 
-	again      [96]byte // the command in flight where it is one that may be asked again, see refetch; guarded by its lane's mu
-	againN     int      // 0: it is none
-	credential [32]byte // digest of the user and password that were configured when the session began
-	note       *note    // of the command to be queued
+	again      [96]byte     // the command in flight where it is one that may be asked again, see refetch; guarded by its lane's mu
+	againN     int          // 0: it is none
+	credential [32]byte     // digest of the user and password that were configured when the session began
+	middle     *backendConn // has the beginning of a command whose rest is still to come; nil: none does
+	note       *note        // of the command to be queued
 	tallied    []tally
 }
 
@@ -118,6 +119,7 @@ type clientSide struct {
 	rereads      bool // it is one command that may be asked again
 	recovering   bool // replies were lost, see recover
 	replies      int  // that lanes would bring
+	frames       int  // whole commands among its bytes
 	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none
 
 	holding  bool // in hold: what waits is not queued yet

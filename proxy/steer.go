@@ -93,7 +93,7 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 	case class == classSticky:
 		s.steerSticky(cmd, args)
 		return
-	case cmd.traits&resets != 0, cmd.traits&quits != 0 && args == 1:
+	case class == classState && (cmd.traits&resets != 0 || cmd.traits&quits != 0 && args == 1):
 		return // reset and quit see to it
 	}
 	s.wantOwn()
@@ -207,6 +207,9 @@ func (s *session) queueShared(frame []byte, kind slotKind, blocks bool) {
 	s.note = nil
 	last := len(c.pend) - 1
 	proves := !s.proven.Load()
+	if len(frame) > 0 {
+		c.frames++
+	}
 	switch {
 	case c.uncount:
 	case kind != slotReplies:

@@ -1,0 +1,78 @@
+package proxy
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A name that only begins like RESET or QUIT is one that nobody knows: it goes over the session's own connection, alone
+// and behind commands that ride a lane.
+func TestNameThatBeginsLikeAnotherIsUnknown(t *testing.T) {
+	for _, name := range []string{"RESET x", "QUIT x", "RESET ", " QUIT", "RESET \r\n$6\r\nforged\r\n-ERR ", "EXEC ", "MULTI x", "SELECT 1", "GET x"} {
+		for _, before := range []string{"", cmd("GET", "before")} {
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			attacker, victim := h.dial(), h.dial()
+			attacker.get("1")
+			victim.get("2")
+			h.lane().nonces(false)
+			attacker.send(before + cmd(name) + cmd("GET", "a"))
+			victim.get("b")
+			if before != "" {
+				attacker.want(valueOf("before"))
+			}
+			attacker.want("-ERR unknown command\r\n" + valueOf("a"))
+			victim.get("c")
+			if n := len(b.connsWith(true, name)); n != 0 {
+				t.Errorf("%q rode a lane", name)
+			}
+		}
+	}
+}
+
+// The backend answers a big command before it is whole, and closes: what is still to come of it is no command, and
+// reaches no other connection.
+func TestRestOfACommandReachesNoOtherConnection(t *testing.T) {
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("1")
+	// The backend reads the beginning, answers and closes.
+	b.onRaw(func(c *laneConn) bool {
+		head, err := c.r.Peek(20)
+		if err != nil || !strings.Contains(string(head), "$3\r\nSET") {
+			return false
+		}
+		io.CopyN(io.Discard, c.r, 1000)
+		io.WriteString(c.Conn, "-ERR Protocol error: invalid bulk length\r\n")
+		c.Close()
+		return true
+	})
+	w.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$400000\r\n" + strings.Repeat("x", 70<<10))
+	w.want("-ERR Protocol error: invalid bulk length\r\n")
+	rest := strings.Repeat("FLUSHALL smuggled\r\n", 400000/19+1)
+	w.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	io.WriteString(w, rest[:400000-70<<10]+"\r\n")
+	w.wantEnd()
+	if n := b.count("FLUSHALL", ""); n != 0 {
+		t.Errorf("%d commands of the rest ran", n)
+	}
+	if b.lines("FLUSHALL") {
+		t.Error("the rest reached another connection")
+	}
+}
+
+// The own connection that is to be asked again is lost before the reader does so: the command is asked over another.
+func TestLossOfAnIdleOwnConnectionDoesNotAnswerWhatIsAskedAgain(t *testing.T) {
+	s := &session{sharing: new(sharing)}
+	s.queue.init()
+	s.queue.out = &outbox{refetch: []byte("x"), drain: func() {}}
+	s.queue.pushLocked(slot{n: 1})
+	s.queue.lost = true
+	s.refetch()
+	if s.queue.out.refetch != nil || s.at.on != routeNone {
+		t.Error("what was answered already was asked again")
+	}
+}
