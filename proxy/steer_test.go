@@ -76,3 +76,34 @@ func TestLossOfAnIdleOwnConnectionDoesNotAnswerWhatIsAskedAgain(t *testing.T) {
 		t.Error("what was answered already was asked again")
 	}
 }
+
+// Whatever a name is made of, its command has exactly one reply, in its place, and the session and its neighbours go on.
+func TestEveryNameAndWhatLooksLikeItIsAnsweredInItsPlace(t *testing.T) {
+	h := start(t, redisServer(t), func(c *Config) {
+		share(c)
+		c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
+		c.stayInterval = time.Millisecond
+	})
+	victim := h.dial()
+	for i, name := range commandCatalogue().names {
+		if strings.Contains(name, "SHUTDOWN") || name == "DEBUG" {
+			continue
+		}
+		for _, form := range []string{" " + name, name + " ", name + " x", name + "\t1", name + "\x00y", name + "\r\n+OK", strings.ToLower(name) + "x"} {
+			w := h.dial()
+			mark := bulk(name + itoa(i))
+			w.send(cmd("GET", "before") + cmd(form) + cmd("ECHO", name+itoa(i)))
+			victim.do("$-1\r\n", "GET", "victim")
+			w.want("$-1\r\n")
+			w.SetReadDeadline(time.Now().Add(10 * time.Second))
+			line, err := w.r.ReadString('\n')
+			if err != nil || !strings.HasPrefix(line, "-") {
+				t.Errorf("%q: got %q, %v", form, line, err)
+			} else if got, _ := w.r.Peek(1); len(got) == 1 { // else the session has ended
+				w.want(mark)
+			}
+			w.Close()
+		}
+	}
+	victim.do("$-1\r\n", "GET", "victim")
+}
