@@ -52,6 +52,12 @@ type delivery struct {
 func (d *delivery) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
+	if s.shared && !p.replies.Open() && d.b[d.i] != '>' && q.lanesOwe() {
+		if err := d.flush(); err != nil {
+			return err
+		}
+		return s.unasked(d.b[d.i:])
+	}
 	if !p.replies.Open() && d.b[d.i] != '>' && q.run.n == 0 && !q.uncounted {
 		if err := d.next(); err != nil {
 			return err

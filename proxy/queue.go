@@ -252,6 +252,13 @@ func (q *replyQueue) close() {
 	q.mu.Unlock()
 }
 
+// lanesOwe says that what is owed is not for the own connection to answer.
+func (q *replyQueue) lanesOwe() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.onLane && !q.uncounted
+}
+
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.
 func (q *replyQueue) forget() bool {
 	q.mu.Lock()

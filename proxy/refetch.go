@@ -21,22 +21,45 @@ func (s *session) askAgain(frame []byte) bool {
 func (s *session) refetch() {
 	q := &s.queue
 	q.mu.Lock()
-	if q.out == nil || q.out.refetch == nil {
-		q.mu.Unlock()
-		return
-	}
-	frame, gone := q.out.refetch, q.lost || q.owed != 1
-	q.out.refetch = nil
+	wanted := q.out != nil && q.out.refetch != nil
 	q.mu.Unlock()
-	if gone {
+	if !wanted {
 		return
 	}
 	s.at.on, s.at.lane = routeOwn, nil
-	up, err := s.openOwn()
-	if err != nil {
-		s.lose(1, false)
-	} else {
-		_, _ = up.write(frame) // where it fails the pump answers
+	defer s.leaveOwnAlone()
+	for {
+		up, err := s.openOwn()
+		if err != nil {
+			s.lose(1, false)
+			return
+		}
+		if frame, again := s.takeRefetch(up); frame != nil {
+			_, _ = up.write(frame) // where it fails the pump answers
+			return
+		} else if !again {
+			return
+		}
 	}
-	s.leaveOwnAlone()
+}
+
+// takeRefetch gives the command to whoever writes it to this connection. From here on that one owes the reply. again:
+// the connection is gone already.
+func (s *session) takeRefetch(up *backendConn) (frame []byte, again bool) {
+	q, p := &s.queue, &s.pump
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p.mu.Lock()
+	gone := p.up != up
+	p.mu.Unlock()
+	frame = q.out.refetch
+	switch {
+	case frame == nil || q.closed || q.lost || q.owed != 1:
+		q.out.refetch = nil
+		return nil, false
+	case gone:
+		return nil, true
+	}
+	q.out.refetch = nil
+	return frame, false
 }

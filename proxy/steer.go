@@ -86,7 +86,7 @@ func (s *session) wantOwn() {
 func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, args int) {
 	c := &s.client
 	if s.pinned.Load() {
-		c.route = routeOwn
+		s.wantOwn()
 		return
 	}
 	switch {
@@ -182,15 +182,15 @@ func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
 	default:
 		class = classLife
 	}
+	if !c.recovering && c.replies > 0 && s.flush() != nil {
+		return steerNoMore
+	}
 	if c.recovering {
 		c.streamed, c.skipping = cmd, true
 		if !s.answerLost(cmd, class == classLife) {
 			return steerNoMore
 		}
 		return steerDone
-	}
-	if c.replies > 0 && s.flush() != nil {
-		return steerNoMore
 	}
 	s.wantOwn()
 	if class == classLife {

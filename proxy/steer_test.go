@@ -64,16 +64,28 @@ func TestRestOfACommandReachesNoOtherConnection(t *testing.T) {
 	}
 }
 
-// The own connection that is to be asked again is lost before the reader does so: the command is asked over another.
-func TestLossOfAnIdleOwnConnectionDoesNotAnswerWhatIsAskedAgain(t *testing.T) {
-	s := &session{sharing: new(sharing)}
-	s.queue.init()
-	s.queue.out = &outbox{refetch: []byte("x"), drain: func() {}}
-	s.queue.pushLocked(slot{n: 1})
-	s.queue.lost = true
-	s.refetch()
-	if s.queue.out.refetch != nil || s.at.on != routeNone {
-		t.Error("what was answered already was asked again")
+// What is asked again goes to a connection that is still the session's own, and only while its answer is owed.
+func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
+	up := &backendConn{}
+	for name, tt := range map[string]struct {
+		change       func(*session)
+		frame, again bool
+	}{
+		"it is owed":             {func(*session) {}, true, false},
+		"it was lost":            {func(s *session) { s.queue.lost = true }, false, false},
+		"nothing is owed":        {func(s *session) { s.queue.owed = 0 }, false, false},
+		"the session has ended":  {func(s *session) { s.queue.closed = true }, false, false},
+		"the connection is gone": {func(s *session) { s.pump.up = nil }, false, true},
+	} {
+		s := &session{sharing: new(sharing)}
+		s.queue.init()
+		s.queue.out = &outbox{refetch: []byte("x")}
+		s.queue.pushLocked(slot{n: 1})
+		s.pump.up = up
+		tt.change(s)
+		if frame, again := s.takeRefetch(up); (frame != nil) != tt.frame || again != tt.again {
+			t.Errorf("%s: got %q, again: %v", name, frame, again)
+		}
 	}
 }
 
