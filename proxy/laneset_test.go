@@ -227,6 +227,42 @@ func TestSessionWithoutCredentialsIsToBeServedFirst(t *testing.T) {
 	h.wantOnLanes("GET", 1)
 }
 
+// A connection that only showed that the backend serves its session is not kept; one that did more is, for a while.
+func TestProofIsClosedAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	b.on(func(c *laneConn, args []string) (string, bool) {
+		return "-NOAUTH Authentication required.\r\n", args[0] == "GET" && args[1] == "refused"
+	})
+	h := b.start(func(c *Config) { c.Backend.Credentials = nil })
+	proof, more, pipeline := h.dial(), h.dial(), h.dial()
+	proof.do("-NOAUTH Authentication required.\r\n", "GET", "refused")
+	if !h.sessionOf(proof).hasOwn() {
+		t.Error("closed before it was proof")
+	}
+	proof.get("0")
+	more.do(bulk("info"), "INFO")
+	more.get("0")
+	pipeline.send(cmd("GET", "1") + cmd("INFO") + cmd("GET", "2"))
+	pipeline.want(valueOf("1") + bulk("info") + valueOf("2"))
+	eventually(t, "it is closed", func() bool { return !h.sessionOf(proof).hasOwn() })
+	for name, w := range map[string]*wire{"INFO": more, "a pipeline with INFO": pipeline} {
+		if !h.sessionOf(w).hasOwn() {
+			t.Errorf("%s: closed at once", name)
+		}
+	}
+	proof.get("3")
+	h.wantOnLanes("GET", 1)
+	proof.do(bulk("info"), "INFO")
+	if !h.sessionOf(proof).hasOwn() {
+		t.Error("the next one is closed at once")
+	}
+	eventually(t, "the closed one gives its place back", func() bool { return h.Stats().BackendConnections <= 5 }) // 3 own, a lane, the prober's
+	if n := h.Stats().BackendErrors["lost"]; n != 0 {
+		t.Errorf("%d lost", n)
+	}
+}
+
 // Nobody shares a lane with a client that something at the backend tells apart from it.
 func TestLanesAreKeyed(t *testing.T) {
 	t.Parallel()

@@ -40,6 +40,7 @@ func (s *session) isShared() bool {
 // decided anew.
 func (s *session) flushOwn() bool {
 	c := &s.client
+	proofOnly := c.route != routeOwn && !s.proven.Load()
 	up, err := s.openOwn()
 	if err != nil {
 		s.failBatch(err)
@@ -52,6 +53,9 @@ func (s *session) flushOwn() bool {
 		return true
 	}
 	s.closeTransactions()
+	if !proofOnly {
+		s.proofOnly.Store(false)
+	}
 	switch s.admitOwn(up) {
 	case admitted:
 	case admittedMine:
@@ -117,6 +121,7 @@ func (s *session) startPump() {
 	p.done, p.want = make(chan struct{}), make(chan struct{})
 	p.upErr, p.wanted, p.closing, p.dirty = nil, noTime, false, false
 	p.mu.Unlock()
+	s.proofOnly.Store(!s.proven.Load())
 	go s.runPump() // ends with the connection or the session, whose reader waits for it
 }
 
@@ -141,6 +146,15 @@ func (s *session) leaveOwnAlone() {
 	s.pump.inUse = s.client.streamed != nil
 	s.pump.used = now
 	s.pump.mu.Unlock()
+	s.shedProof()
+}
+
+// shedProof closes an own connection that was opened only to see that the backend serves the session, once it has: the
+// session needs lanes from then on. Both who sends and who takes replies look, since either may be last.
+func (s *session) shedProof() {
+	if s.proofOnly.Load() && s.proven.Load() {
+		s.closeOwn(s.server.now())
+	}
 }
 
 func (s *session) hasOwn() bool {

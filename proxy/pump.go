@@ -47,6 +47,9 @@ func (s *session) passOn(up *backendConn) bool {
 		s.backendEnded(up, err)
 		return false
 	}
+	if s.shared {
+		s.shedProof()
+	}
 	return true
 }
 

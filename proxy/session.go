@@ -69,6 +69,7 @@ type sharing struct {
 	onLane      onLane        // what is in flight on its lane
 	pinned      atomic.Bool   // it keeps its own connection
 	proven      atomic.Bool   // the backend serves it
+	proofOnly   atomic.Bool   // its own connection has done nothing but show that
 	gen         atomic.Uint64 // counts the changes of what decides about its lanes
 	ownUntil    atomic.Int64  // see Server.now: until then it uses its own connection
 	stickies    atomic.Uint64 // commands that opened a transaction or watched keys; the reader counts
