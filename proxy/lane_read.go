@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"strings"
 	"time"
@@ -14,6 +15,10 @@ var (
 	errLaneFraming = errors.New("the backend lost the framing of the commands")
 	errLaneExec    = errors.New("a transaction that was neither run nor discarded")
 	errLanePanic   = errors.New("a panic")
+
+	// Dragonfly says so of a command that threw, maybe behind its reply, and closes the connection: from there on nothing
+	// that comes belongs to anybody.
+	errLaneInternal = errors.New("the backend had an internal error")
 )
 
 // read is the reader goroutine: it hands replies to their sessions. Whatever shows that replies may be out of place
@@ -42,7 +47,9 @@ func (l *lane) takeIn() error {
 	defer l.up.free(k)
 	if len(b) > 0 {
 		if cause := l.deliver(b); cause != nil {
-			l.poison()
+			if !errors.Is(cause, errLaneInternal) {
+				l.poison()
+			}
 			return cause
 		}
 	}
@@ -77,6 +84,9 @@ func (l *lane) deliver(b []byte) error {
 			break
 		}
 		if err := l.judge(); err != nil {
+			if before := b[start : i-n]; errors.Is(err, errLaneInternal) && len(before) > 0 {
+				return cmp.Or(l.hand(before, whole, now), err)
+			}
 			return err // its session is in flight still, and ends with the others
 		}
 		whole++
@@ -161,6 +171,9 @@ func (l *lane) judge() error {
 		line := r.replies.Line()
 		if bytes.HasPrefix(line, []byte("ERR Protocol error")) {
 			return errLaneFraming
+		}
+		if bytes.HasPrefix(line, []byte("ERR Internal Error")) {
+			return errLaneInternal
 		}
 		if bytes.HasPrefix(line, []byte("READONLY")) {
 			l.set.server.backend.suspect()

@@ -89,6 +89,67 @@ func TestLaneThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 	}
 }
 
+// Dragonfly says that a command of it threw before it closes the connection, also behind the command's reply: whose it is
+// cannot be known, so nobody gets it.
+func TestInternalErrorOfTheBackendReachesNobody(t *testing.T) {
+	t.Parallel()
+	const sayInternal = "-ERR Internal Error\r\n"
+	for name, tt := range map[string]struct {
+		reply, first string
+		pieces       bool // which ends the session that has one of them
+	}{
+		"in the place of a reply":  {reply: sayInternal, first: sayLost},
+		"behind a reply":           {reply: bulk("5 3") + sayInternal, first: bulk("5 3")},
+		"in the middle of a run":   {reply: bulk("5 3") + bulk("5 3") + bulk("5 3") + sayInternal, first: bulk("5 3")},
+		"in pieces behind a reply": {reply: bulk("5 3") + sayInternal, first: bulk("5 3"), pieces: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			a, other := settled(h), settled(h)
+			l := h.lane()
+			held := b.hold("held")
+			a.send(cmd("HGET", "h", "held"))
+			<-held.reached
+			other.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
+			eventually(t, "all are in flight", func() bool { return l.inFlight() == 11 })
+			gone := make(chan struct{})
+			held.reply <- func(c *laneConn) string {
+				cut := len(tt.reply)
+				if tt.pieces {
+					cut -= 5
+				}
+				c.w.WriteString(tt.reply[:cut])
+				c.w.Flush()
+				select {
+				case <-gone:
+				case <-b.done:
+				}
+				c.w.WriteString(tt.reply[cut:])
+				c.end()
+				return ""
+			}
+			a.want(tt.first)
+			close(gone)
+			if tt.pieces {
+				if got := other.wantEnd(); got != sayInternal[:len(got)] || len(got) == len(sayInternal) {
+					t.Errorf("the other got %q", got)
+				}
+				h.wantClosed(closeLane, 1)
+			} else {
+				had := max(0, strings.Count(tt.reply, bulk("5 3"))-1)
+				other.want(strings.Repeat(bulk("5 3"), had) + strings.Repeat(sayLost, 10-had))
+				other.goesOn(bulk("5 3"), "HGET", "h", "f")
+				if n := len(h.Stats().SessionsClosed); n != 0 {
+					t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+				}
+			}
+			a.goesOn(bulk("5 3"), "HGET", "h", "f")
+		})
+	}
+}
+
 // Everything that the client had sent by then is answered the same way: like on a connection of its own, a prefix of it was run.
 func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
 	t.Parallel()
