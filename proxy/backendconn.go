@@ -284,9 +284,18 @@ func (c *backendConn) drop() {
 	c.sock.release()
 }
 
-// isBusy recognises what a backend says that looks at no credentials yet.
+// isBusy recognises what a backend says that is loading, runs a long script, or has no place: nothing of what was asked.
 func isBusy(r *resp.Replies) bool {
-	return isFull(r) || r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "LOADING")
+	if r.Kind() != '-' {
+		return false
+	}
+	line := string(r.Line())
+	return isFull(r) || strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "BUSY ") || isExecBusy(line)
+}
+
+// isExecBusy recognises Redis' answer to EXEC while a script runs for long; it discards the transaction.
+func isExecBusy(line string) bool {
+	return strings.HasPrefix(line, "EXECABORT Transaction discarded because of: BUSY ")
 }
 
 // isFull recognises what a backend says before it closes a connection that is beyond its maxclients.

@@ -189,7 +189,7 @@ func (l *lane) judge() error {
 
 // isExecAbort recognises the answer to EXEC behind which no transaction is open.
 func isExecAbort(line []byte) bool {
-	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors"
+	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" || isExecBusy(string(line))
 }
 
 // hand gives bytes of the current run to whom they belong. hot

@@ -160,6 +160,7 @@ var execReplies = []struct {
 	{"RESP3 null", "_\r\n", true},
 	{"aborted", "-EXECABORT Transaction discarded because of previous errors.\r\n", true},
 	{"aborted without a period", "-EXECABORT Transaction discarded because of previous errors\r\n", true},
+	{"aborted by Redis while a script runs", "-EXECABORT Transaction discarded because of: BUSY Redis is busy running a script.\r\n", true},
 	{"aborted for another cause", "-EXECABORT Transaction discarded because of: OOM\r\n", false},
 	{"aborted with two periods", "-EXECABORT Transaction discarded because of previous errors..\r\n", false},
 	{"an error", "-ERR EXEC without MULTI\r\n", false},
