@@ -28,11 +28,12 @@ type laneBackend struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	conns []*laneConn
-	rule  laneRule
-	raw   func(*laneConn) bool // takes a connection over, in place of the next command
-	text  strings.Builder      // what came that is no command
-	holds map[string]*laneHold
+	conns  []*laneConn
+	rule   laneRule
+	raw    func(*laneConn) bool // takes a connection over, in place of the next command
+	refuse func(*laneConn)      // takes a new connection over
+	text   strings.Builder      // what came that is no command
+	holds  map[string]*laneHold
 }
 
 // laneRule answers in the place of the backend. It runs in the connection's goroutine, may read on, write and close, and
@@ -80,7 +81,12 @@ func newLaneBackendWith(t testing.TB, addr string, conf *tls.Config) *laneBacken
 		l.r, l.w = bufio.NewReaderSize(l.Conn, 64<<10), bufio.NewWriter(l.Conn)
 		b.mu.Lock()
 		b.conns = append(b.conns, l)
+		refuse := b.refuse
 		b.mu.Unlock()
+		if refuse != nil {
+			refuse(l)
+			return
+		}
 		l.serve()
 	})
 	b.addr = b.ln.Addr().String()
@@ -113,6 +119,13 @@ func (b *laneBackend) onRaw(f func(*laneConn) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.raw = f
+}
+
+// onAccept has f take over all new connections; nil: nobody does.
+func (b *laneBackend) onAccept(f func(*laneConn)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuse = f
 }
 
 // lines says that something came which is no command and contains s.
