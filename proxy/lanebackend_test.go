@@ -3,6 +3,8 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -26,11 +28,12 @@ type laneBackend struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	conns []*laneConn
-	rule  laneRule
-	raw   func(*laneConn) bool // takes a connection over, in place of the next command
-	text  strings.Builder      // what came that is no command
-	holds map[string]*laneHold
+	conns  []*laneConn
+	rule   laneRule
+	raw    func(*laneConn) bool // takes a connection over, in place of the next command
+	refuse func(*laneConn)      // takes a new connection over
+	text   strings.Builder      // what came that is no command
+	holds  map[string]*laneHold
 }
 
 // laneRule answers in the place of the backend. It runs in the connection's goroutine, may read on, write and close, and
@@ -39,14 +42,15 @@ type laneRule func(c *laneConn, args []string) (reply string, override bool)
 
 // laneConn is a connection of a laneBackend; its goroutine owns what mu of the backend does not guard.
 type laneConn struct {
-	net.Conn
-	b      *laneBackend
-	r      *bufio.Reader
-	w      *bufio.Writer
-	db     int
-	proto  int
-	multi  bool
-	queued []string // replies of what the open transaction holds
+	net.Conn // tcp, or the TLS connection over it
+	tcp      *net.TCPConn
+	b        *laneBackend
+	r        *bufio.Reader
+	w        *bufio.Writer
+	db       int
+	proto    int
+	multi    bool
+	queued   []string // replies of what the open transaction holds
 
 	lane bool       // what it began with asks for a nonce
 	got  [][]string // guarded by b.mu
@@ -62,12 +66,27 @@ func newLaneBackend(t testing.TB) *laneBackend { return newLaneBackendOn(t, "127
 
 func newLaneBackendOn(t testing.TB, addr string) *laneBackend {
 	t.Helper()
+	return newLaneBackendWith(t, addr, nil)
+}
+
+// newLaneBackendWith speaks TLS where there is a configuration.
+func newLaneBackendWith(t testing.TB, addr string, conf *tls.Config) *laneBackend {
+	t.Helper()
 	b := &laneBackend{t: t, done: make(chan struct{}), holds: map[string]*laneHold{}}
 	b.ln = fakeBackendOn(t, addr, func(c net.Conn) {
-		l := &laneConn{Conn: c, b: b, proto: 2, r: bufio.NewReaderSize(c, 64<<10), w: bufio.NewWriter(c)}
+		l := &laneConn{Conn: c, tcp: c.(*net.TCPConn), b: b, proto: 2}
+		if conf != nil {
+			l.Conn = tls.Server(c, conf)
+		}
+		l.r, l.w = bufio.NewReaderSize(l.Conn, 64<<10), bufio.NewWriter(l.Conn)
 		b.mu.Lock()
 		b.conns = append(b.conns, l)
+		refuse := b.refuse
 		b.mu.Unlock()
+		if refuse != nil {
+			refuse(l)
+			return
+		}
 		l.serve()
 	})
 	b.addr = b.ln.Addr().String()
@@ -100,6 +119,13 @@ func (b *laneBackend) onRaw(f func(*laneConn) bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.raw = f
+}
+
+// onAccept has f take over all new connections; nil: nobody does.
+func (b *laneBackend) onAccept(f func(*laneConn)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuse = f
 }
 
 // lines says that something came which is no command and contains s.
@@ -164,6 +190,10 @@ func (c *laneConn) serve() {
 	for {
 		args, err := c.next()
 		if err != nil {
+			if notTLS := (tls.RecordHeaderError{}); errors.As(err, &notTLS) {
+				b := notTLS.RecordHeader
+				c.b.t.Errorf("%q on a TLS connection", b[:])
+			}
 			return
 		}
 		s, ok := c.act(args)
@@ -305,14 +335,17 @@ func (c *laneConn) plain(name string, args []string) string {
 // reset ends the connection with RST.
 func (c *laneConn) reset() {
 	c.w.Flush()
-	c.Conn.(*net.TCPConn).SetLinger(0)
-	c.Close()
+	c.tcp.SetLinger(0)
+	c.tcp.Close()
 }
 
 // end closes the connection behind what was said: what is still to be read would turn FIN into RST.
 func (c *laneConn) end() {
 	c.w.Flush()
-	c.Conn.(*net.TCPConn).CloseWrite()
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		t.CloseWrite()
+	}
+	c.tcp.CloseWrite()
 	io.Copy(io.Discard, c.Conn)
 	c.Close()
 }

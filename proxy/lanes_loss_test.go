@@ -46,7 +46,7 @@ func (w *wire) goesOn(reply string, args ...string) {
 var waysToGo = map[string]func(*laneConn) string{
 	"reset":            func(c *laneConn) string { c.reset(); return "" },
 	"closed":           func(c *laneConn) string { c.end(); return "" },
-	"closed at half":   func(c *laneConn) string { c.Conn.(*net.TCPConn).CloseRead(); c.end(); return "" },
+	"closed at half":   func(c *laneConn) string { c.tcp.CloseRead(); c.end(); return "" },
 	"closed unread":    func(c *laneConn) string { c.Close(); return "" },
 	"behind a reply":   func(c *laneConn) string { c.w.WriteString(bulk("5 3")); c.end(); return "" },
 	"reset after some": func(c *laneConn) string { c.w.WriteString(bulk("5 3")); c.reset(); return "" },

@@ -159,13 +159,19 @@ func (set *laneSet) least() *lane {
 	return best
 }
 
-// growWith opens another lane where the one just used is busy and there may be more. hot
+// growWith opens another lane where the one just used is busy, none has little to do and there may be more. hot
 func (set *laneSet) growWith(l *lane) {
-	if l.load.Load() > growAbove && len(set.lanes()) < set.most {
-		set.mu.Lock()
-		set.dialLocked()
-		set.mu.Unlock()
+	if l.load.Load() <= growAbove || len(set.lanes()) >= set.most {
+		return
 	}
+	if least := set.least(); least == nil || least.load.Load() <= growAbove {
+		return
+	}
+	set.mu.Lock()
+	if set.barred <= set.server.now() {
+		set.dialLocked()
+	}
+	set.mu.Unlock()
 }
 
 // barredUntil tells how long the key has no lanes.

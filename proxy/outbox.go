@@ -9,6 +9,7 @@ type outbox struct {
 	// unsent counts those that the writer has taken too, until the client's socket has them.
 	unsent int
 	sent   uint64 // bytes that the socket has taken, ever
+	half   bool   // the last that came is the beginning of a reply
 
 	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
 	below   int    // the reader wants to know when less than this is owed
@@ -99,9 +100,9 @@ const (
 )
 
 // receive takes n whole replies of a lane, and the beginning of another where there is more in b: all of one slot of the
-// lane, which is one of the queue. It returns how much the client has not taken. A lane's reader calls it; it never
-// waits. hot
-func (s *session) receive(b []byte, n int, now int64) (unsent int) {
+// lane, which is one of the queue; half says that there is. It returns how much the client has not taken. A lane's reader
+// calls it; it never waits. hot
+func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -112,6 +113,7 @@ func (s *session) receive(b []byte, n int, now int64) (unsent int) {
 		return 0
 	}
 	q.out.append(s.server.buffers, b)
+	q.out.half = half
 	s.settleLaneLocked(n)
 	if n > 0 {
 		q.answered = true

@@ -222,8 +222,8 @@ func (s *session) needsNoOwn() bool {
 	return !s.client.uncount && s.client.route != routeOwn && !s.hasOwn() && !s.pinned.Load() && !s.sticky()
 }
 
-// ownEnded: the own connection of a shared session is gone. Where that can be told to the client in order, the session
-// goes on. The pump calls it last.
+// ownEnded: the own connection of a shared session is gone. Where that can be told to the client in order, and nothing of
+// it is half out, the session goes on. The pump calls it last.
 func (s *session) ownEnded(up *backendConn, err error) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
@@ -231,7 +231,7 @@ func (s *session) ownEnded(up *backendConn, err error) {
 	closing := p.closing
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
 	owes := q.owed > 0 && !q.onLane && q.out.refetch == nil // which was not sent yet
-	goesOn := closing || !quit && (!owes && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked())
+	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked()))
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}

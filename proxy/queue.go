@@ -252,11 +252,12 @@ func (q *replyQueue) close() {
 	q.mu.Unlock()
 }
 
-// lanesOwe says that what is owed is not for the own connection to answer.
-func (q *replyQueue) lanesOwe() bool {
+// lanesOwe says that what is owed is not for the own connection to answer, and that the client has the beginning of it.
+func (q *replyQueue) lanesOwe() (owe, half bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.onLane && !q.uncounted
+	owe = q.onLane && !q.uncounted
+	return owe, owe && q.out.half
 }
 
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.

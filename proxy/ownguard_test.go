@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"strings"
+	"testing"
+)
+
+// While a lane owes a session a reply, whatever its own connection says is nothing that was asked. It never goes inside
+// that reply; who else is on the lane does not notice.
+func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		says   string
+		before string // what of it the client may get where nothing of the lane's reply is out
+		goesOn bool   // the session does then
+	}{
+		"an error":      {says: "-ERR unasked\r\n", before: "-ERR unasked\r\n"},
+		"half an error": {says: "-ERR una"},
+		"a reply":       {says: "+OK\r\n"},
+		"a bulk":        {says: valueOf("x")},
+		"half a bulk":   {says: "$10\r\nxx"},
+		"a null":        {says: "_\r\n"},
+		"garbage":       {says: "what\r\n"},
+		"a push":        {says: ">2\r\n+a\r\n+b\r\n", before: ">2\r\n+a\r\n+b\r\n", goesOn: true},
+		"half a push":   {says: ">2\r\n+a\r\n", before: ">2\r\n+a\r\n", goesOn: true},
+	} {
+		for _, half := range []bool{false, true} {
+			t.Run(name+map[bool]string{true: " in the middle", false: " before it"}[half], func(t *testing.T) {
+				t.Parallel()
+				b := newLaneBackend(t)
+				h := b.start(nil)
+				w, other := settled(h), settled(h)
+				onOwn, say := b.hold("on own"), make(chan struct{})
+				w.send(cmd("INFO", "on own"))
+				<-onOwn.reached
+				onOwn.reply <- func(c *laneConn) string {
+					c.w.WriteString(bulk("info"))
+					c.w.Flush()
+					select {
+					case <-say:
+					case <-b.done:
+					}
+					return tt.says
+				}
+				w.want(bulk("info"))
+				h.pass(int64(stayInterval))
+				l := h.lane()
+				onLane, rest := b.hold("on lane"), make(chan struct{})
+				w.send(cmd("GET", "on lane"))
+				<-onLane.reached
+				other.send(cmd("GET", "behind"))
+				eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+				reply, cut := valueOf("on lane"), 0
+				if half {
+					cut = 9
+				}
+				onLane.reply <- func(c *laneConn) string {
+					c.w.WriteString(reply[:cut])
+					c.w.Flush()
+					select {
+					case <-rest:
+					case <-b.done:
+					}
+					return reply[cut:]
+				}
+				w.want(reply[:cut])
+				close(say)
+				if !half && tt.goesOn {
+					w.want(tt.before)
+					close(rest)
+					if strings.HasPrefix(name, "half") {
+						other.want(valueOf("behind"))
+						b.connsWith(false, "INFO")[0].tcp.CloseWrite()
+						if got := w.wantEnd(); got != "" { // it may not come inside the push
+							t.Errorf("got %q", got)
+						}
+						return
+					}
+					w.want(reply)
+					other.want(valueOf("behind"))
+					w.get("goes on")
+					return
+				}
+				got := w.wantEnd()
+				if half && got != "" || !half && got != tt.before {
+					t.Errorf("got %q", got)
+				}
+				w.Close()
+				h.wantClosed(closeBackendError, 1)
+				close(rest)
+				other.want(valueOf("behind"))
+				other.get("on the same lane")
+				if b.lanes() != 1 || h.closedFor(closeLane) != 0 {
+					t.Errorf("%d lanes, %d sessions closed with one", b.lanes(), h.closedFor(closeLane))
+				}
+			})
+		}
+	}
+}
