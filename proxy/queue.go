@@ -173,11 +173,12 @@ func (q *replyQueue) localFirstLocked() bool {
 	return q.size > 0 && q.ring[q.head].kind.local()
 }
 
-// nextLocal pops the reply of ours that is due, if one is. The caller has the turn.
+// nextLocal pops the reply of ours that is due, if one is. The caller has the turn. What a lane has brought since it has
+// comes first.
 func (q *replyQueue) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.localFirstLocked() {
+	if q.out != nil && q.out.size > 0 || !q.localFirstLocked() {
 		return slot{}, false
 	}
 	return q.popLocked(), true
