@@ -116,6 +116,7 @@ func (l *lane) submit(s *session, now int64) submission {
 	}
 	a := s.queue.admit(c.pend, now)
 	if a > admittedMine {
+		l.wakeWaiterLocked() // it may have been this one's turn
 		l.mu.Unlock()
 		switch a {
 		case admitLost:
