@@ -58,6 +58,7 @@ func (s *session) flushOwn() bool {
 		_ = s.writeLocals() // its error has ended the session
 	case admitLost:
 		s.failBatch(errLost)
+		s.leaveOwnAlone()
 		return true
 	case admitLater:
 		s.leaveOwnAlone()
@@ -138,7 +139,7 @@ func (s *session) admitOwn(up *backendConn) admission {
 func (s *session) leaveOwnAlone() {
 	now := s.server.now()
 	s.pump.mu.Lock()
-	s.pump.inUse = s.client.streamed != nil
+	s.pump.inUse = s.client.streamed != nil && !s.client.skipping
 	s.pump.used = now
 	s.pump.mu.Unlock()
 }
