@@ -232,8 +232,9 @@ func (set *laneSet) dial(l login) {
 	set.mu.Lock()
 	set.dialing = false
 	set.err = err
+	var opened *lane
 	if err == nil {
-		set.addLocked(up)
+		opened = set.addLocked(up)
 	} else if barsLanes(err) {
 		set.barred = s.now() + laneRetry
 	} else if errors.Is(err, errBackendBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
@@ -242,6 +243,11 @@ func (set *laneSet) dial(l login) {
 	close(set.changed)
 	set.changed = make(chan struct{})
 	set.mu.Unlock()
+	if opened != nil {
+		if _, late := s.backend.belated(up); late {
+			opened.retire()
+		}
+	}
 	if err != nil && barsLanes(err) {
 		s.backendStats.errors.add("no_lanes")
 		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
@@ -254,7 +260,7 @@ func barsLanes(err error) bool {
 		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword)
 }
 
-func (set *laneSet) addLocked(up *backendConn) {
+func (set *laneSet) addLocked(up *backendConn) *lane {
 	s := set.server
 	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	l.idleSince, l.nonceAt = l.opened, l.opened
@@ -274,6 +280,7 @@ func (set *laneSet) addLocked(up *backendConn) {
 	if s.isDone() {
 		up.close() // Close may have looked before the lane was there
 	}
+	return l
 }
 
 func cancelWith(ctx context.Context, done <-chan struct{}, cancel context.CancelFunc) {
