@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 )
 
@@ -97,5 +98,41 @@ func (h *harness) wantPanic(reason closeReason, n uint64) {
 	h.wantClosed(reason, n)
 	if got := h.panics.Swap(0); got != 1 { // the harness wants none
 		h.t.Errorf("%d panics", got)
+	}
+}
+
+// A panic of who is asked for the credentials costs one dial of a lane, or one session, and nobody else anything.
+func TestPanicOfCredentialsIsContained(t *testing.T) {
+	t.Parallel()
+	for name, dials := range map[string]bool{"at the dial of a lane": true, "at the beginning of a session": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			var wrong atomic.Bool
+			h := b.start(func(c *Config) {
+				c.Backend.Credentials = func() (string, string, error) {
+					if wrong.Swap(false) {
+						panic("on purpose")
+					}
+					return "", "secret", nil
+				}
+			})
+			h.wantReady(true, "") // the prober asks no more
+			w := h.dial()
+			w.get("0")
+			if dials {
+				h.lane().retire()
+				wrong.Store(true)
+				w.get("on its own connection")
+			} else {
+				wrong.Store(true)
+				h.dial().endsUnanswered()
+				h.wantClosed(closeInternalError, 1)
+			}
+			w.get("1")
+			if got := h.panics.Swap(0); got != 1 { // the harness wants none
+				t.Errorf("%d panics", got)
+			}
+		})
 	}
 }

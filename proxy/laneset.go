@@ -221,14 +221,7 @@ func (set *laneSet) dialLocked() {
 func (set *laneSet) dial(l login) {
 	s := set.server
 	defer s.running.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), unavailableTimeout)
-	defer cancel()
-	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
-	up, err := s.backend.dial(ctx, l)
-	if errors.Is(err, errLaneTransactions) {
-		l.lane = laneWithoutTransactions
-		up, err = s.backend.dial(ctx, l)
-	}
+	up, err := set.connect(l)
 	set.mu.Lock()
 	set.dialing = false
 	set.err = err
@@ -254,10 +247,30 @@ func (set *laneSet) dial(l login) {
 	}
 }
 
-// barsLanes: the backend answered, and something else than it should.
+// connect is the dial; a panic of it is a failure.
+func (set *laneSet) connect(l login) (up *backendConn, err error) {
+	s := set.server
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+			up, err = nil, errDialPanicked
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), unavailableTimeout)
+	defer cancel()
+	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	up, err = s.backend.dial(ctx, l)
+	if errors.Is(err, errLaneTransactions) {
+		l.lane = laneWithoutTransactions
+		up, err = s.backend.dial(ctx, l)
+	}
+	return up, err
+}
+
+// barsLanes: the backend answered, and something else than it should; or nobody knows.
 func barsLanes(err error) bool {
 	return errors.Is(err, errLaneUnproven) || errors.Is(err, errBackendState) || errors.Is(err, errBackendAuth) ||
-		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword)
+		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword) || errors.Is(err, errDialPanicked)
 }
 
 func (set *laneSet) addLocked(up *backendConn) *lane {

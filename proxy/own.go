@@ -21,6 +21,11 @@ func (s *session) share() {
 	s.queue.out = &outbox{drain: s.drain}
 	s.pump.mu.Unlock()
 	close(s.pump.done)
+	defer func() {
+		if v := recover(); v != nil {
+			s.recovered(v)
+		}
+	}()
 	l := s.login()
 	if l.credentials != nil {
 		user, password, err := l.credentials()
