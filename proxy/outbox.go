@@ -164,7 +164,10 @@ func (s *session) drain() {
 		}
 	}()
 	for {
-		b, ok := s.nextOut()
+		b, ok, ended := s.nextOut()
+		if ended {
+			return // with the turn: nobody writes anything behind what was dropped
+		}
 		if !ok {
 			if s.queue.settle(0, 0, true) {
 				if s.writeLocals() != nil {
@@ -184,14 +187,16 @@ func (s *session) drain() {
 	}
 }
 
-func (s *session) nextOut() (outBuf, bool) {
+func (s *session) nextOut() (b outBuf, ok, ended bool) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		q.out.clear(s.server.buffers)
+		return outBuf{}, false, true
 	}
-	return q.out.take()
+	b, ok = q.out.take()
+	return b, ok, false
 }
 
 // sent accounts for bytes that the client's socket has taken.
