@@ -191,7 +191,7 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 		return nil
 	}
 	r.half = r.replies.Open()
-	if unsent := s.receive(b, whole, now); int64(unsent) > l.set.server.c.SessionBuffer {
+	if unsent := s.receive(b, whole, r.half, now); int64(unsent) > l.set.server.c.SessionBuffer {
 		l.follow(s)
 	}
 	return nil

@@ -469,3 +469,65 @@ func TestClientThatVanishesFromALaneDisturbsNobody(t *testing.T) {
 		})
 	}
 }
+
+// What the own connection says unasked does not stand in the middle of a reply that a lane has brought half of.
+func TestOwnConnectionSaysNothingInsideAReplyOfALane(t *testing.T) {
+	t.Parallel()
+	for name, says := range map[string]string{"an error": "-ERR unasked\r\n", "a push": ">1\r\n+unasked\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w := settled(h)
+			onOwn, onLane := b.hold("on own"), b.hold("on lane")
+			half, said, rest := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			w.send(cmd("INFO", "on own"))
+			<-onOwn.reached
+			onOwn.reply <- func(c *laneConn) string {
+				c.w.WriteString(bulk("info"))
+				c.w.Flush()
+				<-half
+				c.w.WriteString(says)
+				c.w.Flush()
+				close(said)
+				return ""
+			}
+			w.want(bulk("info"))
+			h.pass(int64(stayInterval))
+			w.send(cmd("GET", "on lane"))
+			<-onLane.reached
+			onLane.reply <- func(c *laneConn) string {
+				c.w.WriteString("$26\r\nhalf of it, ")
+				c.w.Flush()
+				<-rest
+				return "and the rest..\r\n"
+			}
+			w.want("$26\r\nhalf of it, ")
+			s := h.sessionOf(w)
+			eventually(t, "nobody writes", func() bool { return !s.mayBeSettled() })
+			close(half)
+			<-said
+			time.Sleep(20 * time.Millisecond) // it would be passed on by now
+			close(rest)
+			w.want("and the rest..\r\n" + says)
+		})
+	}
+}
+
+// Half a push leaves the client in the middle of a frame: nothing else can follow it.
+func TestOwnConnectionThatEndsInsideAPushEndsTheSession(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	held := b.hold("x")
+	w.send(cmd("INFO", "x"))
+	<-held.reached
+	held.reply <- func(c *laneConn) string {
+		c.w.WriteString(bulk("info") + ">2\r\n+half\r\n")
+		c.end()
+		return ""
+	}
+	w.want(bulk("info") + ">2\r\n+half\r\n")
+	w.endsUnanswered()
+}

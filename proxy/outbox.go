@@ -98,10 +98,9 @@ const (
 	lowUnsent  = 256 << 10
 )
 
-// receive takes n whole replies of a lane, and the beginning of another where there is more in b: all of one slot of the
-// lane, which is one of the queue. It returns how much the client has not taken. A lane's reader calls it; it never
-// waits. hot
-func (s *session) receive(b []byte, n int, now int64) (unsent int) {
+// receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
+// which is one of the queue. It returns how much the client has not taken. A lane's reader calls it; it never waits. hot
+func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -112,6 +111,10 @@ func (s *session) receive(b []byte, n int, now int64) (unsent int) {
 		return 0
 	}
 	q.out.append(s.server.buffers, b)
+	if q.half && !half {
+		q.notifyLocked()
+	}
+	q.half = half
 	s.settleLaneLocked(n)
 	if n > 0 {
 		q.answered = true

@@ -224,6 +224,7 @@ func (s *session) ownEnded(up *backendConn, err error) {
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
 	owes := q.owed > 0 && !q.onLane && q.out.refetch == nil // which was not sent yet
 	goesOn := closing || !quit && (!owes && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked())
+	goesOn = goesOn && !p.replies.Open() // else the client has the beginning of a push
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}

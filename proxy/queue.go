@@ -56,6 +56,7 @@ type replyQueue struct {
 	lost     bool    // replies were lost with their connection; the reader has to recover
 	room     bool    // the lane that the reader waits for may have room
 	onLane   bool    // what is owed is owed by a lane
+	half     bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
 }
 
 func (q *replyQueue) init() { q.changed.L = &q.mu }
@@ -200,11 +201,11 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 	return true, false
 }
 
-// acquireTurn waits until nobody else writes to the client; the pump calls it. ok is false after close.
+// acquireTurn waits until nobody else writes to the client, between two replies; the pump calls it. ok is false after close.
 func (q *replyQueue) acquireTurn() (ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.turn && !q.closed {
+	for (q.turn || q.half) && !q.closed {
 		q.changed.Wait()
 	}
 	q.turn = !q.closed
