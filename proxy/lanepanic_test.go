@@ -75,6 +75,23 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		h.wantPanic(closeLane, h.closedFor(closeLane))
 		all[2].get("on another lane")
 	})
+	t.Run("of a session that submits", func(t *testing.T) {
+		t.Parallel()
+		h, b, all := onOneLane(t, 3)
+		held := b.hold("held")
+		all[0].send(cmd("GET", "held"))
+		<-held.reached
+		l, s := h.lane(), h.sessionOf(all[1])
+		s.queue.mu.Lock()
+		s.queue.ring, s.queue.head = make([]slot, 2), 7 // there is no such place
+		s.queue.mu.Unlock()
+		all[1].send(cmd("GET", "a"))
+		all[1].endsUnanswered()
+		all[0].endsUnanswered()
+		<-l.closed
+		h.wantPanic(closeLane, 1)
+		all[2].get("on another lane")
+	})
 }
 
 // onOneLane is so many clients whose sessions have ridden one lane.
