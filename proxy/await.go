@@ -19,12 +19,16 @@ func (s *session) hold(cond func() bool) bool {
 	c.holding = true
 	defer func() { c.holding = false }()
 	for {
-		s.refetch()
 		q.mu.Lock()
 		if cond() || q.closed {
 			ok := !q.closed
 			q.mu.Unlock()
 			return ok
+		}
+		if q.out != nil && q.out.refetch != nil {
+			q.mu.Unlock()
+			s.refetch()
+			continue
 		}
 		if c.eof || c.w-c.r == chunkSize {
 			if c.eof && q.blocked > 0 {

@@ -47,6 +47,9 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 		if !errors.Is(err, errWouldWait) {
 			return k[:n], k, err
 		}
+		if n > 0 { // crypto/tls looked for the rest of an alert behind the last bytes
+			return k[:n], k, nil
+		}
 		c.buffers.freeChunk(k)
 	}
 	if c.small == nil {

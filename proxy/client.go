@@ -76,7 +76,9 @@ func (s *session) fill() {
 	switch {
 	case err == nil:
 	case errors.Is(err, errWouldWait):
-		s.setBuf(nil, nil)
+		if n == 0 { // else crypto/tls looked for the rest of an alert behind the last bytes
+			s.setBuf(nil, nil)
+		}
 	case c.flushErr != nil || errors.Is(err, os.ErrDeadlineExceeded):
 		// the session has ended, or the reader was woken
 		if s.shared {

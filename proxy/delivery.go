@@ -52,17 +52,11 @@ type delivery struct {
 func (d *delivery) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
-	if s.shared && !p.replies.Open() {
-		switch owe, half := q.lanesOwe(); {
-		case half:
-			s.end(closeBackendError) // no byte of this goes inside a reply
-			return errEnded
-		case owe && d.b[d.i] != '>':
-			if err := d.flush(); err != nil {
-				return err
-			}
-			return s.unasked(d.b[d.i:])
+	if s.shared && !p.replies.Open() && d.b[d.i] != '>' && q.lanesOwe() {
+		if err := d.flush(); err != nil {
+			return err
 		}
+		return s.unasked(d.b[d.i:])
 	}
 	if !p.replies.Open() && d.b[d.i] != '>' && q.run.n == 0 && !q.uncounted {
 		if err := d.next(); err != nil {

@@ -38,13 +38,14 @@ func newEpoch() *epoch {
 func (e *epoch) dial(ctx context.Context, d *net.Dialer, network, target string) (net.Conn, uint64, error) {
 	if network != "tcp" {
 		c, err := d.DialContext(ctx, network, target)
-		return c, 0, err
+		return c, e.now(), err
 	}
+	began := e.now()
 	addresses, err := e.candidates(ctx, target)
 	for _, a := range addresses {
 		var c net.Conn
 		if c, err = d.DialContext(ctx, network, a); err == nil {
-			return c, e.accepted(target, a), nil
+			return c, e.accepted(target, a, began), nil
 		}
 	}
 	if ctx.Err() == nil {
@@ -115,10 +116,22 @@ func (e *epoch) recall() {
 	e.mu.Unlock()
 }
 
-// accepted is told which address took a connection. Another one than before begins a new epoch.
-func (e *epoch) accepted(target, address string) uint64 {
+// now is the number of the epoch.
+func (e *epoch) now() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.n
+}
+
+// accepted is told which address took a connection. Another one than before begins a new epoch, unless one has begun
+// since the epoch began in which the address was chosen: then the connection belongs to the earlier one.
+func (e *epoch) accepted(target, address string, began uint64) uint64 {
 	e.mu.Lock()
 	moved := e.address != "" && e.address != address
+	if moved && e.n != began {
+		e.mu.Unlock()
+		return began
+	}
 	if moved {
 		e.n++
 	}
@@ -200,6 +213,16 @@ func (s *Server) moveTo(n uint64) {
 			c.moveTo(n)
 		}
 	})
+}
+
+// belated says that an epoch began while c was being opened. Who has put c where moveTo finds it asks, and then does
+// what moveTo would have done.
+func (b *backend) belated(c *backendConn) (n uint64, yes bool) {
+	if b.epoch == nil {
+		return 0, false
+	}
+	n = b.epoch.now()
+	return n, c.epoch < n
 }
 
 func (s *session) moveTo(n uint64) {

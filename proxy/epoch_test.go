@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -168,5 +169,70 @@ func TestNameIsResolvedOnceASecond(t *testing.T) {
 	e.mu.Unlock()
 	if _, _, err := e.dial(t.Context(), d, "tcp", target); !errors.Is(err, n.err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A connection to the last address that was being opened when the backend moved ends like those that were there.
+func TestConnectionThatIsOpenedWhileTheBackendMovesEnds(t *testing.T) {
+	t.Parallel()
+	for name, command := range map[string]string{"a lane": "GET", "an own one": "INFO"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, first, second, n := twoBackends(t)
+			h.wantReady(true, "") // the prober's is there
+			w := h.dialAs("a")
+			held := first.hold("secret") // at AUTH
+			w.send(cmd(command, "0"))
+			<-held.reached
+			first.ln.Close()
+			n.set("127.0.0.2")
+			h.dialAs("b").get("at the second")
+			held.release()
+			reply := map[string]string{"GET": valueOf("0"), "INFO": bulk("info")}
+			w.want(reply[command])
+			eventually(t, "it is at the second", func() bool {
+				w.send(cmd(command, "0")) // a connection that is used is not closed for being idle
+				w.want(reply[command])
+				return second.count(command, "0") > 0
+			})
+			if n := len(h.Stats().SessionsClosed); n != 0 {
+				t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+			}
+		})
+	}
+}
+
+// Who had begun to connect to the last address before the backend moved does not lead everybody back there.
+func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
+	t.Parallel()
+	first := fakeBackendOn(t, "127.0.0.1:0", func(net.Conn) {})
+	_, port, _ := net.SplitHostPort(first.Addr().String())
+	fakeBackendOn(t, net.JoinHostPort("127.0.0.2", port), func(net.Conn) {})
+	n := &names{hosts: []string{"127.0.0.1"}}
+	e := newEpoch()
+	e.lookup = n.lookup
+	target := net.JoinHostPort("backend.test", port)
+	dial := func(d *net.Dialer) uint64 {
+		t.Helper()
+		c, at, err := e.dial(t.Context(), d, "tcp", target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		return at
+	}
+	dial(&net.Dialer{})
+	stale := dial(&net.Dialer{Control: func(string, string, syscall.RawConn) error {
+		n.set("127.0.0.2")
+		e.mu.Lock()
+		e.resolved, e.doubted = time.Time{}, true
+		e.mu.Unlock()
+		if at := dial(&net.Dialer{}); at != 1 {
+			t.Errorf("epoch %d, want another one", at)
+		}
+		return nil
+	}})
+	if stale != 0 || e.n != 1 || !strings.HasPrefix(e.address, "127.0.0.2") {
+		t.Errorf("connection of epoch %d; epoch %d is at %s", stale, e.n, e.address)
 	}
 }

@@ -99,60 +99,82 @@ const (
 
 // submit takes the batch of a session whole or not at all. The session's reader calls it. hot
 func (l *lane) submit(s *session, now int64) submission {
+	s.client.mustFitLane()
+	t := l.take(s, now)
+	switch {
+	case t.direct:
+		l.writeOne(t.out)
+	case t.start:
+		l.wakeWriter()
+	}
+	if t.mine {
+		_ = s.writeLocals() // its error has ended the session
+	}
+	return t.result
+}
+
+// taken is what is left to do behind take.
+type taken struct {
+	result submission
+	direct bool // the caller has the token, and writes out
+	out    []byte
+	start  bool // the writer has it, and is to be woken
+	mine   bool // the caller has the turn of the session, see admission
+}
+
+// take enters a batch. A panic leaves the session's slots and the lane's in doubt: it takes the lane with it. hot
+func (l *lane) take(s *session, now int64) (t taken) {
 	c := &s.client
-	c.mustFitLane()
 	l.mu.Lock()
+	defer l.unlock()
 	if l.state != laneOpen {
-		l.mu.Unlock()
-		return submitGone
+		return taken{result: submitGone}
 	}
 	if s.onLane.full(c.replies, len(c.out)) {
-		l.mu.Unlock()
-		return submitShare
+		return taken{result: submitShare}
 	}
 	if !l.roomLocked(s, c.replies, len(c.out)) {
-		l.mu.Unlock()
-		return submitWait
+		return taken{result: submitWait}
 	}
 	a := s.queue.admit(c.pend, now)
 	if a > admittedMine {
-		l.mu.Unlock()
+		l.wakeWaiterLocked() // it may have been this one's turn
 		switch a {
 		case admitLost:
-			return submitLost
+			return taken{result: submitLost}
 		case admitLater:
-			return submitLater
+			return taken{result: submitLater}
 		}
-		return submitNever
+		return taken{result: submitNever}
 	}
 	// Where replies are on their way, those who get them are about to ask again: the writer joins them.
-	direct := !l.token && l.slots == 0 && l.commands == 0 && l.up.tls == nil
+	t = taken{result: submitted, direct: !l.token && l.slots == 0 && l.commands == 0 && l.up.tls == nil, mine: a == admittedMine}
 	l.pushBatchLocked(s)
-	out := c.out
+	t.out = c.out
 	if l.nonceDueLocked(now) {
-		out = l.appendNonceLocked(out, now)
+		t.out = l.appendNonceLocked(t.out, now)
 	}
-	start := !l.token
+	t.start = !l.token
 	l.token = true
 	if mutated(mutantDropToken) {
-		l.token, direct = false, true
+		l.token, t.direct = false, true
 	}
-	if direct {
+	if t.direct {
 		l.passed = l.given
 	} else {
-		l.out = append(l.out, out...)
+		l.out = append(l.out, t.out...)
 	}
+	return t
+}
+
+// unlock is deferred: a panic goes on behind it. hot
+func (l *lane) unlock() {
+	v := recover()
 	l.mu.Unlock()
-	switch {
-	case direct:
-		l.writeOne(out)
-	case start:
-		l.wakeWriter()
+	if v != nil {
+		l.poison()
+		panic(v)
 	}
-	if a == admittedMine {
-		_ = s.writeLocals() // its error has ended the session
-	}
-	return submitted
 }
 
 // mustFitLane ends the session by a panic where slots and commands would not agree: before anybody else is concerned. hot

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 )
 
@@ -74,6 +75,23 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		h.wantPanic(closeLane, h.closedFor(closeLane))
 		all[2].get("on another lane")
 	})
+	t.Run("of a session that submits", func(t *testing.T) {
+		t.Parallel()
+		h, b, all := onOneLane(t, 3)
+		held := b.hold("held")
+		all[0].send(cmd("GET", "held"))
+		<-held.reached
+		l, s := h.lane(), h.sessionOf(all[1])
+		s.queue.mu.Lock()
+		s.queue.ring, s.queue.head = make([]slot, 2), 7 // there is no such place
+		s.queue.mu.Unlock()
+		all[1].send(cmd("GET", "a"))
+		all[1].endsUnanswered()
+		all[0].endsUnanswered()
+		<-l.closed
+		h.wantPanic(closeLane, 1)
+		all[2].get("on another lane")
+	})
 }
 
 // onOneLane is so many clients whose sessions have ridden one lane.
@@ -97,5 +115,41 @@ func (h *harness) wantPanic(reason closeReason, n uint64) {
 	h.wantClosed(reason, n)
 	if got := h.panics.Swap(0); got != 1 { // the harness wants none
 		h.t.Errorf("%d panics", got)
+	}
+}
+
+// A panic of who is asked for the credentials costs one dial of a lane, or one session, and nobody else anything.
+func TestPanicOfCredentialsIsContained(t *testing.T) {
+	t.Parallel()
+	for name, dials := range map[string]bool{"at the dial of a lane": true, "at the beginning of a session": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			var wrong atomic.Bool
+			h := b.start(func(c *Config) {
+				c.Backend.Credentials = func() (string, string, error) {
+					if wrong.Swap(false) {
+						panic("on purpose")
+					}
+					return "", "secret", nil
+				}
+			})
+			h.wantReady(true, "") // the prober asks no more
+			w := h.dial()
+			w.get("0")
+			if dials {
+				h.lane().retire()
+				wrong.Store(true)
+				w.get("on its own connection")
+			} else {
+				wrong.Store(true)
+				h.dial().endsUnanswered()
+				h.wantClosed(closeInternalError, 1)
+			}
+			w.get("1")
+			if got := h.panics.Swap(0); got != 1 { // the harness wants none
+				t.Errorf("%d panics", got)
+			}
+		})
 	}
 }

@@ -236,6 +236,34 @@ func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
 	}
 }
 
+// Nobody else waits for what the backend may still say on a lane whose write has failed.
+func TestLaneWhoseWriteFailedIsChosenByNobody(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	a, second, third := settled(h), settled(h), settled(h)
+	l := h.lane()
+	held := b.hold("held")
+	a.send(cmd("HGET", "h", "held")) // so that the writer has the token
+	<-held.reached
+	stuck := l.stick()
+	second.send(cmd("GET", "x"))
+	<-stuck.writing
+	close(stuck.fail)
+	eventually(t, "it has failed", func() bool { return l.stateNow() >= laneFailed })
+	l.up.sock.SetReadDeadline(time.Time{}) // the backend may say something for as long as the test wants
+	third.get("y")
+	select {
+	case <-l.closed:
+		t.Error("who came waited for the end of the lane")
+	default:
+	}
+	held.release()
+	a.want(bulk("5 3"))
+	l.up.close()
+	second.want(sayLost)
+}
+
 func TestHalfAReplyEndsItsSessionAlone(t *testing.T) {
 	t.Parallel()
 	for name, way := range map[string]func(*laneConn) string{"closed": waysToGo["closed"], "reset": waysToGo["reset"]} {
@@ -501,4 +529,22 @@ func TestClientThatVanishesFromALaneDisturbsNobody(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Half a push leaves the client in the middle of a frame: nothing else can follow it.
+func TestOwnConnectionThatEndsInsideAPushEndsTheSession(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	held := b.hold("x")
+	w.send(cmd("INFO", "x"))
+	<-held.reached
+	held.reply <- func(c *laneConn) string {
+		c.w.WriteString(bulk("info") + ">2\r\n+half\r\n")
+		c.end()
+		return ""
+	}
+	w.want(bulk("info") + ">2\r\n+half\r\n")
+	w.endsUnanswered()
 }

@@ -227,19 +227,13 @@ func (set *laneSet) dialLocked() {
 func (set *laneSet) dial(l login) {
 	s := set.server
 	defer s.running.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), unavailableTimeout)
-	defer cancel()
-	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
-	up, err := s.backend.dial(ctx, l)
-	if errors.Is(err, errLaneTransactions) {
-		l.lane = laneWithoutTransactions
-		up, err = s.backend.dial(ctx, l)
-	}
+	up, err := set.connect(l)
 	set.mu.Lock()
 	set.dialing = false
 	set.err = err
+	var opened *lane
 	if err == nil {
-		set.addLocked(up)
+		opened = set.addLocked(up)
 	} else if barsLanes(err) {
 		set.barred = s.now() + laneRetry
 	} else if errors.Is(err, errBackendBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
@@ -248,19 +242,44 @@ func (set *laneSet) dial(l login) {
 	close(set.changed)
 	set.changed = make(chan struct{})
 	set.mu.Unlock()
+	if opened != nil {
+		if _, late := s.backend.belated(up); late {
+			opened.retire()
+		}
+	}
 	if err != nil && barsLanes(err) {
 		s.backendStats.errors.add("no_lanes")
 		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
 	}
 }
 
-// barsLanes: the backend answered, and something else than it should.
-func barsLanes(err error) bool {
-	return errors.Is(err, errLaneUnproven) || errors.Is(err, errBackendState) || errors.Is(err, errBackendAuth) ||
-		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword)
+// connect is the dial; a panic of it is a failure.
+func (set *laneSet) connect(l login) (up *backendConn, err error) {
+	s := set.server
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+			up, err = nil, errDialPanicked
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), unavailableTimeout)
+	defer cancel()
+	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	up, err = s.backend.dial(ctx, l)
+	if errors.Is(err, errLaneTransactions) {
+		l.lane = laneWithoutTransactions
+		up, err = s.backend.dial(ctx, l)
+	}
+	return up, err
 }
 
-func (set *laneSet) addLocked(up *backendConn) {
+// barsLanes: the backend answered, and something else than it should; or nobody knows.
+func barsLanes(err error) bool {
+	return errors.Is(err, errLaneUnproven) || errors.Is(err, errBackendState) || errors.Is(err, errBackendAuth) ||
+		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword) || errors.Is(err, errDialPanicked)
+}
+
+func (set *laneSet) addLocked(up *backendConn) *lane {
 	s := set.server
 	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	l.idleSince, l.nonceAt = l.opened, l.opened
@@ -280,6 +299,7 @@ func (set *laneSet) addLocked(up *backendConn) {
 	if s.isDone() {
 		up.close() // Close may have looked before the lane was there
 	}
+	return l
 }
 
 func cancelWith(ctx context.Context, done <-chan struct{}, cancel context.CancelFunc) {

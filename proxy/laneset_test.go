@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -137,6 +138,36 @@ func TestIdleLanesAndOwnConnectionsClose(t *testing.T) {
 	w.do(bulk("info"), "INFO")
 	if n := len(h.Stats().SessionsClosed); n != 0 {
 		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+	}
+}
+
+// What was to go over the own connection, and was lost with the lane before it, leaves that connection to be closed.
+func TestOwnConnectionThatWasOpenedBehindALossCloses(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]string{"a command": cmd("INFO", "x"), "a big command": cmd("SET", "k", strings.Repeat("x", 3*chunkSize))} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w := h.dial()
+			w.get("0")
+			held := b.hold("held")
+			w.send(cmd("GET", "held"))
+			<-held.reached
+			w.send(lost)
+			s := h.sessionOf(w)
+			eventually(t, "it was read", func() bool { return s.hand.Load() == handFull })
+			held.reply <- waysToGo["reset"]
+			w.want(sayLost + sayUnavailable)
+			h.pass(int64(stayInterval))
+			w.goesOn(valueOf("1"), "GET", "1")
+			h.pass(laneIdle)
+			h.sweepShared()
+			eventually(t, "it is closed", func() bool { return !s.hasOwn() })
+			if b.count("INFO", "") != 0 || b.count("SET", "") != 0 {
+				t.Error("what was said not to be sent was run")
+			}
+		})
 	}
 }
 

@@ -232,3 +232,34 @@ func TestSessionWithALongNameOfKeysKeepsToItsShareOfBytes(t *testing.T) {
 	w.want(valueOf("held") + replies.String())
 	h.wantOnLanes("GET", 42)
 }
+
+// Whose turn it is, and who may submit nothing because its client does not read, lets the next one look: nothing else may
+// happen on the lane.
+func TestWaiterThatMaySubmitNothingPassesItsTurnOn(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w, other := h.dial(), h.dial()
+	w.get("0")
+	other.get("1")
+	l, q := h.lane(), &h.sessionOf(w).queue
+	l.occupy(laneCommands)
+	w.send(cmd("GET", "a"))
+	eventually(t, "it waits", func() bool { return l.howManyWait() == 1 })
+	other.send(cmd("GET", "b"))
+	eventually(t, "both wait", func() bool { return l.howManyWait() == 2 })
+	unsent := func(n int) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.out.unsent += n
+		q.notifyLocked()
+	}
+	unsent(2 * highUnsent)
+	l.occupy(-laneCommands)
+	other.want(valueOf("b"))
+	unsent(-2 * highUnsent)
+	w.want(valueOf("a"))
+	if b.lanes() != 1 {
+		t.Error("the lane had to close first, for being idle")
+	}
+}

@@ -9,7 +9,6 @@ type outbox struct {
 	// unsent counts those that the writer has taken too, until the client's socket has them.
 	unsent int
 	sent   uint64 // bytes that the socket has taken, ever
-	half   bool   // the last that came is the beginning of a reply
 
 	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
 	below   int    // the reader wants to know when less than this is owed
@@ -99,9 +98,8 @@ const (
 	lowUnsent  = 256 << 10
 )
 
-// receive takes n whole replies of a lane, and the beginning of another where there is more in b: all of one slot of the
-// lane, which is one of the queue; half says that there is. It returns how much the client has not taken. A lane's reader
-// calls it; it never waits. hot
+// receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
+// which is one of the queue. It returns how much the client has not taken. A lane's reader calls it; it never waits. hot
 func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int) {
 	q := &s.queue
 	q.mu.Lock()
@@ -113,7 +111,10 @@ func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int) {
 		return 0
 	}
 	q.out.append(s.server.buffers, b)
-	q.out.half = half
+	if q.half && !half {
+		q.notifyLocked()
+	}
+	q.half = half
 	s.settleLaneLocked(n)
 	if n > 0 {
 		q.answered = true
@@ -166,7 +167,10 @@ func (s *session) drain() {
 		}
 	}()
 	for {
-		b, ok := s.nextOut()
+		b, ok, ended := s.nextOut()
+		if ended {
+			return // with the turn: nobody writes anything behind what was dropped
+		}
 		if !ok {
 			if s.queue.settle(0, 0, true) {
 				if s.writeLocals() != nil {
@@ -186,14 +190,16 @@ func (s *session) drain() {
 	}
 }
 
-func (s *session) nextOut() (outBuf, bool) {
+func (s *session) nextOut() (b outBuf, ok, ended bool) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		q.out.clear(s.server.buffers)
+		return outBuf{}, false, true
 	}
-	return q.out.take()
+	b, ok = q.out.take()
+	return b, ok, false
 }
 
 // sent accounts for bytes that the client's socket has taken.

@@ -21,6 +21,11 @@ func (s *session) share() {
 	s.queue.out = &outbox{drain: s.drain}
 	s.pump.mu.Unlock()
 	close(s.pump.done)
+	defer func() {
+		if v := recover(); v != nil {
+			s.recovered(v)
+		}
+	}()
 	l := s.login()
 	if l.credentials != nil {
 		user, password, err := l.credentials()
@@ -62,6 +67,7 @@ func (s *session) flushOwn() bool {
 		_ = s.writeLocals() // its error has ended the session
 	case admitLost:
 		s.failBatch(errLost)
+		s.leaveOwnAlone()
 		return true
 	case admitLater:
 		s.leaveOwnAlone()
@@ -143,7 +149,7 @@ func (s *session) admitOwn(up *backendConn) admission {
 func (s *session) leaveOwnAlone() {
 	now := s.server.now()
 	s.pump.mu.Lock()
-	s.pump.inUse = s.client.streamed != nil
+	s.pump.inUse = s.client.streamed != nil && !s.client.skipping
 	s.pump.used = now
 	s.pump.mu.Unlock()
 	s.shedProof()

@@ -174,6 +174,11 @@ func (s *session) setUpstream(up *backendConn, err error) bool {
 	s.pump.mu.Lock()
 	s.pump.up, s.pump.upErr = up, err
 	s.pump.mu.Unlock()
+	if up != nil && s.shared {
+		if n, late := s.server.backend.belated(up); late {
+			s.moveTo(n)
+		}
+	}
 	if s.ended() && up != nil {
 		up.close()
 		return false

@@ -56,6 +56,7 @@ type replyQueue struct {
 	lost     bool    // replies were lost with their connection; the reader has to recover
 	room     bool    // the lane that the reader waits for may have room
 	onLane   bool    // what is owed is owed by a lane
+	half     bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
 }
 
 func (q *replyQueue) init() { q.changed.L = &q.mu }
@@ -173,11 +174,12 @@ func (q *replyQueue) localFirstLocked() bool {
 	return q.size > 0 && q.ring[q.head].kind.local()
 }
 
-// nextLocal pops the reply of ours that is due, if one is. The caller has the turn.
+// nextLocal pops the reply of ours that is due, if one is. The caller has the turn. What a lane has brought since it has
+// comes first.
 func (q *replyQueue) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.localFirstLocked() {
+	if q.out != nil && q.out.size > 0 || !q.localFirstLocked() {
 		return slot{}, false
 	}
 	return q.popLocked(), true
@@ -199,11 +201,11 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 	return true, false
 }
 
-// acquireTurn waits until nobody else writes to the client; the pump calls it. ok is false after close.
+// acquireTurn waits until nobody else writes to the client, between two replies; the pump calls it. ok is false after close.
 func (q *replyQueue) acquireTurn() (ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.turn && !q.closed {
+	for (q.turn || q.half) && !q.closed {
 		q.changed.Wait()
 	}
 	q.turn = !q.closed
@@ -252,12 +254,11 @@ func (q *replyQueue) close() {
 	q.mu.Unlock()
 }
 
-// lanesOwe says that what is owed is not for the own connection to answer, and that the client has the beginning of it.
-func (q *replyQueue) lanesOwe() (owe, half bool) {
+// lanesOwe says that what is owed is not for the own connection to answer.
+func (q *replyQueue) lanesOwe() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	owe = q.onLane && !q.uncounted
-	return owe, owe && q.out.half
+	return q.onLane && !q.uncounted
 }
 
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -68,4 +69,37 @@ func TestNobodyWaitsForWhoReadsABigValue(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a session is to ask again is asked even where it begins to wait at that moment, and its client sends no more: then
+// nothing else would wake it.
+func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer far.Close()
+	s := &session{server: &Server{}, shared: true, sharing: &sharing{}}
+	s.queue.init()
+	s.queue.out = &outbox{}
+	s.queue.owed, s.queue.onLane = 1, true
+	s.client.eof = true
+	up := &backendConn{conn: near}
+	s.pump.up = up
+	frame := cmd("GET", "big")
+	looks := 0
+	ended := make(chan bool)
+	go func() {
+		ended <- s.hold(func() bool {
+			if looks++; looks == 1 {
+				s.queue.out.refetch, s.queue.onLane = []byte(frame), false // behind its look at what there is to do
+			}
+			return looks > 1 && s.queue.out.refetch == nil
+		})
+	}()
+	far.SetReadDeadline(time.Now().Add(5 * time.Second))
+	got := make([]byte, len(frame))
+	if _, err := io.ReadFull(far, got); err != nil || string(got) != frame {
+		s.queue.close()
+		t.Errorf("asked %q, %v", got, err)
+	}
+	<-ended
 }

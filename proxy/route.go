@@ -203,6 +203,7 @@ func (s *session) flushLane(want routeKind) bool {
 			return q.owed < below || q.lost
 		})
 	case submitGone:
+		l.set.remove(l) // which it does itself only when it ends: nobody is to look at it until then
 		s.park(func() bool { return s.queue.owed == 0 })
 		s.at.lane = nil
 	case submitLater:

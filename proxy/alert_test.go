@@ -1,0 +1,101 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// splitAlert sends the beginning of an alert together with what comes before it, and the rest later.
+type splitAlert struct {
+	net.Conn
+	held []byte
+	hold bool
+}
+
+func (c *splitAlert) Write(b []byte) (int, error) {
+	if !c.hold {
+		return c.Conn.Write(b)
+	}
+	if b[0] != 21 {
+		c.held = append(c.held, b...)
+		return len(b), nil
+	}
+	c.Conn.Write(append(c.held, b[:3]...))
+	time.Sleep(50 * time.Millisecond)
+	_, err := c.Conn.Write(b[3:])
+	return len(b), err
+}
+
+// crypto/tls looks for the rest of an alert of TLS 1.2 before it gives away the last bytes in front of it.
+func TestAlertInPiecesCostsNothingThatCameBeforeIt(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := start(t, b.addr, nil)
+	raw, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	split := &splitAlert{Conn: raw}
+	config := testPKI().clientConfig()
+	config.MaxVersion = tls.VersionTLS12
+	c := tls.Client(split, config)
+	w := newWire(t, c)
+	w.get("0")
+	split.hold = true
+	commands, replies := "", "" // of 32 bytes each, so that a read of 512 ends behind one
+	for i := range 100 {
+		key := fmt.Sprintf("key %08d", i)
+		commands += cmd("GET", key)
+		replies += valueOf(key)
+	}
+	w.send(commands)
+	c.CloseWrite()
+	w.want(replies)
+}
+
+func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
+	t.Parallel()
+	said := strings.Repeat("+0123456789abc\r\n", 200)
+	ln := fakeBackendOn(t, "127.0.0.1:0", func(c net.Conn) {
+		split := &splitAlert{Conn: c}
+		config := testPKI().serverConfig()
+		config.MaxVersion, config.ClientAuth = tls.VersionTLS12, tls.NoClientCert
+		b := tls.Server(split, config)
+		if b.Handshake() != nil {
+			return
+		}
+		split.hold = true
+		io.WriteString(b, said)
+		b.CloseWrite()
+		io.Copy(io.Discard, c)
+	})
+	raw, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	buffers := newBuffers(0)
+	sock, err := newSocket(raw, buffers, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &backendConn{sock: sock, buffers: buffers}
+	c.tls = tls.Client(sock, testPKI().clientConfig())
+	c.conn = c.tls
+	defer c.drop()
+	var got strings.Builder
+	for err == nil {
+		var b []byte
+		var k *chunk
+		b, k, err = c.receive()
+		got.Write(b)
+		c.free(k)
+	}
+	if err != io.EOF || got.String() != said {
+		t.Errorf("got %d bytes of %d, %v", got.Len(), len(said), err)
+	}
+}

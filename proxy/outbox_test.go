@@ -1,0 +1,56 @@
+package proxy
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// Whoever writes replies of ours may have been overtaken by a lane that brought what comes before the next one.
+func TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} })
+	const refused = "-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n"
+	w := h.dial()
+	w.get("0")
+	for range 20 {
+		// The reader writes the first ones while the lane brings the value.
+		w.send(strings.Repeat(cmd("SHUTDOWN"), 200) + cmd("GET", "k") + strings.Repeat(cmd("SHUTDOWN"), 3))
+		w.want(strings.Repeat(refused, 200) + valueOf("k") + strings.Repeat(refused, 3))
+	}
+	h.wantOnLanes("GET", 21)
+}
+
+// What a session that ends has not sent yet is dropped with all that comes behind it: a refusal in its place would answer
+// another command, or stand in the middle of a reply.
+func TestNothingIsWrittenBehindWhatWasDropped(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	value := strings.Repeat("x", slowValue)
+	b.on(func(_ *laneConn, args []string) (string, bool) { return bulk(value), args[len(args)-1] == "big" })
+	h := b.start(func(c *Config) { c.SessionBuffer, c.DenyCommands = 64<<20, []string{"SHUTDOWN"} })
+	w := h.dial()
+	w.get("0")
+	s := h.sessionOf(w)
+	q := &s.queue
+	w.send(strings.Repeat(cmd("GET", "big"), 20) + cmd("SHUTDOWN"))
+	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.writeWait.Load() != 0 })
+	q.close()   // as end does, before the reader closes the connection
+	go func() { // ends with the writer
+		for s.hasWriters() {
+			runtime.Gosched()
+		}
+		s.end(closeUntrusted)
+	}()
+	if got := w.wantEnd(); strings.Contains(got, "NOPERM") {
+		t.Errorf("%d bytes and then %q", strings.Index(got, "-"), got[strings.Index(got, "-"):])
+	}
+}
+
+// hasWriters says that somebody writes to the client still.
+func (s *session) hasWriters() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.out.writers > 0
+}
