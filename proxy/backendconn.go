@@ -293,13 +293,12 @@ func isBusy(r *resp.Replies) bool {
 		return false
 	}
 	line := string(r.Line())
-	return isFull(r) || strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "BUSY ") || isExecBusy(line)
+	return isFull(r) || strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "BUSY ") || strings.HasPrefix(line, execRefused+"BUSY ")
 }
 
-// isExecBusy recognises Redis' answer to EXEC while a script runs for long; it discards the transaction.
-func isExecBusy(line string) bool {
-	return strings.HasPrefix(line, "EXECABORT Transaction discarded because of: BUSY ")
-}
+// execRefused begins Redis' answer to an EXEC that it does not run now, whatever it says behind that (BUSY, OOM, READONLY,
+// MISCONF, ...); it discards the transaction.
+const execRefused = "EXECABORT Transaction discarded because of: "
 
 // isFull recognises what a backend says before it closes a connection that is beyond its maxclients.
 func isFull(r *resp.Replies) bool {

@@ -189,7 +189,8 @@ func (l *lane) judge() error {
 
 // isExecAbort recognises the answer to EXEC behind which no transaction is open.
 func isExecAbort(line []byte) bool {
-	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" || isExecBusy(string(line))
+	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" ||
+		strings.HasPrefix(string(line), execRefused)
 }
 
 // hand gives bytes of the current run to whom they belong. hot
@@ -215,6 +216,15 @@ func (l *lane) nonceCame(b []byte, whole int) error {
 	r.nonce = append(r.nonce, b...)
 	if mutated(mutantNoNonceCheck) {
 		r.nonce = r.nonce[:0]
+		return nil
+	}
+	if r.nonce[0] == '-' && (whole == 0 || strings.HasPrefix(string(r.nonce), "-BUSY ")) {
+		if whole == 1 { // a script runs for long: this one shows nothing, the next batch carries another
+			r.nonce = r.nonce[:0]
+			l.mu.Lock()
+			l.unnonced = nonceCommands
+			l.mu.Unlock()
+		}
 		return nil
 	}
 	var room [32]byte

@@ -120,6 +120,44 @@ func TestLaneEndsForWhatNobodyAsked(t *testing.T) {
 	}
 }
 
+// Redis answers so while a script runs for long. It shows nothing about the order, so the next batch has to, whenever it comes.
+func TestNonceOfABusyBackendEndsNoLane(t *testing.T) {
+	t.Parallel()
+	const busy = "-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n"
+	for name, cut := range map[string]int{"whole": len(busy), "in pieces": 3} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			a, other := h.dial(), h.dial()
+			a.get("0")
+			other.get("1")
+			l := h.lane()
+			l.nonces(true)
+			held := b.hold("a")
+			a.send(cmd("GET", "a"))
+			<-held.reached
+			other.send(cmd("GET", "b"))
+			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			l.nonces(false)
+			held.reply <- func(c *laneConn) string {
+				c.next()
+				c.w.WriteString(busy + busy[:cut])
+				c.w.Flush()
+				return busy[cut:]
+			}
+			a.want(busy)
+			other.want(valueOf("b"))
+			echoes := b.count("ECHO", "")
+			a.get("same lane")
+			eventually(t, "it is asked again", func() bool { return b.count("ECHO", "") == echoes+1 })
+			if b.lanes() != 1 || h.closedFor(closeLane) != 0 {
+				t.Errorf("%d lanes, %d sessions closed", b.lanes(), h.closedFor(closeLane))
+			}
+		})
+	}
+}
+
 // A nonce that comes before its time is seen when the next reply comes in its place.
 func TestNonceInTheWrongPlaceEndsTheLane(t *testing.T) {
 	t.Parallel()
@@ -161,7 +199,8 @@ var execReplies = []struct {
 	{"aborted", "-EXECABORT Transaction discarded because of previous errors.\r\n", true},
 	{"aborted without a period", "-EXECABORT Transaction discarded because of previous errors\r\n", true},
 	{"aborted by Redis while a script runs", "-EXECABORT Transaction discarded because of: BUSY Redis is busy running a script.\r\n", true},
-	{"aborted for another cause", "-EXECABORT Transaction discarded because of: OOM\r\n", false},
+	{"aborted by Redis that has no memory left", "-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.\r\n", true},
+	{"aborted for another cause", "-EXECABORT Transaction discarded because the wind blows\r\n", false},
 	{"aborted with two periods", "-EXECABORT Transaction discarded because of previous errors..\r\n", false},
 	{"an error", "-ERR EXEC without MULTI\r\n", false},
 	{"OK", "+OK\r\n", false},
