@@ -252,12 +252,13 @@ func (q *replyQueue) close() {
 	q.mu.Unlock()
 }
 
-// lanesOwe says that what is owed is not for the own connection to answer, and that the client has the beginning of it.
-func (q *replyQueue) lanesOwe() (owe, half bool) {
+// lanesOwe says that what is owed is not for the own connection to answer, that the client has the beginning of it, and
+// otherwise that the run is due: from the own connection, as long as it is.
+func (q *replyQueue) lanesOwe() (owe, half, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	owe = q.onLane && !q.uncounted
-	return owe, owe && q.out.half
+	return owe, owe && q.out.half, !owe && q.run.n > 0
 }
 
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.
