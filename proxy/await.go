@@ -161,7 +161,7 @@ func (s *session) clientEOF() {
 	if c.ending || s.flush() != nil || s.ended() {
 		return
 	}
-	if s.shared && !s.waiting() && s.at.on != routeOwn {
+	if s.shared && !s.waiting() && (s.at.on != routeOwn || !s.hasOwn()) {
 		s.settledWithin(s.server.c.eofTimeout)
 		s.end(closeClient)
 		return

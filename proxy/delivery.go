@@ -52,18 +52,25 @@ type delivery struct {
 func (d *delivery) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
-	if s.shared && !p.replies.Open() && d.b[d.i] != '>' && q.lanesOwe() {
-		if err := d.flush(); err != nil {
-			return err
+	begins, due := !p.replies.Open(), true
+	switch {
+	case !begins:
+	case !s.shared:
+		due = q.run.n > 0
+	default:
+		var owe bool
+		if owe, due = q.lanesOwe(); owe && d.b[d.i] != '>' {
+			if err := d.flush(); err != nil {
+				return err
+			}
+			return s.unasked(d.b[d.i:])
 		}
-		return s.unasked(d.b[d.i:])
 	}
-	if !p.replies.Open() && d.b[d.i] != '>' && q.run.n == 0 && !q.uncounted {
+	if begins && d.b[d.i] != '>' && !due && !q.uncounted {
 		if err := d.next(); err != nil {
 			return err
 		}
 	}
-	special := q.run.n > 0 && q.run.kind != slotReplies || q.uncounted
 	n, done, err := p.replies.Next(d.b[d.i:])
 	if err != nil {
 		_ = s.write(d.b[d.start:d.i])
@@ -72,11 +79,15 @@ func (d *delivery) frame() error {
 		s.end(closeBackendError)
 		return err
 	}
-	if q.run.kind == slotExec && !q.uncounted && p.replies.Kind() != '>' {
+	if p.replies.Kind() == '>' { // it has no slot, and the run may be a lane's
+		d.i += n
+		return nil
+	}
+	if q.run.kind == slotExec && !q.uncounted {
 		return d.withhold(n, done)
 	}
 	d.i += n
-	if !done || p.replies.Kind() == '>' {
+	if !done {
 		return nil
 	}
 	if q.run.kind == slotNoted && !q.uncounted {
@@ -84,7 +95,7 @@ func (d *delivery) frame() error {
 		d.count()
 		return nil
 	}
-	if special {
+	if q.run.n > 0 && q.run.kind != slotReplies || q.uncounted {
 		return d.special()
 	}
 	if q.run.proves && p.replies.Kind() != '-' {

@@ -187,6 +187,33 @@ func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
 	}
 }
 
+// What is read before the session has recovered is answered at once, even where the next lane has no room for it.
+func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("0")
+	l := h.lane()
+	full := l.another(t)
+	full.occupy(laneCommands)
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	l.retire()
+	s := h.sessionOf(w)
+	eventually(t, "it waits for its reply", func() bool { return s.hand.Load() == handEmpty })
+	w.send(cmd("GET", "behind"))
+	eventually(t, "the session waits", func() bool { return s.hand.Load() == handFull })
+	held.reply <- waysToGo["reset"]
+	w.want(sayLost + sayUnavailable)
+	if n := full.howManyWait(); n != 0 {
+		t.Errorf("%d wait for room", n)
+	}
+	full.occupy(-laneCommands)
+	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
+}
+
 // stuckConn takes nothing of what is written.
 type stuckConn struct {
 	net.Conn

@@ -258,6 +258,13 @@ func TestSessionWithoutCredentialsIsToBeServedFirst(t *testing.T) {
 	other := h.dial()
 	other.get("2")
 	h.wantOnLanes("GET", 1)
+	transactions := h.dial()
+	for range 2 {
+		transactions.send(cmd("MULTI") + cmd("GET", "3") + cmd("EXEC"))
+		transactions.want("+OK\r\n+QUEUED\r\n*1\r\n" + valueOf("3"))
+		h.pass(int64(stayInterval))
+	}
+	h.wantOnLanes("EXEC", 1)
 }
 
 // A connection that only showed that the backend serves its session is not kept; one that did more is, for a while.

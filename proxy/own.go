@@ -122,7 +122,6 @@ func (s *session) openOwn() (*backendConn, error) {
 func (s *session) startPump() {
 	p := &s.pump
 	p.replies, p.held = resp.Replies{}, nil
-	p.limit.Store(0)
 	p.mu.Lock()
 	p.done, p.want = make(chan struct{}), make(chan struct{})
 	p.upErr, p.wanted, p.closing, p.dirty = nil, noTime, false, false

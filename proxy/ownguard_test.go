@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -111,4 +112,46 @@ func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Pushes come between the replies of a lane, by whoever they are passed on.
+func TestPushesOfTheOwnConnectionBesideALane(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	const push = ">1\r\n+p\r\n"
+	onOwn, say := b.hold("on own"), make(chan struct{})
+	w.send(cmd("INFO", "on own"))
+	<-onOwn.reached
+	onOwn.reply <- func(c *laneConn) string {
+		c.w.WriteString(bulk("info"))
+		c.w.Flush()
+		select {
+		case <-say:
+		case <-b.done:
+		}
+		for range 1000 {
+			c.w.WriteString(push)
+			c.w.Flush()
+		}
+		return ""
+	}
+	w.want(bulk("info"))
+	h.pass(int64(stayInterval))
+	close(say)
+	for i := range 300 {
+		key := fmt.Sprint(i)
+		w.send(cmd("GET", key))
+		for {
+			if first, err := w.r.Peek(1); err != nil {
+				t.Fatal(err)
+			} else if first[0] != '>' {
+				break
+			}
+			w.want(push)
+		}
+		w.want(valueOf(key))
+	}
+	h.wantOnLanes("GET", 300)
 }

@@ -254,11 +254,12 @@ func (q *replyQueue) close() {
 	q.mu.Unlock()
 }
 
-// lanesOwe says that what is owed is not for the own connection to answer.
-func (q *replyQueue) lanesOwe() bool {
+// lanesOwe says that what is owed is not for the own connection to answer, or else that the run is due from it.
+func (q *replyQueue) lanesOwe() (owe, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.onLane && !q.uncounted
+	owe = q.onLane && !q.uncounted
+	return owe, !owe && q.run.n > 0
 }
 
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.

@@ -176,8 +176,16 @@ func (s *session) flushLane(want routeKind) bool {
 	}
 	result := l.submit(s, now)
 	for result == submitWait {
-		s.park(func() bool { return s.queue.room || s.queue.lost })
+		lost := false
+		s.park(func() bool {
+			lost = s.queue.lost
+			return s.queue.room || lost
+		})
 		s.queue.takeRoom()
+		if lost { // there is nothing to wait for
+			result = submitLost
+			break
+		}
 		if s.ended() {
 			l.stopWaiting(s)
 		}

@@ -218,7 +218,7 @@ func (s *session) queueShared(frame []byte, kind slotKind, blocks bool) {
 		c.pend = append(c.pend, slot{kind: slotNoted, note: n, blocking: blocks, n: 1})
 	case c.begins:
 		c.begins = false
-		c.pend = append(c.pend, slot{tx: true, n: 1})
+		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
 		c.tx = len(c.pend)
 		c.replies++
 	case c.tx > 0:

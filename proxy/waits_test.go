@@ -64,6 +64,21 @@ func TestSilentBackendEndsAfterTheClientsEOF(t *testing.T) {
 	eventually(t, "the backend connection is gone", func() bool { return h.Stats().BackendConnections == 0 })
 }
 
+// The same where the own connection of a session is opened only then.
+func TestSilentOwnConnectionEndsAfterTheClientsEOF(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.eofTimeout = 50 * time.Millisecond })
+	w := h.dial()
+	w.get("0")
+	held := b.hold("held")
+	w.send(cmd("INFO", "held"))
+	w.Conn.(*tls.Conn).CloseWrite()
+	<-held.reached
+	w.wantEnd()
+	h.wantClosed(closeClient, 1)
+}
+
 func TestIdleSessionHoldsNothingBehindAnySize(t *testing.T) {
 	cert := testPKI().server
 	for name, secure := range map[string]bool{"tcp": false, "tls": true} {
