@@ -242,7 +242,8 @@ var notRandom = strings.Fields(`SHUTDOWN SAVE BGSAVE BGREWRITEAOF REPLICAOF SLAV
 	SUBSCRIBE PSUBSCRIBE SSUBSCRIBE UNSUBSCRIBE PUNSUBSCRIBE SUNSUBSCRIBE MEMORY SLOWLOG LATENCY SWAPDB
 	ACL AUTH HELLO`) // the last three: a user name with CR or LF is refused here
 
-// Templates: %k a key, %v a value, %m an integer member, %i an integer, %f a float.
+// Templates: %k a key, %v a value, %m an integer member, %i an integer, %f a float. ZSCAN of a key is in no order once SORT
+// has converted the set.
 var templates = strings.Split(strings.TrimSpace(`
 SET %k %v|SET %k %v NX|SET %k %v XX GET|SET %k %v EX 100000|SET %k %v EX 0|GET %k|GETSET %k %v|GETDEL %k|APPEND %k %v|STRLEN %k
 MSET %k %v %k %v|MSET %k %v %k|MGET %k %k %k|MSETNX %k %v %k %v|SETNX %k %v|INCR %k|DECRBY %k %i|INCRBYFLOAT %k %f|SETRANGE %k %i %v
@@ -258,7 +259,7 @@ SINTERSTORE %k %k %k|SUNIONSTORE %k %k %k|SDIFFSTORE %k %k %k|SINTERCARD 2 %k %k
 ZADD %k %i %v %f %v|ZADD %k NX GT %i %v|ZADD %k INCR %f %v|ZSCORE %k %v|ZMSCORE %k %v %v|ZINCRBY %k %f %v|ZRANGE %k 0 -1 WITHSCORES
 ZRANGE %k (1 +inf BYSCORE LIMIT 0 5|ZRANGE %k - + BYLEX|ZREVRANGE %k 0 -1|ZRANGEBYSCORE %k -inf %f WITHSCORES|ZRANK %k %v|ZCARD %k|ZCOUNT %k 0 5
 ZPOPMIN %k|ZPOPMAX %k 2|ZREM %k %v|ZREMRANGEBYRANK %k 0 %i|ZUNION 2 %k %k WITHSCORES|ZINTER 2 %k %k|ZDIFF 2 %k %k|ZUNIONSTORE %k 2 %k %k
-ZRANGESTORE %k %k 0 -1|ZMPOP 1 %k MIN|ZSCAN %k 0|ZLEXCOUNT %k - +
+ZRANGESTORE %k %k 0 -1|ZMPOP 1 %k MIN|ZSCAN nosuch 0|ZLEXCOUNT %k - +
 XADD %k 5-%m f %v|XADD %k MAXLEN 3 9-%m f %v|XLEN %k|XRANGE %k - +|XREVRANGE %k + - COUNT 2|XDEL %k 5-%m|XTRIM %k MAXLEN 1|XREAD COUNT 2 STREAMS %k 0
 XREAD BLOCK 3 STREAMS %k 99999-0|XREAD block 2 STREAMS %k %k 0 0|XGROUP CREATE %k g 0 MKSTREAM|XREADGROUP GROUP g c STREAMS %k >|XACK %k g 5-1|XPENDING %k g
 XINFO GROUPS %k|XSETID %k 99-1
