@@ -75,7 +75,7 @@ type Config struct {
 	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
 	// BackendMaxConnections is never 0 after Load.
 	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, the one idle for longest is closed if sessions can do without it; else a session waits at most 2 s for one, then its commands are answered '-LOADING ...'"`
-	BackendMode           string `env:"BACKEND_MODE" envDefault:"paired" oneof:"paired,shared" doc:"'paired': every session has a backend connection of its own; 'shared': sessions of one client share a few for what cannot disturb one another, and have their own for the rest"`
+	BackendMode           string `env:"BACKEND_MODE" envDefault:"shared" oneof:"paired,shared" doc:"'shared': sessions of one client share a few backend connections for what cannot disturb one another, and have their own for the rest; 'paired': every session has one of its own"`
 	// BackendLanes 0 means as many as the load wants.
 	BackendLanes int `env:"BACKEND_LANES" envDefault:"0" min:"0" max:"1024" doc:"'shared': most shared connections per client, user, database and protocol; 0: grows with load up to the number of CPUs, at least 4"`
 
