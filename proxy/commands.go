@@ -132,14 +132,23 @@ func (c *command) refusal(sub []byte) []byte {
 	if c.denied != nil || c.subs == nil {
 		return c.denied
 	}
-	words := bytes.Fields(sub[:min(len(sub), 2*maxName)])
+	words := bytes.Fields(cWord(sub[:min(len(sub), 2*maxName)]))
 	if len(words) == 0 {
 		return nil
 	}
 	return c.subs[strings.ToUpper(string(words[0]))]
 }
 
+// cWord is what Redis takes for a word: it compares C strings, which end at a NUL. hot
+func cWord(b []byte) []byte {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
+}
+
 var (
+	textName     = resp.AppendError(nil, "ERR dragontls: the name of a command must not contain NUL")
 	textOwnAuth  = resp.AppendError(nil, "NOPERM dragontls: the proxy has authenticated this connection, AUTH is refused")
 	textUserName = resp.AppendError(nil, "ERR dragontls: a user name must not contain CR or LF")
 	textTooLong  = resp.AppendError(nil, "ERR dragontls: AUTH, HELLO and ACL commands above 64 KiB are refused")
@@ -168,7 +177,7 @@ func (c *command) inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 		}
 	case "HELLO":
 		for i, a := range args {
-			if i == 0 || !bytes.EqualFold(a, wordAuth) {
+			if i == 0 || !bytes.EqualFold(cWord(a), wordAuth) {
 				continue
 			}
 			if ownUser {
@@ -201,7 +210,7 @@ func hasLineBreak(b []byte) bool { return bytes.ContainsAny(b, "\r\n") }
 
 func contains(args [][]byte, word []byte) bool {
 	for _, a := range args {
-		if bytes.EqualFold(a, word) {
+		if bytes.EqualFold(cWord(a), word) {
 			return true
 		}
 	}

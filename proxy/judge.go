@@ -34,6 +34,9 @@ func (s *session) command(frame []byte) bool {
 			return s.refuse(cmd, text)
 		}
 	}
+	if s.isDisguised(cmd, name) {
+		return s.refuse(cmd, textName)
+	}
 	t := cmd.traits
 	if t&(inspected|blocksIf) != 0 {
 		args := resp.SplitArgs(frame, nil)
@@ -64,6 +67,11 @@ func (s *session) command(frame []byte) bool {
 		t |= uncounted
 	}
 	return s.special(cmd, t, frame, args)
+}
+
+// isDisguised: Redis compares names as C strings, where its table brings it to, and may take this one for the command.
+func (s *session) isDisguised(cmd *command, name []byte) bool {
+	return cmd != s.server.commands.other && bytes.IndexByte(name, 0) >= 0
 }
 
 func startsWithReply(sub []byte) bool {
@@ -193,6 +201,8 @@ func (s *session) bigCommand(head []byte) bool {
 	}
 	switch {
 	case text != nil:
+	case s.isDisguised(cmd, name):
+		text = textName
 	case cmd.traits&inspected != 0:
 		text = textTooLong
 	case cmd.traits&uncounted != 0 && c.doomed:

@@ -39,6 +39,10 @@ func TestRefusedCommandIsAnsweredInItsPlace(t *testing.T) {
 	refused := "-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n"
 	w.send(cmd("PING") + cmd("shutdown", "nosave") + cmd("ECHO", "a") + cmd("CONFIG", "set", "maxmemory", "1") + cmd("ECHO", "b"))
 	w.want("+PONG\r\n" + refused + "$1\r\na\r\n-NOPERM dragontls: the command CONFIG SET is refused here (DENY_COMMANDS)\r\n$1\r\nb\r\n")
+	// Redis compares words as C strings.
+	w.send(cmd("CONFIG", "set\x00x", "maxclients", "9") + cmd("CONFIG\x00x", "SET", "maxclients", "9") + cmd("shutdown\x00", "NOW"))
+	w.want("-NOPERM dragontls: the command CONFIG SET is refused here (DENY_COMMANDS)\r\n" +
+		"-ERR dragontls: the name of a command must not contain NUL\r\n" + refused)
 	w.do(refused, "SHUTDOWN")
 	w.send(cmd("SHUTDOWN", strings.Repeat("x", 1<<20)) + cmd("PING"))
 	w.want(refused + "+PONG\r\n")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +161,14 @@ func TestNoWayAroundTheMapping(t *testing.T) {
 		"auth, inline":   func(l *live) { l.wantNoPerm(l.raw("auth jobs jobs-secret\r\n")) },
 		"HELLO AUTH":     func(l *live) { l.wantNoPerm(l.ask("HELLO", "2", "AUTH", "jobs", "jobs-secret")) },
 		"hello setname":  func(l *live) { l.wantNoPerm(l.ask("HELLO", "3", "SETNAME", "x", "auth", "jobs", "jobs-secret")) },
+		"HELLO AUTH NUL": func(l *live) { l.wantNoPerm(l.ask("HELLO", "2", "AUTH\x00x", "jobs", "jobs-secret")) },
+		"RESET NUL": func(l *live) { // Redis takes one in some hundred of them for RESET
+			for i := range 3000 {
+				if got := l.ask("RESET\x00" + strconv.Itoa(i)); got != "-ERR dragontls: the name of a command must not contain NUL" {
+					l.t.Fatalf("got %q", got)
+				}
+			}
+		},
 		"RESET":          func(l *live) { l.want(l.ask("RESET"), "+RESET") },
 		"RESET and AUTH": func(l *live) { l.want(l.ask("RESET"), "+RESET"); l.wantNoPerm(l.ask("AUTH", "jobs", "jobs-secret")) },
 		"queued AUTH": func(l *live) {
