@@ -410,3 +410,8 @@ func TestMetricsOfThisVersion(t *testing.T) {
 	}
 	p.wantEnd()
 }
+
+func TestServePacesTheGC(t *testing.T) {
+	p := serving(t, "redis://127.0.0.1:1")
+	eventually(t, "the GC percent of an idle proxy", func() bool { return p.metrics().sum("go_gc_gogc_percent") == idlePercent })
+}

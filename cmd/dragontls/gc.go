@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"math"
+	"os"
+	"runtime/debug"
+	runtimemetrics "runtime/metrics"
+	"time"
+)
+
+// Commands allocate nothing, a handshake some 60 KB. While the heap is small, a low GC percent makes many handshakes
+// pay for many collections; while all is quiet, a high one makes each idle connection cost more.
+const (
+	idlePercent = 50  // half the runtime's own: saves 5 KiB of each idle connection
+	maxPercent  = 400 // a small heap gets 16 MiB: the runtime takes it for 4 MiB
+
+	busyHeadroom = 32 << 20
+	minHeap      = 4 << 20 // heapMinimum of the runtime, at 100 percent
+
+	busyRate     = 8 << 20 // bytes a second
+	quietRate    = 1 << 20
+	quietSamples = 2
+
+	paceInterval = 250 * time.Millisecond
+)
+
+// paceGC moves the GC percent with the rate of allocation, until ctx ends. Where GOGC is set it touches nothing.
+func paceGC(ctx context.Context) {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	debug.SetGCPercent(idlePercent)
+	var heap heapReader
+	p := newGCPacer(debug.SetMemoryLimit(-1), heap.read())
+	wait := time.NewTimer(paceInterval) // no ticker: after a long collection its next tick comes too soon to judge a rate
+	defer wait.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-wait.C:
+		}
+		before := p.percent
+		free := p.observe(heap.read())
+		if p.percent != before {
+			debug.SetGCPercent(p.percent)
+		}
+		if free {
+			debug.FreeOSMemory()
+		}
+		wait.Reset(paceInterval)
+	}
+}
+
+// heapSample is what the runtime knows of the heap at one time, in bytes.
+type heapSample struct {
+	at        time.Time
+	allocated uint64 // since the start
+	live      uint64 // after the last collection; stacks and globals too, for the GC percent is of all three
+}
+
+// heapReader reads samples. It belongs to one goroutine.
+type heapReader [4]runtimemetrics.Sample
+
+func (r *heapReader) read() heapSample {
+	for i, name := range [...]string{"/gc/heap/allocs:bytes", "/gc/heap/live:bytes", "/gc/scan/stack:bytes", "/gc/scan/globals:bytes"} {
+		r[i].Name = name
+	}
+	runtimemetrics.Read(r[:])
+	return heapSample{
+		at:        time.Now(),
+		allocated: r[0].Value.Uint64(),
+		live:      r[1].Value.Uint64() + r[2].Value.Uint64() + r[3].Value.Uint64(),
+	}
+}
+
+// gcPacer decides, from one sample after another. It belongs to one goroutine.
+type gcPacer struct {
+	percent  int
+	headroom uint64 // bytes of garbage before a collection, while busy
+	busy     bool
+	quiet    int // samples in a row, while busy
+	last     heapSample
+}
+
+// newGCPacer gives garbage an eighth of the memory limit at most.
+func newGCPacer(memoryLimit int64, first heapSample) *gcPacer {
+	return &gcPacer{percent: idlePercent, headroom: min(busyHeadroom, uint64(memoryLimit)/8), last: first}
+}
+
+// observe updates the percent. free: give back to the system what the busy time has left behind.
+func (p *gcPacer) observe(s heapSample) (free bool) {
+	rate := float64(s.allocated-p.last.allocated) / s.at.Sub(p.last.at).Seconds()
+	p.last = s
+	switch {
+	case rate > busyRate:
+		p.busy, p.quiet = true, 0
+		if want := p.wanted(s.live); math.Abs(float64(want-p.percent)) > float64(p.percent)/4 {
+			p.percent = want
+		}
+	case rate < quietRate && p.busy:
+		if p.quiet++; p.quiet == quietSamples {
+			p.busy, p.quiet, p.percent = false, 0, idlePercent
+			return true
+		}
+	default:
+		p.quiet = 0
+	}
+	return false
+}
+
+func (p *gcPacer) wanted(live uint64) int {
+	percent := p.headroom * 100 / max(live, minHeap)
+	return int(min(max(percent, idlePercent), maxPercent))
+}
