@@ -257,6 +257,7 @@ func (s *session) linger() {
 		<-s.done
 	}
 	c.conn.CloseWrite()
+	c.sock.flushedWithin(lingerTimeout)
 	c.sock.closeWrite()
 	for limit := time.Now().Add(lingerTimeout); time.Now().Before(limit); {
 		// end may have set a deadline after this one.

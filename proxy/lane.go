@@ -27,6 +27,10 @@ const (
 	laneIdle = int64(5 * time.Second)
 	// unprovenLane: a lane without credentials shows every so often that the backend still wants none.
 	unprovenLane = int64(time.Minute)
+	// mergeTrip: while a backend works that answers an idle lane so soon, what is submitted waits for its next reply and
+	// goes out in one write, until there is maxMerged of it. Nobody waits longer than the trip, and wake-ups are saved.
+	mergeTrip = 200 * time.Microsecond
+	maxMerged = pageSize
 	// laneStuck: how long the reader goes on for what the backend still says behind a failed write.
 	laneStuck = time.Second
 )
@@ -82,6 +86,8 @@ type lane struct {
 	waiters   []waiter // for room, in their order
 	waiting   int      // their commands
 	idleSince int64
+	asked     int64 // when an idle lane was written to, until it answers
+	trip      int64 // how soon it does, see tripLocked
 }
 
 // submission is what came of handing a batch to a lane.
@@ -148,14 +154,18 @@ func (l *lane) take(s *session, now int64) (t taken) {
 		return taken{result: submitNever}
 	}
 	// Where replies are on their way, those who get them are about to ask again: the writer joins them.
-	t = taken{result: submitted, direct: !l.token && l.slots == 0 && l.commands == 0 && l.up.tls == nil, mine: a == admittedMine}
+	idle := !l.token && l.slots == 0 && l.commands == 0
+	t = taken{result: submitted, direct: idle && l.up.tls == nil, mine: a == admittedMine}
 	l.pushBatchLocked(s)
 	t.out = c.out
 	if l.nonceDueLocked(now) {
 		t.out = l.appendNonceLocked(t.out, now)
 	}
-	t.start = !l.token
-	l.token = true
+	if idle {
+		l.asked = now
+	}
+	t.start = !l.token && !l.mergesLocked(len(t.out))
+	l.token = l.token || t.start
 	if mutated(mutantDropToken) {
 		l.token, t.direct = false, true
 	}
@@ -165,6 +175,23 @@ func (l *lane) take(s *session, now int64) (t taken) {
 		l.out = append(l.out, t.out...)
 	}
 	return t
+}
+
+// mergesLocked says that the reader, to which a reply is due, writes what waits and n bytes more. hot
+func (l *lane) mergesLocked(n int) bool {
+	return l.trip > 0 && l.trip <= int64(l.set.server.c.mergeTrip) && len(l.out)+n <= maxMerged && l.slots > 0 && l.ring[l.head].at < l.passed
+}
+
+// tripLocked learns how soon an idle lane answers: the best of late, which one answer in a busy moment changes little. hot
+func (l *lane) tripLocked(now int64) {
+	if l.asked == 0 {
+		return
+	}
+	trip := now - l.asked
+	if l.asked = 0; l.trip != 0 && trip > l.trip {
+		trip = l.trip + (trip-l.trip)/16
+	}
+	l.trip = trip
 }
 
 // unlock is deferred: a panic goes on behind it. hot
@@ -412,4 +439,5 @@ type laneReader struct {
 	noted   bool     // it is known to be big
 	dropped bool     // ... and asked again elsewhere: it is read and dropped
 	nonce   []byte
+	ready   []*session // have replies and no writer: their turn is the reader's
 }

@@ -45,6 +45,7 @@ func (l *lane) read() {
 func (l *lane) takeIn() error {
 	b, k, err := l.up.receive()
 	defer l.up.free(k)
+	defer l.drainReady()
 	if len(b) > 0 {
 		if cause := l.deliver(b); cause != nil {
 			if !errors.Is(cause, errLaneInternal) {
@@ -52,6 +53,7 @@ func (l *lane) takeIn() error {
 			}
 			return cause
 		}
+		l.writeMerged()
 	}
 	return err
 }
@@ -107,13 +109,14 @@ func (l *lane) deliver(b []byte) error {
 	return nil
 }
 
-// next goes on to the slot whose replies come now. hot
+// next goes on to the slot whose replies come now. What was not yet written is owed none. hot
 func (l *lane) next(now int64) bool {
 	r := &l.in
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.tripLocked(now)
 	l.finishRunLocked(now)
-	if l.slots == 0 {
+	if l.slots == 0 || l.ring[l.head].at >= l.passed {
 		return false
 	}
 	r.cur = l.ring[l.head]
@@ -205,7 +208,13 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 		return nil
 	}
 	r.half = r.replies.Open()
-	if unsent := s.receive(b, whole, r.half, now); int64(unsent) > l.set.server.c.SessionBuffer {
+	unsent, mine := s.receive(b, whole, r.half, now)
+	if mine {
+		r.ready = append(r.ready, s)
+	}
+	if int64(unsent) > l.set.server.c.SessionBuffer {
+		l.writeMerged()
+		l.drainReady()
 		l.follow(s)
 	}
 	return nil

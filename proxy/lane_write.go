@@ -97,6 +97,36 @@ func (l *lane) write() {
 	}
 }
 
+// writeMerged is called by the reader behind replies: it writes what was submitted meanwhile, see mergesLocked. hot
+func (l *lane) writeMerged() {
+	l.mu.Lock()
+	b := l.out
+	if l.token || len(b) == 0 || l.state >= laneFailed {
+		l.mu.Unlock()
+		return
+	}
+	l.token = true
+	if l.up.tls != nil { // whose write may wait
+		l.mu.Unlock()
+		l.wakeWriter()
+		return
+	}
+	l.out, l.spare = l.spare, nil
+	l.passed = l.given
+	l.mu.Unlock()
+	l.writeOne(b)
+	l.mu.Lock()
+	l.keepLocked(b)
+	l.mu.Unlock()
+}
+
+// keepLocked keeps a buffer that was written for what comes.
+func (l *lane) keepLocked(b []byte) {
+	if cap(b) <= 2*chunkSize {
+		l.spare = b[:0]
+	}
+}
+
 // writeBatch writes what waits. false: nothing did, and the token is given back.
 func (l *lane) writeBatch() bool {
 	l.mu.Lock()
@@ -115,9 +145,7 @@ func (l *lane) writeBatch() bool {
 	l.mu.Unlock()
 	_, err := l.up.conn.Write(b)
 	l.mu.Lock()
-	if cap(b) <= 2*chunkSize {
-		l.spare = b[:0]
-	}
+	l.keepLocked(b)
 	if err != nil {
 		l.writeFailedLocked(err)
 	}

@@ -94,13 +94,14 @@ func newLaneBackendWith(t testing.TB, addr string, conf *tls.Config) *laneBacken
 	return b
 }
 
-// start is a Server in front of it, whose sessions ride one lane of a key from their first command on.
+// start is a Server in front of it, whose sessions ride one lane of a key from their first command on. What they ask goes
+// out at once.
 func (b *laneBackend) start(change func(*Config)) *harness {
 	b.t.Helper()
 	return start(b.t, b.addr, func(c *Config) {
 		share(c)
 		c.Backend.Credentials = credentials("", "secret")
-		c.Backend.Lanes = 1
+		c.Backend.Lanes, c.mergeTrip = 1, -1
 		if change != nil {
 			change(c)
 		}

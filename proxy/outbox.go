@@ -13,8 +13,8 @@ type outbox struct {
 	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
 	below   int    // the reader wants to know when less than this is owed
 
-	drain   func() // writes out what is there: a goroutine of its own
-	writers int    // of those, at most one of which has the turn
+	drain   func() // the writer goroutine
+	writers int    // those goroutines and who calls drainNow; at most one has the turn
 }
 
 // outBuf is a page, or a chunk where there is more.
@@ -99,16 +99,17 @@ const (
 )
 
 // receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
-// which is one of the queue. It returns how much the client has not taken. A lane's reader calls it; it never waits. hot
-func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int) {
+// which is one of the queue. It returns how much the client has not taken. mine: the caller has the turn now and calls
+// drainNow. A lane's reader calls it; it never waits. hot
+func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, mine bool) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return 0
+		return 0, false
 	}
 	if q.run.n == 0 && !s.nextLaneRunLocked() {
-		return 0
+		return 0, false
 	}
 	q.out.append(s.server.buffers, b)
 	if q.half && !half {
@@ -123,7 +124,11 @@ func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int) {
 			s.stripe.durations.observe(time.Duration(now-q.run.sent), 1)
 		}
 	}
-	return q.out.unsent
+	if !q.turn {
+		q.turn, mine = true, true
+		q.out.writers++
+	}
+	return q.out.unsent, mine
 }
 
 // nextLaneRunLocked finds the slot whose replies come now; what is ours before it goes out first.
@@ -142,15 +147,11 @@ func (s *session) nextLaneRunLocked() bool {
 	return true
 }
 
-// settleLaneLocked accounts for n replies in the outbox and sees that somebody writes it.
+// settleLaneLocked accounts for n replies in the outbox.
 func (s *session) settleLaneLocked(n int) {
 	q := &s.queue
 	q.run.n -= n
 	q.owed -= n
-	if !q.turn {
-		q.turn = true
-		q.startWriterLocked()
-	}
 	if q.owed == 0 || q.owed < q.out.below {
 		q.out.below = 0
 		q.notifyLocked()
@@ -158,61 +159,109 @@ func (s *session) settleLaneLocked(n int) {
 }
 
 // drain is the writer goroutine: it has the turn, writes what is in the outbox, and gives the turn up.
-func (s *session) drain() {
-	defer s.queue.writerEnded()
+func (s *session) drain() { s.writeOutbox(true) }
+
+// drainNow does so for a lane's reader, which must not wait: what would is left to a writer goroutine. hot
+func (s *session) drainNow() {
+	if s.writeOutbox(false) {
+		go s.queue.out.drain()
+	}
+}
+
+// writeOutbox does the work of a writer. left: the turn is still its own, and the rest has to wait. hot
+func (s *session) writeOutbox(wait bool) (left bool) {
+	over := false
 	defer func() {
 		if v := recover(); v != nil {
 			s.recovered(v)
 			s.dropOut()
 		}
+		if !left && !over {
+			s.queue.writerEnded()
+		}
 	}()
-	for {
-		b, ok, ended := s.nextOut()
-		if ended {
-			return // with the turn: nobody writes anything behind what was dropped
-		}
-		if !ok {
-			if s.queue.settle(0, 0, true) {
-				if s.writeLocals() != nil {
-					s.dropOut()
-				}
+	if wait && s.writeFailed(s.client.sock.flushed()) != nil {
+		s.dropOut()
+		return false
+	}
+	for wrote := 0; ; {
+		b, next := s.nextOut(wrote, wait)
+		switch next {
+		case outEnded:
+			return false // with the turn: nobody writes anything behind what was dropped
+		case outLater:
+			return true
+		case outOver:
+			over = true
+			return false
+		case outLocals:
+			if s.writeLocals() != nil {
+				s.dropOut()
 			}
-			return
+			return false
 		}
-		err := s.write(b.bytes())
-		n := b.n
+		var err error
+		if wait {
+			err = s.write(b.bytes())
+		} else {
+			err = s.writeNow(b.bytes())
+		}
+		wrote = b.n
 		b.free(s.server.buffers)
 		if err != nil {
 			s.dropOut()
-			return
+			return false
 		}
-		s.sent(n)
 	}
 }
 
-func (s *session) nextOut() (b outBuf, ok, ended bool) {
+type nextOut uint8
+
+const (
+	outBytes  nextOut = iota
+	outLocals         // a reply of ours
+	outLater          // what may not be written now
+	outOver           // nothing: the turn is given up, and the writer has ended
+	outEnded          // nothing any more
+)
+
+// nextOut accounts for what a writer wrote, and gives it what comes next. hot
+func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
+	later := !wait && s.client.sock.backlog.pending.Load()
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.sentLocked(wrote)
 	if q.closed {
 		q.out.clear(s.server.buffers)
-		return outBuf{}, false, true
+		return outBuf{}, outEnded
 	}
-	b, ok = q.out.take()
-	return b, ok, false
+	if later || !wait && q.out.size > maxWriteNow {
+		return outBuf{}, outLater
+	}
+	if b, ok := q.out.take(); ok {
+		return b, outBytes
+	}
+	if q.localFirstLocked() {
+		if wait {
+			return outBuf{}, outLocals
+		}
+		return outBuf{}, outLater
+	}
+	q.turn = false
+	q.out.writers--
+	q.notifyLocked()
+	return outBuf{}, outOver
 }
 
-// sent accounts for bytes that the client's socket has taken.
-func (s *session) sent(n int) {
-	q := &s.queue
-	q.mu.Lock()
+// sentLocked accounts for bytes that the client's socket has taken. hot
+func (q *replyQueue) sentLocked(n int) {
 	before := q.out.unsent
 	q.out.unsent = max(0, before-n)
 	q.out.sent += uint64(n)
-	if before > pageSize {
+	if n > 0 && before > pageSize {
 		q.notifyLocked()
 	}
-	q.mu.Unlock()
 }
 
 // dropOut gives the turn up behind a failed write: nothing is written any more.

@@ -35,7 +35,7 @@ func TestNothingIsWrittenBehindWhatWasDropped(t *testing.T) {
 	s := h.sessionOf(w)
 	q := &s.queue
 	w.send(strings.Repeat(cmd("GET", "big"), 20) + cmd("SHUTDOWN"))
-	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.writeWait.Load() != 0 })
+	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.stuck.Load() })
 	q.close()   // as end does, before the reader closes the connection
 	go func() { // ends with the writer
 		for s.hasWriters() {

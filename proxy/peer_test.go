@@ -137,7 +137,7 @@ func (h *harness) stuckWriter(cn string) {
 	}()
 	eventually(t, "the proxy is stuck in a write", func() bool {
 		stuck := false
-		h.each(func(n *session) { stuck = n.client.sock.writeWait.Load() != 0 })
+		h.each(func(n *session) { stuck = n.client.sock.stuck.Load() })
 		return stuck
 	})
 }

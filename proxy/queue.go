@@ -262,6 +262,13 @@ func (q *replyQueue) lanesOwe() (owe, due bool) {
 	return owe, !owe && q.run.n > 0
 }
 
+// hasTurn says that somebody writes to the client.
+func (q *replyQueue) hasTurn() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.turn
+}
+
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.
 func (q *replyQueue) forget() bool {
 	q.mu.Lock()

@@ -42,8 +42,8 @@ type Config struct {
 	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
 	// WriteTimeout + 30 s.
 	eofTimeout time.Duration
-	// stayInterval: see there.
-	stayInterval time.Duration
+	// stayInterval and mergeTrip: see there. Below 0: never.
+	stayInterval, mergeTrip time.Duration
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -100,6 +100,7 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.SessionBuffer, 4<<20)
 	setDefault(&c.eofTimeout, c.WriteTimeout+30*time.Second)
 	setDefault(&c.stayInterval, stayInterval)
+	setDefault(&c.mergeTrip, mergeTrip)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)

@@ -181,6 +181,7 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)
 	sock.beforeWait = n.beforeWait
+	sock.neverWait(func(err error) { _ = n.writeFailed(err) })
 	return n
 }
 
@@ -247,8 +248,12 @@ func (s *session) waiting() bool {
 func (s *session) finish() {
 	s.end(closeInternalError) // no-op where a reason is known
 	<-s.pump.done
-	s.client.sock.writeTimeout = 5 * time.Second
-	s.client.conn.Close() // close_notify
+	if !s.queue.hasTurn() { // else closing breaks the write
+		s.client.conn.CloseWrite() // close_notify
+		s.client.sock.flushedWithin(5 * time.Second)
+	}
+	s.client.conn.Close()
+	_ = s.client.sock.flushed()
 	s.queue.awaitWriters(s.server.buffers)
 	if s.shared {
 		s.leaveSet()
@@ -272,23 +277,43 @@ func (s *session) event(e *zerolog.Event) *zerolog.Event {
 	return e.Stringer("remote", s.client.sock.RemoteAddr())
 }
 
-// write sends bytes to the client. The caller has the turn.
+// write sends bytes to the client, and waits until its socket has them. The caller has the turn.
 func (s *session) write(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	_, err := s.client.conn.Write(b)
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.kill(closeSlow)
-		} else {
-			s.kill(closeClientError)
-		}
+	s.client.sock.mayWait = true
+	if err := s.writeOut(b); err != nil {
 		return err
+	}
+	return s.writeFailed(s.client.sock.flushed())
+}
+
+// writeNow sends at most maxWriteNow bytes, and leaves to the socket's goroutine what would wait. The caller has the turn. hot
+func (s *session) writeNow(b []byte) error {
+	s.client.sock.mayWait = false
+	return s.writeOut(b)
+}
+
+func (s *session) writeOut(b []byte) error {
+	if _, err := s.client.conn.Write(b); err != nil {
+		return s.writeFailed(err)
 	}
 	s.stripe.bytesOut.Add(uint64(len(b)))
 	s.bytesOut += uint64(len(b))
 	return nil
+}
+
+// writeFailed ends the session where a write has failed.
+func (s *session) writeFailed(err error) error {
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.kill(closeSlow)
+	default:
+		s.kill(closeClientError)
+	}
+	return err
 }
 
 // writeLocals writes the replies of ours that are due; the caller has the turn, and gives it up.

@@ -39,8 +39,13 @@ type socket struct {
 	onWrite    func(fd uintptr) bool
 	onWriteNow func(fd uintptr) bool
 
+	backlog     *backlog // see neverWait; nil: each write waits
+	mayWait     bool     // a write by who has the session's turn
+	writeFailed func(error)
+	writeUntil  atomic.Int64 // unix nanoseconds: the end of all writing; 0: none
+
 	wantChunk bool
-	writeWait atomic.Int64 // unix nanoseconds since when a write waits for the peer; 0: none does
+	stuck     atomic.Bool // a write waits for the peer
 }
 
 var errNotASocket = errors.New("not a TCP or Unix connection")
@@ -154,9 +159,16 @@ func (s *socket) tryRead(fd uintptr) bool {
 
 // Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for writeTimeout.
 func (s *socket) Write(p []byte) (int, error) {
-	if len(p) == 0 {
+	switch {
+	case len(p) == 0:
 		return 0, nil
+	case s.backlog != nil:
+		return s.writeClient(p)
 	}
+	return s.writeAll(p)
+}
+
+func (s *socket) writeAll(p []byte) (int, error) {
 	s.writing, s.writeErr = p, nil
 	err := s.raw.Write(s.onWrite)
 	n := len(p) - len(s.writing)
@@ -164,11 +176,7 @@ func (s *socket) Write(p []byte) (int, error) {
 	if err == nil {
 		err = s.writeErr
 	}
-	if s.armed {
-		s.armed = false
-		s.writeWait.Store(0)
-		s.Conn.SetWriteDeadline(time.Time{})
-	}
+	s.disarm()
 	return n, err
 }
 
@@ -198,23 +206,26 @@ func (s *socket) tryWriteNow(fd uintptr) bool {
 	return true
 }
 
-func (s *socket) tryWrite(fd uintptr) bool {
-	for len(s.writing) > 0 {
-		n, err := writeFD(int(fd), s.writing)
+func (s *socket) tryWrite(fd uintptr) (done bool) {
+	s.writing, done, s.writeErr = s.push(fd, s.writing)
+	return done
+}
+
+// push writes until the kernel takes no more. done is false where it may later: the clock runs then.
+func (s *socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) {
+	for len(p) > 0 {
+		n, err := writeFD(int(fd), p)
 		if n > 0 {
-			s.writing = s.writing[n:]
+			p = p[n:]
 			continue
 		}
-		switch err {
-		case syscall.EAGAIN:
+		if err == syscall.EAGAIN {
 			s.arm()
-			return false
-		default:
-			s.writeErr = os.NewSyscallError("write", err)
-			return true
+			return p, false, nil
 		}
+		return p, true, os.NewSyscallError("write", err)
 	}
-	return true
+	return p, true, nil
 }
 
 // arm starts the clock of a write that the peer does not take; each byte taken starts it anew.
@@ -224,10 +235,20 @@ func (s *socket) arm() {
 		return
 	}
 	s.armed = true
-	now := time.Now()
-	s.writeWait.Store(now.UnixNano())
-	if s.writeTimeout > 0 {
-		s.Conn.SetWriteDeadline(now.Add(s.writeTimeout))
+	s.stuck.Store(true)
+	switch until := s.writeUntil.Load(); {
+	case until != 0:
+		s.Conn.SetWriteDeadline(time.Unix(0, until))
+	case s.writeTimeout > 0:
+		s.Conn.SetWriteDeadline(time.Now().Add(s.writeTimeout))
+	}
+}
+
+func (s *socket) disarm() {
+	if s.armed {
+		s.armed = false
+		s.stuck.Store(false)
+		s.Conn.SetWriteDeadline(time.Time{})
 	}
 }
 

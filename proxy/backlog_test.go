@@ -1,0 +1,515 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// deadlines counts those that writes are given.
+type deadlines struct {
+	net.Conn
+	mu  sync.Mutex
+	set []time.Time // guarded by mu
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	d.mu.Lock()
+	if !t.IsZero() {
+		d.set = append(d.set, t)
+	}
+	d.mu.Unlock()
+	return d.Conn.SetWriteDeadline(t)
+}
+
+func (d *deadlines) all() []time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]time.Time(nil), d.set...)
+}
+
+// backlogged is a client's socket whose kernel buffers are small. Whoever reads from the peer gets what was numbered.
+type backlogged struct {
+	*socket
+	t      testing.TB
+	peer   net.Conn
+	next   byte
+	sent   []byte // all that writes have taken
+	asked  *deadlines
+	failed atomic.Pointer[error] // what the owner was told
+}
+
+func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *backlogged {
+	t.Helper()
+	addr := "127.0.0.1:0"
+	if network == "unix" {
+		addr = filepath.Join(t.TempDir(), "s")
+	}
+	ln, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	peer, err := net.Dial(network, ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	small(peer, conn)
+	s, err := newSocket(conn, newBuffers(0), writeTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backlogged{socket: s, t: t, peer: peer, asked: &deadlines{Conn: conn}}
+	s.Conn = b.asked
+	s.neverWait(func(err error) { b.failed.Store(&err) })
+	t.Cleanup(func() {
+		s.abort()
+		peer.Close()
+		_ = s.flushed()
+		if n := s.buffers.lent.Load(); n != 0 {
+			t.Errorf("%d bytes still lent", n)
+		}
+	})
+	return b
+}
+
+// small has the kernel take little, but more than makes each byte wait for a timer of TCP's.
+func small(reader, writer net.Conn) {
+	if reader != nil {
+		reader.(interface{ SetReadBuffer(int) error }).SetReadBuffer(32 << 10)
+	}
+	if writer != nil {
+		writer.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(4 << 10)
+	}
+}
+
+// write takes n bytes, none like the one before it.
+func (b *backlogged) write(n int, wait bool) error {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = b.next
+		b.next++
+	}
+	b.mayWait = wait
+	n, err := b.Write(p)
+	b.sent = append(b.sent, p[:n]...)
+	return err
+}
+
+// fill writes until the kernel takes no more, and some.
+func (b *backlogged) fill() {
+	b.t.Helper()
+	b.backlog.fill(b.t, func() error { return b.write(4000, false) })
+}
+
+// fill has write write until the kernel takes no more, which TCP shows only after a while.
+func (l *backlog) fill(t testing.TB, write func() error) {
+	t.Helper()
+	last, times := 0, 0
+	eventually(t, "the kernel takes no more", func() bool {
+		for l.left() < pageSize/2 {
+			if err := write(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := l.left(); n != last {
+			last, times = n, 0
+		}
+		times++
+		return times == 20
+	})
+}
+
+// left is what the kernel has not taken.
+func (l *backlog) left() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w - l.r
+}
+
+// end is how much it was given since it was empty.
+func (l *backlog) end() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w
+}
+
+func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
+	t.Parallel()
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			b := newBacklogged(t, network, 0)
+			var got []byte
+			read := make(chan error, 1)
+			go func() { // ends with the connection
+				var err error
+				got, err = io.ReadAll(b.peer)
+				read <- err
+			}()
+			queued := 0
+			for i := range 500 {
+				n, wait := 1+i%maxSmallWrite, false
+				switch {
+				case i%7 == 0:
+					n, wait = 1+i*31%(3*pageSize), true
+				case i%5 == 0 && !b.backlog.pending.Load(): // who must not wait looks first
+					n = maxWriteNow
+				}
+				if err := b.write(n, wait); err != nil {
+					t.Fatalf("write %d of %d bytes: %v", i, n, err)
+				}
+				if b.backlog.pending.Load() {
+					queued++
+				}
+			}
+			if queued == 0 {
+				t.Error("nothing ever waited in the backlog")
+			}
+			if err := b.flushed(); err != nil {
+				t.Fatal(err)
+			}
+			if b.backlog.pending.Load() || b.backlog.left() != 0 {
+				t.Error("something is left")
+			}
+			b.closeWriteOf()
+			if err := <-read; err != nil || !bytes.Equal(got, b.sent) {
+				t.Errorf("%d bytes (%v), or others than the %d written", len(got), err, len(b.sent))
+			}
+		})
+	}
+}
+
+// closeWriteOf sends a FIN from below the recorder.
+func (b *backlogged) closeWriteOf() { b.asked.Conn.(interface{ CloseWrite() error }).CloseWrite() }
+
+// There is no limit on the time of a write: one that waited would never return.
+func TestSmallWritesWaitForNobody(t *testing.T) {
+	t.Parallel()
+	for name, mayWait := range map[string]bool{"of who may wait": true, "of who may not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBacklogged(t, "tcp", 0)
+			b.fill()
+			var err error
+			n := 0
+			for ; err == nil; n++ {
+				err = b.write(maxSmallWrite, mayWait)
+			}
+			if !errors.Is(err, errBacklogFull) {
+				t.Errorf("the write behind the last is answered %v", err)
+			}
+			if most := pageSize / maxSmallWrite; n > most || n < most/8 {
+				t.Errorf("%d small writes were taken", n-1)
+			}
+			if told := b.failed.Load(); told == nil || !errors.Is(*told, errBacklogFull) {
+				t.Errorf("the owner was told %v", told)
+			}
+			if err := b.write(maxSmallWrite, mayWait); !errors.Is(err, errBacklogFull) {
+				t.Errorf("the next is answered %v", err)
+			}
+		})
+	}
+}
+
+func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
+	t.Parallel()
+	b := newBacklogged(t, "unix", 50*time.Millisecond)
+	for b.backlog.left() < pageSize/2 && b.write(4000, false) == nil { // the clock runs already
+	}
+	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it ends with %v", err)
+	}
+	if n := b.buffers.lent.Load(); n != 0 {
+		t.Errorf("%d bytes still lent", n)
+	}
+	if b.stuck.Load() {
+		t.Error("a write waits still")
+	}
+	for name, n := range map[string]int{"small": 1, "big": pageSize} {
+		for _, wait := range []bool{false, true} {
+			if err := b.write(n, wait); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a %s write behind it is answered %v", name, err)
+			}
+		}
+	}
+	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("and the next wait %v", err)
+	}
+}
+
+// A Unix socket takes what is left in some lumps.
+func TestWhatIsTakenStartsTheClockAnew(t *testing.T) {
+	t.Parallel()
+	b := newBacklogged(t, "unix", time.Hour)
+	b.fill()
+	for b.write(maxSmallWrite, false) == nil {
+	}
+	eventually(t, "the clock runs", func() bool { return len(b.asked.all()) > 0 })
+	left, first := b.backlog.left(), len(b.asked.all())
+	if _, err := io.ReadFull(b.peer, make([]byte, len(b.sent)-left+1)); err != nil {
+		t.Fatal(err)
+	}
+	// A byte of what was left has been taken, and the rest waits.
+	eventually(t, "the clock starts anew", func() bool {
+		all := b.asked.all()
+		return len(all) > first && all[len(all)-1].After(all[first-1])
+	})
+	if _, err := io.ReadFull(b.peer, make([]byte, left-1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.flushed(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no write waits", func() bool { return !b.stuck.Load() })
+	if err := b.write(maxSmallWrite+1, true); err != nil {
+		t.Errorf("a write behind it: %v", err)
+	}
+}
+
+func TestWhoWaitsForTheBacklogWakesWhenTheSocketCloses(t *testing.T) {
+	t.Parallel()
+	for name, wait := range map[string]func(*backlogged) error{
+		"flushed":       func(b *backlogged) error { return b.flushed() },
+		"flushedWithin": func(b *backlogged) error { b.flushedWithin(time.Hour); return b.flushed() },
+		"a big write":   func(b *backlogged) error { return b.write(pageSize, true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBacklogged(t, "tcp", 0)
+			b.fill()
+			done := make(chan error, 1)
+			go func() { done <- wait(b) }() // ends with the socket
+			b.abort()
+			if err := <-done; !errors.Is(err, net.ErrClosed) {
+				t.Errorf("it wakes with %v", err)
+			}
+		})
+	}
+}
+
+func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]time.Duration{"without a limit before": 0, "with a longer one": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBacklogged(t, "tcp", before)
+			b.fill()
+			eventually(t, "it waits", b.stuck.Load)
+			b.flushedWithin(20 * time.Millisecond)
+			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.buffers.lent.Load() != 0 {
+				t.Errorf("it ends with %v, %d bytes are lent", err, b.buffers.lent.Load())
+			}
+			if told := b.failed.Load(); told == nil || !errors.Is(*told, os.ErrDeadlineExceeded) {
+				t.Errorf("the owner was told %v", told)
+			}
+		})
+	}
+}
+
+// crypto/tls sets a deadline around its last alert, and one that has passed behind it.
+func TestDeadlinesOfAlertsDoNotConcernTheBacklog(t *testing.T) {
+	t.Parallel()
+	b := newBacklogged(t, "tcp", 0)
+	b.fill()
+	if err := b.SetWriteDeadline(time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(b.peer, make([]byte, len(b.sent))); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.flushed(); err != nil || len(b.asked.all()) != 0 {
+		t.Errorf("it ends with %v, deadlines %v", err, b.asked.all())
+	}
+}
+
+// slowReader is a client on a lane whose kernel takes little.
+func (h *harness) slowReader(version uint16, keys io.Writer) (c *tls.Conn, raw net.Conn) {
+	h.t.Helper()
+	raw, err := net.Dial("tcp", h.addr)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	small(raw, nil)
+	conf := testPKI().clientConfig()
+	conf.MaxVersion, conf.KeyLogWriter = version, keys
+	c = tls.Client(raw, conf)
+	if err := c.Handshake(); err != nil {
+		h.t.Fatal(err)
+	}
+	return c, raw
+}
+
+func TestClientThatStopsReadingHoldsUpNobodyOnItsLane(t *testing.T) {
+	t.Parallel()
+	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			value := bulk(strings.Repeat("x", 4000))
+			b.on(func(_ *laneConn, args []string) (string, bool) { return value, args[len(args)-1] == "some" })
+			h := b.start(nil)
+			c, _ := h.slowReader(version, nil)
+			slow, other := newWire(t, c), h.dial()
+			slow.get("0")
+			other.get("1")
+			s := h.sessionOf(slow)
+			small(nil, s.client.sock.Conn)
+			asked := 0
+			for !s.client.sock.stuck.Load() {
+				slow.send(cmd("GET", "some"))
+				asked++
+				eventually(t, "its reply has come", func() bool { return !s.owes() })
+			}
+			for range 50 {
+				slow.send(cmd("GET", "some"))
+				other.get("k") // which comes behind it
+			}
+			asked += 50
+			if b.lanes() != 1 || h.lane().stateNow() != laneOpen {
+				t.Errorf("%d lanes, the first is in state %v", b.lanes(), h.lane().stateNow())
+			}
+			slow.wantLong(strings.Repeat(value, asked))
+			slow.get("goes on")
+			eventually(t, "nothing is lent", func() bool { return h.buffers.lent.Load() == 0 })
+		})
+	}
+}
+
+// takeTurn has the caller write to the client, in the place of a lane's reader.
+func (s *session) takeTurn(t testing.TB) {
+	t.Helper()
+	q := &s.queue
+	eventually(t, "nobody writes", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if q.turn {
+			return false
+		}
+		q.turn = true
+		return true
+	})
+}
+
+// The answers to KeyUpdate wait in the backlog, not under the lock that whoever writes to the client needs.
+func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.TLS.MinVersion = tls.VersionTLS13 })
+	var keys bytes.Buffer
+	c, raw := h.slowReader(tls.VersionTLS13, &keys)
+	w := newWire(t, c)
+	if c.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
+		t.Skip("the KeyUpdates are made for AES-128-GCM, which this machine does not prefer")
+	}
+	_, rest, _ := strings.Cut(keys.String(), "CLIENT_TRAFFIC_SECRET_0 ")
+	line, _, _ := strings.Cut(rest, "\n")
+	secret, err := hex.DecodeString(strings.Fields(line)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := h.sessionOf(w)
+	sock := s.client.sock
+	small(nil, sock.Conn)
+	s.takeTurn(t)
+	var sent []byte
+	const n = 10 // crypto/tls takes 16 without a byte of the client between them
+	flood := keyUpdates(t, secret, n)
+	waited := 0
+	for i := range n {
+		sock.backlog.fill(t, func() error {
+			p := bytes.Repeat([]byte{byte(i)}, 4000)
+			sent = append(sent, p...)
+			return s.writeNow(p)
+		})
+		before, size := sock.backlog.end(), len(flood)/n
+		if _, err := raw.Write(flood[i*size : (i+1)*size]); err != nil {
+			t.Fatal(err)
+		}
+		// What the client sends may tell the kernel of room.
+		eventually(t, "it is answered", func() bool { return sock.backlog.end() != before })
+		if sock.backlog.end() > before {
+			waited++
+		}
+	}
+	if waited == 0 {
+		t.Error("no answer waited in the backlog")
+	}
+	if err := s.writeNow([]byte("behind them")); err != nil {
+		t.Fatal(err)
+	}
+	w.wantLong(string(sent) + "behind them")
+	if err := sock.flushed(); err != nil {
+		t.Fatal(err)
+	}
+	s.dropOut() // gives the turn back
+}
+
+func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		size    int
+		pending bool
+		left    bool
+	}{
+		"nothing":           {0, false, false},
+		"what fits":         {maxWriteNow, false, false},
+		"more":              {maxWriteNow + 1, false, true},
+		"many buffers":      {3 * chunkSize, false, true},
+		"behind a backlog":  {1, true, true},
+		"none, but backlog": {0, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newLaneBackend(t).start(nil)
+			c, _ := h.slowReader(tls.VersionTLS13, nil)
+			w := newWire(t, c)
+			w.get("0")
+			s := h.sessionOf(w)
+			small(nil, s.client.sock.Conn)
+			s.takeTurn(t)
+			want := ""
+			if tt.pending {
+				s.client.sock.backlog.fill(t, func() error {
+					want += strings.Repeat("a", 4000)
+					return s.writeNow([]byte(want[:4000]))
+				})
+			}
+			reply := strings.Repeat("b", tt.size)
+			q := &s.queue
+			q.mu.Lock()
+			q.out.writers++
+			q.out.append(h.buffers, []byte(reply))
+			q.mu.Unlock()
+			left := s.writeOutbox(false)
+			if left != tt.left {
+				t.Errorf("left to a writer: %v", left)
+			}
+			if left {
+				q.mu.Lock()
+				if q.out.size != tt.size || !q.turn || q.out.writers != 1 {
+					t.Errorf("%d bytes of %d, turn %v, %d writers", q.out.size, tt.size, q.turn, q.out.writers)
+				}
+				q.mu.Unlock()
+				go s.drain() // ends with what there is, finish waits for it
+			}
+			w.wantLong(want + reply)
+			eventually(t, "the turn is free", func() bool { return !s.hasWriters() && s.settledNow() })
+			w.get("goes on")
+		})
+	}
+}

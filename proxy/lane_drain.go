@@ -1,0 +1,48 @@
+package proxy
+
+import "sync"
+
+// drainShare: so many clients are written to one after the other; where there are more, others share the work.
+const drainShare = 8
+
+// drainReady writes to the clients whose replies came. hot
+func (l *lane) drainReady() {
+	ready := l.in.ready
+	for len(ready) > drainShare {
+		h := newWriteHelper()
+		h.n = copy(h.sessions[:], ready)
+		ready = ready[h.n:]
+		go h.run()
+	}
+	for _, s := range ready {
+		s.drainNow()
+	}
+	clear(l.in.ready)
+	l.in.ready = l.in.ready[:0]
+}
+
+// writeHelper is a goroutine that writes to some of the clients.
+type writeHelper struct {
+	sessions [drainShare]*session
+	n        int
+	run      func()
+}
+
+var writeHelpers sync.Pool
+
+func newWriteHelper() *writeHelper {
+	if h, ok := writeHelpers.Get().(*writeHelper); ok {
+		return h
+	}
+	h := new(writeHelper)
+	h.run = h.drain
+	return h
+}
+
+func (h *writeHelper) drain() {
+	for i, s := range h.sessions[:h.n] {
+		h.sessions[i] = nil
+		s.drainNow()
+	}
+	writeHelpers.Put(h)
+}
