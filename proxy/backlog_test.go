@@ -257,7 +257,10 @@ func TestWhatIsTakenStartsTheClockAnew(t *testing.T) {
 	t.Parallel()
 	b := newBacklogged(t, "unix", time.Hour)
 	b.fill()
-	for b.write(maxSmallWrite, false) == nil {
+	for b.backlog.left() < pageSize-2*maxSmallWrite {
+		if err := b.write(maxSmallWrite, false); err != nil {
+			t.Fatal(err)
+		}
 	}
 	eventually(t, "the clock runs", func() bool { return len(b.asked.all()) > 0 })
 	left, first := b.backlog.left(), len(b.asked.all())
