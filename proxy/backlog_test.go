@@ -310,7 +310,7 @@ func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 	for name, before := range map[string]time.Duration{"without a limit before": 0, "with a longer one": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBacklogged(t, "tcp", before)
+			b := newBacklogged(t, "unix", before)
 			b.fill()
 			eventually(t, "it waits", b.stuck.Load)
 			b.flushedWithin(20 * time.Millisecond)
