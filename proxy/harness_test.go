@@ -149,13 +149,50 @@ func startServer(t testing.TB, backend string, change func(*Config), prepare fun
 	return h
 }
 
-// share has sessions ride lanes; clients without a certificate of their own are all one.
+// mode is a way in which sessions reach the backend. What a client sees must be the same in each.
+type mode struct {
+	name   string
+	shared bool
+}
+
+// eachMode runs a test once in each backend mode. The test starts its servers with m.start.
+func eachMode(t *testing.T, f func(t *testing.T, m mode)) {
+	t.Helper()
+	for _, m := range []mode{{name: "shared", shared: true}, {name: "paired"}} {
+		t.Run(m.name, func(t *testing.T) { f(t, m) })
+	}
+}
+
+func (m mode) start(t testing.TB, backend string, change func(*Config)) *harness {
+	t.Helper()
+	return start(t, backend, func(c *Config) {
+		if change != nil {
+			change(c)
+		}
+		if m.shared {
+			share(c)
+		}
+	})
+}
+
+// share makes sessions ride lanes. A client whose Peer has no identity gets that of its certificate: without one its
+// session would not share.
 func share(c *Config) {
 	c.Backend.Shared = true
-	if c.Recheck == nil {
-		c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
-			return Peer{Identity: sha256.Sum256(cs.PeerCertificates[0].Raw), Name: cs.PeerCertificates[0].Subject.CommonName}, nil
+	recheck := c.Recheck
+	c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
+		if len(cs.PeerCertificates) == 0 {
+			return Peer{}, nil
 		}
+		leaf := cs.PeerCertificates[0]
+		if recheck == nil {
+			return Peer{Identity: sha256.Sum256(leaf.Raw), Name: leaf.Subject.CommonName}, nil
+		}
+		p, err := recheck(cs)
+		if err == nil && p.Identity == [32]byte{} {
+			p.Identity = sha256.Sum256(leaf.Raw)
+		}
+		return p, err
 	}
 }
 
