@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// placeTimeout: how long a newcomer waits for a place of its identity. A client that comes back at once is here before
-// the end of its last connection is.
-const placeTimeout = time.Second
-
 // identity counts the sessions of one client, however many certificates and addresses it has. Guarded by Server.mu.
 type identity struct {
 	key      [32]byte
@@ -93,7 +89,7 @@ func (s *Server) admit(n *session) bool {
 
 // awaitPlace returns when the newcomer has a place, has ended, or has waited for placeTimeout.
 func (s *Server) awaitPlace(i *identity, w *newcomer) bool {
-	t := time.NewTimer(placeTimeout)
+	t := time.NewTimer(s.c.placeTimeout)
 	defer t.Stop()
 	select {
 	case <-w.placed:

@@ -123,7 +123,7 @@ func (s *session) quit(frame []byte) bool {
 	}
 	if !refused {
 		s.client.r = s.client.w
-		s.limitBackend(lingerTimeout)
+		s.limitBackend(s.server.c.lingerTimeout)
 		<-s.pump.done
 		s.end(closeQuit) // where the own connection was closed for another reason
 		return false
@@ -177,7 +177,7 @@ func (s *session) clientEOF() {
 	}
 	if s.waiting() {
 		up.closeWrite()
-		s.limitBackend(lingerTimeout)
+		s.limitBackend(s.server.c.lingerTimeout)
 		<-s.pump.done
 	}
 	s.end(closeClient)
@@ -257,9 +257,9 @@ func (s *session) linger() {
 		<-s.done
 	}
 	c.conn.CloseWrite()
-	c.sock.flushedWithin(lingerTimeout)
+	c.sock.flushedWithin(s.server.c.lingerTimeout)
 	c.sock.closeWrite()
-	for limit := time.Now().Add(lingerTimeout); time.Now().Before(limit); {
+	for limit := time.Now().Add(s.server.c.lingerTimeout); time.Now().Before(limit); {
 		// end may have set a deadline after this one.
 		c.sock.SetReadDeadline(limit)
 		if _, err := io.Copy(io.Discard, c.sock); !errors.Is(err, os.ErrDeadlineExceeded) {

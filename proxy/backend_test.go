@@ -41,8 +41,8 @@ func (h *harness) wantReady(ready bool, reason string) {
 
 func TestBackendThatIsDownAndComesUp(t *testing.T) {
 	t.Parallel()
-	addr := net.JoinHostPort("127.0.0.1", fmt.Sprint(freePort(t)))
-	h := start(t, addr, nil)
+	addr := reserve(t, "127.0.0.1")[0]
+	h := start(t, addr, func(c *Config) { c.unavailableTimeout = 50 * time.Millisecond })
 	h.wantReady(false, "refused")
 	idle := h.dial()
 	w := h.dial()

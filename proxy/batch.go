@@ -69,7 +69,7 @@ type tally struct {
 	n  uint64
 }
 
-// tally counts the batch's commands for the way that they went. hot
+// tally counts the batch's commands for the way that they go. It is called before a byte of them is written. hot
 func (s *session) tally(path pathCounters) {
 	for _, t := range s.tallied {
 		path[t.id].Add(t.n)

@@ -88,7 +88,7 @@ func (s *session) fill() {
 		c.eof = true
 		if c.uncount && c.holding {
 			// What is awaited may never be answered (behind CLIENT REPLY SKIP).
-			s.limitBackend(lingerTimeout)
+			s.limitBackend(s.server.c.lingerTimeout)
 		} else {
 			s.limitBackend(s.server.c.eofTimeout)
 		}

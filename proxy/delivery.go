@@ -174,9 +174,9 @@ func (d *delivery) withhold(n int, done bool) error {
 			s.stickyEnded.Store(s.stickies.Load()) // the reader waits
 		}
 	}
+	d.count() // first: the reply is not out before it is counted
 	err := s.write(text)
 	p.held = nil
-	d.count()
 	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
 		s.decide(outcomeRefused)
 	} else {
@@ -258,7 +258,7 @@ func (s *session) replaceUpstream() error {
 	old.drop()
 	ctx, cancel := s.dialContext()
 	defer cancel()
-	ctx, cancelDeadline := context.WithTimeout(ctx, unavailableTimeout)
+	ctx, cancelDeadline := context.WithTimeout(ctx, s.server.c.unavailableTimeout)
 	defer cancelDeadline()
 	up, err := s.server.backend.dial(ctx, s.login())
 	if err != nil {

@@ -9,9 +9,6 @@ import (
 // ErrCut says that the time to drain ran out while sessions still waited for replies.
 var ErrCut = errors.New("drain timed out: sessions were cut")
 
-// goodbyeTimeout: sessions that are cut get this long to send close_notify; then they are reset.
-const goodbyeTimeout = 500 * time.Millisecond
-
 // Drain stops accepting and ends every session within timeout: idle ones spread over its first half, busy ones
 // behind their reply, blocked and subscribed ones at its end. It returns ErrCut when a reply was still owed to
 // one then. Close during it ends all at once.
@@ -58,7 +55,7 @@ func (s *Server) Drain(timeout time.Duration) error {
 			n.end(closeCut)
 		}
 	})
-	for !s.isDone() && s.open() > 0 && time.Since(end) < goodbyeTimeout {
+	for !s.isDone() && s.open() > 0 && time.Since(end) < s.c.goodbyeTimeout {
 		<-t.C
 	}
 	s.Close()

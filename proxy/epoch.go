@@ -15,6 +15,8 @@ type epoch struct {
 	changed func(n uint64)                                  // connections of earlier epochs are to end
 	asked   chan struct{}                                   // somebody doubts the address
 
+	resolveInterval time.Duration
+
 	mu sync.Mutex
 	// guarded by mu
 	n       uint64
@@ -27,11 +29,8 @@ type epoch struct {
 	resolved time.Time
 }
 
-// resolveInterval: a name is resolved anew at most this often.
-const resolveInterval = time.Second
-
-func newEpoch() *epoch {
-	return &epoch{lookup: net.DefaultResolver.LookupHost, asked: make(chan struct{}, 1)}
+func newEpoch(resolveInterval time.Duration) *epoch {
+	return &epoch{resolveInterval: resolveInterval, lookup: net.DefaultResolver.LookupHost, asked: make(chan struct{}, 1)}
 }
 
 // dial connects to the epoch's address, or to the first of the name's addresses that accepts.
@@ -87,7 +86,7 @@ func (e *epoch) candidates(ctx context.Context, target string) ([]string, error)
 // resolve asks for a name's addresses unless that was done a moment ago.
 func (e *epoch) resolve(ctx context.Context, host string) ([]string, error) {
 	e.mu.Lock()
-	hosts, fresh := e.hosts, e.host == host && time.Since(e.resolved) < resolveInterval
+	hosts, fresh := e.hosts, e.host == host && time.Since(e.resolved) < e.resolveInterval
 	e.mu.Unlock()
 	if fresh {
 		return hosts, nil
@@ -106,7 +105,7 @@ func (e *epoch) resolve(ctx context.Context, host string) ([]string, error) {
 func (e *epoch) untilStale() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return resolveInterval - time.Since(e.resolved)
+	return e.resolveInterval - time.Since(e.resolved)
 }
 
 // recall has the next dial look at the name.
@@ -180,7 +179,7 @@ func (s *Server) followBackend() {
 		select {
 		case <-s.done:
 			return
-		case <-time.After(resolveInterval):
+		case <-time.After(s.c.resolveInterval):
 		}
 	}
 }

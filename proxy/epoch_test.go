@@ -42,13 +42,14 @@ func (n *names) howOften() int {
 // twoBackends are at one port of two addresses, of which the name has the first.
 func twoBackends(t *testing.T) (h *harness, first, second *laneBackend, n *names) {
 	t.Helper()
-	first = newLaneBackendOn(t, "127.0.0.1:0")
-	_, port, _ := net.SplitHostPort(first.addr)
-	second = newLaneBackendOn(t, net.JoinHostPort("127.0.0.2", port))
+	addrs := reserve(t, "127.0.0.1", "127.0.0.2")
+	first, second = newLaneBackendOn(t, addrs[0]), newLaneBackendOn(t, addrs[1])
+	_, port, _ := net.SplitHostPort(addrs[0])
 	n = &names{hosts: []string{"127.0.0.1"}}
 	j := &judgement{}
 	h = startServer(t, net.JoinHostPort("backend.test", port), func(c *Config) {
 		c.Backend.Shared, c.Backend.Credentials, c.Recheck = true, credentials("", "secret"), j.recheck
+		c.unavailableTimeout = patience
 	}, func(s *Server) { s.backend.epoch.lookup = n.lookup })
 	return h, first, second, n
 }
@@ -144,7 +145,7 @@ func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
 
 func TestNameIsResolvedOnceASecond(t *testing.T) {
 	n := &names{hosts: []string{"127.0.0.1"}}
-	e := newEpoch()
+	e := newEpoch(time.Hour)
 	e.lookup = n.lookup
 	d := &net.Dialer{}
 	target := net.JoinHostPort("backend.test", "1") // nobody listens there
@@ -157,7 +158,7 @@ func TestNameIsResolvedOnceASecond(t *testing.T) {
 		t.Errorf("asked %d times within a moment", got)
 	}
 	e.mu.Lock()
-	e.resolved = e.resolved.Add(-resolveInterval)
+	e.resolved = e.resolved.Add(-time.Hour)
 	e.mu.Unlock()
 	e.dial(t.Context(), d, "tcp", target)
 	if got := n.howOften(); got != 2 {
@@ -205,11 +206,13 @@ func TestConnectionThatIsOpenedWhileTheBackendMovesEnds(t *testing.T) {
 // Who had begun to connect to the last address before the backend moved does not lead everybody back there.
 func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
 	t.Parallel()
-	first := fakeBackendOn(t, "127.0.0.1:0", func(net.Conn) {})
-	_, port, _ := net.SplitHostPort(first.Addr().String())
-	fakeBackendOn(t, net.JoinHostPort("127.0.0.2", port), func(net.Conn) {})
+	addrs := reserve(t, "127.0.0.1", "127.0.0.2")
+	for _, addr := range addrs {
+		fakeBackendOn(t, addr, func(net.Conn) {})
+	}
+	_, port, _ := net.SplitHostPort(addrs[0])
 	n := &names{hosts: []string{"127.0.0.1"}}
-	e := newEpoch()
+	e := newEpoch(time.Hour)
 	e.lookup = n.lookup
 	target := net.JoinHostPort("backend.test", port)
 	dial := func(d *net.Dialer) uint64 {

@@ -219,14 +219,14 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	case handshakeEvicted, handshakeTimeout, handshakeClosed, handshakeClientAlert:
 		return
 	case handshakePlaintext:
-		h.sock.writeTimeout = lingerTimeout
+		h.sock.writeTimeout = h.server.c.lingerTimeout
 		h.sock.SetDeadline(time.Time{})
 		_, _ = h.sock.Write(textPlaintext)
 	}
 	// A TLS 1.3 client has sent its first command by the time its certificate is refused: closing with that unread
 	// would send a reset that destroys the alert.
 	h.sock.closeWrite()
-	h.sock.SetReadDeadline(time.Now().Add(lingerTimeout))
+	h.sock.SetReadDeadline(time.Now().Add(h.server.c.lingerTimeout))
 	io.Copy(io.Discard, io.LimitReader(h.sock, 1<<20))
 }
 

@@ -6,14 +6,18 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -109,17 +113,24 @@ func backendAt(addr string) func() (string, string, error) {
 
 func start(t testing.TB, backend string, change func(*Config)) *harness {
 	t.Helper()
-	return startServer(t, backend, change, func(*Server) {})
+	return startServer(t, backend, change, nil)
 }
 
 // startServer is start with a last look at the Server before it runs.
 func startServer(t testing.TB, backend string, change func(*Config), prepare func(*Server)) *harness {
 	t.Helper()
+	return startBehind(t, backend, change, prepare, nil)
+}
+
+// startBehind is startServer with a listener that wrap makes of the real one. Both functions may be nil.
+func startBehind(t testing.TB, backend string, change func(*Config), prepare func(*Server), wrap func(net.Listener) net.Listener) *harness {
+	t.Helper()
 	logs := &syncBuffer{}
 	c := Config{
 		TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(backend)},
-		WriteTimeout: 30 * time.Second, KeepAlive: 30 * time.Second, Log: zerolog.New(logs).Level(zerolog.DebugLevel),
+		KeepAlive: 30 * time.Second, Log: zerolog.New(logs).Level(zerolog.DebugLevel),
 	}
+	patient(&c)
 	if change != nil {
 		change(&c)
 	}
@@ -131,7 +142,12 @@ func startServer(t testing.TB, backend string, change func(*Config), prepare fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	prepare(s)
+	if prepare != nil {
+		prepare(s)
+	}
+	if wrap != nil {
+		ln = wrap(ln)
+	}
 	h := &harness{Server: s, t: t, addr: ln.Addr().String(), done: make(chan error, 1), logs: logs}
 	go func() { h.done <- s.Serve(ln) }()
 	t.Cleanup(func() {
@@ -249,7 +265,7 @@ func cmd(args ...string) string {
 // want reads exactly the bytes of s.
 func (w *wire) want(s string) {
 	w.t.Helper()
-	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	w.SetReadDeadline(time.Now().Add(patience))
 	got := make([]byte, len(s))
 	n, err := io.ReadFull(w.r, got)
 	if err != nil || string(got) != s {
@@ -266,7 +282,7 @@ func (w *wire) do(reply string, args ...string) {
 // wantEnd reads until the end of the connection and returns what came before it.
 func (w *wire) wantEnd() string {
 	w.t.Helper()
-	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	w.SetReadDeadline(time.Now().Add(patience))
 	b, err := io.ReadAll(w.r)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		w.t.Fatalf("still open after %q", b)
@@ -274,17 +290,22 @@ func (w *wire) wantEnd() string {
 	return string(b)
 }
 
-// redisServer starts a real one and returns its address; without it the test is skipped.
+// redisServer starts a real one and returns the path of its Unix socket: a TCP port could be taken by another process
+// before the server has it. Without redis-server the test is skipped.
 func redisServer(t testing.TB, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Skip("redis-server is not installed")
 	}
-	port := freePort(t)
-	dir := t.TempDir()
+	// A Unix socket's path holds 108 bytes at most, and that of t.TempDir has the name of the test in it.
+	dir, err := os.MkdirTemp("", "redis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	c := exec.Command(path, append([]string{"--port", strconv.Itoa(port), "--save", "", "--dir", dir, "--unixsocket", socket,
+	c := exec.Command(path, append([]string{"--port", "0", "--save", "", "--dir", dir, "--unixsocket", socket,
 		"--enable-debug-command", "yes", "--proto-max-bulk-len", "1gb"}, args...)...)
 	out := &syncBuffer{}
 	c.Stdout, c.Stderr = out, out
@@ -295,31 +316,63 @@ func redisServer(t testing.TB, args ...string) string {
 		c.Process.Kill()
 		c.Wait()
 	})
-	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	eventually(t, "redis-server accepts", func() bool {
-		conn, err := net.Dial("tcp", addr)
+		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return false
 		}
 		conn.Close()
 		return true
 	})
-	return addr
+	return socket
 }
 
-func freePort(t testing.TB) int {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// reserve returns an address of each host, all with one port, that refuses connections until the test listens there itself:
+// sockets that are bound there, and do not listen, keep the port from everybody who takes a free one.
+func reserve(t testing.TB, hosts ...string) (addrs []string) {
+	t.Helper()
+	port := 0
+	for i := 0; i < len(hosts); i++ {
+		bound, err := bindOnly(t, hosts[i], port)
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			i, port, addrs = -1, 0, nil // another port, then
+			continue
+		case err != nil:
+			t.Fatal(err)
+		}
+		port = bound
+		addrs = append(addrs, net.JoinHostPort(hosts[i], strconv.Itoa(port)))
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	return addrs
+}
+
+// bindOnly binds a socket, until the end of the test, and returns its port.
+func bindOnly(t testing.TB, host string, port int) (int, error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		return 0, err
+	}
+	syscall.CloseOnExec(fd)
+	t.Cleanup(func() { syscall.Close(fd) })
+	// With this option, which net.Listen sets too, a second socket may be bound to the port to listen.
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return 0, err
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: netip.MustParseAddr(host).As4(), Port: port}); err != nil {
+		return 0, err
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	return at.(*syscall.SockaddrInet4).Port, nil
 }
 
 // eventually polls until what holds; the limit is only there to end a failing test.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return
 		}

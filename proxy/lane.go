@@ -22,17 +22,8 @@ const (
 	nonceInterval = int64(100 * time.Millisecond)
 	// maxLaneReply: who asks for more than this uses its own connection for ownAfterBig.
 	maxLaneReply = 1 << 20
-	ownAfterBig  = int64(time.Minute)
-	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time.
-	laneIdle = int64(5 * time.Second)
-	// unprovenLane: a lane without credentials shows every so often that the backend still wants none.
-	unprovenLane = int64(time.Minute)
-	// mergeTrip: while a backend works that answers an idle lane so soon, what is submitted waits for its next reply and
-	// goes out in one write, until there is maxMerged of it. Nobody waits longer than the trip, and wake-ups are saved.
-	mergeTrip = 200 * time.Microsecond
+	// maxMerged: see mergeTrip.
 	maxMerged = pageSize
-	// laneStuck: how long the reader goes on for what the backend still says behind a failed write.
-	laneStuck = time.Second
 )
 
 type laneState uint8
@@ -156,6 +147,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	// Where replies are on their way, those who get them are about to ask again: the writer joins them.
 	idle := !l.token && l.slots == 0 && l.commands == 0
 	t = taken{result: submitted, direct: idle && l.up.tls == nil, mine: a == admittedMine}
+	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	l.pushBatchLocked(s)
 	t.out = c.out
 	if l.nonceDueLocked(now) {

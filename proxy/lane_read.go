@@ -276,15 +276,13 @@ func (l *lane) askedAlone(s *session) []byte {
 
 // leaveTo retires the lane, which follows the pace of this client from now on.
 func (l *lane) leaveTo(s *session) {
-	s.ownUntil.Store(l.set.server.now() + ownAfterBig)
+	s.ownUntil.Store(l.set.server.now() + int64(l.set.server.c.ownAfterBig))
 	l.retire()
 }
 
-// followTimeout: a client behind which others wait takes maxLaneReply bytes in this time, or is closed.
-const followTimeout = 2 * time.Second
-
 // follow waits while a client does not take what came for it.
 func (l *lane) follow(s *session) {
+	followTimeout := l.set.server.c.followTimeout
 	q, limit := &s.queue, int(l.set.server.c.SessionBuffer)
 	l.leaveTo(s)
 	q.mu.Lock()

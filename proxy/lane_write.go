@@ -69,7 +69,7 @@ func (l *lane) writeFailedLocked(err error) {
 		l.up.close()
 		return
 	}
-	l.up.sock.SetReadDeadline(time.Now().Add(laneStuck))
+	l.up.sock.SetReadDeadline(time.Now().Add(l.set.server.c.stuckTimeout))
 }
 
 // write is the writer goroutine: woken with the token, it writes all that is there until nothing is. It ends with the

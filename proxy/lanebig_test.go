@@ -113,7 +113,7 @@ func (s *session) unsent() int {
 // wantLong is want for what is too long to be shown.
 func (w *wire) wantLong(replies string) {
 	w.t.Helper()
-	w.SetReadDeadline(time.Now().Add(20 * time.Second))
+	w.SetReadDeadline(time.Now().Add(patience))
 	got, err := io.ReadAll(io.LimitReader(w.r, int64(len(replies))))
 	if string(got) != replies {
 		w.t.Fatalf("%d bytes (%v), or others than the %d wanted", len(got), err, len(replies))
@@ -123,7 +123,7 @@ func (w *wire) wantLong(replies string) {
 func TestClientThatDoesNotReadHoldsUpNobodyForLong(t *testing.T) {
 	t.Parallel()
 	h, _, w, behind, held, _ := slowClient(t, 40, func(c *Config) { c.SessionBuffer = 1 << 20 })
-	l := h.lane()
+	l, s := h.lane(), h.sessionOf(w)
 	behind.send(cmd("GET", "behind"))
 	eventually(t, "it is in flight", func() bool { return l.inFlight() == 41 })
 	held.release()
@@ -131,6 +131,7 @@ func TestClientThatDoesNotReadHoldsUpNobodyForLong(t *testing.T) {
 	h.dial().get("on another lane")
 	eventually(t, "the slow client is closed", func() bool {
 		h.ahead.Add(int64(followTimeout))
+		s.queue.notify()
 		return h.closedFor(closeSlow) == 1
 	})
 	behind.want(valueOf("behind"))

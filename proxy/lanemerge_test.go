@@ -11,7 +11,7 @@ import (
 // merging is a lane whose backend holds the first of three commands; the others wait for its reply.
 func merging(t *testing.T, conf *tls.Config) (b *laneBackend, h *harness, clients []*wire, held *laneHold) {
 	t.Helper()
-	b = newLaneBackendWith(t, "127.0.0.1:0", conf)
+	b = newLaneBackendWith(t, reserve(t, "127.0.0.1")[0], conf)
 	h = b.start(func(c *Config) {
 		c.mergeTrip = time.Minute
 		if conf != nil {

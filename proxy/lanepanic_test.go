@@ -2,15 +2,9 @@ package proxy
 
 import (
 	"fmt"
-	"net"
 	"sync/atomic"
 	"testing"
 )
-
-// panicking goes wrong in the next write of a lane's writer.
-type panicking struct{ net.Conn }
-
-func (panicking) Write([]byte) (int, error) { panic("on purpose") }
 
 // A panic of who writes to a lane, or reads it, leaves what is in flight in doubt: all that have something there end.
 func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
@@ -18,13 +12,12 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 	t.Run("of its writer", func(t *testing.T) {
 		t.Parallel()
 		h, b, all := onOneLane(t, 3)
-		l := h.lane()
+		writer := &faulty{fault: func() error { panic("on purpose") }}
+		h.lane().replaceWith(t, func(up *backendConn) { writer.Conn, up.conn = up.conn, writer })
 		held := b.hold("held")
-		all[0].send(cmd("GET", "held")) // so that the writer has the token
+		all[0].send(cmd("GET", "held")) // so that the next write is the writer's
 		<-held.reached
-		l.mu.Lock()
-		l.up.conn = panicking{l.up.conn}
-		l.mu.Unlock()
+		writer.armed.Store(true)
 		all[1].send(cmd("GET", "a"))
 		all[0].endsUnanswered()
 		all[1].endsUnanswered()
@@ -53,15 +46,14 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 	t.Run("of a session that writes", func(t *testing.T) {
 		t.Parallel()
 		h, _, all := onOneLane(t, 3)
-		l := h.lane()
 		writing, other := make(chan struct{}), make(chan struct{})
-		l.mu.Lock()
-		l.up.sock.onWriteNow = func(uintptr) bool {
-			close(writing)
-			<-other
-			panic("on purpose")
-		}
-		l.mu.Unlock()
+		l := h.lane().replaceWith(t, func(up *backendConn) {
+			up.sock.onWriteNow = func(uintptr) bool {
+				close(writing)
+				<-other
+				panic("on purpose")
+			}
+		})
 		all[0].send(cmd("GET", "a"))
 		<-writing
 		all[1].send(cmd("GET", "b"))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -214,26 +215,59 @@ func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
 	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
 }
 
-// stuckConn takes nothing of what is written.
-type stuckConn struct {
+// faulty is what a lane's writer writes to. It passes everything on until it is armed: the next write is the fault's.
+type faulty struct {
 	net.Conn
+	armed atomic.Bool
+	fault func() error
+}
+
+func (f *faulty) Write(p []byte) (int, error) {
+	if f.armed.Load() {
+		return 0, f.fault()
+	}
+	return f.Conn.Write(p)
+}
+
+// replaceWith opens a lane in the place of this one; change sees its connection before the lane's goroutines do.
+func (l *lane) replaceWith(t testing.TB, change func(*backendConn)) *lane {
+	t.Helper()
+	set := l.set
+	set.mu.Lock()
+	login := set.login
+	set.mu.Unlock()
+	up, err := set.connect(login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(up)
+	set.mu.Lock()
+	next := set.addLocked(up)
+	set.mu.Unlock()
+	l.retire()
+	return next
+}
+
+// stuckWrite is the fault of a write that takes nothing, and then fails.
+type stuckWrite struct {
+	*faulty
 	writing chan struct{} // closed when something is written
 	fail    chan struct{}
 }
 
-func (c *stuckConn) Write([]byte) (int, error) {
-	close(c.writing)
-	<-c.fail
-	return 0, errors.New("on purpose")
-}
-
-// stick has the lane's next write stop; the writer makes it, not a session.
-func (l *lane) stick() *stuckConn {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := &stuckConn{Conn: l.up.conn, writing: make(chan struct{}), fail: make(chan struct{})}
-	l.up.conn = c
-	return c
+// stick opens a lane in the place of this one whose writer, not a session, makes such a write once it is armed.
+func (l *lane) stick(t testing.TB) (*lane, *stuckWrite) {
+	t.Helper()
+	s := &stuckWrite{writing: make(chan struct{}), fail: make(chan struct{})}
+	next := l.replaceWith(t, func(up *backendConn) {
+		s.faulty = &faulty{Conn: up.conn, fault: func() error {
+			close(s.writing)
+			<-s.fail
+			return errors.New("on purpose")
+		}}
+		up.conn = s.faulty
+	})
+	return next, s
 }
 
 func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
@@ -241,11 +275,11 @@ func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
 	b := newLaneBackend(t)
 	h := b.start(nil)
 	a, second, third := settled(h), settled(h), settled(h)
-	l := h.lane()
+	l, stuck := h.lane().stick(t)
 	held := b.hold("held")
-	a.send(cmd("HGET", "h", "held")) // so that the writer has the token
+	a.send(cmd("HGET", "h", "held")) // so that the next write is the writer's
 	<-held.reached
-	stuck := l.stick()
+	stuck.armed.Store(true)
 	second.send(cmd("GET", "x") + cmd("GET", "x"))
 	<-stuck.writing
 	third.send(cmd("GET", "x") + cmd("GET", "x"))
@@ -269,16 +303,15 @@ func TestLaneWhoseWriteFailedIsChosenByNobody(t *testing.T) {
 	b := newLaneBackend(t)
 	h := b.start(nil)
 	a, second, third := settled(h), settled(h), settled(h)
-	l := h.lane()
+	l, stuck := h.lane().stick(t)
 	held := b.hold("held")
-	a.send(cmd("HGET", "h", "held")) // so that the writer has the token
+	a.send(cmd("HGET", "h", "held")) // so that the next write is the writer's
 	<-held.reached
-	stuck := l.stick()
+	stuck.armed.Store(true)
 	second.send(cmd("GET", "x"))
 	<-stuck.writing
 	close(stuck.fail)
 	eventually(t, "it has failed", func() bool { return l.stateNow() >= laneFailed })
-	l.up.sock.SetReadDeadline(time.Time{}) // the backend may say something for as long as the test wants
 	third.get("y")
 	select {
 	case <-l.closed:
@@ -509,7 +542,10 @@ func TestClientThatVanishesBehindABlockingCommandLosesNoElement(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := dragonflyAt(t, proxytest.Options{RequirePass: "secret"})
-			h := start(t, d.Addr(), func(c *Config) { share(c); c.Backend.Credentials = credentials("", "secret") })
+			h := start(t, d.Addr(), func(c *Config) {
+				share(c)
+				c.Backend.Credentials, c.unavailableTimeout = credentials("", "secret"), patience
+			})
 			w, other := h.dial(), h.dial()
 			w.do("+OK\r\n", "SET", "x", "1")
 			w.send(cmd("BLPOP", "q", "0") + cmd("GET", "x"))

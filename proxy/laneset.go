@@ -12,13 +12,8 @@ import (
 	"time"
 )
 
-const (
-	// laneRetry: a key whose lanes cannot be proven has none for so long.
-	laneRetry     = int64(30 * time.Second)
-	laneBusyRetry = int64(time.Second)
-	// growAbove: with so many commands in flight on its least loaded lane a key gets another.
-	growAbove = laneCommands / 4
-)
+// growAbove: with so many commands in flight on its least loaded lane a key gets another.
+const growAbove = laneCommands / 4
 
 // laneKey says who may share a lane: sessions that nothing at the backend tells apart.
 type laneKey struct {
@@ -183,7 +178,7 @@ func (set *laneSet) barredUntil() int64 {
 
 // await waits for a lane, at most unavailableTimeout. done ends the wait.
 func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
-	t := time.NewTimer(unavailableTimeout)
+	t := time.NewTimer(set.server.c.unavailableTimeout)
 	defer t.Stop()
 	for {
 		set.mu.Lock()
@@ -235,9 +230,9 @@ func (set *laneSet) dial(l login) {
 	if err == nil {
 		opened = set.addLocked(up)
 	} else if barsLanes(err) {
-		set.barred = s.now() + laneRetry
+		set.barred = s.now() + int64(s.c.laneRetry)
 	} else if errors.Is(err, errBackendBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-		set.barred = s.now() + laneBusyRetry // own connections show what it says
+		set.barred = s.now() + int64(s.c.laneBusyRetry) // own connections show what it says
 	}
 	close(set.changed)
 	set.changed = make(chan struct{})
@@ -262,7 +257,7 @@ func (set *laneSet) connect(l login) (up *backendConn, err error) {
 			up, err = nil, errDialPanicked
 		}
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), unavailableTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.unavailableTimeout)
 	defer cancel()
 	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
 	up, err = s.backend.dial(ctx, l)

@@ -349,7 +349,7 @@ func TestCloseEndsARetiredLaneWhoseBackendIsSilent(t *testing.T) {
 	go func() { h.Close(); close(closed) }()
 	select {
 	case <-closed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		held.release() // or the test would not end
 		t.Error("Close waits for the backend")
 	}

@@ -7,17 +7,23 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var tlsVersions = map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13}
 
 // overTLS is a laneBackend that speaks TLS of one version, and a Server that speaks it too.
-func overTLS(t *testing.T, version uint16) (*laneBackend, *harness) {
+func overTLS(t *testing.T, version uint16, change ...func(*Config)) (*laneBackend, *harness) {
 	t.Helper()
 	conf := testPKI().serverConfig()
 	conf.MinVersion, conf.MaxVersion = version, version
-	b := newLaneBackendWith(t, "127.0.0.1:0", conf)
-	return b, b.start(func(c *Config) { c.Backend.TLS = testPKI().clientConfig })
+	b := newLaneBackendWith(t, reserve(t, "127.0.0.1")[0], conf)
+	return b, b.start(func(c *Config) {
+		c.Backend.TLS = testPKI().clientConfig
+		for _, f := range change {
+			f(c)
+		}
+	})
 }
 
 // Whoever writes, idle lane or busy one: what a lane to such a backend is given goes through TLS.
@@ -156,7 +162,7 @@ func TestLaneOverTLSIsLostAndFoundAgain(t *testing.T) {
 // The backend goes, listener and all, and returns at its address.
 func TestBackendOverTLSThatReturnsHasLanesAgain(t *testing.T) {
 	t.Parallel()
-	b, h := overTLS(t, tls.VersionTLS13)
+	b, h := overTLS(t, tls.VersionTLS13, func(c *Config) { c.unavailableTimeout = 2 * time.Second })
 	all := []*wire{settled(h), settled(h), settled(h)}
 	b.ln.Close()
 	b.mu.Lock()

@@ -42,7 +42,10 @@ func TestLossEndsWhoIsOnItsOwnConnectionForLife(t *testing.T) {
 			t.Run(name+" loses "+loss, func(t *testing.T) {
 				t.Parallel()
 				d := dragonfly(t, proxytest.Options{RequirePass: "secret"})
-				h := start(t, d.Addr(), func(c *Config) { share(c); c.Backend.Credentials = credentials("", "secret") })
+				h := start(t, d.Addr(), func(c *Config) {
+					share(c)
+					c.Backend.Credentials, c.unavailableTimeout = credentials("", "secret"), patience
+				})
 				w, other := h.dial(), h.dial()
 				for _, w := range []*wire{w, other} {
 					w.hello(tt.proto)

@@ -78,13 +78,14 @@ func (s *session) flushOwn() bool {
 	case admitGone:
 		return false
 	}
+	s.tally(s.stripe.own) // first: no reply is out before its command is counted
 	if len(c.out) > 0 {
 		_, err = up.write(c.out)
 	}
 	if s.middle = nil; c.streamed != nil && !c.skipping {
 		s.middle = up
 	}
-	s.batchSent(s.stripe.own)
+	s.batchSent()
 	s.leaveOwnAlone()
 	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && !s.ended() {
 		c.flushErr = err

@@ -325,7 +325,10 @@ func TestNoPlaceForAConnectionIsMadeByTheIdleOnes(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
 	j := &judgement{}
-	h := b.start(func(c *Config) { c.Recheck = j.recheck; c.Backend.MaxConnections = 2 })
+	h := b.start(func(c *Config) {
+		c.Recheck = j.recheck
+		c.Backend.MaxConnections, c.unavailableTimeout = 2, 2*time.Second
+	})
 	a, c, d := h.dialAs("a"), h.dialAs("c"), h.dialAs("d")
 	for range 2 {
 		for i, w := range []*wire{a, c, d} { // each on a lane of its own

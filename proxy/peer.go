@@ -152,7 +152,7 @@ func (s *Server) abortLater(ended []*session) {
 	if len(ended) == 0 {
 		return
 	}
-	time.AfterFunc(goodbyeTimeout, func() {
+	time.AfterFunc(s.c.goodbyeTimeout, func() {
 		for _, n := range ended {
 			n.client.sock.abort() // no-op for those that are closed
 		}

@@ -99,7 +99,7 @@ func (s *session) cancelAtEnd(ctx context.Context, want <-chan struct{}, cancel 
 		return
 	case <-want:
 	}
-	t := time.NewTimer(unavailableTimeout)
+	t := time.NewTimer(s.server.c.unavailableTimeout)
 	defer t.Stop()
 	select {
 	case <-s.done:
@@ -118,7 +118,7 @@ func (s *session) connect() *backendConn {
 	if !ok {
 		return nil
 	}
-	ctx, cancelDeadline := context.WithDeadline(ctx, wanted.Add(unavailableTimeout))
+	ctx, cancelDeadline := context.WithDeadline(ctx, wanted.Add(s.server.c.unavailableTimeout))
 	defer cancelDeadline()
 	var last error
 	for {

@@ -52,7 +52,7 @@ func TestNobodyWaitsForWhoReadsABigValue(t *testing.T) {
 			if tt.again {
 				waits.want(valueOf("behind")) // though nobody reads the big one
 			}
-			asks.SetReadDeadline(time.Now().Add(20 * time.Second))
+			asks.SetReadDeadline(time.Now().Add(patience))
 			got := make([]byte, len(tt.want))
 			if n, err := io.ReadFull(asks.r, got); err != nil || string(got) != tt.want {
 				t.Fatalf("got %d bytes, %v", n, err)
@@ -95,7 +95,7 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 			return looks > 1 && s.queue.out.refetch == nil
 		})
 	}()
-	far.SetReadDeadline(time.Now().Add(5 * time.Second))
+	far.SetReadDeadline(time.Now().Add(patience))
 	got := make([]byte, len(frame))
 	if _, err := io.ReadFull(far, got); err != nil || string(got) != frame {
 		s.queue.close()

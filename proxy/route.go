@@ -16,13 +16,8 @@ const (
 	routeOwn                        // the session's own connection
 )
 
-const (
-	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
-	// each other's replies at each step.
-	stayInterval = time.Second
-	// maxBatch bounds the commands of a batch, so that sessions take turns on a lane.
-	maxBatch = 512
-)
+// maxBatch bounds the commands of a batch, so that sessions take turns on a lane.
+const maxBatch = 512
 
 // route is where a shared session's commands go. It is on one connection at a time and changes only when every reply to
 // what it sent has arrived. The reader owns it.
@@ -197,7 +192,7 @@ func (s *session) flushLane(want routeKind) bool {
 	switch result {
 	case submitted:
 		s.at.on, s.at.lane = want, l
-		s.batchSent(s.stripe.lane)
+		s.batchSent()
 		l.set.growWith(l)
 		return true
 	case submitShare:
@@ -276,10 +271,9 @@ func (s *session) leaveSet() {
 	}
 }
 
-// batchSent forgets the batch, whose commands went the way that is counted in counters.
-func (s *session) batchSent(path pathCounters) {
+// batchSent forgets the batch, which was passed on.
+func (s *session) batchSent() {
 	c := &s.client
-	s.tally(path)
 	s.dropBatch()
 	if c.outChunk != nil {
 		s.server.buffers.freeChunk(c.outChunk)

@@ -39,11 +39,7 @@ type Config struct {
 	Audit            Audit
 	Log              zerolog.Logger
 
-	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
-	// WriteTimeout + 30 s.
-	eofTimeout time.Duration
-	// stayInterval and mergeTrip: see there. Below 0: never.
-	stayInterval, mergeTrip time.Duration
+	timeouts
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -98,9 +94,7 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxBulk, 512<<20)
 	setDefault(&c.MaxArgs, 65536)
 	setDefault(&c.SessionBuffer, 4<<20)
-	setDefault(&c.eofTimeout, c.WriteTimeout+30*time.Second)
-	setDefault(&c.stayInterval, stayInterval)
-	setDefault(&c.mergeTrip, mergeTrip)
+	c.timeouts.setDefaults(c.WriteTimeout)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
@@ -122,7 +116,7 @@ func New(c Config) (*Server, error) {
 	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
 	if c.Backend.Shared {
 		s.backend.makeRoom = s.closeLongestIdle
-		s.backend.epoch = newEpoch()
+		s.backend.epoch = newEpoch(c.resolveInterval)
 		s.backend.epoch.changed = s.moveTo
 	}
 	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.names)), make([]atomic.Uint64, len(table.names))

@@ -21,11 +21,6 @@ const (
 	// maxInline is Redis' limit of an inline command (PROTO_INLINE_MAX_SIZE) less one, so that a line and its LF fit
 	// into the biggest buffer.
 	maxInline = chunkSize - 1
-	// unavailableTimeout: how long a command waits for a backend that cannot be reached.
-	unavailableTimeout = 2 * time.Second
-	// lingerTimeout: how long bytes of a client are read and dropped behind our last word, so that a reset does
-	// not destroy it on its way.
-	lingerTimeout = 2 * time.Second
 )
 
 // session is one client connection. Its reader goroutine (client.go) owns the client's bytes and writes to the
@@ -53,7 +48,7 @@ type session struct {
 	done    chan struct{} // closed by end
 
 	begun    int64     // see Server.now
-	bytesOut uint64    // RESP bytes written to the client; whoever has the turn counts
+	bytesOut uint64    // RESP bytes given to writes to the client; whoever has the turn counts
 	identity *identity // whose place it holds; nil: none. Guarded by Server.mu
 }
 
@@ -250,7 +245,7 @@ func (s *session) finish() {
 	<-s.pump.done
 	if !s.queue.hasTurn() { // else closing breaks the write
 		s.client.conn.CloseWrite() // close_notify
-		s.client.sock.flushedWithin(5 * time.Second)
+		s.client.sock.flushedWithin(s.server.c.closeTimeout)
 	}
 	s.client.conn.Close()
 	_ = s.client.sock.flushed()
@@ -296,11 +291,12 @@ func (s *session) writeNow(b []byte) error {
 }
 
 func (s *session) writeOut(b []byte) error {
+	// First: the client has no byte that is not counted.
+	s.stripe.bytesOut.Add(uint64(len(b)))
+	s.bytesOut += uint64(len(b))
 	if _, err := s.client.conn.Write(b); err != nil {
 		return s.writeFailed(err)
 	}
-	s.stripe.bytesOut.Add(uint64(len(b)))
-	s.bytesOut += uint64(len(b))
 	return nil
 }
 

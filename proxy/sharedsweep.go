@@ -5,7 +5,7 @@ func (s *Server) sweepShared() {
 	now := s.now()
 	s.lanes.each(func(l *lane) {
 		since, idle := l.idleAt()
-		if idle && now-since >= laneIdle || !l.up.authenticated() && now-l.opened >= unprovenLane {
+		if idle && now-since >= int64(s.c.laneIdle) || !l.up.authenticated() && now-l.opened >= int64(s.c.unprovenLane) {
 			l.retire()
 		}
 	})
@@ -13,7 +13,7 @@ func (s *Server) sweepShared() {
 	s.each(func(n *session) {
 		if n.isShared() {
 			n.shedDirty()
-			n.closeOwn(now - laneIdle)
+			n.closeOwn(now - int64(s.c.laneIdle))
 		}
 	})
 }

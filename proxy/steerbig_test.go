@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"dragontls/proxy/proxytest"
 )
@@ -157,7 +158,7 @@ func TestBigCommandWithoutABackend(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
-			h := b.start(nil)
+			h := b.start(func(c *Config) { c.unavailableTimeout = 2 * time.Second })
 			w := settled(h)
 			s := h.sessionOf(w)
 			h.pass(laneIdle)
@@ -193,7 +194,10 @@ func TestBigCommandWithoutABackend(t *testing.T) {
 func TestBigCommandInATransaction(t *testing.T) {
 	t.Parallel()
 	d := dragonfly(t, proxytest.Options{RequirePass: "secret"})
-	h := start(t, d.Addr(), func(c *Config) { share(c); c.Backend.Credentials = credentials("", "secret") })
+	h := start(t, d.Addr(), func(c *Config) {
+		share(c)
+		c.Backend.Credentials, c.unavailableTimeout = credentials("", "secret"), patience
+	})
 	w := h.dial()
 	w.do("+OK\r\n", "SET", "x", "1")
 	w.send(cmd("GET", "x") + cmd("MULTI") + cmd("SET", "k", bigArg) + cmd("GET", "k") + cmd("EXEC") + cmd("GET", "x"))

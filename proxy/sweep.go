@@ -46,13 +46,10 @@ func (s *Server) closeIdle() {
 	})
 }
 
-// relieveAfter: who holds half a command and has been silent for this long is taken for stuck.
-const relieveAfter = 3 * time.Second
-
 // relieve closes those who hold half a command, an eighth of them, those silent for longest first: what they hold
 // would never come back by itself, and every reader waits for it.
 func (s *Server) relieve() {
-	silent := s.now() - int64(relieveAfter)
+	silent := s.now() - int64(s.c.relieveTimeout)
 	var holders []*session
 	s.each(func(n *session) {
 		if n.hand.Load() == handHalf && !n.owing() && n.lastActive.Load() < silent {
