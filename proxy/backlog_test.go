@@ -38,11 +38,12 @@ func (d *deadlines) all() []time.Time {
 	return append([]time.Time(nil), d.set...)
 }
 
-// backlogged is a client's socket whose kernel buffers are small. Whoever reads from the peer gets what was numbered.
+// backlogged is a client's socket. Whoever reads from the peer gets what was numbered.
 type backlogged struct {
 	*socket
 	t      testing.TB
 	peer   net.Conn
+	gate   *gate // in front of a TCP socket
 	next   byte
 	sent   []byte // all that writes have taken
 	asked  *deadlines
@@ -68,12 +69,18 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 	if err != nil {
 		t.Fatal(err)
 	}
-	small(peer, conn)
+	b := &backlogged{t: t, peer: peer}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		b.gate = newGate(tcp, fullSocket(t))
+		conn = b.gate
+	} else if err := conn.(*net.UnixConn).SetWriteBuffer(4 << 10); err != nil { // lumps that are smaller than a page
+		t.Fatal(err)
+	}
 	s, err := newSocket(conn, newBuffers(0), writeTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backlogged{socket: s, t: t, peer: peer, asked: &deadlines{Conn: conn}}
+	b.socket, b.asked = s, &deadlines{Conn: conn}
 	s.Conn = b.asked
 	s.neverWait(func(err error) { b.failed.Store(&err) })
 	t.Cleanup(func() {
@@ -85,16 +92,6 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 		}
 	})
 	return b
-}
-
-// small has the kernel take little, but more than makes each byte wait for a timer of TCP's.
-func small(reader, writer net.Conn) {
-	if reader != nil {
-		reader.(interface{ SetReadBuffer(int) error }).SetReadBuffer(32 << 10)
-	}
-	if writer != nil {
-		writer.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(4 << 10)
-	}
 }
 
 // write takes n bytes, none like the one before it.
@@ -110,28 +107,17 @@ func (b *backlogged) write(n int, wait bool) error {
 	return err
 }
 
-// fill writes until the kernel takes no more, and some.
+// fill writes until the kernel takes no more, and some. That of a Unix socket takes as much as it ever will at once.
 func (b *backlogged) fill() {
 	b.t.Helper()
-	b.backlog.fill(b.t, func() error { return b.write(4000, false) })
-}
-
-// fill has write write until the kernel takes no more, which TCP shows only after a while.
-func (l *backlog) fill(t testing.TB, write func() error) {
-	t.Helper()
-	last, times := 0, 0
-	eventually(t, "the kernel takes no more", func() bool {
-		for l.left() < pageSize/2 {
-			if err := write(); err != nil {
-				t.Fatal(err)
-			}
+	if b.gate != nil {
+		b.gate.stop()
+	}
+	for b.backlog.left() < pageSize/2 {
+		if err := b.write(4000, false); err != nil {
+			b.t.Fatal(err)
 		}
-		if n := l.left(); n != last {
-			last, times = n, 0
-		}
-		times++
-		return times == 20
-	})
+	}
 }
 
 // left is what the kernel has not taken.
@@ -167,6 +153,7 @@ func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
 				switch {
 				case i%7 == 0:
 					n, wait = 1+i*31%(3*pageSize), true
+					b.pass(true)
 				case i%5 == 0 && !b.backlog.pending.Load(): // who must not wait looks first
 					n = maxWriteNow
 				}
@@ -176,10 +163,14 @@ func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
 				if b.backlog.pending.Load() {
 					queued++
 				}
+				if i%7 == 0 {
+					b.pass(i%2 == 0)
+				}
 			}
-			if queued == 0 {
+			if queued == 0 && b.gate != nil {
 				t.Error("nothing ever waited in the backlog")
 			}
+			b.pass(true)
 			if err := b.flushed(); err != nil {
 				t.Fatal(err)
 			}
@@ -191,6 +182,17 @@ func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
 				t.Errorf("%d bytes (%v), or others than the %d written", len(got), err, len(b.sent))
 			}
 		})
+	}
+}
+
+// pass opens the gate, if there is one, or shuts it.
+func (b *backlogged) pass(open bool) {
+	switch {
+	case b.gate == nil:
+	case open:
+		b.gate.open()
+	default:
+		b.gate.stop()
 	}
 }
 
@@ -332,6 +334,10 @@ func TestDeadlinesOfAlertsDoNotConcernTheBacklog(t *testing.T) {
 	if err := b.SetWriteDeadline(time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
+	if all := b.asked.all(); len(all) != 0 {
+		t.Errorf("deadlines %v", all)
+	}
+	b.gate.open()
 	if _, err := io.ReadFull(b.peer, make([]byte, len(b.sent))); err != nil {
 		t.Fatal(err)
 	}
@@ -340,14 +346,13 @@ func TestDeadlinesOfAlertsDoNotConcernTheBacklog(t *testing.T) {
 	}
 }
 
-// slowReader is a client on a lane whose kernel takes little.
+// slowReader is a client on a lane of one TLS version.
 func (h *harness) slowReader(version uint16, keys io.Writer) (c *tls.Conn, raw net.Conn) {
 	h.t.Helper()
 	raw, err := net.Dial("tcp", h.addr)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	small(raw, nil)
 	conf := testPKI().clientConfig()
 	conf.MaxVersion, conf.KeyLogWriter = version, keys
 	c = tls.Client(raw, conf)
@@ -365,27 +370,22 @@ func TestClientThatStopsReadingHoldsUpNobodyOnItsLane(t *testing.T) {
 			b := newLaneBackend(t)
 			value := bulk(strings.Repeat("x", 4000))
 			b.on(func(_ *laneConn, args []string) (string, bool) { return value, args[len(args)-1] == "some" })
-			h := b.start(nil)
+			h, gates := b.startGated(nil)
 			c, _ := h.slowReader(version, nil)
 			slow, other := newWire(t, c), h.dial()
 			slow.get("0")
 			other.get("1")
-			s := h.sessionOf(slow)
-			small(nil, s.client.sock.Conn)
-			asked := 0
-			for !s.client.sock.stuck.Load() {
-				slow.send(cmd("GET", "some"))
-				asked++
-				eventually(t, "its reply has come", func() bool { return !s.owes() })
-			}
-			for range 50 {
+			gates.of(slow).stop()
+			const asked = 50
+			for range asked {
 				slow.send(cmd("GET", "some"))
 				other.get("k") // which comes behind it
 			}
-			asked += 50
 			if b.lanes() != 1 || h.lane().stateNow() != laneOpen {
 				t.Errorf("%d lanes, the first is in state %v", b.lanes(), h.lane().stateNow())
 			}
+			eventually(t, "what has come waits", h.sessionOf(slow).client.sock.stuck.Load)
+			gates.of(slow).open()
 			slow.wantLong(strings.Repeat(value, asked))
 			slow.get("goes on")
 			eventually(t, "nothing is lent", func() bool { return h.buffers.lent.Load() == 0 })
@@ -412,7 +412,7 @@ func (s *session) takeTurn(t testing.TB) {
 func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { c.TLS.MinVersion = tls.VersionTLS13 })
+	h, gates := b.startGated(func(c *Config) { c.TLS.MinVersion = tls.VersionTLS13 })
 	var keys bytes.Buffer
 	c, raw := h.slowReader(tls.VersionTLS13, &keys)
 	w := newWire(t, c)
@@ -427,34 +427,25 @@ func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 	}
 	s := h.sessionOf(w)
 	sock := s.client.sock
-	small(nil, sock.Conn)
 	s.takeTurn(t)
-	var sent []byte
+	gates.of(w).stop()
+	sent := bytes.Repeat([]byte("sent before "), 300)
+	if err := s.writeNow(sent); err != nil {
+		t.Fatal(err)
+	}
 	const n = 10 // crypto/tls takes 16 without a byte of the client between them
 	flood := keyUpdates(t, secret, n)
-	waited := 0
 	for i := range n {
-		sock.backlog.fill(t, func() error {
-			p := bytes.Repeat([]byte{byte(i)}, 4000)
-			sent = append(sent, p...)
-			return s.writeNow(p)
-		})
 		before, size := sock.backlog.end(), len(flood)/n
 		if _, err := raw.Write(flood[i*size : (i+1)*size]); err != nil {
 			t.Fatal(err)
 		}
-		// What the client sends may tell the kernel of room.
-		eventually(t, "it is answered", func() bool { return sock.backlog.end() != before })
-		if sock.backlog.end() > before {
-			waited++
-		}
-	}
-	if waited == 0 {
-		t.Error("no answer waited in the backlog")
+		eventually(t, "it is answered, and the answer waits in the backlog", func() bool { return sock.backlog.end() > before })
 	}
 	if err := s.writeNow([]byte("behind them")); err != nil {
 		t.Fatal(err)
 	}
+	gates.of(w).open()
 	w.wantLong(string(sent) + "behind them")
 	if err := sock.flushed(); err != nil {
 		t.Fatal(err)
@@ -478,19 +469,18 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newLaneBackend(t).start(nil)
-			c, _ := h.slowReader(tls.VersionTLS13, nil)
-			w := newWire(t, c)
+			h, gates := newLaneBackend(t).startGated(nil)
+			w := h.dial()
 			w.get("0")
 			s := h.sessionOf(w)
-			small(nil, s.client.sock.Conn)
 			s.takeTurn(t)
 			want := ""
 			if tt.pending {
-				s.client.sock.backlog.fill(t, func() error {
-					want += strings.Repeat("a", 4000)
-					return s.writeNow([]byte(want[:4000]))
-				})
+				gates.of(w).stop()
+				want = strings.Repeat("a", 4000)
+				if err := s.writeNow([]byte(want)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			reply := strings.Repeat("b", tt.size)
 			q := &s.queue
@@ -510,6 +500,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 				q.mu.Unlock()
 				go s.drain() // ends with what there is, finish waits for it
 			}
+			gates.of(w).open()
 			w.wantLong(want + reply)
 			eventually(t, "the turn is free", func() bool { return !s.hasWriters() && s.settledNow() })
 			w.get("goes on")
