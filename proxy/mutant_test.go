@@ -31,6 +31,7 @@ var foundBy = map[mutant]struct{ test, says string }{
 // Each mutant must be found by the test that is there for it, and for its reason. The same tests without mutants, which
 // must pass, are those of this run.
 func TestMutantsAreFound(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("builds and runs these tests anew")
 	}
@@ -48,7 +49,7 @@ func TestMutantsAreFound(t *testing.T) {
 		results[m] = done
 		go func() { // ends with the process, which its time limit ends
 			run := exec.Command(bin, "-test.timeout=50s", "-test.run=^"+strings.ReplaceAll(found.test, "/", "$/^")+"$")
-			run.Env = append(os.Environ(), fmt.Sprintf("MUTANT=%d", m))
+			run.Env = append(os.Environ(), fmt.Sprintf("MUTANT=%d", m), "TEST_PATIENCE=10s")
 			out, err := run.CombinedOutput()
 			done <- result{string(out), err}
 		}()

@@ -19,15 +19,18 @@ import (
 // has keys of its own, so that what the others do changes none of its replies. Transcripts alternate between what rides
 // lanes and what does not. A session that is alone sees and changes the whole keyspace too.
 func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		sessions int
+		rounds   int  // of each
 		unproven bool // the proxy has no credentials
-	}{{1, false}, {2, false}, {50, false}, {10, true}} {
+	}{{1, 30, false}, {2, 20, false}, {50, 3, false}, {10, 10, true}} {
 		t.Run(fmt.Sprintf("%d sessions, unproven %v", tt.sessions, tt.unproven), func(t *testing.T) {
+			t.Parallel()
 			args := []string{"--databases", "64", "--hash-max-listpack-value", "1000000000", "--hash-max-listpack-entries", "1000000",
 				"--zset-max-listpack-value", "1000000000", "--zset-max-listpack-entries", "1000000", "--set-max-intset-entries", "1000000"}
 			d := &laneDifferential{
-				seed: testSeed(t), end: time.Now().Add(testTime(t, 3*time.Second)), direct: redisServer(t, args...),
+				seed: testSeed(t), rounds: tt.rounds, direct: redisServer(t, args...),
 				databases: 1 + tt.sessions/25, alone: tt.sessions == 1,
 			}
 			d.proxied = start(t, redisServer(t, args...), func(c *Config) {
@@ -36,12 +39,12 @@ func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
 					// The default user wants no password, and takes any.
 					c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
 				}
-				c.stayInterval = time.Millisecond
+				c.stayInterval, c.unavailableTimeout = time.Millisecond, patience
 				c.Backend.Lanes = 1 + tt.sessions/25
 			})
 			var all sync.WaitGroup
 			for i := range tt.sessions {
-				all.Go(func() { d.session(t, i) }) // ends at the first difference or the time
+				all.Go(func() { d.session(t, i) }) // ends at the first difference or with its rounds
 			}
 			all.Wait()
 			lanes := uint64(0)
@@ -66,7 +69,7 @@ func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
 
 type laneDifferential struct {
 	seed                            uint64
-	end                             time.Time
+	rounds                          int // of each session
 	direct                          string
 	proxied                         *harness
 	databases                       int // among which sessions are spread: those in one share lanes
@@ -76,8 +79,11 @@ type laneDifferential struct {
 
 // session plays one transcript after the other, with its keys.
 func (d *laneDifferential) session(t *testing.T, i int) {
-	for n := uint64(0); n == 0 || time.Now().Before(d.end) && !t.Failed(); n++ {
-		g := newGenerator(d.seed+uint64(i)<<32, n)
+	for n := range rounds(t, d.rounds) {
+		if t.Failed() {
+			return
+		}
+		g := newGenerator(d.seed+uint64(i)<<32, uint64(n))
 		g.prefix, g.db, g.alone = fmt.Sprintf("s%d:", i), 1+i%d.databases, d.alone
 		phases, end := g.phases(), ending(g.IntN(int(endings)))
 		if end == endHalfClose && slices.ContainsFunc(phases[len(phases)-1], mayBlock) {
@@ -107,7 +113,7 @@ func (d *laneDifferential) playPhases(w *wire, phases [][][]byte, end ending, cu
 	defer w.Close()
 	defer func() { got = connectionID.ReplaceAll(got, []byte("$2\r\nid\r\n:0\r\n")) }()
 	r := rand.New(rand.NewPCG(cutSeed, 1))
-	w.SetDeadline(time.Now().Add(20 * time.Second))
+	w.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 64<<10)
 	for i, p := range phases {
 		mark := fmt.Sprintf("the end of phase %d", i)
@@ -168,7 +174,9 @@ func (d *laneDifferential) playPhases(w *wire, phases [][][]byte, end ending, cu
 		if proxied {
 			d.together.Add(int64(d.proxied.sharedNow()))
 		}
-		time.Sleep(2 * time.Millisecond) // beyond stayInterval: the session may leave its own connection
+		if proxied {
+			d.proxied.ahead.Add(int64(2 * time.Millisecond)) // beyond stayInterval: the session may leave its own connection
+		}
 	}
 	return got
 }
@@ -325,15 +333,16 @@ var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
 // A whole transaction and the beginning of another one in one batch that goes over the own connection: the end of the
 // first is not that of the second.
 func TestEndOfAWholeTransactionIsNotThatOfTheNext(t *testing.T) {
+	t.Parallel()
 	h := start(t, redisServer(t), func(c *Config) {
 		share(c)
 		c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
-		c.stayInterval = time.Millisecond
+		c.stayInterval, c.unavailableTimeout = time.Millisecond, patience
 	})
 	w := h.dial()
 	w.send(cmd("MULTI") + cmd("SET", "k", "1") + cmd("EXEC") + cmd("MULTI"))
 	w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+OK\r\n")
-	time.Sleep(5 * time.Millisecond)
+	h.pass(int64(5 * time.Millisecond))
 	w.send(cmd("GET", "k"))
 	w.want("+QUEUED\r\n")
 	w.do("*1\r\n$1\r\n1\r\n", "EXEC")

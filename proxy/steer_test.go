@@ -53,7 +53,7 @@ func TestRestOfACommandReachesNoOtherConnection(t *testing.T) {
 	w.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$400000\r\n" + strings.Repeat("x", 70<<10))
 	w.want("-ERR Protocol error: invalid bulk length\r\n")
 	rest := strings.Repeat("FLUSHALL smuggled\r\n", 400000/19+1)
-	w.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	w.SetWriteDeadline(time.Now().Add(patience))
 	io.WriteString(w, rest[:400000-70<<10]+"\r\n")
 	w.wantEnd()
 	if n := b.count("FLUSHALL", ""); n != 0 {
@@ -91,10 +91,11 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 
 // Whatever a name is made of, its command has exactly one reply, in its place, and the session and its neighbours go on.
 func TestEveryNameAndWhatLooksLikeItIsAnsweredInItsPlace(t *testing.T) {
+	t.Parallel()
 	h := start(t, redisServer(t), func(c *Config) {
 		share(c)
 		c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
-		c.stayInterval = time.Millisecond
+		c.stayInterval, c.unavailableTimeout = time.Millisecond, patience
 	})
 	victim := h.dial()
 	for i, name := range commandCatalogue().names {
@@ -107,7 +108,7 @@ func TestEveryNameAndWhatLooksLikeItIsAnsweredInItsPlace(t *testing.T) {
 			w.send(cmd("GET", "before") + cmd(form) + cmd("ECHO", name+itoa(i)))
 			victim.do("$-1\r\n", "GET", "victim")
 			w.want("$-1\r\n")
-			w.SetReadDeadline(time.Now().Add(10 * time.Second))
+			w.SetReadDeadline(time.Now().Add(patience))
 			line, err := w.r.ReadString('\n')
 			if err != nil || !strings.HasPrefix(line, "-") {
 				t.Errorf("%q: got %q, %v", form, line, err)

@@ -45,7 +45,8 @@ type stress struct {
 // Many sessions on lanes, each with keys, values, channels and lists of its own, while clients die and then backend
 // connections as well: every reply is right, or is one of the two errors of ours, or the session ends.
 func TestSharedStress(t *testing.T) {
-	st := &stress{t: t, seed: testSeed(t), total: 60000}
+	t.Parallel()
+	st := &stress{t: t, seed: testSeed(t), total: 30000}
 	if v := os.Getenv("STRESS_COMMANDS"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
@@ -55,7 +56,7 @@ func TestSharedStress(t *testing.T) {
 	}
 	t.Logf("TEST_SEED=%d", st.seed)
 	backend := redisServer(t)
-	relay, err := proxytest.NewRelay(backend, proxytest.Faults{})
+	relay, err := proxytest.NewRelay("unix:"+backend, proxytest.Faults{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestSharedStress(t *testing.T) {
 		share(c)
 		c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
 		c.Backend.SetName = true
-		c.stayInterval = time.Millisecond
+		c.stayInterval, c.unavailableTimeout = time.Millisecond, patience
 		c.Log = c.Log.Level(zerolog.WarnLevel)
 	})
 	began := time.Now()
