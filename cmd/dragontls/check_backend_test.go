@@ -42,7 +42,7 @@ func scripted(t *testing.T, conf *tls.Config, answers map[string]string) string 
 			}
 			all.Go(func() { // ends with the connection, which has a deadline
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(30 * time.Second))
+				c.SetDeadline(time.Now().Add(patience))
 				r := bufio.NewReader(c)
 				for {
 					args, err := readCommand(r)
@@ -120,6 +120,7 @@ func TestCheckAsksARealBackend(t *testing.T) {
 	locked := redisServer(t, "--requirepass", marker)
 	acl := redisServer(t, "--requirepass", "other", "--user", "web", "on", ">"+marker, "~*", "+@all")
 	half := redisServer(t, "--user", "web", "on", ">"+marker, "~*", "+@all") // its default user has no password
+	at := locked.relayed(t)
 	for _, c := range []struct {
 		name  string
 		setup func(d *deployment)
@@ -132,12 +133,11 @@ func TestCheckAsksARealBackend(t *testing.T) {
 			d.vars["BACKEND_USERNAME"] = "web"
 			d.secret(marker)
 		}, nil},
-		{"over a socket", func(d *deployment) {
-			d.vars["BACKEND_URL"] = "unix://" + locked.socket
-			d.secret(marker)
+		{"by address", func(d *deployment) {
+			d.vars["BACKEND_URL"] = fmt.Sprintf("redis://:%s@%s", marker, at)
 		}, nil},
 		{"by name", func(d *deployment) {
-			d.vars["BACKEND_URL"] = fmt.Sprintf("redis://:%s@localhost:%d", marker, locked.port)
+			d.vars["BACKEND_URL"] = fmt.Sprintf("redis://:%s@localhost:%d", marker, at.Port())
 		}, nil},
 		{"no password at all", func(d *deployment) { d.vars["BACKEND_URL"] = open.url() }, []string{"backend_no_password"}},
 		{"a password it does not have", func(d *deployment) { d.vars["BACKEND_URL"] = open.url(); d.secret(marker) },
@@ -149,9 +149,9 @@ func TestCheckAsksARealBackend(t *testing.T) {
 		}, []string{"backend_no_password"}},
 		{"a wrong password", func(d *deployment) { d.vars["BACKEND_URL"] = locked.url(); d.secret("wrong" + marker) }, []string{"backend_credentials"}},
 		{"an unknown user", func(d *deployment) {
-			d.vars["BACKEND_URL"] = fmt.Sprintf("redis://nobody:%s@127.0.0.1:%d", marker, locked.port)
+			d.vars["BACKEND_URL"] = fmt.Sprintf("redis://nobody:%s@%s", marker, at)
 		}, []string{"backend_credentials"}},
-		{"nobody there", func(d *deployment) { d.vars["BACKEND_URL"] = fmt.Sprintf("redis://127.0.0.1:%d", freePort(d.t)) }, []string{"backend_unreachable"}},
+		{"nobody there", func(d *deployment) { d.vars["BACKEND_URL"] = "redis://" + ownAddress().String() }, []string{"backend_unreachable"}},
 		{"no socket there", func(d *deployment) { d.vars["BACKEND_URL"] = "unix://" + d.path("none.sock") }, []string{"backend_unreachable"}},
 		{"no such name", func(d *deployment) { d.vars["BACKEND_URL"] = "redis://no-such-host.invalid:6379" }, []string{"backend_unreachable"}},
 	} {
@@ -307,16 +307,19 @@ func TestCheckJudgesTheBackendsTLS(t *testing.T) {
 }
 
 func TestCheckFindsABackendThatOthersReach(t *testing.T) {
-	// All of 127/8 is this machine: the second address stands for one that others can reach.
-	const inside, outside = "127.0.0.1", "127.0.0.2"
-	both := redisServer(t, "--bind", inside, outside, "--requirepass", marker)
+	// An own address stands for one that others can reach. The backend is at the same port of 127.0.0.1.
+	outside := ownAddress().Addr().String()
+	r := newRedis(t, "--requirepass", marker)
+	inside := r.relayed(t)
+	r.args = append(r.args, "--bind", outside, "--port", fmt.Sprint(inside.Port()))
+	r.start(t)
 	d := newDeployment(t)
-	d.vars["BACKEND_URL"] = both.url()
+	d.vars["BACKEND_URL"] = "redis://" + inside.String()
 	wantIDs(t, d.found(outside), "backend_exposed")
-	d.vars["BACKEND_URL"] = fmt.Sprintf("redis://localhost:%d", both.port)
+	d.vars["BACKEND_URL"] = fmt.Sprintf("redis://localhost:%d", inside.Port())
 	wantIDs(t, d.found(outside), "backend_exposed")
 
-	d.vars["BACKEND_URL"] = redisServer(t, "--requirepass", marker).url() // inside only
+	d.vars["BACKEND_URL"] = "redis://" + redisServer(t, "--requirepass", marker).relayed(t).String() // inside only
 	wantIDs(t, d.found(outside))
 }
 

@@ -63,7 +63,7 @@ var aclSteps = [][][]string{
 // aclReplies are what each step is answered.
 func aclReplies(t *testing.T, conn net.Conn, r *bufio.Reader) (replies []string) {
 	t.Helper()
-	conn.SetDeadline(time.Now().Add(60 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	for _, step := range aclSteps {
 		var out, in strings.Builder
 		for _, command := range step {
@@ -88,17 +88,14 @@ func aclReplies(t *testing.T, conn net.Conn, r *bufio.Reader) (replies []string)
 }
 
 func TestACLUsersWorkAsTheyDoDirectly(t *testing.T) {
+	t.Parallel()
 	var args []string
 	for name, rules := range aclUsers {
 		args = append(append(args, "--user", name, "on", ">"+name+"-secret", "~*", "&*"), rules...)
 	}
 	r := lockedRedis(t, args...)
 	direct := func(t *testing.T, user string) []string {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url(), "redis://"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := r.dial(t)
 		in := bufio.NewReader(conn)
 		if _, err := io.WriteString(conn, array("AUTH", user, user+"-secret")); err != nil {
 			t.Fatal(err)

@@ -9,13 +9,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
@@ -26,31 +24,35 @@ import (
 
 const acmeDomain = "redis.example.test"
 
-// acmeCA is pebble, the CA that Let's Encrypt tests ACME clients with. It resolves every name to 127.0.0.1.
+// acmeCA is pebble, the CA that Let's Encrypt tests ACME clients with. It resolves every name to an address of the
+// test's own.
 type acmeCA struct {
 	*process
-	directory string // URL
-	tlsRoot   string // file with the CA of its own HTTPS
-	root      []byte // PEM of the CA that it issues from
-	httpPort  int    // where it expects the answer to a challenge
+	directory string         // URL
+	tlsRoot   string         // file with the CA of its own HTTPS
+	root      []byte         // PEM of the CA that it issues from
+	http      netip.AddrPort // where it expects the answer to a challenge
 }
 
 func pebble(t testing.TB) *acmeCA {
 	t.Helper()
 	need(t, "pebble", "pebble-challtestsrv")
 	dir := t.TempDir()
+	at := ownAddress()
 	own := newCA(t, "pebble's HTTPS")
-	cert, key := pair(t, own, serverLeaf())
-	p := &acmeCA{tlsRoot: filepath.Join(dir, "https.crt"), httpPort: steadyPort(t)}
+	leaf := serverLeaf()
+	leaf.IPs = append(leaf.IPs, at.Addr().AsSlice())
+	cert, key := pair(t, own, leaf)
+	p := &acmeCA{tlsRoot: filepath.Join(dir, "https.crt"), http: at}
 	write(t, p.tlsRoot, own.PEM())
 
-	local := func() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(t))) }
-	acme, management, dns := local(), local(), local()
-	launch(t, exec.Command("pebble-challtestsrv", "-dnsserver", dns, "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "",
-		"-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", local()))
+	other := func(n uint16) string { return netip.AddrPortFrom(at.Addr(), at.Port()+n).String() }
+	acme, management, dns := other(1), other(2), other(3)
+	launch(t, exec.Command("pebble-challtestsrv", "-dnsserver", dns, "-defaultIPv4", at.Addr().String(), "-defaultIPv6", "",
+		"-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-management", other(4)))
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": acme, "managementListenAddress": management, "certificate": cert, "privateKey": key,
-		"httpPort": p.httpPort, "retryAfter": map[string]int{"authz": 1, "order": 1},
+		"httpPort": at.Port(), "retryAfter": map[string]int{"authz": 1, "order": 1},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -82,21 +84,6 @@ func pebble(t testing.TB) *acmeCA {
 	return p
 }
 
-// steadyPort is below those that the kernel gives to outgoing connections (ip_local_port_range begins at 32768): none
-// of the load can sit on it while nobody listens.
-func steadyPort(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(20000+rand.IntN(10000))))
-		if err == nil {
-			ln.Close()
-			return ln.Addr().(*net.TCPAddr).Port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
-}
-
 // certbot is an installation in a directory of its own.
 type certbot struct {
 	ca  *acmeCA
@@ -106,9 +93,8 @@ type certbot struct {
 func (c *certbot) run(t testing.TB, args ...string) {
 	t.Helper()
 	need(t, "certbot")
-	port := strconv.Itoa(c.ca.httpPort)
 	cmd := exec.Command("certbot", append(args, "--non-interactive", "--server", c.ca.directory,
-		"--http-01-address", "127.0.0.1", "--http-01-port", port,
+		"--http-01-address", c.ca.http.Addr().String(), "--http-01-port", fmt.Sprint(c.ca.http.Port()),
 		"--config-dir", c.dir, "--work-dir", filepath.Join(c.dir, "work"), "--logs-dir", filepath.Join(c.dir, "logs"))...)
 	cmd.Env = append(environ(), "REQUESTS_CA_BUNDLE="+c.ca.tlsRoot)
 	p := launch(t, cmd)
@@ -132,6 +118,7 @@ func (c *certbot) leaf(t testing.TB) *x509.Certificate {
 }
 
 func TestACMERenewalIsServedWithoutAHook(t *testing.T) {
+	t.Parallel()
 	need(t, "certbot", "pebble", "pebble-challtestsrv", "redis-server", "redis-benchmark")
 	bot := &certbot{ca: pebble(t), dir: filepath.Join(t.TempDir(), "letsencrypt")}
 	bot.run(t, "certonly", "--standalone", "--domain", acmeDomain, "--agree-tos", "--register-unsafely-without-email")
@@ -148,7 +135,7 @@ func TestACMERenewalIsServedWithoutAHook(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "pki", "ca.crt"), bot.ca.root)
-	p := servingIn(t, dir, append(proxyVars(redisServer(t).url()), "LOG_LEVEL=info", "TLS_CLIENT_CA_FILE=pki/clients.crt",
+	p := servingIn(t, dir, append(proxyVars(redisServer(t).url()), "LOG_LEVEL=info", longDrain, "TLS_CLIENT_CA_FILE=pki/clients.crt",
 		"TLS_CERT_FILE="+bot.live("fullchain.pem"), "TLS_KEY_FILE="+bot.live("privkey.pem"),
 		"TLS_RELOAD_INTERVAL=1h")...).wantReady() // only events bring the news
 	p.name = acmeDomain

@@ -47,6 +47,7 @@ next:
 }
 
 func TestWebhookHearsOfExpiryAndOfFailedReloads(t *testing.T) {
+	t.Parallel()
 	ca := newCA(t, "alerts")
 	dir := t.TempDir()
 	leaf := serverLeaf()

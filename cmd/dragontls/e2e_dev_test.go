@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,20 +20,26 @@ func developing(t *testing.T, args []string, vars ...string) (p *instance, try s
 		if !p.running() {
 			t.Fatalf("ended:\n%s", &p.stderr)
 		}
-		for line := range strings.Lines(p.stdout.String()) {
-			if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on "); ok {
-				p.addr, _, _ = strings.Cut(rest, " ")
-			}
-			if strings.HasPrefix(strings.TrimSpace(line), "redis-cli ") {
-				try = strings.TrimSpace(line)
-			}
-		}
+		try = p.printed()
 		return try != ""
 	})
 	return p, try
 }
 
-var freeAddresses = []string{"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "DRAIN_TIMEOUT=4s"}
+// printed returns the command that dev prints to try, once it does, and notes the address that it prints.
+func (p *instance) printed() (try string) {
+	for line := range strings.Lines(p.stdout.String()) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on "); ok {
+			p.addr, _, _ = strings.Cut(rest, " ")
+		}
+		if strings.HasPrefix(strings.TrimSpace(line), "redis-cli ") {
+			try = strings.TrimSpace(line)
+		}
+	}
+	return try
+}
+
+var freeAddresses = []string{"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "DRAIN_TIMEOUT=1s"}
 
 // wantTry runs exactly what was printed, through a shell, as a person would.
 func wantTry(t *testing.T, dir, line string) {
@@ -53,28 +58,39 @@ func wantTry(t *testing.T, dir, line string) {
 }
 
 func TestDevOnAFreshMachine(t *testing.T) {
+	t.Parallel()
 	p, try := developing(t, nil, freeAddresses...)
 	wantTry(t, p.dir, try)
 	p.wantEnd()
 }
 
+// TestDevWithDefaults wants the default addresses, which are those of the whole machine: where another program has one, dev
+// has to say so, and that shows the default as well.
 func TestDevWithDefaults(t *testing.T) {
-	for _, addr := range []string{"127.0.0.1:6380", "127.0.0.1:9380"} {
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			t.Skipf("%s is taken on this machine", addr)
+	t.Parallel()
+	dir := t.TempDir()
+	p := &instance{process: dragontls(t, dir, []string{"dev"}, nil), dir: dir}
+	var try string
+	eventually(t, "it listens, or says why not", func() bool {
+		try = p.printed()
+		return try != "" || !p.running()
+	})
+	if !p.running() {
+		p.wantExit(exitFailed)
+		if log := p.stderr.String(); !strings.Contains(log, "in use") || !strings.Contains(log, "127.0.0.1:6380") && !strings.Contains(log, "127.0.0.1:9380") {
+			t.Errorf("got\n%s", log)
 		}
-		ln.Close()
+		return
 	}
-	p, try := developing(t, nil)
-	if p.addr != "127.0.0.1:6380" {
-		t.Errorf("got %s, want 127.0.0.1:6380", p.addr)
+	if p.addr != "127.0.0.1:6380" || !strings.Contains(try, " -p 6380 ") {
+		t.Errorf("got %s and %q, want 127.0.0.1:6380", p.addr, try)
 	}
 	wantTry(t, p.dir, try)
 	p.wantEnd()
 }
 
 func TestDevKeepsThePKIOfTheLastRun(t *testing.T) {
+	t.Parallel()
 	p, try := developing(t, nil, freeAddresses...)
 	p.wantEnd()
 	before := read(t, p.file("server.crt"))
@@ -90,12 +106,14 @@ func TestDevKeepsThePKIOfTheLastRun(t *testing.T) {
 }
 
 func TestDevWithADirectoryThatNeedsQuotes(t *testing.T) {
+	t.Parallel()
 	p, try := developing(t, []string{"--dir", "it's my pki"}, freeAddresses...)
 	wantTry(t, p.dir, try)
 	p.wantEnd()
 }
 
 func TestDevBeforeABackendThatIsNamed(t *testing.T) {
+	t.Parallel()
 	r := redisServer(t)
 	p, try := developing(t, []string{"--backend", r.url()}, freeAddresses...)
 	wantTry(t, p.dir, try)
@@ -107,6 +125,7 @@ func TestDevBeforeABackendThatIsNamed(t *testing.T) {
 }
 
 func TestDevBenchmark(t *testing.T) {
+	t.Parallel()
 	p, _ := developing(t, nil, freeAddresses...)
 	for _, depth := range []string{"1", "16"} {
 		benchmark(t, p, "-n", "300", "-c", "10", "-P", depth)
@@ -115,6 +134,7 @@ func TestDevBenchmark(t *testing.T) {
 }
 
 func TestDevIoredis(t *testing.T) {
+	t.Parallel()
 	p, _ := developing(t, nil, freeAddresses...)
 	ioredis(t, p, "ready", "3")
 	ioredis(t, p, "ready", "2")
@@ -122,6 +142,7 @@ func TestDevIoredis(t *testing.T) {
 }
 
 func TestDevGoRedis(t *testing.T) {
+	t.Parallel()
 	p, _ := developing(t, nil, freeAddresses...)
 	for _, protocol := range []int{2, 3} {
 		c := goRedis(t, p, protocol, nil)
@@ -133,6 +154,7 @@ func TestDevGoRedis(t *testing.T) {
 }
 
 func TestDevInlinePing(t *testing.T) {
+	t.Parallel()
 	p, _ := developing(t, nil, freeAddresses...)
 	if got := inlinePing(t, p); !strings.Contains(got, "+PONG\r\n") {
 		t.Errorf("got %q, want +PONG", got)
@@ -161,6 +183,7 @@ func inlinePing(t *testing.T, p *instance) string {
 }
 
 func TestDevDrainsOnInterrupt(t *testing.T) {
+	t.Parallel()
 	p, _ := developing(t, nil, freeAddresses...)
 	p.signal(syscall.SIGINT)
 	p.wantExit(exitOK)

@@ -88,7 +88,7 @@ func rounds(t *testing.T, round func(ctx context.Context, session, n int) error)
 					return
 				}
 				done[i].Add(1)
-				time.Sleep(100 * time.Millisecond) // clients of those who have other things to do as well
+				time.Sleep(100 * time.Millisecond) // such clients have other things to do as well
 			}
 		})
 	}
@@ -203,8 +203,8 @@ func testRidesLanes(t *testing.T, r *redis, p *instance, f fleet) {
 		t.Errorf("got %v sessions, want %d", got, fleetSize)
 	}
 	list := r.clients()
-	for ; len(list) > most && time.Since(begun) < 30*time.Second; list = r.clients() {
-		time.Sleep(100 * time.Millisecond)
+	for ; len(list) > most && time.Since(begun) < patience; list = r.clients() {
+		time.Sleep(10 * time.Millisecond)
 	}
 	took := time.Since(begun)
 	if len(list) > most {

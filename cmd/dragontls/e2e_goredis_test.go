@@ -19,7 +19,7 @@ import (
 // goRedis is a client that tries each command once, so that no error hides.
 func goRedis(t testing.TB, p *instance, protocol int, change func(*goredis.Options)) *goredis.Client {
 	t.Helper()
-	o := &goredis.Options{Addr: p.addr, Protocol: protocol, TLSConfig: p.clientTLS(), MaxRetries: -1, DialTimeout: 30 * time.Second}
+	o := &goredis.Options{Addr: p.addr, Protocol: protocol, TLSConfig: p.clientTLS(), MaxRetries: -1, DialTimeout: patience}
 	if change != nil {
 		change(o)
 	}
@@ -40,7 +40,11 @@ func want(t testing.TB, want any) func(got any, err error) {
 }
 
 func TestGoRedis(t *testing.T) {
-	p := serving(t, redisServer(t).url())
+	inBothModes(t, testGoRedisWithEachTLS)
+}
+
+func testGoRedisWithEachTLS(t *testing.T, mode string) {
+	p := serving(t, redisServer(t).url(), "BACKEND_MODE="+mode)
 	for _, protocol := range []int{2, 3} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			for _, resume := range []bool{false, true} {
@@ -71,7 +75,7 @@ func TestGoRedis(t *testing.T) {
 }
 
 func testGoRedis(t *testing.T, c *goredis.Client) {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	want(t, "PONG")(c.Ping(ctx).Result())
 	want(t, "OK")(c.FlushAll(ctx).Result())
@@ -80,7 +84,7 @@ func testGoRedis(t *testing.T, c *goredis.Client) {
 
 	popped := make(chan error, 1)
 	go func() {
-		got, err := c.BLPop(ctx, 30*time.Second, "queue").Result()
+		got, err := c.BLPop(ctx, patience, "queue").Result()
 		if err == nil && !reflect.DeepEqual(got, []string{"queue", "job"}) {
 			err = fmt.Errorf("got %v", got)
 		}

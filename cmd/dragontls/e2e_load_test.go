@@ -141,13 +141,13 @@ func (c *clients) connect(ctx context.Context, config *tls.Config, turn <-chan s
 
 // handshake connects, verifies the chain and gets an answer, so that a client certificate refused would be noticed.
 func handshake(addr string, config *tls.Config) (tls.ConnectionState, error) {
-	raw, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	raw, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
 	conn := tls.Client(raw, config)
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(conn, "*1\r\n$4\r\nPING\r\n"); err != nil {
 		return tls.ConnectionState{}, fmt.Errorf("handshake: %w", err)
 	}
@@ -199,6 +199,9 @@ func (c *clients) untilBusy(t testing.TB) {
 // stop ends the load and says what it was.
 func (c *clients) stop(t testing.TB, rotations int, worst time.Duration) {
 	t.Helper()
+	eventually(t, "as many handshakes of each kind as rotations", func() bool {
+		return c.errors.Load() > 0 || c.full.Load() >= int64(rotations) && c.resumed.Load() >= int64(rotations)
+	})
 	seconds := time.Since(c.begun).Seconds()
 	c.cancel()
 	c.wg.Wait()
@@ -207,8 +210,5 @@ func (c *clients) stop(t testing.TB, rotations int, worst time.Duration) {
 		rotations, seconds, full, resumed, float64(full+resumed)/seconds, c.rounds.Load(), c.errors.Load(), worst.Milliseconds())
 	if n := c.errors.Load(); n > 0 {
 		t.Errorf("%d clients failed; the first: %v", n, c.firstFail)
-	}
-	if full < int64(rotations) || resumed < int64(rotations) || worst > 20*time.Second {
-		t.Errorf("the machine was too slow for this to mean anything")
 	}
 }

@@ -96,7 +96,7 @@ func (l *live) ask(args ...string) string {
 
 func (l *live) raw(bytes string) string {
 	l.t.Helper()
-	l.SetDeadline(time.Now().Add(20 * time.Second))
+	l.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(l, bytes); err != nil {
 		l.t.Fatal(err)
 	}
@@ -130,6 +130,7 @@ func (l *live) whoami(want string) {
 }
 
 func TestACertificateIsTheLogin(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t)
 	for _, c := range []struct {
 		leaf pki.Leaf
@@ -146,13 +147,13 @@ func TestACertificateIsTheLogin(t *testing.T) {
 	} {
 		wantRefused(t, w.instance, w.config(leaf), name)
 	}
-	if m := w.metrics(); m.sum("handshakes_total", "reason", "unmapped") < 3 || m.sum("handshakes_total", "reason", "bad_user") != 2 {
-		t.Errorf("refused: %v unmapped, %v bad users", m.sum("handshakes_total", "reason", "unmapped"), m.sum("handshakes_total", "reason", "bad_user"))
-	}
+	w.wantAtLeast(3, "handshakes_total", "reason", "unmapped")
+	w.wantMetric(2, "handshakes_total", "reason", "bad_user")
 	w.wantEnd()
 }
 
 func TestNoWayAroundTheMapping(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t)
 	config := w.config(leafWeb)
 	for name, path := range map[string]func(l *live){
@@ -216,6 +217,7 @@ func (l *live) wantNoPerm(got string) {
 }
 
 func TestAMappedPasswordRotates(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t)
 	config := w.config(leafWeb)
 	old := w.live(config)
@@ -232,6 +234,7 @@ func TestAMappedPasswordRotates(t *testing.T) {
 }
 
 func TestAChangedMappingEndsItsSessions(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t)
 	web, jobs, team := w.live(w.config(leafWeb)), w.live(w.config(leafJobs)), w.live(w.config(leafTeam))
 	ticket := w.config(leafWeb)
@@ -252,14 +255,13 @@ func TestAChangedMappingEndsItsSessions(t *testing.T) {
 	eventually(t, "FLUSHALL is allowed", func() bool { return jobs.ask("FLUSHALL") == "+OK" })
 	jobs.wantNoPerm(jobs.ask("DBSIZE"))
 	jobs.whoami("jobs")
-	m := w.metrics()
-	if m.sum("sessions_closed_total", "reason", "unmapped") != 1 || m.sum("sessions_closed_total", "reason", "user_changed") != 1 {
-		t.Errorf("closed: %v unmapped, %v user_changed, want 1 each", m.sum("sessions_closed_total", "reason", "unmapped"), m.sum("sessions_closed_total", "reason", "user_changed"))
-	}
+	w.wantMetric(1, "sessions_closed_total", "reason", "unmapped")
+	w.wantMetric(1, "sessions_closed_total", "reason", "user_changed")
 	w.wantEnd()
 }
 
 func TestAllowPatterns(t *testing.T) {
+	t.Parallel()
 	ca := newCA(t, "allow")
 	file := filepath.Join(t.TempDir(), "allow")
 	write(t, file, []byte("cn:guest\n"))
@@ -273,14 +275,13 @@ func TestAllowPatterns(t *testing.T) {
 	wantGone(t, time.Now(), guest)
 	wantRefused(t, p, w.config(pki.Leaf{CN: "guest"}), "a guest of before")
 	web.ping()
-	m := p.metrics()
-	if m.sum("handshakes_total", "reason", "not_allowed") != 2 || m.sum("sessions_closed_total", "reason", "not_allowed") != 1 {
-		t.Errorf("refused %v, closed %v", m.sum("handshakes_total", "reason", "not_allowed"), m.sum("sessions_closed_total", "reason", "not_allowed"))
-	}
+	p.wantMetric(2, "handshakes_total", "reason", "not_allowed")
+	p.wantMetric(1, "sessions_closed_total", "reason", "not_allowed")
 	p.wantEnd()
 }
 
 func TestClientListShowsWhoItIs(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t)
 	l := w.live(w.config(leafWeb))
 	if list := w.admin("CLIENT", "LIST"); !strings.Contains(list, " name=dragontls:") || !strings.Contains(list, "web.apps.internal") {
@@ -294,6 +295,7 @@ func TestClientListShowsWhoItIs(t *testing.T) {
 }
 
 func TestCheckJudgesTheUsersFile(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t)
 	check := func() map[string]string {
 		t.Helper()
@@ -340,6 +342,7 @@ func (w *loginWorld) audited(kind string) []map[string]any {
 }
 
 func TestAuditLog(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t, "AUDIT_LOG=commands")
 	l := w.live(w.config(leafWeb))
 	l.want(l.ask("SET", "audit-key", "audit-value"), "+OK")
@@ -375,6 +378,7 @@ func TestAuditLog(t *testing.T) {
 }
 
 func TestLimitOfOneIdentity(t *testing.T) {
+	t.Parallel()
 	w := newLogin(t, "MAX_CONNECTIONS_PER_IDENTITY=2")
 	config := w.config(leafWeb)
 	first, _ := w.live(config), w.live(config)
@@ -383,8 +387,6 @@ func TestLimitOfOneIdentity(t *testing.T) {
 	w.live(w.config(leafJobs))
 	first.Close()
 	eventually(t, "there is room again", func() bool { _, err := handshake(w.addr, config); return err == nil })
-	if n := w.metrics().sum("sessions_closed_total", "reason", "max_connections_identity"); n < 2 {
-		t.Errorf("%v sessions closed for the limit, want 2 or more", n)
-	}
+	w.wantAtLeast(2, "sessions_closed_total", "reason", "max_connections_identity")
 	w.wantEnd()
 }

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // sample is one line of /metrics.
@@ -89,6 +91,30 @@ next:
 		total += one.value
 	}
 	return total
+}
+
+// wantMetric waits until the samples of a name that have all those labels add up to want. What a client sees of the end of
+// a session or a handshake is no proof that it has been counted: the proxy may count it a moment later.
+func (p *instance) wantMetric(want float64, name string, labels ...string) {
+	p.t.Helper()
+	p.wantMetricThat(fmt.Sprint(want), func(got float64) bool { return got == want }, name, labels...)
+}
+
+// wantAtLeast is wantMetric for events that may happen more often than the test makes them happen.
+func (p *instance) wantAtLeast(want float64, name string, labels ...string) {
+	p.t.Helper()
+	p.wantMetricThat(fmt.Sprint(want, " or more"), func(got float64) bool { return got >= want }, name, labels...)
+}
+
+func (p *instance) wantMetricThat(want string, holds func(float64) bool, name string, labels ...string) {
+	p.t.Helper()
+	var got float64
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if got = p.metrics().sum(name, labels...); holds(got) {
+			return
+		}
+	}
+	p.t.Errorf("%s %v: got %v, want %s", name, labels, got, want)
 }
 
 func (s samples) has(name string) bool {

@@ -34,6 +34,7 @@ func opensslOCSP(t *testing.T, dir, entry string) {
 }
 
 func TestOpenSSLVerifiesTheStapledResponse(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl")
 	dir := t.TempDir()
 	if err := pki.Init(pki.Options{Dir: filepath.Join(dir, "pki")}); err != nil {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -17,6 +16,7 @@ func (p *instance) flagsOfProbe() []string {
 }
 
 func TestProbeOfServe(t *testing.T) {
+	t.Parallel()
 	p := serving(t, redisServer(t).url()).wantReady()
 	r := probing(t, p.addr, p.flagsOfProbe()...)
 	r.wantOnly(t)
@@ -30,6 +30,7 @@ func TestProbeOfServe(t *testing.T) {
 }
 
 func TestProbeOfServeThatDemandsNoCertificate(t *testing.T) {
+	t.Parallel()
 	p := serving(t, redisServer(t).url(), "TLS_CLIENT_AUTH=optional").wantReady()
 	r := probing(t, p.addr, p.flagsOfProbe()...)
 	r.wantOnly(t, "client certificate, TLS 1.2", "client certificate, TLS 1.3")
@@ -39,6 +40,7 @@ func TestProbeOfServeThatDemandsNoCertificate(t *testing.T) {
 
 // TestProbeOfDev runs the binary itself as a person would.
 func TestProbeOfDev(t *testing.T) {
+	t.Parallel()
 	p, _ := developing(t, nil, freeAddresses...)
 	path, err := binary()
 	if err != nil {
@@ -53,24 +55,28 @@ func TestProbeOfDev(t *testing.T) {
 
 // TestProbeOfOpenSSL is about a server with another implementation of TLS. It sends back each line in reverse.
 func TestProbeOfOpenSSL(t *testing.T) {
+	t.Parallel()
 	need(t, "openssl")
 	ca := newCA(t, "root")
 	cert, key := pair(t, ca, serverLeaf())
 	caFile := cert + ".ca"
 	write(t, caFile, ca.PEM())
-	port := strconv.Itoa(freePort(t))
-	cmd := exec.Command("openssl", "s_server", "-accept", "127.0.0.1:"+port, "-cert", cert, "-key", key, "-CAfile", caFile,
+	cmd := exec.Command("openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", cert, "-key", key, "-CAfile", caFile,
 		"-Verify", "1", "-verify_return_error", "-tls1_2", "-rev")
 	cmd.Env = environ()
 	s := launch(t, cmd)
-	eventually(t, "openssl accepts", func() bool {
+	var address string
+	eventually(t, "openssl accepts, and says where", func() bool {
 		if !s.running() {
 			t.Fatalf("ended:\n%s%s", &s.stdout, &s.stderr)
 		}
-		return strings.Contains(s.stdout.String(), "ACCEPT")
+		_, rest, _ := strings.Cut(s.stdout.String(), "ACCEPT ")
+		line, _, whole := strings.Cut(rest, "\n")
+		address = strings.TrimSpace(line)
+		return whole
 	})
 	clientCert, clientKey := pair(t, ca, pki.Leaf{CN: "client", Client: true})
-	r := probing(t, "127.0.0.1:"+port, "--ca", caFile, "--cert", clientCert, "--key", clientKey)
+	r := probing(t, address, "--ca", caFile, "--cert", clientCert, "--key", clientKey)
 	r.wantOnly(t, "PING")
 	r.wantCheck(t, "TLS 1.1", probeOK, `alert "protocol version`)
 	r.wantCheck(t, "TLS 1.2", probeOK, "accepted: TLS_ECDHE_ECDSA_")

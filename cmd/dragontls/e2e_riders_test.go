@@ -75,7 +75,7 @@ func riders(t testing.TB, p *instance, n int, state bool) *crew {
 		c.wg.Wait()
 	})
 	for id := range n {
-		raw, err := net.DialTimeout("tcp", p.addr, 10*time.Second)
+		raw, err := net.DialTimeout("tcp", p.addr, patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +109,7 @@ func (r *rider) setUp(t testing.TB) {
 
 func (r *rider) want(t testing.TB, want string, command ...string) {
 	t.Helper()
-	r.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	r.conn.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(r.conn, array(command...)); err != nil {
 		t.Errorf("rider %d: %v", r.id, err)
 		return
@@ -184,7 +184,7 @@ func (r *rider) pipeline() error {
 		out.WriteString(array("ECHO", word) + array("SET", key, word) + array("GET", key))
 	}
 	begun := time.Now()
-	r.conn.SetDeadline(begun.Add(2 * time.Minute))
+	r.conn.SetDeadline(begun.Add(patience))
 	if _, err := io.WriteString(r.conn, out.String()); err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func (c *crew) failed() error {
 // until polls, and ends the test once a session has failed.
 func (c *crew) until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if err := c.failed(); err != nil {
 			t.Fatal(err)
 		}

@@ -4,8 +4,10 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,12 +18,16 @@ import (
 // marker stands for every secret: it is a key, a value, a password, a command and garbage, and may show up nowhere.
 const marker = "hunter2marker"
 
-// say sends bytes and reads what comes until the other side is done or silent.
-func say(c net.Conn, text string) {
+// say sends bytes, says that this was all, and reads what comes until the proxy has closed the connection.
+func say(t *testing.T, c net.Conn, text string) {
+	t.Helper()
 	defer c.Close()
-	io.WriteString(c, text)
-	c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-	io.Copy(io.Discard, c)
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, text) // may fail: the proxy closes the connection at some of it
+	c.(interface{ CloseWrite() error }).CloseWrite()
+	if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%.40q: the connection stays", text)
+	}
 }
 
 func wantNoMarker(t *testing.T, p *instance) {
@@ -36,6 +42,7 @@ func wantNoMarker(t *testing.T, p *instance) {
 }
 
 func TestNoSecretShows(t *testing.T) {
+	t.Parallel()
 	p := serving(t, redisServer(t, "--requirepass", marker).url(), "BACKEND_PASSWORD="+marker).wantReady()
 	array := func(args ...string) string {
 		var b strings.Builder
@@ -58,12 +65,12 @@ func TestNoSecretShows(t *testing.T) {
 		array("SET", marker, strings.Repeat(marker, 20000)),
 		"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1000000\r\n" + marker, // and gone
 	} {
-		say(session(t, p), text)
+		say(t, session(t, p), text)
 		plain, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		say(plain, text)
+		say(t, plain, text)
 	}
 	wantNoMarker(t, p)
 	p.wantEnd()
@@ -74,12 +81,14 @@ func TestNoSecretShows(t *testing.T) {
 
 // A backend may send anything, and what it sends is data of somebody.
 func TestNoSecretShowsWhereTheBackendIsBroken(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]string{
 		"garbage": "?" + marker + "\r\n", "an error": "-ERR " + marker + "\r\n", "a length": "$" + marker + "\r\n",
 		"too much": "+OK\r\n+" + marker + "\r\n+" + marker + "\r\n+" + marker + "\r\n", "HTTP": "HTTP/1.1 400 " + marker + "\r\n\r\n",
 	} {
 		for _, password := range []string{"", marker} {
 			t.Run(name+" password "+password, func(t *testing.T) {
+				t.Parallel()
 				ln, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
 					t.Fatal(err)
@@ -113,7 +122,7 @@ func TestNoSecretShowsWhereTheBackendIsBroken(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					say(c, "*2\r\n$3\r\nGET\r\n$13\r\n"+marker+"\r\n")
+					say(t, c, "*2\r\n$3\r\nGET\r\n$13\r\n"+marker+"\r\n")
 				}
 				eventually(t, "probed", func() bool { return len(p.logged("backend does not answer"))+len(p.logged("backend answers")) > 0 })
 				wantNoMarker(t, p)
@@ -124,6 +133,7 @@ func TestNoSecretShowsWhereTheBackendIsBroken(t *testing.T) {
 }
 
 func TestNoSecretShowsInFaults(t *testing.T) {
+	t.Parallel()
 	for _, vars := range [][]string{
 		{"BACKEND_URL=redis://user:" + marker + "@host:port"}, {"BACKEND_PASSWORD_FILE=" + marker}, {"BACKEND_URL_FILE=" + marker},
 		{"BACKEND_PASSWORD=" + marker, "BACKEND_URL=redis://:" + marker + "@127.0.0.1:1"}, {"BACKEND_PASSWROD=" + marker},
@@ -139,6 +149,7 @@ func TestNoSecretShowsInFaults(t *testing.T) {
 
 // A key file with another content than a key must not end up in the fault.
 func TestNoSecretShowsWhereAFileHoldsNoKey(t *testing.T) {
+	t.Parallel()
 	p := serving(t, redisServer(t).url()).wantReady()
 	write(t, p.file("server.key"), []byte("-----BEGIN PRIVATE KEY-----\n"+marker+"\n-----END PRIVATE KEY-----\n"))
 	p.wantLog("reload refused, the last good certificates stay")

@@ -30,6 +30,7 @@ func (s samples) lists(issuer string) (series int, nextUpdate, entries float64) 
 }
 
 func TestMetricsTellEveryCertificateAndList(t *testing.T) {
+	t.Parallel()
 	ca, twin, sameName := newCA(t, "root"), newCA(t, "twin"), newCA(t, "twin")
 	dir := t.TempDir()
 	now := time.Now().Truncate(time.Second)

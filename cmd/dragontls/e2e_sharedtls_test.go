@@ -3,8 +3,10 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,8 +18,7 @@ import (
 // tlsRedis is redis-server that speaks TLS on a port, wants a certificate there and a password.
 type tlsRedis struct {
 	*redis
-	port int
-	args []string
+	at   netip.AddrPort
 	vars []string // of the proxy
 }
 
@@ -26,29 +27,26 @@ func newTLSRedis(t testing.TB) *tlsRedis {
 	ca := newCA(t, "backend")
 	caFile := filepath.Join(t.TempDir(), "ca.crt")
 	write(t, caFile, ca.PEM())
-	serverCert, serverKey := pair(t, ca, serverLeaf())
+	r := &tlsRedis{at: ownAddress()}
+	leaf := serverLeaf()
+	leaf.IPs = append(leaf.IPs, r.at.Addr().AsSlice())
+	serverCert, serverKey := pair(t, ca, leaf)
 	clientCert, clientKey := pair(t, ca, pki.Leaf{CN: "dragontls", Client: true})
-	r := &tlsRedis{port: freePort(t)}
-	r.args = []string{"--tls-port", strconv.Itoa(r.port), "--tls-cert-file", serverCert, "--tls-key-file", serverKey, "--tls-ca-cert-file", caFile}
+	r.redis = lockedRedis(t, "--bind", r.at.Addr().String(), "--tls-port", fmt.Sprint(r.at.Port()),
+		"--tls-cert-file", serverCert, "--tls-key-file", serverKey, "--tls-ca-cert-file", caFile)
 	r.vars = []string{"BACKEND_CA_FILE=" + caFile, "BACKEND_CERT_FILE=" + clientCert, "BACKEND_KEY_FILE=" + clientKey,
 		"BACKEND_MODE=shared", "BACKEND_PASSWORD=" + backendPassword}
-	r.begin(t)
 	return r
-}
-
-// begin starts it, and starts it again at the same port.
-func (r *tlsRedis) begin(t testing.TB) {
-	t.Helper()
-	r.redis = lockedRedisAt(t, 0, r.args...)
 }
 
 func (r *tlsRedis) sharing(t testing.TB) *instance {
 	t.Helper()
-	return serving(t, "rediss://localhost:"+strconv.Itoa(r.port), r.vars...).wantReady()
+	return serving(t, "rediss://"+r.at.String(), r.vars...).wantReady()
 }
 
 // The sessions of an identity share a connection over TLS, and what is too big for it goes over one of the session's own.
 func TestSessionsShareAConnectionOverTLSToTheBackend(t *testing.T) {
+	t.Parallel()
 	r := newTLSRedis(t)
 	p := r.sharing(t)
 	var all []*live
@@ -87,6 +85,7 @@ func TestSessionsShareAConnectionOverTLSToTheBackend(t *testing.T) {
 
 // A client that vanishes while BLPOP waits takes no element with it, over TLS neither.
 func TestNoElementIsPoppedOverTLSForAClientThatVanished(t *testing.T) {
+	t.Parallel()
 	r := newTLSRedis(t)
 	p := r.sharing(t)
 	for ending, vanish := range map[string]func(l *live){
@@ -101,9 +100,9 @@ func TestNoElementIsPoppedOverTLSForAClientThatVanished(t *testing.T) {
 			if _, err := io.WriteString(l, array("BLPOP", "q", "0")+array("GET", "x")); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "BLPOP waits", func() bool { return strings.Contains(r.observe("INFO", "clients"), "blocked_clients:1") })
+			r.wantBlocked(t, 1)
 			vanish(l)
-			eventually(t, "nobody waits", func() bool { return strings.Contains(r.observe("INFO", "clients"), "blocked_clients:0") })
+			r.wantBlocked(t, 0)
 			r.observe("LPUSH", "q", "element")
 			if got := r.observe("LRANGE", "q", "0", "-1"); got != "element" {
 				t.Errorf("got %q, want the element", got)
@@ -126,7 +125,7 @@ func TestKilledBackendOverTLSCostsNoSession(t *testing.T) {
 		bad := c.bad()
 		r.kill()
 		c.until(t, "every session notices", func() bool { return beyond(c.bad(), bad, 1) })
-		r.begin(t)
+		r.start(t)
 		c.more(t, 1)
 		c.wantState(t, r.redis)
 	}

@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,7 +31,11 @@ import (
 
 func TestMain(m *testing.M) {
 	var err error
-	if workDir, err = os.MkdirTemp("", "e2e"); err != nil {
+	parent := os.TempDir()
+	if len(parent) > 50 {
+		parent = "/tmp" // the path of a Unix socket has 104 bytes on macOS and 108 on Linux
+	}
+	if workDir, err = os.MkdirTemp(parent, "e2e"); err != nil {
 		panic(err)
 	}
 	code := m.Run()
@@ -42,12 +45,16 @@ func TestMain(m *testing.M) {
 
 var workDir string
 
+// patience is how long a test waits for what must happen. Only a test that fails waits so long, and a machine that is
+// busy with other things needs some of it.
+const patience = 2 * time.Minute
+
 // binary is the path of the program under test, with the race detector where the tests have it.
 var binary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(workDir, "dragontls")
 	args := []string{"build", "-buildvcs=false", "-o", path}
 	if racing() {
-		args = append(args, "-race")
+		args = append(args, "-race", "-pgo=off") // as .ci/test builds the tests: no package is compiled twice
 	}
 	out, err := exec.Command("go", append(args, ".")...).CombinedOutput()
 	if err != nil {
@@ -118,7 +125,7 @@ func launch(t testing.TB, cmd *exec.Cmd) *process {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = 5 * time.Second // for a child that keeps its output open
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +161,7 @@ func (p *process) wantExit(code int) {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		p.t.Fatalf("still running; its log:\n%s", &p.stderr)
 	}
 	if got := p.cmd.ProcessState.ExitCode(); got != code {
@@ -171,9 +178,13 @@ type instance struct {
 	name  string // that its certificate is verified for; empty: localhost
 }
 
+// raceOptions let a process end when its main function does. By default one that has the race detector sleeps for another
+// second, which is most of what a short test takes.
+const raceOptions = "GORACE=halt_on_error=1 atexit_sleep_ms=20"
+
 // environ is a clean environment: nothing of the machine's DRAGONTLS_ variables.
 func environ(vars ...string) []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "GORACE=halt_on_error=1"}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), raceOptions}
 	for _, v := range vars {
 		env = append(env, "DRAGONTLS_"+v)
 	}
@@ -192,10 +203,28 @@ func dragontls(t testing.TB, dir string, args, vars []string) *process {
 	return launch(t, cmd)
 }
 
-// proxyVars are what serve needs, on free ports.
+// backendModes are the values of BACKEND_MODE, the default first. Tests that name none run in the default.
+var backendModes = []string{"shared", "paired"}
+
+// inBothModes runs a test in each, at the same time.
+func inBothModes(t *testing.T, test func(t *testing.T, mode string)) {
+	t.Parallel()
+	for _, mode := range backendModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			test(t, mode)
+		})
+	}
+}
+
+// longDrain is for tests whose clients are killed while they work: the proxy has to notice that before the drain ends.
+const longDrain = "DRAIN_TIMEOUT=30s"
+
+// proxyVars are what serve needs, on free ports. The drain is short: idle sessions end within half of its time, however
+// busy the machine is, and only a session that waits for a reply then is cut. A test that ends with such sessions takes longDrain.
 func proxyVars(backend string) []string {
 	return []string{
-		"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "BACKEND_URL=" + backend, "LOG_LEVEL=trace", "DRAIN_TIMEOUT=4s",
+		"LISTEN=127.0.0.1:0", "ADMIN_LISTEN=127.0.0.1:0", "BACKEND_URL=" + backend, "LOG_LEVEL=trace", "DRAIN_TIMEOUT=1s",
 		"TLS_CERT_FILE=pki/server.crt", "TLS_KEY_FILE=pki/server.key", "TLS_CLIENT_CA_FILE=pki/ca.crt",
 	}
 }
@@ -268,6 +297,14 @@ func (p *instance) wantReady() *instance {
 	return p
 }
 
+func (p *instance) wantNotReady(why string) {
+	p.t.Helper()
+	eventually(p.t, "not ready: "+why, func() bool {
+		code, body := p.get("/readyz")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, why)
+	})
+}
+
 // wantEnd drains and wants that no race and no panic was seen.
 func (p *instance) wantEnd() {
 	p.t.Helper()
@@ -323,7 +360,7 @@ func tool(t testing.TB, dir, stdin, name string, args ...string) (string, error)
 	p := launch(t, cmd)
 	select {
 	case <-p.ended:
-	case <-time.After(120 * time.Second):
+	case <-time.After(patience):
 		return p.stdout.String() + p.stderr.String(), errors.New("it hangs")
 	}
 	var err error
@@ -343,73 +380,10 @@ func wantTool(t testing.TB, stdin, name string, args ...string) string {
 	return out
 }
 
-// redis is a real redis-server. It listens on a port and on a socket.
-type redis struct {
-	*process
-	port     int
-	socket   string
-	password string // empty: none
-}
-
-func (r *redis) url() string { return fmt.Sprintf("redis://127.0.0.1:%d", r.port) }
-
-func (r *redis) kill() {
-	syscall.Kill(r.cmd.Process.Pid, syscall.SIGKILL)
-	<-r.ended
-}
-
-// stop lets it stand still.
-func (r *redis) stop(t testing.TB, d time.Duration) {
-	t.Helper()
-	r.signal(syscall.SIGSTOP)
-	time.Sleep(d)
-	r.signal(syscall.SIGCONT)
-}
-
-// redisServer starts one; args are its options.
-func redisServer(t testing.TB, args ...string) *redis {
-	t.Helper()
-	return redisAt(t, freePort(t), args...)
-}
-
-func redisAt(t testing.TB, port int, args ...string) *redis {
-	t.Helper()
-	need(t, "redis-server")
-	dir, err := os.MkdirTemp(workDir, "r") // a short path: that of a socket has 108 bytes at most
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &redis{port: port, socket: filepath.Join(dir, "s")}
-	r.process = launch(t, exec.Command("redis-server", append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no", "--dir", dir, "--unixsocket", r.socket}, args...)...))
-	eventually(t, "redis-server accepts", func() bool {
-		conn, err := net.Dial("unix", r.socket)
-		if err != nil {
-			if !r.running() {
-				t.Fatalf("redis-server ended:\n%s", &r.stdout)
-			}
-			return false
-		}
-		conn.Close()
-		return true
-	})
-	return r
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // eventually polls until it holds; the limit only ends a test that fails.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if holds() {
 			return
 		}

@@ -83,6 +83,7 @@ func sClient(t *testing.T, p *instance, args ...string) string {
 }
 
 func TestHandshakesThatAreRefused(t *testing.T) {
+	t.Parallel()
 	ca := newCA(t, "end to end")
 	p := ownCA(t, ca, redisServer(t).url())
 	certArgs := func(ca *pki.CA, l pki.Leaf) []string {
@@ -134,13 +135,14 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 }
 
 func TestPlaintextClientIsToldWhatToDo(t *testing.T) {
+	t.Parallel()
 	p := serving(t, redisServer(t).url())
 	for _, text := range []string{"PING\r\n", "*1\r\n$4\r\nPING\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"} {
 		c, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(30 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		io.WriteString(c, text)
 		got, err := io.ReadAll(c)
 		c.Close()
@@ -155,6 +157,7 @@ func TestPlaintextClientIsToldWhatToDo(t *testing.T) {
 }
 
 func TestOnlyOneVersionIsServed(t *testing.T) {
+	t.Parallel()
 	p := serving(t, redisServer(t).url(), "TLS_MIN_VERSION=1.3")
 	client := []string{"-cert", p.file("client.crt"), "-key", p.file("client.key")}
 	if out := sClient(t, p, append(client, "-tls1_2")...); strings.Contains(out, "+PONG") {
@@ -170,6 +173,7 @@ func TestOnlyOneVersionIsServed(t *testing.T) {
 }
 
 func TestWithoutClientCertificates(t *testing.T) {
+	t.Parallel()
 	r := redisServer(t)
 	for _, auth := range []string{"optional", "none"} {
 		p := serving(t, r.url(), "TLS_CLIENT_AUTH="+auth)
