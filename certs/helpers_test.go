@@ -169,7 +169,7 @@ func (f *fixture) watch(s *Store, interval time.Duration) {
 
 func (f *fixture) eventually(what string, ok func() bool) {
 	f.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			f.t.Fatalf("not reached: %s", what)
 		}
@@ -191,7 +191,7 @@ func (f *fixture) serve(config *tls.Config) string {
 			all.Go(func() {
 				conn := tls.Server(c, config)
 				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
 				if _, err := conn.Write([]byte("k")); err == nil {
 					_, _ = io.Copy(io.Discard, conn)
 				}
@@ -216,7 +216,7 @@ func (f *fixture) serveOnce(handle func(*tls.Conn), config *tls.Config) string {
 		}
 		conn := tls.Server(c, config)
 		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		handle(conn)
 		_, _ = io.Copy(io.Discard, conn)
 	})
@@ -232,13 +232,13 @@ func (f *fixture) clientConfig() *tls.Config {
 
 // dial shakes hands and waits for the byte that proves that the server agreed.
 func dial(addr string, config *tls.Config) (tls.ConnectionState, error) {
-	c, err := net.DialTimeout("tcp", addr, 20*time.Second)
+	c, err := net.DialTimeout("tcp", addr, time.Minute)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
 	conn := tls.Client(c, config)
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
 		return tls.ConnectionState{}, err
 	}

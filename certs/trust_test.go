@@ -201,11 +201,13 @@ func TestRecheckKeepsClientsOfAReissuedIntermediate(t *testing.T) {
 
 func TestAFaultThatCountsDownIsToldOnce(t *testing.T) {
 	f := newFixture(t)
+	now := time.Now()
+	f.opts.clock = func() time.Time { return now }
 	s := f.open()
-	f.writePair("server", f.issue(f.ca, pki.Leaf{CN: "server", DNS: []string{"localhost"}, Server: true, NotBefore: time.Now().Add(20 * time.Minute)}))
+	f.writePair("server", f.issue(f.ca, pki.Leaf{CN: "server", DNS: []string{"localhost"}, Server: true, NotBefore: now.Add(20 * time.Minute)}))
 	for range 3 {
 		_, _ = s.reloader.reload(false)
-		time.Sleep(1100 * time.Millisecond) // a text with seconds in it would change
+		now = now.Add(time.Second) // a text with seconds in it would change
 	}
 	if n := s.Stats().ReloadsFailed[ReasonNotYetValid]; n != 1 || f.log.count(refusedMessage) != 1 {
 		t.Errorf("%d counted, %d logged, want 1", n, f.log.count(refusedMessage))

@@ -36,7 +36,7 @@ func newBenchProcess(t *testing.T, args ...string) *benchProcess {
 	p.Dir = p.dir
 	p.Env = append(os.Environ(), "TMPDIR="+tmp, p.mark, "DRAGONTLS_BIN="+built(t, "dragontls"))
 	p.Stdout = &p.stdout
-	p.WaitDelay = 30 * time.Second
+	p.WaitDelay = time.Minute
 	return p
 }
 
@@ -68,7 +68,7 @@ func (p *benchProcess) left(t *testing.T) (left []string) {
 func (p *benchProcess) wantNothingLeft(t *testing.T) {
 	t.Helper()
 	var left []string
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if left = p.left(t); len(left) == 0 {
 			return
 		}

@@ -127,7 +127,7 @@ func (a *alerting) run() *alerting {
 
 func (a *alerting) until(what string, holds func(AlertStats) bool) {
 	a.t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(a.Stats()); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !holds(a.Stats()); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			a.t.Fatalf("never: %s; %+v\n%s", what, a.Stats(), a.log.String())
 		}

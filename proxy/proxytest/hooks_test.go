@@ -21,7 +21,7 @@ import (
 // TestMain holds that no test leaves a goroutine.
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > 1 && code == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); runtime.NumGoroutine() > 1 && code == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<20)
 			fmt.Printf("goroutines left:\n%s\n", buf[:runtime.Stack(buf, true)])
@@ -66,7 +66,7 @@ func TestHookAnswersInPlaceOfACommand(t *testing.T) {
 func TestSendAndKillAll(t *testing.T) {
 	d := start(t, Options{})
 	c := dial(t, d.Addr())
-	if !d.Wait(10*time.Second, func() bool { return d.Conns() == 1 }) {
+	if !d.Wait(time.Minute, func() bool { return d.Conns() == 1 }) {
 		t.Fatal("no connection")
 	}
 	d.Send(1, []byte("+unasked\r\n"))
@@ -75,7 +75,7 @@ func TestSendAndKillAll(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("got %v, want EOF", err)
 	}
-	if !d.Wait(10*time.Second, func() bool { return d.Conns() == 0 }) {
+	if !d.Wait(time.Minute, func() bool { return d.Conns() == 0 }) {
 		t.Error("still a connection")
 	}
 }
@@ -91,7 +91,7 @@ func TestStallHoldsEverythingUntilRelease(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n != 0 || !os.IsTimeout(err) {
 		t.Errorf("got %d bytes, %v while stalled", n, err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	d.Release()
 	want(t, c, "+OK\r\n")
 	if got, _ := d.String(0, "k"); got != "v" {
@@ -103,7 +103,7 @@ func TestStallHoldsEverythingUntilRelease(t *testing.T) {
 func TestHalfCloseBehindAPipelineLosesReplies(t *testing.T) {
 	pipeline := bytes.Repeat(Encode("ECHO", "x"), 3)
 	for _, keep := range []bool{false, true} {
-		d := start(t, Options{KeepRepliesOnHalfClose: keep, HalfCloseWindow: 10 * time.Second})
+		d := start(t, Options{KeepRepliesOnHalfClose: keep, HalfCloseWindow: time.Minute})
 		c := dial(t, d.Addr())
 		send(t, c, pipeline)
 		halfClose(c)
@@ -176,11 +176,11 @@ func TestBlockedClientThatIsGoneLosesNoElement(t *testing.T) {
 	d := start(t, Options{})
 	a, b := dial(t, d.Addr()), dial(t, d.Addr())
 	send(t, a, Encode("BLPOP", "q", "0"))
-	if !d.Wait(10*time.Second, func() bool { return d.Blocked() == 1 }) {
+	if !d.Wait(time.Minute, func() bool { return d.Blocked() == 1 }) {
 		t.Fatal("does not block")
 	}
 	_ = a.Close()
-	if !d.Wait(10*time.Second, func() bool { return d.Blocked() == 0 }) {
+	if !d.Wait(time.Minute, func() bool { return d.Blocked() == 0 }) {
 		t.Fatal("still blocks")
 	}
 	send(t, b, append(Encode("RPUSH", "q", "e"), Encode("LLEN", "q")...))
