@@ -27,6 +27,7 @@ type backendConn struct {
 	small       []byte                                    // of a TLS connection
 	epoch       uint64
 	lane        laneProof // what it has shown
+	pushed      bool      // a push came while it was introduced
 	full        bool
 }
 
@@ -111,8 +112,9 @@ func (c *backendConn) introduce(l *login, user, password string) error {
 		want = append(want, isOKOrError)
 	}
 	out, want = l.state.replay(out, want)
-	x := expectation{replies: new(resp.Replies), want: want}
+	x := expectation{replies: new(resp.Replies), want: want, drop: true}
 	if l.lane != noLane {
+		x.replies.Strict = true
 		out = x.proveLane(out, l.lane)
 		c.lane = l.lane
 	}
@@ -122,7 +124,9 @@ func (c *backendConn) introduce(l *login, user, password string) error {
 	if _, err := c.write(out); err != nil {
 		return err
 	}
-	return x.receive(c)
+	err := x.receive(c)
+	c.pushed = x.dropped > 0
+	return err
 }
 
 // proveLane asks what shows that a connection may be shared: an empty transaction runs, and a random word returns.
@@ -225,9 +229,9 @@ func isOK(r *resp.Replies) error {
 	return errBackendAuth
 }
 
-// expect reads exactly the replies that want judges, and nothing behind them.
+// expect reads exactly the replies that want judges, and nothing behind them but pushes, which it drops.
 func (c *backendConn) expect(want []func(*resp.Replies) error) error {
-	x := expectation{replies: new(resp.Replies), want: want}
+	x := expectation{replies: new(resp.Replies), want: want, drop: true}
 	return x.receive(c)
 }
 
@@ -237,12 +241,16 @@ const maxNonceFrame = 64
 type expectation struct {
 	replies *resp.Replies
 	want    []func(*resp.Replies) error
-	pass    func([]byte) error // takes pushes; nil: none may come
+	pass    func([]byte) error // takes pushes; nil: none may come, unless drop is set
+	drop    bool               // pushes are dropped: another client redirects its CLIENT TRACKING here
+	dropped int                // bytes of them
 	frames  []byte             // the first bytes of the frame that is judged
 }
 
+// receive reads until every reply has come. With drop it also waits for the end of a push whose beginning came with the last
+// of them: whoever reads this connection next begins with a frame.
 func (x *expectation) receive(c *backendConn) error {
-	for len(x.want) > 0 {
+	for len(x.want) > 0 || x.drop && x.replies.Open() {
 		b, k, err := c.receive()
 		for len(b) > 0 && err == nil {
 			var n int
@@ -259,7 +267,7 @@ func (x *expectation) receive(c *backendConn) error {
 
 // frame takes one frame of b, or as much of it as is there.
 func (x *expectation) frame(b []byte) (n int, err error) {
-	push := x.pass != nil && (x.replies.Open() && x.replies.Kind() == '>' || !x.replies.Open() && b[0] == '>')
+	push := (x.pass != nil || x.drop) && (x.replies.Open() && x.replies.Kind() == '>' || !x.replies.Open() && b[0] == '>')
 	if !push && len(x.want) == 0 {
 		return 0, errBackendUnasked
 	}
@@ -272,6 +280,10 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 	}
 	switch {
 	case err != nil:
+	case push && x.drop:
+		if x.dropped += n; x.dropped > maxPush {
+			err = errBackendUnasked
+		}
 	case push:
 		err = x.pass(b[:n])
 	case done:

@@ -55,6 +55,7 @@ type lane struct {
 	load   atomic.Int32  // commands in flight or waiting for room, for who chooses a lane
 	wake   chan struct{} // to the writer, with the token
 	closed chan struct{} // closed when the reader has ended
+	pushed atomic.Bool   // a push has come: the sweeper replaces the lane, see laneSet.renew
 
 	in laneReader
 
@@ -430,6 +431,7 @@ type laneReader struct {
 	size    int64    // bytes of the reply that comes
 	noted   bool     // it is known to be big
 	dropped bool     // ... and asked again elsewhere: it is read and dropped
+	push    bool     // the frame that comes is a push, see skipPush
 	nonce   []byte
 	ready   []*session // have replies and no writer: their turn is the reader's
 }

@@ -10,7 +10,7 @@ import (
 
 var (
 	errLaneUnasked = errors.New("a reply to nothing that was asked")
-	errLanePush    = errors.New("a push")
+	errLanePush    = errors.New("a push where none may be, or a huge one")
 	errLaneNonce   = errors.New("a nonce did not return in its place")
 	errLaneFraming = errors.New("the backend lost the framing of the commands")
 	errLaneExec    = errors.New("a transaction that was neither run nor discarded")
@@ -64,13 +64,24 @@ func (l *lane) deliver(b []byte) error {
 	now := l.set.server.now()
 	start, whole := 0, 0 // b[start:i] is whole replies of the run and the beginning of one
 	for i := 0; i < len(b); {
+		if r.push || b[i] == '>' && !r.replies.Open() {
+			if start < i {
+				if err := l.hand(b[start:i], whole, now); err != nil {
+					return err
+				}
+			}
+			n, err := l.skipPush(b[i:], now)
+			if err != nil {
+				return err
+			}
+			i += n
+			start, whole = i, 0
+			continue
+		}
 		if r.left == 0 && !l.next(now) {
 			return errLaneUnasked
 		}
 		if !r.replies.Open() {
-			if b[i] == '>' {
-				return errLanePush
-			}
 			r.size, r.noted = 0, false
 		}
 		n, done, err := r.replies.Next(b[i:])

@@ -17,7 +17,12 @@ var laneFaults = []struct {
 	a      string // what the asker gets
 	closed bool   // the asker is closed
 }{
-	{name: "a push", reply: says(">2\r\n+a\r\n+b\r\n"), closed: true},
+	{name: "a push inside an array", reply: says("*1\r\n" + invalidate("k") + valueOf("a")), closed: true},
+	{name: "a push inside a set", reply: says("~2\r\n$1\r\na\r\n" + invalidate("k") + "$1\r\nb\r\n"), closed: true},
+	{name: "a push inside an array inside a push", reply: says(">1\r\n*1\r\n" + invalidate("k") + valueOf("a")), closed: true},
+	{name: "a push with an attribute", reply: says("|1\r\n+a\r\n+b\r\n>1\r\n+c\r\n" + valueOf("a")), closed: true},
+	{name: "a push that is none", reply: says(">-1\r\n" + valueOf("a")), closed: true},
+	{name: "a bare LF in a push", reply: says(">1\r\n+a\nb\r\n" + valueOf("a")), closed: true},
 	{name: "no type", reply: says("hello\r\n"), closed: true},
 	{name: "a bare LF in a line", reply: says("+a\nb\r\n"), closed: true},
 	{name: "a bare CR in a line", reply: says("-ERR a\rb\r\n"), closed: true},
@@ -92,10 +97,11 @@ func TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong(t *testing.T) {
 func TestLaneEndsForWhatNobodyAsked(t *testing.T) {
 	t.Parallel()
 	for name, reply := range map[string]string{
-		"a reply":      valueOf("a") + "+extra\r\n",
-		"half a reply": valueOf("a") + "$5\r\nab",
-		"a push":       valueOf("a") + ">1\r\n+x\r\n",
-		"garbage":      valueOf("a") + "\r\n",
+		"a reply":              valueOf("a") + "+extra\r\n",
+		"half a reply":         valueOf("a") + "$5\r\nab",
+		"a push that is none":  valueOf("a") + ">1\r\nx\r\n",
+		"a reply after a push": valueOf("a") + invalidate("k") + "+extra\r\n",
+		"garbage":              valueOf("a") + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -71,11 +71,12 @@ type laneSet struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	login   login
-	dialing bool
-	barred  int64 // until then there are no lanes
-	err     error // of the last dial
-	changed chan struct{}
+	login    login
+	dialing  bool
+	outgoing *lane // to be retired once the dial under way has succeeded; nil: none is
+	barred   int64 // until then there are no lanes
+	err      error // of the last dial
+	changed  chan struct{}
 }
 
 // get returns the set of a key to a session, which leaves it later.
@@ -227,6 +228,8 @@ func (set *laneSet) dial(l login) {
 	set.dialing = false
 	set.err = err
 	var opened *lane
+	outgoing := set.outgoing
+	set.outgoing = nil
 	if err == nil {
 		opened = set.addLocked(up)
 	} else if barsLanes(err) {
@@ -240,6 +243,9 @@ func (set *laneSet) dial(l login) {
 	if opened != nil {
 		if _, late := s.backend.belated(up); late {
 			opened.retire()
+		}
+		if outgoing != nil {
+			outgoing.retire()
 		}
 	}
 	if err != nil && barsLanes(err) {
@@ -279,6 +285,9 @@ func (set *laneSet) addLocked(up *backendConn) *lane {
 	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	l.idleSince, l.nonceAt = l.opened, l.opened
 	l.in.replies.Strict = true
+	if up.pushed {
+		l.notePush()
+	}
 	s.backendStats.lanes.Add(1)
 	s.lanes.begun(l)
 	s.running.Add(1)

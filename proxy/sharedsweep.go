@@ -5,8 +5,11 @@ func (s *Server) sweepShared() {
 	now := s.now()
 	s.lanes.each(func(l *lane) {
 		since, idle := l.idleAt()
-		if idle && now-since >= int64(s.c.laneIdle) || !l.up.authenticated() && now-l.opened >= int64(s.c.unprovenLane) {
+		switch {
+		case idle && now-since >= int64(s.c.laneIdle) || !l.up.authenticated() && now-l.opened >= int64(s.c.unprovenLane):
 			l.retire()
+		case l.pushed.Load():
+			l.set.renew(l)
 		}
 	})
 	s.lanes.tidy(now)

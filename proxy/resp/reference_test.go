@@ -191,6 +191,9 @@ func (p refReplies) value(in string, depth int) refReply {
 	case '$', '!', '=':
 		return p.bulk(in)
 	case '*', '%', '~', '>':
+		if kind == '>' && depth > 0 && p.strict {
+			return refCut(broken)
+		}
 	default:
 		return refCut(broken)
 	}

@@ -49,7 +49,6 @@ func TestRepliesFrameEveryType(t *testing.T) {
 		{"|0\r\n|1\r\n|0\r\n+a\r\n+b\r\n*2\r\n|1\r\n+c\r\n+d\r\n:1\r\n:2\r\n", "*2"},
 		{"|1\r\n+ttl\r\n:3\r\n", more},
 		{"*?\r\n:1\r\n|1\r\n+a\r\n+b\r\n:2\r\n.\r\n", "*"},
-		{"*2\r\n>1\r\n+subscribe\r\n:1\r\n", "*2"}, // what Redis puts in the place of an element for SUBSCRIBE in EXEC
 		{"+" + strings.Repeat("a", 100) + "\r\n", "+" + strings.Repeat("a", 64)},
 		{"-" + strings.Repeat("a", 128<<10) + "\r\n", "-" + strings.Repeat("a", 64)},
 		{"*999999999999999999\r\n", more},
@@ -108,6 +107,11 @@ func TestStrictRefusesWhatBackendsNeverSend(t *testing.T) {
 		{"#tt\r\n", "#"},
 		{"_x\r\n", "_null"},
 		{"*1\r\n+a\rb\r\n", "*1"},
+		{"*2\r\n>1\r\n+subscribe\r\n:1\r\n", "*2"}, // what Redis puts in the place of an element for SUBSCRIBE in EXEC
+		{"*1\r\n>1\r\n+invalidate\r\n+OK\r\n", "*1 +OK"},
+		{"%1\r\n+a\r\n*1\r\n>0\r\n", "%1"},
+		{"*?\r\n>0\r\n.\r\n", "*"},
+		{"|1\r\n+a\r\n>0\r\n+OK\r\n", "+OK"},
 	} {
 		if got := tells(test.in, false); got != test.loose {
 			t.Errorf("%q: %q, want %q", test.in, got, test.loose)

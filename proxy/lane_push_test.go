@@ -1,0 +1,336 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// invalidate is the push that Redis sends where CLIENT TRACKING of another connection is redirected to.
+func invalidate(key string) string {
+	return fmt.Sprintf(">2\r\n$10\r\ninvalidate\r\n*1\r\n$%d\r\n%s\r\n", len(key), key)
+}
+
+// pushWork is a lane with two sessions, and what its backend will say to them.
+type pushWork struct {
+	t        testing.TB
+	lane     *lane
+	sessions [2]*session
+	want     [2][]byte
+	stream   []byte
+	whole    []int // where stream is between two frames
+	pushes   int
+}
+
+func newPushWork(t testing.TB) *pushWork {
+	s, l := onALane(t)
+	other := &session{server: s.server, stripe: s.stripe, shared: true, sharing: new(sharing)}
+	other.queue.init()
+	other.queue.out, other.queue.turn = &outbox{}, true
+	return &pushWork{t: t, lane: l, sessions: [2]*session{s, other}}
+}
+
+// say adds a frame to the stream.
+func (p *pushWork) say(frame string) {
+	p.whole = append(p.whole, len(p.stream))
+	p.stream = append(p.stream, frame...)
+}
+
+func (p *pushWork) push(key string) {
+	p.pushes++
+	p.say(invalidate(key))
+}
+
+// ask submits commands of a session, with a nonce after them if so wanted.
+func (p *pushWork) ask(who int, replies []string, tx, nonce bool) {
+	p.t.Helper()
+	s, l := p.sessions[who], p.lane
+	c := &s.client
+	n := len(replies)
+	c.out, c.pend, c.replies, c.frames = []byte(strings.Repeat(cmd("GET", "k"), n)), append(c.pend[:0], slot{n: n, tx: tx}), n, n
+	l.nonces(nonce)
+	if got := l.submit(s, s.server.now()); got != submitted {
+		p.t.Fatalf("submission %v", got)
+	}
+	for _, r := range replies {
+		p.want[who] = append(p.want[who], r...)
+		p.say(r)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.passed, l.unnonced = l.given, 0 // as if it was written
+	if nonce {
+		p.say(string(appendNonceReply(nil, l.ring[(l.head+l.slots-1)&(len(l.ring)-1)].nonce)))
+	}
+}
+
+// deliver hands the stream to the lane, cut at these places.
+func (p *pushWork) deliver(cuts ...int) {
+	p.t.Helper()
+	from := 0
+	for _, to := range append(cuts, len(p.stream)) {
+		if err := p.lane.deliver(bytes.Clone(p.stream[from:to])); err != nil {
+			p.t.Fatalf("%q, cut at %d: %v", p.stream, cuts, err)
+		}
+		from = to
+	}
+}
+
+// check compares what each session got with what it asked for.
+func (p *pushWork) check() {
+	p.t.Helper()
+	for i, s := range p.sessions {
+		var got []byte
+		q := &s.queue
+		for b, ok := q.out.take(); ok; b, ok = q.out.take() {
+			got = append(got, b.bytes()...)
+			b.free(s.server.buffers)
+		}
+		if !bytes.Equal(got, p.want[i]) || q.owed != 0 {
+			p.t.Fatalf("%q: session %d got %q (%d owed), want %q", p.stream, i, got, q.owed, p.want[i])
+		}
+	}
+	if p.lane.commands != 0 || p.lane.slots != 0 || p.lane.pushed.Load() != (p.pushes > 0) {
+		p.t.Fatalf("%d commands, %d slots, pushed %v", p.lane.commands, p.lane.slots, p.lane.pushed.Load())
+	}
+}
+
+// typical is pushes in every kind of place: before and after the replies of a pipeline, of a transaction and a nonce.
+func (p *pushWork) typical() {
+	p.push("first")
+	p.ask(0, []string{valueOf("a"), "-ERR no\r\n"}, false, true)
+	p.push("after a nonce")
+	p.ask(1, []string{"+OK\r\n", "+QUEUED\r\n", "*1\r\n" + valueOf("b")}, true, true)
+	p.ask(0, []string{"%1\r\n+k\r\n*2\r\n:1\r\n_\r\n"}, false, false)
+	p.push("")
+	p.push(strings.Repeat("long", 20))
+	p.ask(1, []string{"$-1\r\n"}, false, true)
+	p.push("last")
+}
+
+// Whole pushes between replies, wherever the reads cut them, leave every reply with the session that asked for it.
+func TestPushesBetweenRepliesAreDroppedWhereverTheyAreCut(t *testing.T) {
+	t.Parallel()
+	p := newPushWork(t)
+	p.typical()
+	for at := 1; at < len(p.stream); at++ {
+		p := newPushWorkOn(p)
+		p.typical()
+		p.deliver(at)
+		p.check()
+	}
+	p = newPushWorkOn(p)
+	p.typical()
+	bytewise := make([]int, 0, len(p.stream))
+	for at := 1; at < len(p.stream); at++ {
+		bytewise = append(bytewise, at)
+	}
+	p.deliver(bytewise...)
+	p.check()
+}
+
+// A push between two replies of one run.
+func TestPushesWithinAPipelineAreDropped(t *testing.T) {
+	t.Parallel()
+	seed := newPushWork(t)
+	replies := []string{valueOf("a"), valueOf("b"), ":1\r\n"}
+	stream := valueOf("a") + invalidate("x") + valueOf("b") + invalidate("y") + invalidate("z") + ":1\r\n"
+	for at := 1; at < len(stream); at++ {
+		p := newPushWorkOn(seed)
+		p.ask(0, replies, false, false)
+		p.stream, p.pushes = []byte(stream), 3
+		p.deliver(at)
+		p.check()
+	}
+}
+
+// newPushWorkOn has fresh sessions and a fresh lane over the socket of another one.
+func newPushWorkOn(p *pushWork) *pushWork {
+	server := p.sessions[0].server
+	n := &pushWork{t: p.t}
+	for i := range n.sessions {
+		s := &session{server: server, stripe: &server.stripes[0], shared: true, sharing: new(sharing)}
+		s.queue.init()
+		s.queue.out, s.queue.turn = &outbox{}, true
+		n.sessions[i] = s
+	}
+	n.lane = &lane{set: p.lane.set, up: p.lane.up, wake: make(chan struct{}, 1)}
+	n.lane.in.replies.Strict = true
+	return n
+}
+
+// FuzzPushesOnALane makes work of script and cuts the stream at cuts: the low bits of a byte of script say what comes next.
+func FuzzPushesOnALane(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 0x80, 0x81, 2, 2, 0x83, 4, 2}, []byte{1, 2, 3, 5, 8, 13, 21})
+	f.Add([]byte{2, 0x40, 2, 0xc1, 2, 3, 2}, []byte{1})
+	f.Add([]byte{0x13, 0x92, 0x31, 2}, []byte{200, 1, 1, 1})
+	seed := newPushWork(f)
+	f.Fuzz(func(t *testing.T, script, cuts []byte) {
+		p := newPushWorkOn(seed)
+		p.t = t
+		for i, b := range script[:min(len(script), 100)] {
+			key := fmt.Sprint("key", i)
+			switch who := int(b >> 2 & 1); b & 3 {
+			case 0, 1:
+				p.ask(who, slices.Repeat([]string{valueOf(key)}, 1+int(b>>3&7)), false, b >= 0x80)
+			case 2:
+				p.push(key)
+			case 3:
+				p.ask(who, []string{"+OK\r\n", "+QUEUED\r\n", "*1\r\n" + valueOf(key)}, true, b >= 0x80)
+			}
+		}
+		var at []int
+		for _, c := range cuts {
+			if last := append([]int{0}, at...); last[len(last)-1]+int(c) < len(p.stream) && c > 0 {
+				at = append(at, last[len(last)-1]+int(c))
+			}
+		}
+		p.deliver(at...)
+		p.check()
+	})
+}
+
+// A push above maxPush closes the lane: its end may be far away, and everybody on the lane waits for it.
+func TestHugePushEndsALane(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"small enough": maxPush - 100, "too big": maxPush} {
+		p := newPushWork(t)
+		if err := p.lane.deliver([]byte(fmt.Sprintf(">1\r\n$%d\r\n", size))); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		chunk := bytes.Repeat([]byte("x"), chunkSize)
+		for left := size; left > 0 && err == nil; left -= len(chunk) {
+			chunk = chunk[:min(len(chunk), left)]
+			err = p.lane.deliver(chunk)
+		}
+		if err == nil {
+			err = p.lane.deliver([]byte("\r\n"))
+		}
+		if (err == errLanePush) != (size == maxPush) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A lane on which pushes come serves on until its successor is there; nobody is closed, and no session sees a push.
+func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	a, other := h.dial(), h.dial()
+	a.get("0")
+	other.get("1")
+	const rounds = 5
+	b.on(func(c *laneConn, args []string) (string, bool) {
+		if c.lane && args[0] == "GET" {
+			return invalidate("x") + c.answer(args) + invalidate("y"), true
+		}
+		return "", false
+	})
+	for i := range rounds {
+		l := h.lane()
+		l.nonces(i%2 == 0)
+		held := b.hold("a")
+		a.send(cmd("GET", "a") + cmd("GET", "behind it"))
+		<-held.reached
+		other.send(cmd("GET", "b"))
+		eventually(t, "all are in flight", func() bool { return l.inFlight() == 3 })
+		held.say(invalidate("x") + valueOf("a"))
+		a.want(valueOf("a") + valueOf("behind it"))
+		other.want(valueOf("b"))
+		if l.stateNow() != laneOpen || b.lanes() != i+1 {
+			t.Fatalf("state %v, %d lanes were opened, before the sweeper came", l.stateNow(), b.lanes())
+		}
+		h.sweepShared()
+		<-l.closed
+		eventually(t, "its successor is there", func() bool { return len(h.openLanes()) == 1 })
+		other.get("on the next one")
+	}
+	h.wantOnLanes("GET", 2+4*rounds)
+	if b.lanes() != 1+rounds || len(h.Stats().SessionsClosed) > 0 || h.Stats().BackendErrors["lane"] > 0 || h.Stats().BackendErrors["lost"] > 0 {
+		t.Errorf("%d lanes, sessions closed %v, errors %v", b.lanes(), h.Stats().SessionsClosed, h.Stats().BackendErrors)
+	}
+	if got := h.Stats().BackendErrors["push"]; got < rounds {
+		t.Errorf("%d lanes with pushes were counted", got)
+	}
+}
+
+// Where no successor can be had, the lane stays.
+func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("0")
+	l := h.lane()
+	held := b.hold("a")
+	w.send(cmd("GET", "a"))
+	<-held.reached
+	held.say(invalidate("x") + valueOf("a"))
+	w.want(valueOf("a"))
+	b.onAccept(func(c *laneConn) { c.reset() })
+	dials := h.backendStats.dials.Load()
+	h.sweepShared()
+	eventually(t, "a successor was dialled in vain", func() bool {
+		l.set.mu.Lock()
+		defer l.set.mu.Unlock()
+		return h.backendStats.dials.Load() > dials && !l.set.dialing
+	})
+	w.get("1")
+	if h.lane() != l || len(h.Stats().SessionsClosed) > 0 {
+		t.Errorf("another lane, or sessions closed: %v", h.Stats().SessionsClosed)
+	}
+	b.onAccept(nil)
+	h.pass(laneRetry)
+	h.sweepShared()
+	<-l.closed
+	w.get("2")
+}
+
+// Pushes that come while a lane or an own connection is set up are dropped, also one whose rest comes after all replies.
+func TestPushesInASetUpAreDropped(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"AUTH", "HELLO", "SELECT", "MULTI", "EXEC", "ECHO"} {
+		for name, how := range map[string]func(c *laneConn, reply string) string{
+			"before": func(_ *laneConn, reply string) string { return invalidate("x") + reply },
+			"after":  func(_ *laneConn, reply string) string { return reply + invalidate("x") + invalidate("y") },
+			"cut": func(c *laneConn, reply string) string {
+				push := invalidate("x")
+				c.w.WriteString(reply + push[:15])
+				c.w.Flush()
+				return push[15:]
+			},
+		} {
+			t.Run(at+" "+name, func(t *testing.T) {
+				t.Parallel()
+				b := newLaneBackend(t)
+				h := b.start(nil)
+				w := h.dial()
+				w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
+				w.do("+OK\r\n", "SELECT", "7")
+				h.pass(laneIdle)
+				h.sweepShared()
+				eventually(t, "its own connection is closed", func() bool { return !h.sessionOf(w).hasOwn() })
+				b.on(func(c *laneConn, args []string) (string, bool) {
+					if args[0] == at && len(c.commands()) <= 6 {
+						return how(c, c.answer(args)), true
+					}
+					return "", false
+				})
+				w.do(bulk("7 3"), "HGET", "h", "f")
+				w.do(bulk("info"), "INFO")
+				w.do(bulk("7 3"), "HGET", "h", "f")
+				h.wantOnLanes("HGET", 1)
+				if h.lane().pushed.Load() != true {
+					t.Error("the lane is not to be replaced")
+				}
+				if n := len(h.Stats().SessionsClosed); n != 0 || h.Stats().BackendErrors["no_lanes"] != 0 {
+					t.Errorf("sessions closed: %v, errors %v", h.Stats().SessionsClosed, h.Stats().BackendErrors)
+				}
+			})
+		}
+	}
+}
