@@ -16,7 +16,7 @@ const (
 	classUnboundedPlain                     // both
 	classOwn                                // the session's own connection, on which it leaves no state
 	classScript                             // the same where scripts.harmless says so, else life
-	classState                              // changes what is remembered of a session: database, protocol, name
+	classState                              // changes what is remembered of a session: database, protocol, name, READONLY
 	classSticky                             // opens or ends a transaction
 	classLife                               // the session's own connection from here on
 )

@@ -10,12 +10,13 @@ import (
 // connState is what a session has set on its connection: its own connection is given it when it is opened anew, and it
 // decides which lanes the session may use.
 type connState struct {
-	db      int
-	resp3   bool
-	named   bool // by the client
-	name    string
-	libName string
-	libVer  string
+	db       int
+	resp3    bool
+	readonly bool // READONLY of a Redis cluster: a replica serves reads
+	named    bool // by the client
+	name     string
+	libName  string
+	libVer   string
 }
 
 // maxRemembered: a session with a longer name keeps its own connection.
@@ -28,15 +29,17 @@ const (
 	noteError     noteKind = iota // only an error is of interest
 	noteSelect                    // db
 	noteHello                     // resp3, and name where named
+	noteReadonly                  // readonly
 	noteName                      // name
 	noteLibName                   // name
 	noteLibVer                    // name
 	noteUnknown                   // the command is not known: the session keeps its own connection
 	noteScript                    // the script is not known: the session keeps its own connection unless the backend does not know it either
-	noteExec                      // an array or null ends what began before
+	noteExec                      // an array, null or an error that discards the transaction ends what began before
 	noteWholeExec                 // the same, where what began went in the same batch: nothing else tells of it
 	noteDiscard                   // +OK does
 	noteUnwatch                   // +OK does
+	noteAsked                     // any reply ends an ASKING
 )
 
 // note waits in the queue for the reply that it is about.
@@ -61,6 +64,11 @@ func noteOfState(name string, args [][]byte) *note {
 		if db, err := strconv.Atoi(string(args[1])); err == nil && db >= 0 && strconv.Itoa(db) == string(args[1]) {
 			return &note{kind: noteSelect, set: connState{db: db}}
 		}
+	case "READONLY", "READWRITE":
+		if len(args) != 1 {
+			return &note{kind: noteError}
+		}
+		return &note{kind: noteReadonly, set: connState{readonly: name == "READONLY"}}
 	case "HELLO":
 		return noteOfHello(args)
 	case "CLIENT":
@@ -102,7 +110,9 @@ func (s *session) noted(n *note, r *resp.Replies) {
 	ok := r.Kind() == '+' && string(r.Line()) == "OK"
 	switch n.kind {
 	case noteExec:
-		s.endSticky(n, r.Kind() == '*' || r.Null())
+		s.endSticky(n, r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line()))
+	case noteAsked:
+		s.endSticky(n, true)
 	case noteWholeExec:
 		if !(r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line())) {
 			s.pinned.Store(true)
@@ -123,7 +133,7 @@ func (s *session) noted(n *note, r *resp.Replies) {
 			s.remember(n)
 		}
 	}
-	if failed {
+	if failed && n.kind != noteAsked {
 		// What an argument made of the reply cannot be known: nothing of that connection is used again.
 		s.pump.mu.Lock()
 		s.pump.dirty = true
@@ -147,6 +157,8 @@ func (s *session) remember(n *note) {
 	switch n.kind {
 	case noteSelect:
 		s.state.db = n.set.db
+	case noteReadonly:
+		s.state.readonly = n.set.readonly
 	case noteHello:
 		s.state.resp3 = n.set.resp3
 		if n.set.named {
@@ -171,7 +183,7 @@ func (s *session) forgetState() {
 	s.gen.Add(1)
 }
 
-// sticky says that a transaction or watched keys may be open on the own connection.
+// sticky reports whether a transaction, watched keys or an ASKING may be open on the own connection.
 func (s *session) sticky() bool { return s.stickies.Load() != s.stickyEnded.Load() }
 
 // replay appends the commands that give a fresh connection this state, and what judges their replies.
@@ -184,7 +196,10 @@ func (st *connState) replay(out []byte, want []func(*resp.Replies) error) ([]byt
 		add(isHello, "HELLO", "3")
 	}
 	if st.db != 0 {
-		add(isSelected, "SELECT", strconv.Itoa(st.db))
+		add(isSet, "SELECT", strconv.Itoa(st.db))
+	}
+	if st.readonly {
+		add(isSet, "READONLY")
 	}
 	if st.named {
 		add(isOKOrError, "CLIENT", "SETNAME", st.name)
@@ -205,7 +220,7 @@ func isHello(r *resp.Replies) error {
 	return stateError(r)
 }
 
-func isSelected(r *resp.Replies) error {
+func isSet(r *resp.Replies) error {
 	if r.Kind() == '+' && string(r.Line()) == "OK" {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 )
@@ -201,10 +202,18 @@ func (l *lane) judge() error {
 	return nil
 }
 
-// isExecAbort recognises the answer to EXEC behind which no transaction is open.
+// isExecAbort reports whether line is the error of an EXEC after which no transaction is open and no key is watched.
 func isExecAbort(line []byte) bool {
 	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" ||
-		strings.HasPrefix(string(line), execRefused)
+		strings.HasPrefix(string(line), execRefused) || isElsewhere(line)
+}
+
+// elsewhere are the words of a Redis cluster for keys that this node does not serve now, or not together. A node that
+// says so to EXEC has discarded the transaction (processCommand in server.c, since Redis 3.2).
+var elsewhere = []string{"CROSSSLOT ", "MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN "}
+
+func isElsewhere(line []byte) bool {
+	return slices.ContainsFunc(elsewhere, func(word string) bool { return strings.HasPrefix(string(line), word) })
 }
 
 // hand gives bytes of the current run to whom they belong. hot

@@ -23,6 +23,7 @@ type laneKey struct {
 	credential [32]byte // a new session rides no lane of a password that has been replaced
 	db         int
 	resp3      bool
+	readonly   bool
 	unbounded  bool
 }
 
@@ -339,8 +340,8 @@ func (s *session) laneKey(unbounded bool) (key laneKey, l login) {
 	s.pump.mu.Lock()
 	st := s.state
 	s.pump.mu.Unlock()
-	l.state = connState{db: st.db, resp3: st.resp3}
-	key = laneKey{identity: p.Identity, credential: s.credential, db: st.db, resp3: st.resp3, unbounded: unbounded}
+	l.state = connState{db: st.db, resp3: st.resp3, readonly: st.readonly}
+	key = laneKey{identity: p.Identity, credential: s.credential, db: st.db, resp3: st.resp3, readonly: st.readonly, unbounded: unbounded}
 	if p.User != nil {
 		key.user, key.mapping = p.User.Name, p.User.Mapping
 	}

@@ -109,14 +109,16 @@ type clientSide struct {
 	uncount bool
 	// of the batch of a shared session:
 	route        routeKind
-	stateful     bool // an error of ours would leave the session's state unknown
-	hasTx        bool // there is a whole transaction
-	begins, ends bool // the command to be queued is MULTI, EXEC of such a one
-	rereads      bool // it is one command that may be asked again
-	recovering   bool // replies were lost, see recover
-	replies      int  // that lanes would bring
-	frames       int  // whole commands among its bytes
-	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+	stateful     bool   // an error of ours would leave the session's state unknown
+	hasTx        bool   // there is a whole transaction
+	begins, ends bool   // the command to be queued is MULTI, EXEC of such a one
+	rereads      bool   // it is one command that may be asked again
+	asking       bool   // ASKING was passed on, and no command after it
+	asked        uint64 // of a shared session: its stickies when it last passed on ASKING
+	recovering   bool   // replies were lost, see recover
+	replies      int    // that lanes would bring
+	frames       int    // whole commands among its bytes
+	tx           int    // 1 + index in pend of the transaction that may become a whole one; 0: none
 
 	holding  bool // in hold: what waits is not queued yet
 	ending   bool // our last word is queued: the rest is dropped

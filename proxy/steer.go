@@ -38,6 +38,10 @@ func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) s
 		return steerDone
 	}
 	c.rereads = cmd.rereads && c.replies == 0
+	if c.asking && class != classState && class != classSticky {
+		s.steerAsked(class)
+		return steerOn
+	}
 	switch class {
 	case classQuiet:
 		c.route = max(c.route, routeLane)
@@ -97,8 +101,10 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 		return // reset and quit see to it
 	}
 	s.wantOwn()
-	c.stateful = true
+	c.stateful, c.asking = true, false
 	switch {
+	case cmd.name == "ASKING" && s.mayAsk():
+		s.steerAsking()
 	case class == classLife:
 		s.pinned.Store(true)
 	case s.sticky():
@@ -118,9 +124,38 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 	}
 }
 
+// steerAsking keeps the session on its own connection for ASKING, which says that the next command may meet a slot that a
+// node of a Redis cluster is importing. It is like a WATCH that the next command ends: see steerAsked.
+func (s *session) steerAsking() {
+	c := &s.client
+	c.asking, c.asked = true, s.stickies.Add(1)
+	s.note = &note{kind: noteError}
+}
+
+// mayAsk reports whether nothing but earlier ASKINGs is open on the own connection. What the next command ends could not be
+// told from a transaction or watched keys otherwise.
+func (s *session) mayAsk() bool {
+	return !s.client.multi && (!s.sticky() || s.stickies.Load() == s.client.asked)
+}
+
+// steerAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
+// unless the command keeps the connection for good.
+func (s *session) steerAsked(class commandClass) {
+	c := &s.client
+	s.wantOwn()
+	c.stateful, c.asking = true, false
+	switch class {
+	case classQuiet, classUnbounded, classOwn:
+		s.note = &note{kind: noteAsked, began: c.asked}
+	default:
+		s.pinned.Store(true)
+	}
+}
+
 // steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
 func (s *session) steerSticky(cmd *command, args int) {
 	c := &s.client
+	c.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
 	switch {
 	case args != 1 && cmd.name != "WATCH":
 		s.wantOwn()
@@ -193,7 +228,10 @@ func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
 		return steerDone
 	}
 	s.wantOwn()
-	if class == classLife {
+	switch {
+	case c.asking:
+		s.steerAsked(class)
+	case class == classLife:
 		c.stateful = true
 		s.pinned.Store(true)
 	}
