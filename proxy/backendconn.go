@@ -112,7 +112,7 @@ func (c *backendConn) introduce(l *login, user, password string) error {
 		want = append(want, isOKOrError)
 	}
 	out, want = l.state.replay(out, want)
-	x := expectation{replies: new(resp.Replies), want: want, drop: true}
+	x := expectation{replies: new(resp.Replies), want: want, drop: l.state.resp3}
 	if l.lane != noLane {
 		x.replies.Strict = true
 		out = x.proveLane(out, l.lane)
@@ -229,9 +229,9 @@ func isOK(r *resp.Replies) error {
 	return errBackendAuth
 }
 
-// expect reads exactly the replies that want judges, and nothing behind them but pushes, which it drops.
+// expect reads exactly the replies that want judges, and nothing behind them.
 func (c *backendConn) expect(want []func(*resp.Replies) error) error {
-	x := expectation{replies: new(resp.Replies), want: want, drop: true}
+	x := expectation{replies: new(resp.Replies), want: want}
 	return x.receive(c)
 }
 
@@ -242,7 +242,7 @@ type expectation struct {
 	replies *resp.Replies
 	want    []func(*resp.Replies) error
 	pass    func([]byte) error // takes pushes; nil: none may come, unless drop is set
-	drop    bool               // pushes are dropped: another client redirects its CLIENT TRACKING here
+	drop    bool               // pushes are dropped: another client redirects its CLIENT TRACKING here. With RESP3 only
 	dropped int                // bytes of them
 	frames  []byte             // the first bytes of the frame that is judged
 }

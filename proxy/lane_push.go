@@ -6,13 +6,16 @@ const maxPush = 64 << 20
 
 // skipPush reads and drops the next bytes of a push, of which b begins with the first or a later part, and returns how
 // many they were. No command on a lane causes pushes, so another client has redirected its CLIENT TRACKING to this
-// connection. A whole push between two replies leaves their order as it was, and whoever has a command on the lane goes
+// connection, which Redis allows with RESP3 only. A whole push between two replies leaves their order as it was, and whoever has a command on the lane goes
 // on. The lane's reader calls it.
 func (l *lane) skipPush(b []byte, now int64) (n int, err error) {
 	r := &l.in
 	if !r.push {
 		r.push, r.size = true, 0
 		l.finishRun(now) // whoever has all its replies has nothing to do with what comes now
+		if !l.set.key.resp3 {
+			return 0, errLanePush
+		}
 		l.notePush()
 	}
 	n, done, err := r.replies.Next(b)

@@ -26,6 +26,7 @@ type pushWork struct {
 
 func newPushWork(t testing.TB) *pushWork {
 	s, l := onALane(t)
+	l.set.key.resp3 = true
 	other := &session{server: s.server, stripe: s.stripe, shared: true, sharing: new(sharing)}
 	other.queue.init()
 	other.queue.out, other.queue.turn = &outbox{}, true
@@ -221,6 +222,10 @@ func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
 	b := newLaneBackend(t)
 	h := b.start(nil)
 	a, other := h.dial(), h.dial()
+	for _, w := range []*wire{a, other} {
+		w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
+	}
+	h.pass(int64(stayInterval))
 	a.get("0")
 	other.get("1")
 	const rounds = 5
@@ -264,6 +269,8 @@ func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 	b := newLaneBackend(t)
 	h := b.start(nil)
 	w := h.dial()
+	w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
+	h.pass(int64(stayInterval))
 	w.get("0")
 	l := h.lane()
 	held := b.hold("a")
@@ -293,7 +300,7 @@ func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 // Pushes that come while a lane or an own connection is set up are dropped, also one whose rest comes after all replies.
 func TestPushesInASetUpAreDropped(t *testing.T) {
 	t.Parallel()
-	for _, at := range []string{"AUTH", "HELLO", "SELECT", "MULTI", "EXEC", "ECHO"} {
+	for _, at := range []string{"HELLO", "SELECT", "MULTI", "EXEC", "ECHO"} {
 		for name, how := range map[string]func(c *laneConn, reply string) string{
 			"before": func(_ *laneConn, reply string) string { return invalidate("x") + reply },
 			"after":  func(_ *laneConn, reply string) string { return reply + invalidate("x") + invalidate("y") },

@@ -17,6 +17,7 @@ var laneFaults = []struct {
 	a      string // what the asker gets
 	closed bool   // the asker is closed
 }{
+	{name: "a push on a RESP2 lane", reply: says(">2\r\n+a\r\n+b\r\n"), closed: true},
 	{name: "a push inside an array", reply: says("*1\r\n" + invalidate("k") + valueOf("a")), closed: true},
 	{name: "a push inside a set", reply: says("~2\r\n$1\r\na\r\n" + invalidate("k") + "$1\r\nb\r\n"), closed: true},
 	{name: "a push inside an array inside a push", reply: says(">1\r\n*1\r\n" + invalidate("k") + valueOf("a")), closed: true},
@@ -97,11 +98,12 @@ func TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong(t *testing.T) {
 func TestLaneEndsForWhatNobodyAsked(t *testing.T) {
 	t.Parallel()
 	for name, reply := range map[string]string{
-		"a reply":              valueOf("a") + "+extra\r\n",
-		"half a reply":         valueOf("a") + "$5\r\nab",
-		"a push that is none":  valueOf("a") + ">1\r\nx\r\n",
-		"a reply after a push": valueOf("a") + invalidate("k") + "+extra\r\n",
-		"garbage":              valueOf("a") + "\r\n",
+		"a reply":                valueOf("a") + "+extra\r\n",
+		"half a reply":           valueOf("a") + "$5\r\nab",
+		"a push on a RESP2 lane": valueOf("a") + ">1\r\n+x\r\n",
+		"a push that is none":    valueOf("a") + ">1\r\nx\r\n",
+		"a reply after a push":   valueOf("a") + invalidate("k") + "+extra\r\n",
+		"garbage":                valueOf("a") + "\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
