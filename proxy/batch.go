@@ -136,7 +136,7 @@ func (s *session) answerUnavailable(err error) {
 	case errors.Is(err, errBackendOpen):
 		text, reason = textBackendOpen, closeBackendOpen
 	case errors.Is(err, errBackendState):
-		reason = closeBackendError
+		text, reason = textBackendState, closeBackendState
 	}
 	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}
 	for i, p := range c.pend {

@@ -2,8 +2,8 @@ package proxy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -99,31 +99,30 @@ func TestExecThatBelongsElsewhereLeavesNoSessionSticky(t *testing.T) {
 
 // cluster is two nodes of a real Redis cluster of which the first has the slots below 8192.
 type cluster struct {
-	addrs  [2]string
-	admins [2]*wire
-	ids    [2]string
+	sockets   [2]string
+	announced [2]string
+	admins    [2]*wire
+	ids       [2]string
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := new(cluster)
-	for i := range c.addrs {
-		c.addrs[i] = redisServer(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freePort(t)), "--cluster-require-full-coverage", "no",
-			"--cluster-node-timeout", "60000")
-		c.admins[i] = dialPlain(t, c.addrs[i])
+	for i := range c.sockets {
+		// Each node has a loopback address of its own, and so the port of its bus for itself.
+		host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		c.announced[i] = host + ":7000"
+		c.sockets[i] = redisServer(t, "--cluster-enabled", "yes", "--bind", host, "--cluster-announce-ip", host, "--cluster-announce-port", "7000",
+			"--cluster-announce-bus-port", "10000", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "60000")
+		c.admins[i] = dialPlain(t, c.sockets[i])
 		c.admins[i].send(cmd("CLUSTER", "MYID"))
 		c.admins[i].line()
 		c.ids[i] = strings.TrimSpace(c.admins[i].line())
 	}
 	c.admins[0].do("+OK\r\n", "CLUSTER", "ADDSLOTSRANGE", "0", "8191")
 	c.admins[1].do("+OK\r\n", "CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
-	host, port, _ := net.SplitHostPort(c.addrs[1])
-	c.admins[1].send(cmd("CONFIG", "GET", "cluster-port"))
-	var bus string
-	for range 5 {
-		bus = strings.TrimSpace(c.admins[1].line())
-	}
-	c.admins[0].do("+OK\r\n", "CLUSTER", "MEET", host, port, bus)
+	host, port, _ := net.SplitHostPort(c.announced[1])
+	c.admins[0].do("+OK\r\n", "CLUSTER", "MEET", host, port, "10000")
 	eventually(t, "the nodes know each other", func() bool {
 		for i, w := range c.admins {
 			if !strings.Contains(w.ask("CLUSTER", "NODES"), c.ids[1-i]) || !strings.Contains(w.ask("CLUSTER", "INFO"), "cluster_state:ok\r\ncluster_slots_assigned:16384") {
@@ -152,7 +151,7 @@ func TestRealClusterDiscardsWhatBelongsElsewhere(t *testing.T) {
 	c := newCluster(t)
 	const key, second, slot = "{b}1", "{b}2", "3300"
 	admin := c.admins[0]
-	moved := fmt.Sprintf("-MOVED %s %s\r\n", slot, c.addrs[1])
+	moved := fmt.Sprintf("-MOVED %s %s\r\n", slot, c.announced[1])
 	for _, tt := range []struct {
 		name   string
 		before func()
@@ -177,7 +176,7 @@ func TestRealClusterDiscardsWhatBelongsElsewhere(t *testing.T) {
 	} {
 		for _, m := range []mode{{name: "shared", shared: true}, {name: "paired"}} {
 			t.Run(tt.name+" "+m.name, func(t *testing.T) {
-				h := m.start(t, c.addrs[0], nil)
+				h := m.start(t, c.sockets[0], nil)
 				w := h.dial()
 				within := tt.within
 				if within == nil {
@@ -188,7 +187,7 @@ func TestRealClusterDiscardsWhatBelongsElsewhere(t *testing.T) {
 				w.do("+OK\r\n", "MULTI")
 				w.do("+QUEUED\r\n", "GET", key)
 				if tt.name == "CROSSSLOT" {
-					w.do(fmt.Sprintf("-MOVED 15495 %s\r\n", c.addrs[1]), within...)
+					w.do(fmt.Sprintf("-MOVED 15495 %s\r\n", c.announced[1]), within...)
 					w.do("-EXECABORT Transaction discarded because of previous errors.\r\n", "EXEC")
 				} else {
 					w.do("+QUEUED\r\n", within...)
@@ -203,7 +202,7 @@ func TestRealClusterDiscardsWhatBelongsElsewhere(t *testing.T) {
 	}
 	// Two slots of one node, and a whole transaction in one write: it rides a lane.
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, c.addrs[0], nil)
+		h := m.start(t, c.sockets[0], nil)
 		w := h.dial()
 		w.do("$-1\r\n", "GET", "{b}none")
 		h.pass(int64(stayInterval))
@@ -231,9 +230,9 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 	const key, slot = "{b}1", "3300"
 	c.admins[0].do("+OK\r\n", "CLUSTER", "SETSLOT", slot, "MIGRATING", c.ids[1])
 	c.admins[1].do("+OK\r\n", "CLUSTER", "SETSLOT", slot, "IMPORTING", c.ids[0])
-	moved := fmt.Sprintf("-MOVED %s %s\r\n", slot, c.addrs[0])
+	moved := fmt.Sprintf("-MOVED %s %s\r\n", slot, c.announced[0])
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, c.addrs[1], func(c *Config) { c.Backend.Lanes = 1 })
+		h := m.start(t, c.sockets[1], func(c *Config) { c.Backend.Lanes = 1 })
 		w := h.dial()
 		wait := func() {
 			h.pass(laneIdle + int64(stayInterval))
@@ -323,9 +322,8 @@ func TestReadonlyIsRememberedAndGoesWithTheSession(t *testing.T) {
 	onALane := uint64(0)
 	both := func(mode string) {
 		t.Helper()
-		h.pass(laneIdle + int64(stayInterval))
-		h.sweepShared()
-		eventually(t, "no own connection", func() bool { return !h.sessionOf(w).hasOwn() })
+		h.pass(int64(stayInterval))
+		h.closeOwnOf(w)
 		w.do(bulk(mode), "HGET", "h", "f")
 		other.do(bulk("READWRITE"), "HGET", "h", "f")
 		onALane += 2

@@ -156,12 +156,13 @@ var (
 
 	textRulesChanged = resp.AppendError(nil, "NOPERM dragontls: the rules of this client changed inside a transaction, which was not run")
 
-	textExecAbort   = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
-	textUnavailable = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
-	textBackendAuth = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
-	textBackendOpen = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
-	textOK          = resp.AppendOK(nil)
-	textInternal    = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
+	textExecAbort    = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
+	textUnavailable  = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
+	textBackendAuth  = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
+	textBackendOpen  = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
+	textBackendState = resp.AppendError(nil, "ERR dragontls: the backend refuses the database, protocol or name that this session had, so the session ends")
+	textOK           = resp.AppendOK(nil)
+	textInternal     = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
 )
 
 // inspect judges the arguments of AUTH, HELLO and ACL; nil passes them on. ownUser: dragontls has authenticated

@@ -256,6 +256,9 @@ func (s *session) replaceUpstream() error {
 	}
 	old, _ := s.upstreamNow()
 	old.drop()
+	if _, ok := s.awaitDial(); !ok {
+		return errEnded
+	}
 	ctx, cancel := s.dialContext()
 	defer cancel()
 	ctx, cancelDeadline := context.WithTimeout(ctx, s.server.c.unavailableTimeout)

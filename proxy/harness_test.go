@@ -129,6 +129,7 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 	c := Config{
 		TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(backend)},
 		KeepAlive: 30 * time.Second, Log: zerolog.New(logs).Level(zerolog.DebugLevel),
+		sessionPace: pace{1 << 20, 1}, identityPace: pace{1 << 20, 1}, lanePace: pace{1 << 20, 1},
 	}
 	patient(&c)
 	if change != nil {

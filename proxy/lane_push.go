@@ -49,6 +49,8 @@ func (set *laneSet) renew(l *lane) {
 	if set.dialing || set.barred > set.server.now() {
 		return
 	}
-	set.outgoing = l
-	set.dialLocked()
+	set.dialLocked(false)
+	if set.dialing {
+		set.outgoing = l
+	}
 }

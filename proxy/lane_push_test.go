@@ -318,9 +318,8 @@ func TestPushesInASetUpAreDropped(t *testing.T) {
 				w := h.dial()
 				w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 				w.do("+OK\r\n", "SELECT", "7")
-				h.pass(laneIdle)
-				h.sweepShared()
-				eventually(t, "its own connection is closed", func() bool { return !h.sessionOf(w).hasOwn() })
+				h.pass(int64(stayInterval))
+				h.closeOwnOf(w)
 				b.on(func(c *laneConn, args []string) (string, bool) {
 					if args[0] == at && len(c.commands()) <= 6 {
 						return how(c, c.answer(args)), true
@@ -340,4 +339,11 @@ func TestPushesInASetUpAreDropped(t *testing.T) {
 			})
 		}
 	}
+}
+
+// closeOwnOf closes the session's own connection, as the sweeper would after a while.
+func (h *harness) closeOwnOf(w *wire) {
+	h.t.Helper()
+	s := h.sessionOf(w)
+	eventually(h.t, "its own connection is closed", func() bool { s.closeOwn(h.now()); return !s.hasOwn() })
 }

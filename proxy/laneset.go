@@ -74,6 +74,7 @@ type laneSet struct {
 	// guarded by mu
 	login    login
 	dialing  bool
+	paced    bool  // the dial under way waits for a token
 	outgoing *lane // to be retired once the dial under way has succeeded; nil: none is
 	barred   int64 // until then there are no lanes
 	err      error // of the last dial
@@ -166,7 +167,7 @@ func (set *laneSet) growWith(l *lane) {
 	}
 	set.mu.Lock()
 	if set.barred <= set.server.now() {
-		set.dialLocked()
+		set.dialLocked(false)
 	}
 	set.mu.Unlock()
 }
@@ -178,7 +179,7 @@ func (set *laneSet) barredUntil() int64 {
 	return set.barred
 }
 
-// await waits for a lane, at most unavailableTimeout. done ends the wait.
+// await waits for a lane, at most unavailableTimeout; the wait for a token does not count. done ends the wait.
 func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
 	t := time.NewTimer(set.server.c.unavailableTimeout)
 	defer t.Stop()
@@ -192,14 +193,24 @@ func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
 			set.mu.Unlock()
 			return nil, errNoLanes
 		}
-		set.dialLocked()
-		changed := set.changed
+		set.dialLocked(true)
+		changed, paced := set.changed, set.paced
 		set.mu.Unlock()
+		if paced {
+			t.Reset(set.server.c.unavailableTimeout)
+		}
 		select {
 		case <-changed:
+			if paced {
+				t.Reset(set.server.c.unavailableTimeout)
+			}
 		case <-done:
 			return nil, errEnded
 		case <-t.C:
+			if paced {
+				t.Reset(set.server.c.unavailableTimeout)
+				continue
+			}
 			set.mu.Lock()
 			err := set.err
 			set.mu.Unlock()
@@ -211,20 +222,30 @@ func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
 	}
 }
 
-func (set *laneSet) dialLocked() {
+// dialLocked has a lane opened, unless one is being opened. Where there is no token for it, it waits for one if awaited
+// says that sessions wait for the lane.
+func (set *laneSet) dialLocked(awaited bool) {
 	if set.dialing {
 		return
 	}
-	set.dialing = true
-	set.server.running.Add(1) // the caller is counted too
-	go set.dial(set.login)    // ends with the dial, Close waits for it
+	s := set.server
+	paced := !s.dialPaces.get(set.key.identity).lanes.try(s, s.c.lanePace)
+	if paced && !awaited {
+		return
+	}
+	set.dialing, set.paced = true, paced
+	set.server.running.Add(1)     // the caller is counted too
+	go set.dial(set.login, paced) // ends with the dial, Close waits for it
 }
 
 // dial opens one lane and proves it.
-func (set *laneSet) dial(l login) {
+func (set *laneSet) dial(l login, paced bool) {
 	s := set.server
 	defer s.running.Done()
-	up, err := set.connect(l)
+	up, err := (*backendConn)(nil), errEnded
+	if !paced || set.awaitDial() {
+		up, err = set.connect(l)
+	}
 	set.mu.Lock()
 	set.dialing = false
 	set.err = err
@@ -253,6 +274,20 @@ func (set *laneSet) dial(l login) {
 		s.backendStats.errors.add("no_lanes")
 		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
 	}
+}
+
+// awaitDial waits for the token of a lane, and tells those who wait for the lane when it is there. false: the Server is closed.
+func (set *laneSet) awaitDial() bool {
+	s := set.server
+	dials := s.dialPaces.get(set.key.identity)
+	dials.noteWait(s, set.key.user)
+	ok := dials.lanes.await(s, s.c.lanePace, s.done)
+	set.mu.Lock()
+	set.paced = false
+	close(set.changed)
+	set.changed = make(chan struct{})
+	set.mu.Unlock()
+	return ok
 }
 
 // connect is the dial; a panic of it is a failure.

@@ -13,7 +13,7 @@ func (l *lane) another(t testing.TB) *lane {
 	t.Helper()
 	before := len(l.set.lanes())
 	l.set.mu.Lock()
-	l.set.dialLocked()
+	l.set.dialLocked(true)
 	l.set.mu.Unlock()
 	eventually(t, "another lane", func() bool { return len(l.set.lanes()) > before })
 	return l.set.lanes()[before]

@@ -109,15 +109,22 @@ func (s *session) cancelAtEnd(ctx context.Context, want <-chan struct{}, cancel 
 	cancel()
 }
 
-// connect dials again once a command waits, until unavailableTimeout has passed. nil: the session has ended, or is
-// about to be answered so by the reader.
+// connect dials again once a command waits, until unavailableTimeout has passed; the wait for the session's turn to dial does
+// not count. nil: the session has ended, or is about to be answered so by the reader.
 func (s *session) connect() *backendConn {
-	ctx, cancel := s.dialContext()
-	defer cancel()
 	wanted, ok := s.awaitWanted()
 	if !ok {
 		return nil
 	}
+	waited, ok := s.awaitDial()
+	if !ok {
+		return nil
+	}
+	if waited {
+		wanted = time.Now()
+	}
+	ctx, cancel := s.dialContext()
+	defer cancel()
 	ctx, cancelDeadline := context.WithDeadline(ctx, wanted.Add(s.server.c.unavailableTimeout))
 	defer cancelDeadline()
 	var last error
@@ -135,7 +142,7 @@ func (s *session) connect() *backendConn {
 		if errors.Is(err, errNoPassword) {
 			pauseBeforeRetry(ctx)
 		}
-		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
+		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState) {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return nil
@@ -173,6 +180,7 @@ func (s *session) awaitWanted() (time.Time, bool) {
 func (s *session) setUpstream(up *backendConn, err error) bool {
 	s.pump.mu.Lock()
 	s.pump.up, s.pump.upErr = up, err
+	s.pump.dialled = s.pump.dialled || up != nil
 	s.pump.mu.Unlock()
 	if up != nil && s.shared {
 		if n, late := s.server.backend.belated(up); late {

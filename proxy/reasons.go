@@ -21,6 +21,7 @@ const (
 	closeMoved         closeReason = "backend_moved"       // its own connection was to an address that is the backend's no more
 	closeUnavailable   closeReason = "backend_unavailable" // no connection within 2 s
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
+	closeBackendState  closeReason = "backend_state"       // the backend refused the database, protocol or name that the session had
 	closeBackendOpen   closeReason = "backend_open"        // it serves connections without AUTH, see errBackendOpen
 	closeRefused       closeReason = "refused_command"     // a refusal where replies cannot be counted
 	closeReset         closeReason = "reset_refused"       // RESET with an error where replies cannot be counted

@@ -40,6 +40,8 @@ type Config struct {
 	Log              zerolog.Logger
 
 	timeouts
+	// The paces of new backend connections: see the variables of these names.
+	sessionPace, identityPace, lanePace pace
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -60,6 +62,7 @@ type Server struct {
 	running        sync.WaitGroup // handshakes, sessions, prober, sweeper
 
 	lanes          laneSets
+	dialPaces      dialPaces
 	scripts        scripts // that sessions have sent
 	pending        pending
 	computing      chan struct{}
@@ -95,6 +98,9 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxArgs, 65536)
 	setDefault(&c.SessionBuffer, 4<<20)
 	c.timeouts.setDefaults(c.WriteTimeout)
+	c.sessionPace.setDefault(sessionPace)
+	c.identityPace.setDefault(identityPace)
+	c.lanePace.setDefault(lanePace)
 	table, err := newCommandTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)

@@ -76,6 +76,8 @@ type sharing struct {
 	credential [32]byte     // digest of the user and password that were configured when the session began
 	middle     *backendConn // has the beginning of a command whose rest is still to come; nil: none does
 	note       *note        // of the command to be queued
+	asking     bool         // ASKING was passed on, and no command after it
+	asked      uint64       // stickies when ASKING was last passed on
 	tallied    []tally
 }
 
@@ -109,16 +111,14 @@ type clientSide struct {
 	uncount bool
 	// of the batch of a shared session:
 	route        routeKind
-	stateful     bool   // an error of ours would leave the session's state unknown
-	hasTx        bool   // there is a whole transaction
-	begins, ends bool   // the command to be queued is MULTI, EXEC of such a one
-	rereads      bool   // it is one command that may be asked again
-	asking       bool   // ASKING was passed on, and no command after it
-	asked        uint64 // of a shared session: its stickies when it last passed on ASKING
-	recovering   bool   // replies were lost, see recover
-	replies      int    // that lanes would bring
-	frames       int    // whole commands among its bytes
-	tx           int    // 1 + index in pend of the transaction that may become a whole one; 0: none
+	stateful     bool // an error of ours would leave the session's state unknown
+	hasTx        bool // there is a whole transaction
+	begins, ends bool // the command to be queued is MULTI, EXEC of such a one
+	rereads      bool // it is one command that may be asked again
+	recovering   bool // replies were lost, see recover
+	replies      int  // that lanes would bring
+	frames       int  // whole commands among its bytes
+	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none
 
 	holding  bool // in hold: what waits is not queued yet
 	ending   bool // our last word is queued: the rest is dropped
@@ -131,9 +131,11 @@ type pump struct {
 	held    []byte // a reply that is not passed on before it is known whole
 	done    chan struct{}
 	limit   atomic.Int64 // nanoseconds that the backend may be silent, once nobody listens for long; 0: any time
+	dials   *bucket      // for own connections after the first, see awaitDial; nil: it is full
 
 	mu sync.Mutex
 	// guarded by mu
+	dialled bool // the session has had a backend connection of its own
 	up      *backendConn
 	upErr   error
 	wanted  time.Time     // since when a command waits for the backend

@@ -38,7 +38,7 @@ func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) s
 		return steerDone
 	}
 	c.rereads = cmd.rereads && c.replies == 0
-	if c.asking && class != classState && class != classSticky {
+	if s.asking && class != classState && class != classSticky {
 		s.steerAsked(class)
 		return steerOn
 	}
@@ -101,7 +101,7 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 		return // reset and quit see to it
 	}
 	s.wantOwn()
-	c.stateful, c.asking = true, false
+	c.stateful, s.asking = true, false
 	switch {
 	case cmd.name == "ASKING" && s.mayAsk():
 		s.steerAsking()
@@ -127,15 +127,14 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 // steerAsking keeps the session on its own connection for ASKING, which says that the next command may meet a slot that a
 // node of a Redis cluster is importing. It is like a WATCH that the next command ends: see steerAsked.
 func (s *session) steerAsking() {
-	c := &s.client
-	c.asking, c.asked = true, s.stickies.Add(1)
+	s.asking, s.asked = true, s.stickies.Add(1)
 	s.note = &note{kind: noteError}
 }
 
 // mayAsk reports whether nothing but earlier ASKINGs is open on the own connection. What the next command ends could not be
 // told from a transaction or watched keys otherwise.
 func (s *session) mayAsk() bool {
-	return !s.client.multi && (!s.sticky() || s.stickies.Load() == s.client.asked)
+	return !s.client.multi && (!s.sticky() || s.stickies.Load() == s.asked)
 }
 
 // steerAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
@@ -143,10 +142,10 @@ func (s *session) mayAsk() bool {
 func (s *session) steerAsked(class commandClass) {
 	c := &s.client
 	s.wantOwn()
-	c.stateful, c.asking = true, false
+	c.stateful, s.asking = true, false
 	switch class {
 	case classQuiet, classUnbounded, classOwn:
-		s.note = &note{kind: noteAsked, began: c.asked}
+		s.note = &note{kind: noteAsked, began: s.asked}
 	default:
 		s.pinned.Store(true)
 	}
@@ -155,7 +154,7 @@ func (s *session) steerAsked(class commandClass) {
 // steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
 func (s *session) steerSticky(cmd *command, args int) {
 	c := &s.client
-	c.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
+	s.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
 	switch {
 	case args != 1 && cmd.name != "WATCH":
 		s.wantOwn()
@@ -229,7 +228,7 @@ func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
 	}
 	s.wantOwn()
 	switch {
-	case c.asking:
+	case s.asking:
 		s.steerAsked(class)
 	case class == classLife:
 		c.stateful = true

@@ -26,6 +26,7 @@ func (s *Server) sweep() {
 			s.closeIdle()
 		}
 		s.closeExpired()
+		s.dialPaces.tidy(s.now())
 		if s.c.Backend.Shared {
 			s.sweepShared()
 		}
