@@ -41,12 +41,8 @@ type LintOptions struct {
 	Roots *x509.CertPool
 }
 
-const (
-	minRSABits   = 2048
-	minCurveBits = 256 // also the order of Ed25519
-	// maxServerValidity is what the CA/Browser Forum and Apple's platforms allow a server certificate.
-	maxServerValidity = 398 * 24 * time.Hour
-)
+// maxServerValidity is what the CA/Browser Forum and Apple's platforms allow a server certificate.
+const maxServerValidity = 398 * 24 * time.Hour
 
 // Lint says what is wrong or ageing in what s serves and trusts. It reads no
 // file, unless the system's roots are asked and were not yet.

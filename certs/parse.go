@@ -234,7 +234,42 @@ type bundle struct {
 	certs []*x509.Certificate
 	// known holds the SHA-256 of each certificate: a pool cannot be asked.
 	known map[[32]byte]bool
+	named map[string][]*x509.Certificate // by subject, DER
 	info  []Cert
+
+	// What was found out about clients' certificates. It depends on nothing but the
+	// certificates of the bundle, so it outlives reloads that leave these as they are.
+	proven   *bounded[[32]byte, struct{}] // CAs that clients sent and a trusted key signed, by SHA-256
+	verdicts *bounded[[32]byte, verdict]  // by client.key
+	strays   *bounded[[32]byte, int]      // see maxLiveStrays, by the SHA-256 of the leaf
+	signed   *bounded[signature, struct{}]
+}
+
+func newBundle() *bundle {
+	return &bundle{
+		pool: x509.NewCertPool(), known: make(map[[32]byte]bool), named: make(map[string][]*x509.Certificate),
+		proven: newBounded[[32]byte, struct{}](maxProven), verdicts: newBounded[[32]byte, verdict](maxVerdicts),
+		strays: newBounded[[32]byte, int](maxVerdicts), signed: newBounded[signature, struct{}](maxSigned),
+	}
+}
+
+func (b *bundle) add(cert *x509.Certificate) {
+	b.pool.AddCert(cert)
+	b.certs = append(b.certs, cert)
+	b.known[sha256.Sum256(cert.Raw)] = true
+	b.named[string(cert.RawSubject)] = append(b.named[string(cert.RawSubject)], cert)
+}
+
+// bundleCache keeps the last bundle, for what was found out with it. Used by one
+// reload at a time.
+type bundleCache struct{ last *bundle }
+
+// same returns the last bundle if its certificates are those of b, else b.
+func (c *bundleCache) same(b *bundle) *bundle {
+	if c.last == nil || c.last.sum() != b.sum() {
+		c.last = b
+	}
+	return c.last
 }
 
 // sum is a digest of the certificates in their order.
@@ -258,7 +293,7 @@ func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) 
 	var all faults
 	var dated *Fault
 	usable := false
-	b := &bundle{pool: x509.NewCertPool(), known: make(map[[32]byte]bool)}
+	b := newBundle()
 	for i, cert := range certs {
 		if b.holds(cert) {
 			continue // twice in the file
@@ -273,9 +308,7 @@ func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) 
 		} else if dated == nil {
 			dated = f
 		}
-		b.pool.AddCert(cert)
-		b.certs = append(b.certs, cert)
-		b.known[sha256.Sum256(cert.Raw)] = true
+		b.add(cert)
 		b.info = append(b.info, describeCert(role, file, cert))
 	}
 	if len(all) == 0 && !usable {

@@ -70,6 +70,9 @@ func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snaps
 		b, err := parseBundle(c, o.ClientCAFile, RoleClientCA, now)
 		all.add(err)
 		if err == nil {
+			if o.bundles != nil {
+				b = o.bundles.same(b)
+			}
 			s.clients = b
 			s.Certs = append(s.Certs, b.info...)
 		}
@@ -156,7 +159,8 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 	t.config = &tls.Config{
 		MinVersion:                  t.opts.MinVersion,
 		MaxVersion:                  t.opts.MaxVersion,
-		ClientAuth:                  t.opts.ClientAuth,
+		CipherSuites:                aeadSuites,
+		ClientAuth:                  asking(t.opts.ClientAuth),
 		GetCertificate:              t.certificate,
 		VerifyConnection:            t.verifyConnection,
 		Time:                        t.opts.clock,
@@ -171,6 +175,27 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 	}
 	t.config.SetSessionTicketKeys(keys)
 	return &t, nil
+}
+
+// asking leaves it to verifyConnection to verify what clients send: on its own,
+// crypto/tls lets a client choose what that costs.
+func asking(auth tls.ClientAuthType) tls.ClientAuthType {
+	switch auth {
+	case tls.RequireAndVerifyClientCert:
+		return tls.RequireAnyClientCert
+	case tls.VerifyClientCertIfGiven:
+		return tls.RequestClientCert
+	}
+	return auth
+}
+
+// aeadSuites are all that TLS 1.2 clients are offered: CBC has been attacked
+// again and again (RFC 9325, 4.2). crypto/tls has its own order, and TLS 1.3 knows
+// nothing else.
+var aeadSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
 // certificate returns the chosen pair, with the OCSP response it has now.

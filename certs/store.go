@@ -40,8 +40,10 @@ type Options struct {
 	OCSP string
 	Log  zerolog.Logger
 
-	clock func() time.Time // nil: time.Now
-	crls  *crlCache        // of the Store
+	clock   func() time.Time // nil: time.Now
+	crls    *crlCache        // of the Store, and so are the next two
+	bundles *bundleCache
+	shared  *sharedCerts
 }
 
 // Store serves the current Snapshot. Its methods may be called concurrently.
@@ -59,7 +61,7 @@ func Open(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	o.crls, o.Login.cache = &crlCache{}, &usersCache{}
+	o.crls, o.bundles, o.shared, o.Login.cache = &crlCache{}, &bundleCache{}, &sharedCerts{}, &usersCache{}
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
 	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()))
@@ -112,7 +114,7 @@ func (s *Store) TLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: s.opts.MinVersion,
 		MaxVersion: s.opts.MaxVersion,
-		ClientAuth: s.opts.ClientAuth,
+		ClientAuth: asking(s.opts.ClientAuth),
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return s.snapshot.Load().config, nil
 		},

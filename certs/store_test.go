@@ -252,10 +252,7 @@ func TestVerifyConnectionJudgesByItsOwnSnapshot(t *testing.T) {
 	now := time.Now()
 	f.opts.clock = func() time.Time { return now }
 	s := f.open()
-	root, err := parseCerts("", f.ca.PEM())
-	f.must(err)
-	chain := []*x509.Certificate{f.client.Leaf, root[0]}
-	state := tls.ConnectionState{PeerCertificates: chain[:1], VerifiedChains: [][]*x509.Certificate{chain}}
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{f.client.Leaf}}
 	if err := s.Snapshot().verifyConnection(state); err != nil {
 		t.Errorf("good chain: %v", err)
 	}
@@ -263,7 +260,11 @@ func TestVerifyConnectionJudgesByItsOwnSnapshot(t *testing.T) {
 	if err := s.Snapshot().verifyConnection(state); !errors.Is(err, ErrClientExpired) {
 		t.Errorf("a year later: %v, want %v", err, ErrClientExpired)
 	}
-	state.VerifiedChains = nil
+	now = now.AddDate(-1, 0, 0)
+	if err := s.Snapshot().verifyConnection(state); err != nil {
+		t.Errorf("back again: %v", err)
+	}
+	state.PeerCertificates[0] = f.clientOf(newCA(t, "root")).Leaf
 	var refused *ClientError
 	if err := s.Snapshot().verifyConnection(state); !errors.Is(err, ErrClientUntrusted) || !errors.As(err, &refused) {
 		t.Errorf("no chain: %v, want %v", err, ErrClientUntrusted)

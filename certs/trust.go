@@ -17,6 +17,7 @@ import (
 var (
 	ErrClientExpired   = errors.New("client certificate chain is not in date")
 	ErrClientUntrusted = errors.New("client certificate chain does not end in a trusted CA")
+	ErrClientInvalid   = errors.New("client certificate chain breaks a rule")
 	ErrClientRevoked   = errors.New("client certificate, or a CA above it, is revoked")
 	ErrNoCRL           = errors.New("there is no CRL of the issuer of the client certificate")
 	ErrCRLExpired      = errors.New("the CRL of the issuer of the client certificate is not in date")
@@ -25,7 +26,7 @@ var (
 // ClientError refuses a client's chain, in the handshake or later.
 type ClientError struct {
 	Serial string // of the leaf, lower-case hex
-	Err    error  // wraps one of those above, ErrNotAllowed, identity.ErrUnmapped or identity.ErrBadUser
+	Err    error  // wraps one of those above, of limits.go, ErrNotAllowed, identity.ErrUnmapped or identity.ErrBadUser
 }
 
 func (e *ClientError) Error() string {
@@ -42,6 +43,18 @@ func (e *ClientError) Reason() string {
 	switch {
 	case errors.Is(e.Err, ErrClientExpired):
 		return "certificate_expired"
+	case errors.Is(e.Err, ErrClientInvalid):
+		return "bad_certificate"
+	case errors.Is(e.Err, ErrChainTooLong):
+		return "chain_too_long"
+	case errors.Is(e.Err, ErrChainTooBig):
+		return "chain_too_big"
+	case errors.Is(e.Err, ErrChainTooComplex):
+		return "chain_too_complex"
+	case errors.Is(e.Err, ErrKeyTooBig):
+		return "key_too_big"
+	case errors.Is(e.Err, ErrWeakKey):
+		return "weak_key"
 	case errors.Is(e.Err, ErrClientRevoked):
 		return "certificate_revoked"
 	case errors.Is(e.Err, ErrNoCRL):
@@ -95,38 +108,76 @@ func (p *Peer) better(q *Peer) bool {
 // Recheck judges the client of a live session, by its certificates as they came
 // in the handshake. That a CRL is missing or not in date is no reason to end a
 // session. The error is a *ClientError.
-func (s *Snapshot) Recheck(cs *tls.ConnectionState) (Peer, error) { return s.judge(cs, true) }
+func (s *Snapshot) Recheck(cs *tls.ConnectionState) (Peer, error) {
+	p, _, err := s.judge(cs.PeerCertificates, true)
+	return p, err
+}
 
 // verifyConnection is where trust is decided, because it also runs on a
-// resumption, which VerifyPeerCertificate does not.
+// resumption, which VerifyPeerCertificate does not. crypto/tls verifies nothing
+// but that the client has the leaf's key, and does so afterwards.
 func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
-	_, err := s.judge(&cs, false)
+	_, c, err := s.judge(cs.PeerCertificates, false)
+	if err == nil && c != nil {
+		s.opts.shared.replace(cs.PeerCertificates, c)
+	}
 	return err
 }
 
-// judge finds the best chain that this snapshot trusts. crypto/tls has
-// verified the chains' signatures in the handshake; what may have changed since
-// is judged again. A CA may have been renewed or issued anew with its key, so
-// where the handshake was another snapshot's, new chains are built too.
-func (s *Snapshot) judge(cs *tls.ConnectionState, live bool) (Peer, error) {
-	if len(cs.PeerCertificates) == 0 {
-		return s.nobody()
+// judge finds the best chain that this snapshot trusts. The client that it
+// returns is nil without a certificate.
+func (s *Snapshot) judge(sent []*x509.Certificate, live bool) (Peer, *client, error) {
+	if len(sent) == 0 {
+		p, err := s.nobody()
+		return p, nil, err
 	}
-	now := s.opts.clock()
-	leaf := cs.PeerCertificates[0]
-	p, err := s.bestTrusted(cs.VerifiedChains, cs.PeerCertificates, live, now)
-	if (live || cs.DidResume) && (err != nil || !p.wholeLife) {
-		if chains := s.buildChains(cs.PeerCertificates, now); len(chains) > 0 {
-			q, qerr := s.bestTrusted(chains, cs.PeerCertificates, live, now)
-			if qerr == nil && (err != nil || q.better(&p)) {
-				p, err = q, nil
-			}
+	p, c, err := s.judgeSent(sent, live)
+	if err != nil {
+		return Peer{}, nil, &ClientError{Serial: sent[0].SerialNumber.Text(16), Err: err}
+	}
+	return p, c, nil
+}
+
+// judgeSent does the cheapest first: what a handshake may send at all, then
+// whether the leaf is revoked, then the chains.
+func (s *Snapshot) judgeSent(sent []*x509.Certificate, live bool) (Peer, *client, error) {
+	if s.clients == nil {
+		return Peer{}, nil, ErrClientUntrusted
+	}
+	if !live {
+		if err := s.clients.checkSent(sent); err != nil {
+			return Peer{}, nil, err
 		}
 	}
-	if err != nil {
-		return Peer{}, &ClientError{Serial: leaf.SerialNumber.Text(16), Err: err}
+	now := s.opts.clock()
+	c := s.clients.read(sent)
+	p, err := s.judgeKnown(c, live, now)
+	// More CAs can only make more chains, and a live session whose chain lasts as
+	// long as its leaf needs none.
+	if len(c.unknown) == 0 || errors.Is(err, errLeafRevoked) || live && err == nil && p.wholeLife {
+		return p, c, err
 	}
-	return p, nil
+	if s.clients.prove(c, live) {
+		p, err = s.judgeKnown(c, live, now)
+	}
+	if err != nil && c.untried {
+		err = fmt.Errorf("%w (one of the CA certificates that it sent is not signed by the CA that it names; those after it were not tried)", err)
+	}
+	return p, c, err
+}
+
+// judgeKnown judges by the CAs that are known to be signed from the bundle.
+func (s *Snapshot) judgeKnown(c *client, live bool, now time.Time) (Peer, error) {
+	if s.revocation != nil {
+		if err := s.revocation.judgeLeaf(s.clients, c); err != nil {
+			return Peer{}, err
+		}
+	}
+	chains, err := s.clients.verify(c, live, now)
+	if err != nil {
+		return Peer{}, err
+	}
+	return s.bestTrusted(chains, live, now)
 }
 
 // nobody came without a certificate, which crypto/tls refuses where one is
@@ -142,30 +193,28 @@ func (s *Snapshot) nobody() (Peer, error) {
 	return Peer{}, nil
 }
 
-// bestTrusted takes the best chain without fault, or returns the fault of one that came closest.
-func (s *Snapshot) bestTrusted(chains [][]*x509.Certificate, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
+// bestTrusted takes the best chain without fault, or returns the fault of the
+// first one.
+func (s *Snapshot) bestTrusted(chains [][]*x509.Certificate, live bool, now time.Time) (Peer, error) {
 	var best Peer
-	closest := ErrClientUntrusted
+	var fault error
+	found := false
 	for _, chain := range chains {
-		p, err := s.judgeChain(chain, sent, live, now)
+		p, err := s.judgeChain(chain, live, now)
 		switch {
-		case err == nil && (closest != nil || p.better(&best)):
-			best, closest = p, nil
-		case err == nil || closest == nil:
-		case errors.Is(closest, ErrClientUntrusted) || !errors.Is(err, ErrClientUntrusted) && !errors.Is(err, ErrClientExpired):
-			closest = err
+		case err == nil && (!found || p.better(&best)):
+			best, found = p, true
+		case err != nil && fault == nil:
+			fault = err
 		}
 	}
-	return best, closest
+	if found {
+		return best, nil
+	}
+	return Peer{}, fault
 }
 
-func (s *Snapshot) judgeChain(chain, sent []*x509.Certificate, live bool, now time.Time) (Peer, error) {
-	switch {
-	case !s.links(chain, sent):
-		return Peer{}, ErrClientUntrusted
-	case !inDate(chain, now):
-		return Peer{}, ErrClientExpired
-	}
+func (s *Snapshot) judgeChain(chain []*x509.Certificate, live bool, now time.Time) (Peer, error) {
 	if s.revocation != nil {
 		if err := s.revocation.check(chain, live, now); err != nil {
 			return Peer{}, err
@@ -189,59 +238,4 @@ func (s *Snapshot) judgeChain(chain, sent []*x509.Certificate, live bool, now ti
 	}
 	p.wholeLife = p.NotAfter.Equal(chain[0].NotAfter)
 	return p, nil
-}
-
-// links says whether a handshake of today could build the chain: it ends in the
-// bundle, and whatever lies between was sent or is in the bundle too.
-func (s *Snapshot) links(chain, sent []*x509.Certificate) bool {
-	if s.clients == nil || !s.clients.holds(chain[len(chain)-1]) {
-		return false
-	}
-	for _, cert := range chain[:len(chain)-1] {
-		if !contains(sent, cert) && !s.clients.holds(cert) {
-			return false
-		}
-	}
-	return true
-}
-
-func contains(certs []*x509.Certificate, cert *x509.Certificate) bool {
-	for _, c := range certs {
-		if c.Equal(cert) {
-			return true
-		}
-	}
-	return false
-}
-
-// maxSent bounds what is tried of the certificates that a client has sent: chains
-// are short, and each more costs a signature check for every session of it.
-const maxSent = 8
-
-// buildChains verifies as crypto/tls does for a server.
-func (s *Snapshot) buildChains(sent []*x509.Certificate, now time.Time) [][]*x509.Certificate {
-	if s.clients == nil {
-		return nil
-	}
-	o := x509.VerifyOptions{
-		Roots: s.clients.pool, Intermediates: x509.NewCertPool(), CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	for _, cert := range sent[1:min(len(sent), 1+maxSent)] {
-		o.Intermediates.AddCert(cert)
-	}
-	chains, err := sent[0].Verify(o)
-	if err != nil {
-		return nil
-	}
-	return chains
-}
-
-func inDate(chain []*x509.Certificate, now time.Time) bool {
-	for _, cert := range chain {
-		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-			return false
-		}
-	}
-	return true
 }

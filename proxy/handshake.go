@@ -92,6 +92,8 @@ type handshake struct {
 	tooOld  bool // the client offered no version that is served here
 
 	alert tls.AlertError // sent by the client in clear; 0: none
+
+	allowance allowance
 }
 
 func (h *handshake) evict() {
@@ -169,8 +171,9 @@ func (h *handshake) run() {
 	s := h.server
 	start := time.Now()
 	h.sock.handshake = h
-	h.sock.beforeWait = func() error { h.stopWork(); return nil }
+	h.sock.beforeWait = func() error { h.stopWork(); return h.allowance.check() }
 	h.sock.afterWait = func(n int) {
+		h.allowance.took(n)
 		if n > 0 {
 			s.pending.heard(h)
 		}
@@ -216,7 +219,7 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	defer h.sock.Close()
 	defer h.sock.release()
 	switch reason {
-	case handshakeEvicted, handshakeTimeout, handshakeClosed, handshakeClientAlert:
+	case handshakeEvicted, handshakeTimeout, handshakeClosed, handshakeClientAlert, handshakeTooBig:
 		return
 	case handshakePlaintext:
 		h.sock.writeTimeout = h.server.c.lingerTimeout
@@ -239,6 +242,7 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		verify  *tls.CertificateVerificationError
 		invalid x509.CertificateInvalidError
 		unknown x509.UnknownAuthorityError
+		tooBig  *tooBigError
 		op      *net.OpError
 	)
 	switch {
@@ -246,6 +250,8 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		return handshakeEvicted
 	case errors.As(err, &header) && header.Conn != nil:
 		return handshakePlaintext
+	case errors.As(err, &tooBig):
+		return handshakeTooBig
 	case refusalReason(err) != "":
 		return refusalReason(err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:

@@ -63,7 +63,8 @@ func refusalReason(err error) string {
 	}](err); ok {
 		switch reason := r.Reason(); reason {
 		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeExpired, handshakeUnknownCA,
-			handshakeNotAllowed, handshakeUnmapped, handshakeBadUser:
+			handshakeNotAllowed, handshakeUnmapped, handshakeBadUser, handshakeBadCert, handshakeChainTooLong, handshakeChainTooBig,
+			handshakeChainComplex, handshakeKeyTooBig, handshakeWeakKey:
 			return reason
 		}
 	}

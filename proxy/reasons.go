@@ -50,6 +50,12 @@ const (
 	handshakeUnmapped      = "unmapped"    // no rule of the users file matches
 	handshakeBadUser       = "bad_user"    // the name of the client's user is none
 	handshakeBadCert       = "bad_certificate"
+	handshakeChainTooLong  = "chain_too_long"    // too many certificates
+	handshakeChainTooBig   = "chain_too_big"     // too many bytes of certificates
+	handshakeChainComplex  = "chain_too_complex" // the certificates can be chained in too many ways
+	handshakeKeyTooBig     = "key_too_big"       // a key in them takes too long to check signatures with
+	handshakeWeakKey       = "weak_key"          // that of the client's own certificate
+	handshakeTooBig        = "handshake_too_big" // maxHandshakeBytes or maxFlightBytes
 	handshakeVersion       = "protocol_version"
 	handshakePlaintext     = "plaintext"
 	handshakeTimeout       = "timeout"

@@ -130,6 +130,9 @@ func (s *socket) tryRead(fd uintptr) bool {
 		p = s.buffers.page()
 		room = p[:]
 	}
+	if s.handshake != nil {
+		room = room[:min(len(room), s.handshake.allowance.room())]
+	}
 	n, err := readFD(int(fd), room)
 	if n <= 0 {
 		if c != nil {
@@ -164,6 +167,8 @@ func (s *socket) Write(p []byte) (int, error) {
 		return 0, nil
 	case s.backlog != nil:
 		return s.writeClient(p)
+	case s.handshake != nil:
+		s.handshake.allowance.answered()
 	}
 	return s.writeAll(p)
 }
