@@ -57,7 +57,7 @@ func (b *bundle) checkSent(sent []*x509.Certificate) error {
 			limit = maxCurveBits
 		}
 		if bits > limit && !b.holds(cert) {
-			return fmt.Errorf("%w: certificate %d has %s %d, at most %d is accepted", ErrKeyTooBig, i+1, kind, bits, limit)
+			return fmt.Errorf("%w: certificate %d has %s%d, at most %s%d is accepted", ErrKeyTooBig, i+1, kind, bits, kind, limit)
 		}
 	}
 	return checkKeyStrength(sent[0])
@@ -73,13 +73,13 @@ func checkKeyStrength(cert *x509.Certificate) error {
 		least = minCurveBits
 	}
 	if bits < least {
-		return fmt.Errorf("%w: %s %d, at least %d is needed", ErrWeakKey, kind, bits, least)
+		return fmt.Errorf("%w: %s%d, at least %s%d is needed", ErrWeakKey, kind, bits, kind, least)
 	}
 	return nil
 }
 
 const (
-	kindRSA   = "RSA"
+	kindRSA   = "RSA "
 	kindECDSA = "ECDSA P-"
 )
 

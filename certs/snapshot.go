@@ -163,6 +163,8 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 		ClientAuth:                  asking(t.opts.ClientAuth),
 		GetCertificate:              t.certificate,
 		VerifyConnection:            t.verifyConnection,
+		WrapSession:                 t.wrapSession,
+		UnwrapSession:               t.unwrapSession,
 		Time:                        t.opts.clock,
 		DynamicRecordSizingDisabled: true, // 4 writes instead of 11 for the first 64 KiB
 	}

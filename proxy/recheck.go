@@ -3,7 +3,6 @@ package proxy
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"runtime"
 	"sync"
@@ -95,21 +94,13 @@ func (s *Server) judgeClass(c *class) (closed int) {
 	return len(lost)
 }
 
-// chainKey is a digest of all that a client is judged by: what it has shown, and the chains that its handshake found,
-// which were others before a CA was renewed.
+// chainKey is a digest of what a client has shown: all that it is judged by.
 func chainKey(cs *tls.ConnectionState) [32]byte {
 	h := sha256.New()
-	add := func(chain []*x509.Certificate) {
+	for _, cert := range cs.PeerCertificates {
 		var size [8]byte
-		h.Write(binary.BigEndian.AppendUint64(size[:0], uint64(len(chain))))
-		for _, cert := range chain {
-			h.Write(binary.BigEndian.AppendUint64(size[:0], uint64(len(cert.Raw))))
-			h.Write(cert.Raw)
-		}
-	}
-	add(cs.PeerCertificates)
-	for _, chain := range cs.VerifiedChains {
-		add(chain)
+		h.Write(binary.BigEndian.AppendUint64(size[:0], uint64(len(cert.Raw))))
+		h.Write(cert.Raw)
 	}
 	return [32]byte(h.Sum(nil))
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -14,8 +13,8 @@ import (
 	"dragontls/proxy/proxytest"
 )
 
-// One certificate, and two handshakes that found different chains to what was trusted then: each is judged by its own.
-func TestRecheckJudgesEachHandshakeByItsOwnChains(t *testing.T) {
+// One leaf, sent with and without the CA above it: each is judged by what it has shown.
+func TestRecheckJudgesEachSessionByWhatItHasShown(t *testing.T) {
 	root, err := pki.NewCA("root")
 	if err != nil {
 		t.Fatal(err)
@@ -28,47 +27,41 @@ func TestRecheckJudgesEachHandshakeByItsOwnChains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(cert, middle.PEM()) {
-		cert = append(cert, middle.PEM()...)
-	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, refused := range []int{2, 3} { // certificates in the chain: up to middle, or up to root
-		var trusted atomic.Pointer[pki.CA]
+	if len(pair.Certificate) != 2 {
+		t.Fatalf("%d certificates, want leaf and CA", len(pair.Certificate))
+	}
+	for _, refused := range []int{1, 2} { // certificates sent
 		var changed atomic.Bool
 		j := &judgement{}
 		h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
-			c.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-				conf := testPKI().serverConfig()
-				conf.ClientCAs = x509.NewCertPool()
-				conf.ClientCAs.AppendCertsFromPEM(trusted.Load().PEM())
-				return conf, nil
-			}
+			c.TLS.ClientCAs = x509.NewCertPool()
+			c.TLS.ClientCAs.AppendCertsFromPEM(middle.PEM())
 			c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
-				if changed.Load() && len(cs.VerifiedChains[0]) == refused {
+				if changed.Load() && len(cs.PeerCertificates) == refused {
 					return Peer{}, lostError(handshakeUnknownCA)
 				}
 				return j.recheck(cs)
 			}
 		})
 		clients := map[int]*wire{}
-		for length, ca := range map[int]*pki.CA{2: middle, 3: root} {
-			trusted.Store(ca)
+		for sent := 1; sent <= 2; sent++ {
 			config := testPKI().clientConfig()
-			config.Certificates = []tls.Certificate{pair}
+			config.Certificates = []tls.Certificate{{Certificate: pair.Certificate[:sent], PrivateKey: pair.PrivateKey}}
 			c, err := tls.Dial("tcp", h.addr, config)
 			if err != nil {
 				t.Fatal(err)
 			}
-			clients[length] = newWire(t, c)
-			clients[length].do("+PONG\r\n", "PING")
+			clients[sent] = newWire(t, c)
+			clients[sent].do("+PONG\r\n", "PING")
 		}
 		changed.Store(true)
 		h.Recheck()
 		clients[refused].wantEnd()
-		clients[5-refused].do("+PONG\r\n", "PING")
+		clients[3-refused].do("+PONG\r\n", "PING")
 		h.wantClosed(closeUntrusted, 1)
 	}
 }
