@@ -45,7 +45,7 @@ const refusedMessage = "reload refused"
 
 // fixture is a CA, a client of it, and a directory with a server pair.
 type fixture struct {
-	t      *testing.T
+	t      testing.TB
 	ca     *pki.CA
 	dir    string
 	log    *logBuffer
@@ -53,7 +53,7 @@ type fixture struct {
 	opts   Options
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{t: t, ca: newCA(t, "root"), dir: t.TempDir(), log: &logBuffer{}}
 	f.client = f.clientOf(f.ca)
@@ -69,7 +69,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func newCA(t *testing.T, name string) *pki.CA {
+func newCA(t testing.TB, name string) *pki.CA {
 	t.Helper()
 	ca, err := pki.NewCA(name)
 	if err != nil {
@@ -81,7 +81,7 @@ func newCA(t *testing.T, name string) *pki.CA {
 // pem is a certificate and its key.
 type pemPair struct{ cert, key []byte }
 
-func (p pemPair) serial(t *testing.T) string {
+func (p pemPair) serial(t testing.TB) string {
 	t.Helper()
 	c, err := tls.X509KeyPair(p.cert, p.key)
 	if err != nil {

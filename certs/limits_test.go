@@ -3,6 +3,7 @@ package certs
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -13,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -25,18 +27,10 @@ import (
 var keysOfSize = sync.OnceValue(func() map[string]crypto.Signer {
 	keys := make(map[string]crypto.Signer)
 	for _, bits := range []int{1024, 2048, 4096, 4104} {
-		k, err := rsa.GenerateKey(rand.Reader, bits)
-		if err != nil {
-			panic(err)
-		}
-		keys[fmt.Sprint("RSA ", bits)] = k
+		keys[fmt.Sprint("RSA ", bits)], _ = rsa.GenerateKey(rand.Reader, bits)
 	}
 	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P521()} {
-		k, err := ecdsa.GenerateKey(curve, rand.Reader)
-		if err != nil {
-			panic(err)
-		}
-		keys[curve.Params().Name] = k
+		keys[curve.Params().Name], _ = ecdsa.GenerateKey(curve, rand.Reader)
 	}
 	return keys
 })
@@ -50,7 +44,14 @@ func junkCAs(t testing.TB, subject []byte, key crypto.Signer, n int, names ...st
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(time.Now().UnixNano() + int64(i)), RawSubject: subject,
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-			DNSNames: append([]string{fmt.Sprint(i, ".junk")}, names...),
+			DNSNames: []string{fmt.Sprint(i, ".junk")},
+		}
+		for _, name := range names {
+			if strings.HasPrefix(name, "/") {
+				template.URIs = append(template.URIs, &url.URL{Path: name})
+			} else {
+				template.DNSNames = append(template.DNSNames, name)
+			}
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 		if err != nil {
@@ -161,4 +162,63 @@ func TestABundlesOwnCAIsExemptFromTheLimitOnKeys(t *testing.T) {
 	f.wantAdmitted(s, client)
 	client.Certificate = append(client.Certificate, root[0])
 	f.wantAdmitted(s, client)
+}
+
+// A key of this length makes crypto/ed25519 panic: it shows that it is never used.
+var neverUsed = ed25519.PublicKey{1}
+
+func TestAClientsOwnKeysCheckNoSignature(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	f.must(err)
+	subject := subjectOf(t, f.ca)
+	junk := junkCAs(t, subject, key, maxSent-1)
+	s := f.open()
+	for name, c := range map[string]struct {
+		leaf tls.Certificate
+		want error
+	}{
+		"a stranger":             {stranger(t, subject, nil, key), ErrClientUntrusted},
+		"with a client's leaf":   {f.client, nil},
+		"with a forgotten chain": {f.clientOf(newCA(t, "root")), ErrClientUntrusted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := []*x509.Certificate{parsed(t, c.leaf.Certificate[0])}
+			for _, raw := range junk {
+				ca := parsed(t, raw)
+				ca.PublicKey = neverUsed
+				sent = append(sent, ca)
+			}
+			state := tls.ConnectionState{PeerCertificates: sent}
+			if err := s.Snapshot().verifyConnection(state); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if _, err := s.Snapshot().Recheck(&state); !errors.Is(err, c.want) {
+				t.Errorf("a live session: got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+// A CA that the bundle's CA has certified may multiply itself.
+func TestATangleOfProvenCAsIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	sub, err := f.ca.Intermediate("sub")
+	f.must(err)
+	client := f.clientOf(sub)
+	issuer := parsed(t, der(sub.PEM()))
+	for i := range 2 {
+		template := *issuer
+		template.DNSNames = []string{fmt.Sprint("tangle", i)}
+		raw, err := x509.CreateCertificate(rand.Reader, &template, issuer, issuer.PublicKey, sub.Signer())
+		f.must(err)
+		client.Certificate = append(client.Certificate, raw)
+	}
+	_, err = f.admitted(f.open(), f.as(client))
+	refused, ok := errors.AsType[*ClientError](err)
+	if !ok || refused.Reason() != "chain_too_complex" {
+		t.Errorf("got %v", err)
+	}
 }

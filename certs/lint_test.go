@@ -29,7 +29,7 @@ type issued struct {
 }
 
 // mint signs a CA, or what edit makes of it, by parent; nil: by itself.
-func mint(t *testing.T, name string, parent *issued, key crypto.Signer, edit func(*x509.Certificate)) *issued {
+func mint(t testing.TB, name string, parent *issued, key crypto.Signer, edit func(*x509.Certificate)) *issued {
 	t.Helper()
 	if key == nil {
 		key = curveKey(t, elliptic.P256())
@@ -73,7 +73,7 @@ func leaf(edit func(*x509.Certificate)) func(*x509.Certificate) {
 	}
 }
 
-func curveKey(t *testing.T, c elliptic.Curve) crypto.Signer {
+func curveKey(t testing.TB, c elliptic.Curve) crypto.Signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(c, rand.Reader)
 	if err != nil {
@@ -82,7 +82,7 @@ func curveKey(t *testing.T, c elliptic.Curve) crypto.Signer {
 	return key
 }
 
-func rsaKey(t *testing.T, bits int) crypto.Signer {
+func rsaKey(t testing.TB, bits int) crypto.Signer {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {

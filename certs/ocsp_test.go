@@ -31,7 +31,7 @@ type signer struct {
 	key  *ecdsa.PrivateKey
 }
 
-func newSigner(t *testing.T, parent *signer, template *x509.Certificate) *signer {
+func newSigner(t testing.TB, parent *signer, template *x509.Certificate) *signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -59,9 +59,9 @@ func newSigner(t *testing.T, parent *signer, template *x509.Certificate) *signer
 	return s
 }
 
-func newIssuer(t *testing.T) *signer { return newIssuerBelow(t, nil) }
+func newIssuer(t testing.TB) *signer { return newIssuerBelow(t, nil) }
 
-func newIssuerBelow(t *testing.T, parent *signer) *signer {
+func newIssuerBelow(t testing.TB, parent *signer) *signer {
 	t.Helper()
 	return newSigner(t, parent, &x509.Certificate{Subject: pkix.Name{CommonName: "issuer"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature})
