@@ -195,8 +195,7 @@ func TestAConnectionHoldsItsCertificatesOnce(t *testing.T) {
 				}
 			}
 		}
-		runtime.KeepAlive(sessions)
-		sessions = nil
+		clear(sessions)
 		f.eventually("nothing is kept of certificates without a session", func() bool {
 			runtime.GC()
 			left := 0

@@ -47,9 +47,11 @@ func TestAHandshakeReadsNoMoreThanItNeeds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := start(t, "127.0.0.1:1", func(c *Config) { c.HandshakeTimeout = time.Minute })
-			c.flood(t, dialRaw(t, h.addr))
-			h.wantRefused(handshakeTooBig)
+			eachMode(t, func(t *testing.T, m mode) {
+				h := m.start(t, "127.0.0.1:1", func(c *Config) { c.HandshakeTimeout = time.Minute })
+				c.flood(t, dialRaw(t, h.addr))
+				h.wantRefused(handshakeTooBig)
+			})
 		})
 	}
 }
