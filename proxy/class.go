@@ -42,10 +42,7 @@ func (c *command) classOf(sub []byte) commandClass {
 	}
 	var upper [maxName]byte
 	for i, b := range sub {
-		if 'a' <= b && b <= 'z' {
-			b -= 'a' - 'A'
-		}
-		upper[i] = b
+		upper[i] = upperByte(b)
 	}
 	if s := c.known[string(upper[:len(sub)])]; s != nil {
 		return s.class

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"dragontls/proxy/resp"
@@ -44,6 +45,7 @@ type command struct {
 	class     commandClass
 	rereads   bool                   // it only reads: asked again, it is answered as if it had come later
 	known     map[string]*subcommand // with a class of their own
+	hasSubs   bool                   // its second word decides: it is in known or in subs
 	forbidden []byte                 // the reply where the rules of a client refuse it
 	denied    []byte                 // the reply when DENY_COMMANDS names it; nil: allowed
 	subs      map[string][]byte      // the same by subcommand
@@ -67,12 +69,13 @@ func newCommandTable(deny []string) (*commandTable, error) {
 	for i, n := range all.names {
 		c := t.add(n)
 		c.class, c.known, c.rereads = all.classes[i], all.subs[n], all.onlyReads(n)
+		c.hasSubs = c.known != nil
 	}
 	t.other = &command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
 	t.names = append(t.names, "other")
 	for _, d := range deny {
 		name, sub, hasSub := strings.Cut(strings.ToUpper(strings.TrimSpace(d)), "|")
-		if name == "" || len(name) > maxName || hasSub && sub == "" {
+		if name == "" || len(name) > maxName || len(sub) > maxName || hasSub && sub == "" {
 			return nil, fmt.Errorf("deny %q: want NAME or NAME|SUBCOMMAND", d)
 		}
 		c := t.byName[name]
@@ -85,7 +88,7 @@ func newCommandTable(deny []string) (*commandTable, error) {
 			continue
 		}
 		if c.subs == nil {
-			c.subs = make(map[string][]byte)
+			c.subs, c.hasSubs = make(map[string][]byte), true
 		}
 		c.subs[sub] = resp.AppendError(nil, "NOPERM dragontls: the command "+name+" "+sub+" is refused here (DENY_COMMANDS)")
 	}
@@ -116,10 +119,7 @@ func (t *commandTable) lookup(name []byte) (c *command, rest []byte) {
 		if n == maxName {
 			return t.other, nil
 		}
-		if 'a' <= b && b <= 'z' {
-			b -= 'a' - 'A'
-		}
-		upper[n] = b
+		upper[n] = upperByte(b)
 	}
 	if c := t.byName[string(upper[:n])]; c != nil {
 		return c, rest
@@ -127,28 +127,25 @@ func (t *commandTable) lookup(name []byte) (c *command, rest []byte) {
 	return t.other, rest
 }
 
+// isExactly reports whether name, for which lookup found c, is the name of c and nothing more. hot
+func (t *commandTable) isExactly(c *command, name []byte) bool {
+	return c != t.other && len(name) == len(c.name)
+}
+
 // refusal is the reply to a denied command, nil when it is allowed.
 func (c *command) refusal(sub []byte) []byte {
 	if c.denied != nil || c.subs == nil {
 		return c.denied
 	}
-	words := bytes.Fields(cWord(sub[:min(len(sub), 2*maxName)]))
-	if len(words) == 0 {
+	var upper [maxName]byte
+	word, ok := appendWord(upper[:0], sub)
+	if !ok {
 		return nil
 	}
-	return c.subs[strings.ToUpper(string(words[0]))]
-}
-
-// cWord is what Redis takes for a word: it compares C strings, which end at a NUL. hot
-func cWord(b []byte) []byte {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		return b[:i]
-	}
-	return b
+	return c.subs[string(word)]
 }
 
 var (
-	textName     = resp.AppendError(nil, "ERR dragontls: the name of a command must not contain NUL")
 	textOwnAuth  = resp.AppendError(nil, "NOPERM dragontls: the proxy has authenticated this connection, AUTH is refused")
 	textUserName = resp.AppendError(nil, "ERR dragontls: a user name must not contain CR or LF")
 	textTooLong  = resp.AppendError(nil, "ERR dragontls: AUTH, HELLO and ACL commands above 64 KiB are refused")
@@ -177,20 +174,7 @@ func (c *command) inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 			return textUserName
 		}
 	case "HELLO":
-		for i, a := range args {
-			if i == 0 || !bytes.EqualFold(cWord(a), wordAuth) {
-				continue
-			}
-			if ownUser {
-				return textOwnAuth
-			}
-			if i+1 < len(args) && hasLineBreak(args[i+1]) {
-				return textUserName
-			}
-		}
-		if ownUser && len(rest) > 0 {
-			return textOwnAuth // "HELLO 3 AUTH .." as one word
-		}
+		return inspectHello(args, rest, ownUser)
 	case "ACL":
 		for _, a := range args {
 			if hasLineBreak(a) {
@@ -201,19 +185,31 @@ func (c *command) inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 	return nil
 }
 
-var (
-	wordAuth  = []byte("AUTH")
-	wordBlock = []byte("BLOCK")
-	wordReply = []byte("REPLY")
-)
+// inspectHello looks for options in every place: at worst it refuses a name or a password that reads like one.
+func inspectHello(args [][]byte, rest []byte, ownUser bool) []byte {
+	for i, a := range args {
+		word := cWord(a)
+		isAuth := isWord(word, "AUTH")
+		switch {
+		case i == 0 || !isAuth && !isWord(word, "SETNAME"):
+		case isAuth && ownUser:
+			return textOwnAuth
+		case len(word) < len(a):
+			return textOption
+		case isAuth && i+1 < len(args) && hasLineBreak(args[i+1]):
+			return textUserName
+		}
+	}
+	if ownUser && len(rest) > 0 {
+		return textOwnAuth // "HELLO 3 AUTH .." as one word
+	}
+	return nil
+}
 
 func hasLineBreak(b []byte) bool { return bytes.ContainsAny(b, "\r\n") }
 
-func contains(args [][]byte, word []byte) bool {
-	for _, a := range args {
-		if bytes.EqualFold(cWord(a), word) {
-			return true
-		}
-	}
-	return false
+// mentionsBlock reports whether an argument is BLOCK to one backend at least. A key of that name does no harm: the command is
+// then merely taken for one that blocks.
+func mentionsBlock(args [][]byte) bool {
+	return slices.ContainsFunc(args, func(a []byte) bool { return isWord(cWord(a), "BLOCK") })
 }

@@ -73,11 +73,11 @@ func noteOfState(name string, args [][]byte) *note {
 		return noteOfHello(args)
 	case "CLIENT":
 		switch {
-		case len(args) == 3 && bytes.EqualFold(args[1], []byte("SETNAME")):
+		case len(args) == 3 && isWord(args[1], "SETNAME"):
 			return &note{kind: noteName, set: connState{name: string(args[2])}}
-		case len(args) == 4 && bytes.EqualFold(args[1], []byte("SETINFO")) && bytes.EqualFold(args[2], []byte("LIB-NAME")):
+		case len(args) == 4 && isWord(args[1], "SETINFO") && isWord(args[2], "LIB-NAME"):
 			return &note{kind: noteLibName, set: connState{name: string(args[3])}}
-		case len(args) == 4 && bytes.EqualFold(args[1], []byte("SETINFO")) && bytes.EqualFold(args[2], []byte("LIB-VER")):
+		case len(args) == 4 && isWord(args[1], "SETINFO") && isWord(args[2], "LIB-VER"):
 			return &note{kind: noteLibVer, set: connState{name: string(args[3])}}
 		}
 	}
@@ -96,7 +96,7 @@ func noteOfHello(args [][]byte) *note {
 	}
 	switch rest := args[2:]; {
 	case len(rest) == 0:
-	case len(rest) == 2 && bytes.EqualFold(rest[0], []byte("SETNAME")):
+	case len(rest) == 2 && isWord(rest[0], "SETNAME"):
 		n.set.named, n.set.name = true, string(rest[1])
 	default:
 		return nil

@@ -319,6 +319,9 @@ func (g *generator) transcript() transcript {
 			tr.commands = append(tr.commands, []byte(g.pick("\r\n", "\n", "  \r\n", "\r\n\r\n")))
 		default:
 			args := []string{"SET", g.key(), g.big()}
+			if g.IntN(4) == 0 {
+				args[1] += "\x00" + tooLong
+			}
 			tr.commands = append(tr.commands, g.encode(args), g.encode([]string{"GET", args[1]}))
 		}
 	}
@@ -343,7 +346,7 @@ func (g *generator) random() []string {
 	}
 	if g.IntN(20) == 0 {
 		name = g.value()
-		if slices.Contains(notRandom, strings.ToUpper(name)) {
+		if slices.Contains(notRandom, strings.ToUpper(name)) || strings.Contains(name, "\x00") { // which dragontls refuses
 			name = "x"
 		}
 	}
@@ -359,6 +362,9 @@ func (g *generator) random() []string {
 		default:
 			args = append(args, g.value())
 		}
+	}
+	if len(args) > 1 && commandCatalogue().subs[name] != nil {
+		args[1] = strings.ReplaceAll(args[1], "\x00", "") // dragontls refuses a subcommand with a NUL
 	}
 	return args
 }

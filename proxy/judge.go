@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 
@@ -16,7 +15,7 @@ func (s *session) command(frame []byte) bool {
 	}
 	name := c.cmds.Name(frame)
 	cmd, rest := s.server.commands.lookup(name)
-	exact := len(name) == len(cmd.name)
+	exact := s.server.commands.isExactly(cmd, name)
 	sub := rest
 	if len(rest) == 0 {
 		sub = c.cmds.Sub(frame)
@@ -26,6 +25,9 @@ func (s *session) command(frame []byte) bool {
 	if !canonical {
 		frame = c.cmds.AppendCanonical(nil, frame)
 	}
+	if text := cmd.ambiguous(name, sub, exact); text != nil {
+		return s.refuse(cmd, text)
+	}
 	if text := cmd.refusal(sub); text != nil {
 		return s.refuse(cmd, text)
 	}
@@ -34,16 +36,13 @@ func (s *session) command(frame []byte) bool {
 			return s.refuse(cmd, text)
 		}
 	}
-	if s.isDisguised(cmd, name) {
-		return s.refuse(cmd, textName)
-	}
 	t := cmd.traits
 	if t&(inspected|blocksIf) != 0 {
 		args := resp.SplitArgs(frame, nil)
 		if text := cmd.inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
 			return s.refuse(cmd, text)
 		}
-		if t&blocksIf != 0 && contains(args, wordBlock) {
+		if t&blocksIf != 0 && mentionsBlock(args) {
 			t |= blocking
 		}
 	}
@@ -63,19 +62,15 @@ func (s *session) command(frame []byte) bool {
 	if !exact {
 		t &^= opensMulti | endsMulti | resets | quits // "EXEC " with its blank is not known to the backend
 	}
-	if t&uncountIf != 0 && startsWithReply(sub) {
+	return s.special(cmd, t.withSub(sub), frame, args)
+}
+
+// withSub adds what the subcommand, which must be complete, brings about.
+func (t trait) withSub(sub []byte) trait {
+	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
 		t |= uncounted
 	}
-	return s.special(cmd, t, frame, args)
-}
-
-// isDisguised: Redis compares names as C strings, where its table brings it to, and may take this one for the command.
-func (s *session) isDisguised(cmd *command, name []byte) bool {
-	return cmd != s.server.commands.other && bytes.IndexByte(name, 0) >= 0
-}
-
-func startsWithReply(sub []byte) bool {
-	return len(sub) >= len(wordReply) && bytes.EqualFold(sub[:len(wordReply)], wordReply)
+	return t
 }
 
 // special queues a command that changes how the session goes on.
@@ -195,37 +190,55 @@ func (s *session) bigCommand(head []byte) bool {
 			sub = c.cmds.Sub(head)
 		}
 	}
-	text := cmd.refusal(sub)
-	if text == nil && c.rules != nil {
-		text = s.ruled(cmd, name, sub)
-	}
-	switch {
-	case text != nil:
-	case s.isDisguised(cmd, name):
-		text = textName
-	case cmd.traits&inspected != 0:
-		text = textTooLong
-	case cmd.traits&uncounted != 0 && c.doomed:
-		text = textDoomed
-	}
+	exact := s.server.commands.isExactly(cmd, name)
+	t := cmd.traits.withSub(sub)
+	text := s.refusalOfBig(cmd, t, name, sub, exact)
 	c.streamed, c.skipping = cmd, text != nil
 	if text != nil {
 		return s.refuse(cmd, text)
 	}
 	if s.shared {
 		c.streamed = nil // what waits to be sent is whole
-		how := s.steerBig(cmd, len(name) == len(cmd.name), sub)
+		how := s.steerBig(cmd, exact, sub)
 		if c.streamed = cmd; how != steerOn {
 			return how == steerDone
 		}
 	}
-	t := cmd.traits
-	if t&(blocksIf) != 0 {
+	if t&blocksIf != 0 {
 		t |= blocking
 	}
 	// Only the first bytes are queued here; a special command of this size is an error of arity to the backend,
 	// but for subscriptions.
 	return s.special(cmd, t&^(resets|quits|opensMulti|endsMulti), nil, 2)
+}
+
+// refusalOfBig returns the refusal of a command that is too big to be held, and nil where it may pass. name and sub are nil
+// where they are not complete within the part that is held. A command whose name, or whose subcommand where that decides,
+// is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL in it.
+func (s *session) refusalOfBig(cmd *command, t trait, name, sub []byte, exact bool) []byte {
+	c := &s.client
+	if text := cmd.ambiguous(name, sub, exact); text != nil {
+		return text
+	}
+	if text := cmd.refusal(sub); text != nil {
+		return text
+	}
+	if c.rules != nil {
+		if text := s.ruled(cmd, name, sub); text != nil {
+			return text
+		}
+	}
+	switch {
+	case name == nil:
+		return textLongName
+	case t&inspected != 0:
+		return textTooLong
+	case sub == nil && (cmd.hasSubs || c.rules.asksSub(cmd, name)):
+		return textLongSub
+	case t&uncounted != 0 && c.doomed:
+		return textDoomed
+	}
+	return nil
 }
 
 // stream passes on what is there of a big command. false: more has to be read first.

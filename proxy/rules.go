@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"slices"
 	"sync/atomic"
 
@@ -41,17 +40,15 @@ func (r *Rules) Unlisted() []string { return r.unlisted }
 
 // judge returns nil for a command that passes, and the refusal otherwise; sub is the subcommand, if it has one. hot
 func (r *Rules) judge(cmd *command, name, sub []byte) []byte {
-	of := r.unknown
-	if cmd.id < len(r.rulings) {
-		of = r.rulings[cmd.id]
-	} else if len(r.custom) > 0 {
-		of = r.ofCustom(name)
-	}
+	of := r.ruling(cmd, name)
 	switch of {
 	case passes:
 		return nil
 	case refused:
 		return cmd.forbidden
+	}
+	if holdsNUL(sub) {
+		return textSub
 	}
 	text, found := r.ofSub(name, sub)
 	switch {
@@ -61,6 +58,26 @@ func (r *Rules) judge(cmd *command, name, sub []byte) []byte {
 		return nil
 	}
 	return cmd.forbidden
+}
+
+// ruling is that of a command before its subcommand is looked at. hot
+func (r *Rules) ruling(cmd *command, name []byte) ruling {
+	if cmd.id < len(r.rulings) {
+		return r.rulings[cmd.id]
+	}
+	if len(r.custom) > 0 {
+		return r.ofCustom(name)
+	}
+	return r.unknown
+}
+
+// asksSub reports whether the subcommand decides what becomes of the command. r may be nil.
+func (r *Rules) asksSub(cmd *command, name []byte) bool {
+	if r == nil {
+		return false
+	}
+	of := r.ruling(cmd, name)
+	return of == passesBut || of == refusedBut
 }
 
 func (r *Rules) ofCustom(name []byte) ruling {
@@ -84,23 +101,6 @@ func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
 	}
 	text, found = r.except[string(key)]
 	return text, found
-}
-
-// appendWord appends the first word of b in upper case. false: it is longer than any name.
-func appendWord(to, b []byte) (_ []byte, ok bool) {
-	b = bytes.TrimLeft(b, blanks)
-	for n, c := range b {
-		switch {
-		case c <= ' ':
-			return to, true
-		case n == maxName:
-			return to, false
-		case 'a' <= c && c <= 'z':
-			c -= 'a' - 'A'
-		}
-		to = append(to, c)
-	}
-	return to, true
 }
 
 // firstTime tells whether nobody has asked this for the command before.

@@ -26,7 +26,7 @@ func (s *scripts) harmless(args [][]byte) bool {
 	if len(args) < 2 {
 		return false
 	}
-	if len(args[0]) < len("EVALSHA") || !bytes.EqualFold(args[0][:len("EVALSHA")], []byte("EVALSHA")) {
+	if len(args[0]) < len("EVALSHA") || !isWord(args[0][:len("EVALSHA")], "EVALSHA") { // the names are these four alone
 		return s.remember(args[1])
 	}
 	var sum [sha1.Size]byte
@@ -76,7 +76,7 @@ func (s *scripts) has(sum [sha1.Size]byte) bool {
 // harmlessScript reads a body as Lua does, 5.1 of Redis and 5.4 of Dragonfly. It says yes only where every command
 // that the body can run is written out, and none of them changes the connection. No costs speed and nothing else.
 func harmlessScript(body []byte) bool {
-	if holdsStateWord(body) {
+	if holdsNUL(body) || holdsStateWord(body) {
 		return false
 	}
 	body, ok := afterShebang(body)
@@ -150,7 +150,7 @@ func (l *lua) harmlessCall() bool {
 // leavesNoState looks at a command that a script runs.
 func leavesNoState(name []byte) bool {
 	c := commandCatalogue()
-	id, ok := c.ids[strings.ToUpper(string(name))]
+	id, ok := c.ids[upperWord(name)]
 	if !ok {
 		return false
 	}

@@ -41,8 +41,7 @@ func TestRefusedCommandIsAnsweredInItsPlace(t *testing.T) {
 	w.want("+PONG\r\n" + refused + "$1\r\na\r\n-NOPERM dragontls: the command CONFIG SET is refused here (DENY_COMMANDS)\r\n$1\r\nb\r\n")
 	// Redis compares words as C strings.
 	w.send(cmd("CONFIG", "set\x00x", "maxclients", "9") + cmd("CONFIG\x00x", "SET", "maxclients", "9") + cmd("shutdown\x00", "NOW"))
-	w.want("-NOPERM dragontls: the command CONFIG SET is refused here (DENY_COMMANDS)\r\n" +
-		"-ERR dragontls: the name of a command must not contain NUL\r\n" + refused)
+	w.want(string(textSub) + string(textName) + string(textName))
 	w.do(refused, "SHUTDOWN")
 	w.send(cmd("SHUTDOWN", strings.Repeat("x", 1<<20)) + cmd("PING"))
 	w.want(refused + "+PONG\r\n")

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"strings"
 
 	"dragontls/proxy/resp"
@@ -73,7 +72,7 @@ func (s *session) classOf(cmd *command, sub, frame []byte, args int) commandClas
 		}
 		return classScript
 	}
-	if cmd.name == "SCRIPT" && args == 3 && bytes.EqualFold(sub, []byte("LOAD")) {
+	if cmd.name == "SCRIPT" && args == 3 && isWord(sub, "LOAD") {
 		s.server.scripts.remember(resp.SplitArgs(frame, nil)[2])
 	}
 	return class

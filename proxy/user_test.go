@@ -37,7 +37,7 @@ func checkUser(t testing.TB, d *proxytest.Dragonfly, user string) {
 	want := "AUTH " + user + " " + webPassword
 	authenticated := make(map[int]bool)
 	for i, c := range d.Commands() {
-		name := strings.ToUpper(string(c.Args[0]))
+		name, _, _ := strings.Cut(strings.ToUpper(string(c.Args[0])), "\x00") // as Redis may read it
 		switch {
 		case c.String() == want:
 			authenticated[c.Conn] = true
@@ -63,6 +63,8 @@ var attempts = []string{
 	cmd("HELLO", "3", "AUTH", "other", "o"), cmd("HELLO", "2", "auth", "default", "top"), cmd("hello", "3", "SETNAME", "x", "AuTh", "other", "o"),
 	cmd("HELLO", "3", "AUTH", "other", "o", "SETNAME", "x"), "HELLO 3 AUTH other o\r\n", "*+5\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n$5\r\nother\r\n$1\r\no\r\n",
 	cmd("HELLO 3 AUTH other o"), cmd("HELLO 3", "AUTH", "other", "o"), cmd("HELLO", "AUTH", "other", "o"),
+	cmd("AUTH\x00", "other", "o"), cmd("AUTH\x00x"+tooLong, "other", "o"), cmd("AUTH\x00x", "other"+tooLong, "o"), cmd("HELLO", "2", "AUTH\x00", "other", "o"),
+	cmd("HELLO\x00x"+tooLong, "2", "AUTH", "other", "o"), cmd("HELLO", "2\x00"+tooLong, "AUTH", "other", "o"), cmd("RESET\x00" + tooLong), cmd("RESET\x00"),
 	cmd("AUTH", "other", strings.Repeat("o", 70<<10)), cmd("AUTH", strings.Repeat("o", 70<<10), "o"),
 	cmd("HELLO", "3", "SETNAME", strings.Repeat("n", 70<<10), "AUTH", "other", "o"), cmd("HELLO", "3", "AUTH", "other", "o", "SETNAME", strings.Repeat("n", 70<<10)),
 	cmd("RESET"), cmd("reset"), cmd("RESET"), cmd("RESET") + cmd("GET", "k"), "RESET\r\n", cmd("RESET", "x"), cmd("RESET "), cmd(" RESET"), "*01\r\n$05\r\nRESET\r\n",

@@ -182,6 +182,7 @@ func TestInline(t *testing.T) {
 		{"hOST: x\r\n", http},
 		{"Host:x\r\n", http},
 		{"hostile x\r\n", `["hostile" "x"]`},
+		{"po\u017ft x\r\n", `["poſt" "x"]`},
 		{"set k http/1.1\r\n", `["set" "k" "http/1.1"]`},
 		{"set k x HTTP/1.1\r\n", `["set" "k" "x" "HTTP/1.1"]`},
 		{"GET /\"' HTTP/1.1\r\n", http},
