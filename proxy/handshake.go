@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,95 +9,30 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"dragontls/proxy/resp"
 )
 
-// pending holds the sockets without a finished handshake, those silent for longest first. Safe for concurrent use.
-type pending struct {
-	max int
-
-	mu sync.Mutex
-	// guarded by mu
-	order list.List // of *handshake
-}
-
-func (p *pending) len() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.order.Len()
-}
-
-// add gives h a place; when all are taken, the socket that has been silent for longest loses its.
-func (p *pending) add(h *handshake) {
-	p.mu.Lock()
-	var loser *handshake
-	if p.order.Len() >= p.max {
-		loser = p.order.Remove(p.order.Front()).(*handshake)
-		loser.place = nil
-	}
-	h.place = p.order.PushBack(h)
-	p.mu.Unlock()
-	if loser != nil {
-		loser.evict()
-	}
-}
-
-// heard notes that the client has sent something.
-func (p *pending) heard(h *handshake) {
-	p.mu.Lock()
-	if h.place != nil {
-		p.order.MoveToBack(h.place)
-	}
-	p.mu.Unlock()
-}
-
-func (p *pending) remove(h *handshake) {
-	p.mu.Lock()
-	if h.place != nil {
-		p.order.Remove(h.place)
-		h.place = nil
-	}
-	p.mu.Unlock()
-}
-
-func (p *pending) closeAll() {
-	p.mu.Lock()
-	var all []*handshake
-	for e := p.order.Front(); e != nil; e = e.Next() {
-		all = append(all, e.Value.(*handshake))
-	}
-	p.mu.Unlock()
-	for _, h := range all {
-		h.sock.abort()
-	}
-}
-
 // handshake is one socket from accept to the verified client. Its goroutine owns it.
 type handshake struct {
-	server  *Server
-	sock    *socket
-	place   *list.Element // guarded by pending.mu
-	evicted atomic.Bool
-	helloIn bool // the ClientHello is in: what follows costs computing
-	working bool // holds one of the places of those that compute
-	tooOld  bool // the client offered no version that is served here
+	server   *Server
+	sock     *socket
+	from     netip.Prefix // see originOf
+	deadline time.Time
+	helloIn  bool // the ClientHello is in: what follows costs computing
+	tooOld   bool // the client offered no version that is served here
+	inPlaces
 
 	alert tls.AlertError // sent by the client in clear; 0: none
 
 	allowance allowance
-}
-
-func (h *handshake) evict() {
-	h.evicted.Store(true)
-	h.sock.abort()
 }
 
 // clientHello tells the handshake that its ClientHello is in, then asks inner for the configuration.
@@ -108,7 +42,9 @@ func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tl
 		if sock, ok := info.Conn.(*socket); ok && sock.handshake != nil {
 			h = sock.handshake
 			h.helloIn = true
-			h.startWork()
+			if err := h.startWork(); err != nil {
+				return nil, err
+			}
 		}
 		var c *tls.Config
 		var err error
@@ -150,43 +86,29 @@ func (h *handshake) noteAlert() {
 // alertHeader begins a record in clear that holds an alert: its level and description follow (RFC 8446, 5.1 and 6).
 var alertHeader = []byte{21, 3, 3, 0, 2}
 
-// The number of handshakes that compute at once is small, so that a storm of them does not starve sessions; who
-// waits for its client's next flight does not count.
-func (h *handshake) startWork() {
-	if !h.working {
-		h.server.computing <- struct{}{}
-		h.working = true
-	}
-}
-
-func (h *handshake) stopWork() {
-	if h.working {
-		<-h.server.computing
-		h.working = false
-	}
-}
-
 // run makes the handshake and, when it succeeds, the session.
 func (h *handshake) run() {
 	s := h.server
 	start := time.Now()
 	h.sock.handshake = h
 	h.sock.beforeWait = func() error { h.stopWork(); return h.allowance.check() }
-	h.sock.afterWait = func(n int) {
+	h.sock.afterWait = func(n int) error {
 		h.allowance.took(n)
-		if n > 0 {
-			s.pending.heard(h)
+		if !h.helloIn {
+			return nil
 		}
-		if h.helloIn {
-			h.noteAlert()
-			h.startWork()
-		}
+		h.noteAlert()
+		return h.startWork()
 	}
 	conn := tls.Server(h.sock, s.tls)
-	h.sock.SetDeadline(start.Add(s.c.HandshakeTimeout))
+	h.deadline = start.Add(s.c.HandshakeTimeout)
+	h.sock.SetDeadline(h.deadline)
 	err := conn.HandshakeContext(context.Background())
+	if err == nil && !s.pending.remove(h) {
+		err = net.ErrClosed // it has lost its place in the last write
+	}
+	// A socket that is refused keeps its place until it is closed, and may lose it like those that wait.
 	h.stopWork()
-	// A socket that is refused keeps its place until it is closed.
 	defer s.pending.remove(h)
 	h.sock.beforeWait, h.sock.afterWait, h.sock.handshake = nil, nil, nil
 	st := conn.ConnectionState()
@@ -201,7 +123,6 @@ func (h *handshake) run() {
 	}
 	s.handshakes.seconds.observe(time.Since(start), 1)
 	h.sock.SetDeadline(time.Time{})
-	s.pending.remove(h)
 	s.startSession(h.sock, conn, st)
 }
 
@@ -209,8 +130,10 @@ func (h *handshake) run() {
 func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	s := h.server
 	e := s.log.Info()
-	if reason == handshakeClosed {
-		e = s.log.Debug() // port scans and health checks of load balancers
+	switch reason {
+	case handshakeClosed, // port scans and health checks of load balancers
+		handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare: // the sweeper tells of them together
+		e = s.log.Debug()
 	}
 	if h.alert != 0 {
 		err = fmt.Errorf("remote error: %w", h.alert)
@@ -219,7 +142,8 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	defer h.sock.Close()
 	defer h.sock.release()
 	switch reason {
-	case handshakeEvicted, handshakeTimeout, handshakeClosed, handshakeClientAlert, handshakeTooBig:
+	case handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare,
+		handshakeTimeout, handshakeClosed, handshakeClientAlert, handshakeTooBig:
 		return
 	case handshakePlaintext:
 		h.sock.writeTimeout = h.server.c.lingerTimeout
@@ -245,9 +169,10 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 		tooBig  *tooBigError
 		op      *net.OpError
 	)
+	if lost := h.server.pending.lostBy(h); lost != "" {
+		return lost
+	}
 	switch {
-	case h.evicted.Load():
-		return handshakeEvicted
 	case errors.As(err, &header) && header.Conn != nil:
 		return handshakePlaintext
 	case errors.As(err, &tooBig):
@@ -300,6 +225,18 @@ func (c *handshakeCounts) add(k HandshakeKey) {
 	}
 	c.m[k]++
 	c.mu.Unlock()
+}
+
+// of returns how many handshakes ended for reason.
+func (c *handshakeCounts) of(reason string) (n uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, v := range c.m {
+		if k.Reason == reason {
+			n += v
+		}
+	}
+	return n
 }
 
 func (c *handshakeCounts) snapshot() map[HandshakeKey]uint64 {

@@ -228,36 +228,10 @@ func TestSilentSocketsKeepNobodyOut(t *testing.T) {
 	}
 }
 
-func TestTheSocketSilentForLongestIsEvicted(t *testing.T) {
-	h := start(t, "127.0.0.1:1", func(c *Config) { c.MaxHandshakes = 3 })
-	hello := recordHello(t)
-	var all []*net.TCPConn
-	for i := range 3 {
-		all = append(all, dialRaw(t, h.addr))
-		eventually(t, "it has a place", func() bool { return h.pending.len() == i+1 })
-	}
-	front := func() *handshake {
-		h.pending.mu.Lock()
-		defer h.pending.mu.Unlock()
-		return h.pending.order.Front().Value.(*handshake)
-	}
-	first := front()
-	all[0].Write(hello[:20])
-	eventually(t, "the first was heard", func() bool { return front() != first })
-	all = append(all, dialRaw(t, h.addr))
-	if _, err := all[1].Read(make([]byte, 1)); err == nil {
-		t.Error("the second, silent for longest, is still there")
-	}
-	eventually(t, "one is evicted", func() bool { return h.refused(handshakeEvicted) == 1 })
-	if h.pending.len() != 3 {
-		t.Errorf("%d places taken, want 3", h.pending.len())
-	}
-}
-
 func TestStoppedHandshakesHoldNoPlaceToCompute(t *testing.T) {
 	h := start(t, redisServer(t), nil)
 	hello := recordHello(t)
-	n := 4 * cap(h.computing)
+	n := 4 * h.pending.slots
 	for range n {
 		c := dialRaw(t, h.addr)
 		c.Write(hello)
@@ -268,7 +242,7 @@ func TestStoppedHandshakesHoldNoPlaceToCompute(t *testing.T) {
 	if got := h.Stats().Handshaking; got != n {
 		t.Fatalf("%d handshakes, want %d", got, n)
 	}
-	eventually(t, "nobody computes", func() bool { return len(h.computing) == 0 })
+	eventually(t, "nobody computes", func() bool { return h.pending.busy() == 0 })
 	h.dial().do("+PONG\r\n", "PING")
 }
 
@@ -487,7 +461,7 @@ func TestHandshakeThatBlocksInAWriteEndsInTime(t *testing.T) {
 	client.Go(func() { tls.Client(&blindConn{raw, over}, testPKI().clientConfig()).Handshake() })
 	defer client.Wait()
 	defer close(over)
-	eventually(t, "it waits in a write and computes no more", func() bool { return h.pending.len() == 1 && len(h.computing) == 0 })
+	eventually(t, "it waits in a write and computes no more", func() bool { return h.pending.len() == 1 && h.pending.busy() == 0 })
 	eventually(t, "its time is over", func() bool { return h.refused(handshakeTimeout) == 1 })
 }
 

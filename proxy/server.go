@@ -64,8 +64,7 @@ type Server struct {
 	lanes          laneSets
 	dialPaces      dialPaces
 	scripts        scripts // that sessions have sent
-	pending        pending
-	computing      chan struct{}
+	pending        *places
 	stripes        [stripes]stripe
 	nextStripe     atomic.Uint32
 	rulesDenied    []atomic.Uint64 // by command.id
@@ -107,10 +106,10 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		c: c, log: c.Log, commands: table, started: time.Now(),
-		buffers:   newBuffers(c.BufferLimit),
-		done:      make(chan struct{}),
-		computing: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
-		sessions:  make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
+		buffers:  newBuffers(c.BufferLimit),
+		done:     make(chan struct{}),
+		pending:  newPlaces(c.MaxHandshakes, 2*runtime.GOMAXPROCS(0)),
+		sessions: make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
 	s.firstEnd.Store(math.MaxInt64)
 	s.lanes.server = s
@@ -118,7 +117,6 @@ func New(c Config) (*Server, error) {
 	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
-	s.pending.max = c.MaxHandshakes
 	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
 	if c.Backend.Shared {
 		s.backend.makeRoom = s.closeLongestIdle
@@ -208,8 +206,17 @@ func (s *Server) accept(conn net.Conn) {
 		s.running.Done()
 		return
 	}
-	h := &handshake{server: s, sock: sock}
-	s.pending.add(h)
+	h := &handshake{server: s, sock: sock, from: originOf(conn.RemoteAddr())}
+	loser, ok := s.pending.add(h)
+	if loser != nil {
+		loser.sock.abort()
+	}
+	if !ok {
+		s.handshakes.add(HandshakeKey{Reason: handshakePlaces})
+		conn.Close()
+		s.running.Done()
+		return
+	}
 	if s.isDone() {
 		sock.abort() // Close may have looked before h was there
 	}
@@ -221,7 +228,6 @@ func (s *Server) runHandshake(h *handshake) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.panics.Add(1)
-			h.stopWork()
 			s.pending.remove(h)
 			h.sock.abort()
 			h.sock.release()
@@ -263,7 +269,9 @@ func (s *Server) each(f func(*session)) {
 func (s *Server) Close() {
 	s.stopListening()
 	s.closing.Do(func() { close(s.done) })
-	s.pending.closeAll()
+	for _, h := range s.pending.all() {
+		h.sock.abort()
+	}
 	s.each(func(n *session) { n.kill(closeShutdown) })
 	s.lanes.close()
 	s.running.Wait()

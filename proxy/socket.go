@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -19,9 +20,10 @@ type socket struct {
 	buffers      *buffers
 	writeTimeout time.Duration // 0: none
 
-	// beforeWait runs in the reader's goroutine before each read that asks the kernel; its error becomes the read's.
+	// beforeWait runs in the reader's goroutine before each read that asks the kernel, afterWait when it has answered.
+	// Their errors become the read's.
 	beforeWait func() error
-	afterWait  func(n int)
+	afterWait  func(n int) error
 	handshake  *handshake // until it is finished
 
 	page *page // bytes that the kernel gave and Read's caller has not taken
@@ -110,7 +112,7 @@ func (s *socket) wait(p []byte) error {
 		err = s.readErr
 	}
 	if s.afterWait != nil {
-		s.afterWait(s.readN)
+		err = cmp.Or(err, s.afterWait(s.readN))
 	}
 	return err
 }

@@ -16,6 +16,7 @@ func (s *Server) sweep() {
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	wasScarce := false
+	var places limitTeller
 	for {
 		select {
 		case <-s.done:
@@ -27,6 +28,7 @@ func (s *Server) sweep() {
 		}
 		s.closeExpired()
 		s.dialPaces.tidy(s.now())
+		s.tellPlaces(&places)
 		if s.c.Backend.Shared {
 			s.sweepShared()
 		}
