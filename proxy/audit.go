@@ -4,10 +4,11 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/spool"
 )
 
 // AuditLevel says what the audit log holds.
@@ -27,11 +28,8 @@ type Audit struct {
 	Queue int            // lines that wait to be written; 4096
 }
 
-const (
-	auditQueue = 4096
-	// auditFlushTimeout: how long Close waits for what is queued.
-	auditFlushTimeout = time.Second
-)
+// auditFlushTimeout: how long Close waits for what is queued.
+const auditFlushTimeout = time.Second
 
 // auditEvent is one line to be.
 type auditEvent struct {
@@ -54,93 +52,48 @@ type auditEvent struct {
 type auditor struct {
 	log     zerolog.Logger
 	started time.Time
-	events  chan auditEvent
-	dropped atomic.Uint64
-	told    uint64 // of dropped; run's
-	running atomic.Bool
-	stop    chan struct{} // closed by close
-	stopped chan struct{} // closed by run
+	queue   *spool.Queue[auditEvent]
 }
 
 func newAuditor(a Audit, started time.Time) *auditor {
 	if a.Level == AuditOff {
 		return nil
 	}
-	setDefault(&a.Queue, auditQueue)
-	return &auditor{
-		log: a.Log, started: started,
-		events: make(chan auditEvent, a.Queue), stop: make(chan struct{}), stopped: make(chan struct{}),
-	}
+	w := &auditor{log: a.Log, started: started}
+	w.queue = spool.New(spool.Options[auditEvent]{Size: a.Queue, Write: w.write, Gap: w.tellDropped})
+	return w
 }
 
 // start begins to write; the Server calls it before its first session.
 func (a *auditor) start() {
 	if a != nil {
-		a.running.Store(true)
-		go a.run() // stopped by close, which waits for it
+		a.queue.Start()
 	}
 }
 
 // close writes what is queued, for at most auditFlushTimeout. Called once, when nobody puts any more.
 func (a *auditor) close() {
-	if a == nil || !a.running.Load() {
-		return
-	}
-	close(a.stop)
-	t := time.NewTimer(auditFlushTimeout)
-	defer t.Stop()
-	select {
-	case <-a.stopped:
-	case <-t.C:
-	}
-}
-
-func (a *auditor) run() {
-	defer close(a.stopped)
-	for {
-		select {
-		case e := <-a.events:
-			a.write(&e)
-			continue
-		case <-a.stop:
-		}
-		for {
-			select {
-			case e := <-a.events:
-				a.write(&e)
-			default:
-				a.tellDropped()
-				return
-			}
-		}
+	if a != nil {
+		a.queue.Close(auditFlushTimeout)
 	}
 }
 
 // put never waits. hot
-func (a *auditor) put(e auditEvent) {
-	select {
-	case a.events <- e:
-	default:
-		a.dropped.Add(1)
-	}
-}
+func (a *auditor) put(e auditEvent) { a.queue.Put(e) }
 
 func (a *auditor) droppedSoFar() uint64 {
 	if a == nil {
 		return 0
 	}
-	return a.dropped.Load()
+	return a.queue.Dropped()
 }
 
-func (a *auditor) tellDropped() {
-	if d := a.dropped.Load(); d != a.told {
-		a.log.Log().Str("audit", "dropped").Uint64("events", d-a.told).Msg("audit events were dropped")
-		a.told = d
-	}
+func (a *auditor) tellDropped(n uint64) bool {
+	a.log.Log().Str("audit", "dropped").Uint64("events", n).Msg("audit events were dropped")
+	return true
 }
 
-func (a *auditor) write(e *auditEvent) {
-	a.tellDropped()
+func (a *auditor) write(e auditEvent) {
 	l := a.log.Log().Str("audit", e.kind).Time(zerolog.TimestampFieldName, a.started.Add(time.Duration(e.at))).Stringer("remote", e.remote)
 	if p := e.peer; p != nil {
 		if p.Identity != [32]byte{} {

@@ -150,7 +150,7 @@ func TestAuditThatIsStuckDropsAndCounts(t *testing.T) {
 	}
 	h.Close() // returns although nothing can be written
 	close(out.release)
-	<-h.audit.stopped
+	<-h.audit.queue.Stopped()
 }
 
 func TestAuditTellsOfItsGaps(t *testing.T) {
@@ -162,7 +162,7 @@ func TestAuditTellsOfItsGaps(t *testing.T) {
 	for range 100 {
 		a.put(event)
 	}
-	dropped := a.dropped.Load()
+	dropped := a.droppedSoFar()
 	close(release)
 	a.close()
 	lines := auditLines(t, &out, "command")

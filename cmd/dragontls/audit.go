@@ -1,10 +1,6 @@
 package main
 
 import (
-	"io"
-
-	"github.com/rs/zerolog"
-
 	"dragontls/config"
 	"dragontls/proxy"
 )
@@ -18,6 +14,3 @@ func auditLevel(c *config.Config) proxy.AuditLevel {
 	}
 	return proxy.AuditOff
 }
-
-// newAuditLogger writes beside the log, whatever LOG_LEVEL is. Its lines bring their own time.
-func newAuditLogger(c config.Config, w io.Writer) zerolog.Logger { return zerolog.New(inFormat(c, w)) }

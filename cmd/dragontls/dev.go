@@ -58,11 +58,13 @@ func dev(args, env []string, stdout, stderr io.Writer) int {
 		backend = "backend: as named by --backend"
 		env = without(env, "BACKEND_URL", "BACKEND_URL_FILE")
 	}
+	out := openLog(stderr)
+	defer out.close()
 	c, err := config.Load(devEnv(env, *dir, *url))
 	if err != nil {
-		return configFault(stderr, err)
+		return configFault(out, err)
 	}
-	s, code := start(c, stderr)
+	s, code := start(c, out)
 	if s == nil {
 		return code
 	}

@@ -32,7 +32,8 @@ func (s *service) collect(emit func(admin.Metric)) {
 	for name, n := range st.RulesWouldDeny {
 		m.counter("commands_would_deny_total", "Commands passed on that the users file would refuse, but for dry_run.", n, label("command", name))
 	}
-	m.counter("audit_dropped_total", "Lines of the audit log that were dropped.", st.AuditDropped)
+	m.counter("audit_dropped_total", "Lines of the audit log that were dropped.", st.AuditDropped+s.out.audit.dropped.Load())
+	m.counter("log_dropped_total", "Lines of the log that were dropped, those of the audit log aside.", s.out.log.dropped.Load())
 	m.histogram("command_seconds", "From a batch's write to its last reply; blocking commands aside.", st.CommandSeconds)
 	m.counter("bytes_total", "RESP bytes, inside TLS.", st.BytesIn, label("direction", "in"))
 	m.counter("bytes_total", "RESP bytes, inside TLS.", st.BytesOut, label("direction", "out"))

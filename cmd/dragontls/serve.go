@@ -31,11 +31,13 @@ const (
 )
 
 func serve(env []string, stdout, stderr io.Writer) int {
+	out := openLog(stderr)
+	defer out.close()
 	c, err := config.Load(env)
 	if err != nil {
-		return configFault(stderr, err)
+		return configFault(out, err)
 	}
-	s, code := start(c, stderr)
+	s, code := start(c, out)
 	if s == nil {
 		return code
 	}
@@ -50,8 +52,8 @@ func configFault(stderr io.Writer, err error) int {
 // service is a running proxy: its listeners, its certificates and the goroutines that keep them.
 type service struct {
 	c        config.Config
+	out      *logOutput
 	log      zerolog.Logger
-	auditLog zerolog.Logger
 	store    *certs.Store
 	backend  *certs.Client // nil: the backend is reached in clear
 	server   *proxy.Server
@@ -65,17 +67,18 @@ type service struct {
 	signals  chan os.Signal
 }
 
-// start opens everything, or says on stderr what is wrong and returns nil and the exit code.
-func start(c config.Config, stderr io.Writer) (*service, int) {
-	s := &service{c: c, started: time.Now(), log: newLogger(c, stderr), auditLog: newAuditLogger(c, stderr), signals: make(chan os.Signal, 4)}
+// start opens everything, or says on out what is wrong and returns nil and the exit code.
+func start(c config.Config, out *logOutput) (*service, int) {
+	s := &service{c: c, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4)}
+	out.capture()
 	if err := s.openCertificates(); err != nil {
-		return nil, configFault(stderr, err)
+		return nil, configFault(out, err)
 	}
 	if err := s.openProxy(); err != nil {
-		return nil, configFault(stderr, err)
+		return nil, configFault(out, err)
 	}
 	if err := s.listen(); err != nil {
-		fmt.Fprintf(stderr, "dragontls: %v\n", err)
+		fmt.Fprintf(out, "dragontls: %v\n", err)
 		return nil, exitFailed
 	}
 	for _, n := range c.Notes {
@@ -86,30 +89,6 @@ func start(c config.Config, stderr io.Writer) (*service, int) {
 		debug.SetMemoryLimit(int64(c.MemoryLimit))
 	}
 	return s, exitOK
-}
-
-func newLogger(c config.Config, w io.Writer) zerolog.Logger {
-	level, err := zerolog.ParseLevel(c.LogLevel)
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
-	return zerolog.New(inFormat(c, w)).Level(level).With().Timestamp().Logger()
-}
-
-func inFormat(c config.Config, w io.Writer) io.Writer {
-	if c.LogFormat == "console" {
-		return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !isTerminal(w)}
-	}
-	return w
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func (s *service) openCertificates() error {
@@ -147,7 +126,7 @@ func (s *service) openProxy() error {
 			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
 			Shared: c.BackendMode == "shared", Lanes: c.BackendLanes,
 		},
-		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.auditLog},
+		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.out.auditLogger()},
 		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs, SessionBuffer: int64(c.SessionBuffer),
 		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
 	})

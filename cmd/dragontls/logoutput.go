@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"dragontls/config"
+	"dragontls/proxy/spool"
+)
+
+const (
+	// maxLogLine: names in certificates and errors of peers can be long; a longer line is replaced by one that quotes
+	// its beginning.
+	maxLogLine = 16 << 10
+	maxQuote   = 2 << 10
+	// maxLogLines and maxLogBytes wait to be written. The audit log's own queue fits in there when it is flushed.
+	maxLogLines = 8192
+	maxLogBytes = 4 << 20
+	// logFlushTimeout: how long the process waits at its end for the reader of its log.
+	logFlushTimeout = time.Second
+	// logRetryInterval: somebody else made our stderr non-blocking (it may be shared), and it is full.
+	logRetryInterval = 10 * time.Millisecond
+)
+
+// logOutput takes everything that serve and dev say on stderr: the log, the audit log and faults. Nobody who writes
+// waits for the reader of stderr. Safe for concurrent use.
+type logOutput struct {
+	queue    *spool.Queue[logText]
+	sink     lineSink // the queue's goroutine writes to it
+	held     atomic.Int64
+	terminal bool
+	console  atomic.Bool // LOG_FORMAT
+	log      logSource   // also what is neither log nor audit log
+	audit    logSource
+}
+
+// logText is whole lines, and who wrote them.
+type logText struct {
+	text []byte
+	from *logSource
+}
+
+// openLog takes over stderr until close. A reader of stderr that goes away does not end the process from here on.
+func openLog(stderr io.Writer) *logOutput {
+	o := &logOutput{sink: lineSink{w: stderr}, terminal: isTerminal(stderr)}
+	o.log.out, o.audit.out = o, o
+	o.queue = spool.New(spool.Options[logText]{Size: maxLogLines, Write: o.write, Gap: o.gap})
+	o.queue.Start()
+	signal.Ignore(syscall.SIGPIPE) // otherwise the next line after the reader has gone would end the process
+	return o
+}
+
+// close writes what is left, for at most logFlushTimeout.
+func (o *logOutput) close() { o.queue.Close(logFlushTimeout) }
+
+// Write takes whole lines as they are.
+func (o *logOutput) Write(p []byte) (int, error) { return o.log.Write(p) }
+
+// capture makes the libraries that write to stderr on their own write here.
+func (o *logOutput) capture() {
+	log.SetOutput(o)
+	zerolog.ErrorHandler = func(error) { o.log.drop() }
+}
+
+// logger writes the log in the format and from the level that c names.
+func (o *logOutput) logger(c config.Config) zerolog.Logger {
+	o.console.Store(c.LogFormat == "console")
+	level, err := zerolog.ParseLevel(c.LogLevel)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	return zerolog.New(shortLines{o.inFormat(&o.log)}).Level(level).With().Timestamp().Logger()
+}
+
+// auditLogger writes among the lines of the log, whatever LOG_LEVEL is. Its lines bring their own time.
+func (o *logOutput) auditLogger() zerolog.Logger {
+	return zerolog.New(shortLines{o.inFormat(&o.audit)})
+}
+
+func (o *logOutput) inFormat(w io.Writer) io.Writer {
+	if o.console.Load() {
+		return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !o.terminal}
+	}
+	return w
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// write is the queue's.
+func (o *logOutput) write(t logText) {
+	if !o.sink.write(t.text) {
+		t.from.drop()
+	}
+	o.held.Add(-int64(len(t.text)))
+}
+
+// gap is the queue's. It does not depend on LOG_LEVEL.
+func (o *logOutput) gap(n uint64) bool {
+	var line bytes.Buffer
+	log := zerolog.New(o.inFormat(&line))
+	log.Warn().Time(zerolog.TimestampFieldName, time.Now()).Uint64("lines", n).Msg("log lines were dropped")
+	return o.sink.write(line.Bytes())
+}
+
+// logSource counts what was dropped of one log.
+type logSource struct {
+	out     *logOutput
+	dropped atomic.Uint64
+}
+
+// Write never waits and never fails. p is one line or several.
+func (s *logSource) Write(p []byte) (int, error) {
+	n := int64(len(p))
+	if s.out.held.Add(n) > maxLogBytes {
+		s.out.held.Add(-n)
+		s.drop()
+		return len(p), nil
+	}
+	if !s.out.queue.Put(logText{append([]byte(nil), p...), s}) {
+		s.out.held.Add(-n)
+		s.dropped.Add(1)
+	}
+	return len(p), nil
+}
+
+func (s *logSource) drop() {
+	s.dropped.Add(1)
+	s.out.queue.Drop()
+}
+
+// lineSink writes to stderr. One goroutine owns it.
+type lineSink struct {
+	w    io.Writer
+	torn bool // the last write ended within a line
+}
+
+// write writes p, which is whole lines, and reports whether it could.
+func (s *lineSink) write(p []byte) bool {
+	if s.torn {
+		if n, _ := s.push([]byte("\n")); n == 0 {
+			return false
+		}
+		s.torn = false
+	}
+	n, err := s.push(p)
+	s.torn = err != nil && n > 0
+	return err == nil
+}
+
+// push is Write of a stderr that somebody may have made non-blocking.
+func (s *lineSink) push(p []byte) (done int, err error) {
+	for {
+		n, err := s.w.Write(p[done:])
+		done += n
+		if !errors.Is(err, syscall.EAGAIN) {
+			return done, err
+		}
+		time.Sleep(logRetryInterval)
+	}
+}
+
+// shortLines passes lines of JSON on, and replaces those longer than maxLogLine.
+type shortLines struct{ out io.Writer }
+
+func (s shortLines) Write(p []byte) (int, error) { return s.WriteLevel(zerolog.NoLevel, p) }
+
+func (s shortLines) WriteLevel(level zerolog.Level, p []byte) (int, error) {
+	if len(p) <= maxLogLine {
+		return s.out.Write(p)
+	}
+	line, err := json.Marshal(struct {
+		Level     string    `json:"level,omitempty"`
+		Time      time.Time `json:"time"`
+		Bytes     int       `json:"bytes"`
+		Beginning string    `json:"beginning"`
+		Message   string    `json:"message"`
+	}{level.String(), time.Now(), len(p), strings.ToValidUTF8(string(p[:maxQuote]), "?"), "a log line was too long"})
+	if err == nil {
+		_, err = s.out.Write(append(line, '\n'))
+	}
+	return len(p), err
+}
