@@ -312,48 +312,6 @@ func TestConnectionsAreClosedAfterTheAnswer(t *testing.T) {
 	}
 }
 
-func TestConnectionLimit(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := limit(inner, 1)
-	accepted := make(chan net.Conn)
-	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		defer close(accepted)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	})
-	for range 2 {
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	first := <-accepted
-	select {
-	case <-accepted:
-		t.Error("two connections are open")
-	default:
-	}
-	first.Close()
-	first.Close() // frees one place, not two
-	second := <-accepted
-	if n := len(l.(*limitListener).free); n != 1 {
-		t.Errorf("got %d open, want 1", n)
-	}
-	l.Close() // while Accept waits for a place
-	accepting.Wait()
-	second.Close()
-}
-
 func TestCloseBeforeServe(t *testing.T) {
 	s, err := Listen(Options{Listen: "127.0.0.1:0"})
 	if err != nil {

@@ -39,6 +39,7 @@ func newHandler(o Options, loopback bool) http.Handler {
 		mux.Handle("GET /status.json", h.guard(statusHandler(o.Status)))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		noteAsked(r)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		mux.ServeHTTP(w, r)

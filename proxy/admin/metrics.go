@@ -17,6 +17,9 @@ const prefix = "dragontls_"
 // maxScrapes at a time: one Prometheus scrapes once in seconds.
 const maxScrapes = 4
 
+// scrapeTimeout leaves half of answerTimeout to send the answer.
+const scrapeTimeout = answerTimeout / 2
+
 // Kind is what a Metric is.
 type Kind int
 
@@ -56,7 +59,7 @@ func newMetricsHandler(o Options) http.Handler {
 		ErrorLog:            log.New(errorLog{o.Log}, "", 0),
 		ErrorHandling:       promhttp.ContinueOnError, // one bad sample does not hide the others
 		MaxRequestsInFlight: maxScrapes,
-		Timeout:             requestTimeout,
+		Timeout:             scrapeTimeout, // also: the client gets nothing before the scrape is over, and so cannot delay it
 	})
 }
 

@@ -16,13 +16,12 @@ import (
 )
 
 const (
-	// requestTimeout is for the request, and again for the answer to it.
-	requestTimeout = 10 * time.Second
+	// requestTimeout is for the whole request: what is served here is asked for in one packet.
+	requestTimeout = 2 * time.Second
+	// answerTimeout counts from the end of the request's header, and includes making the answer.
+	answerTimeout = 10 * time.Second
 	// maxHeaderBytes: a probe's or a scrape's header is a few hundred bytes.
 	maxHeaderBytes = 8 << 10
-	// maxConnections bounds descriptors; it fits the 64 that config sets aside.
-	// More wait in the kernel's queue.
-	maxConnections = 32
 )
 
 // Options says what to serve. All functions may be called concurrently.
@@ -57,13 +56,14 @@ func Listen(o Options) (*Server, error) {
 	h := &http.Server{
 		Handler:        newHandler(o, onLoopback(l.Addr())),
 		ReadTimeout:    requestTimeout,
-		WriteTimeout:   2 * requestTimeout, // counts from the end of the request's header
+		WriteTimeout:   answerTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
+		ConnContext:    withPlace,
 		ErrorLog:       log.New(errorLog{o.Log}, "", 0),
 	}
-	// Otherwise idle clients could hold all connections and fail the probes.
+	// Nobody holds a place for a request that may come.
 	h.SetKeepAlivesEnabled(false)
-	return &Server{listener: limit(l, maxConnections), http: h}, nil
+	return &Server{listener: &placesListener{Listener: l, log: o.Log}, http: h}, nil
 }
 
 func onLoopback(a net.Addr) bool {
