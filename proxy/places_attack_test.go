@@ -79,9 +79,11 @@ type slow struct {
 	writes  int
 }
 
+// The server's answer is waited for first: others must not overtake a ClientHello that has been sent.
 func (c *slow) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
 	c.between(true)
-	return c.Conn.Read(p)
+	return n, err
 }
 
 func (c *slow) Write(p []byte) (int, error) {
