@@ -34,28 +34,30 @@ func (c *splitAlert) Write(b []byte) (int, error) {
 // crypto/tls looks for the rest of an alert of TLS 1.2 before it gives away the last bytes in front of it.
 func TestAlertInPiecesCostsNothingThatCameBeforeIt(t *testing.T) {
 	t.Parallel()
-	b := newLaneBackend(t)
-	h := start(t, b.addr, nil)
-	raw, err := net.Dial("tcp", h.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	split := &splitAlert{Conn: raw}
-	config := testPKI().clientConfig()
-	config.MaxVersion = tls.VersionTLS12
-	c := tls.Client(split, config)
-	w := newWire(t, c)
-	w.get("0")
-	split.hold = true
-	commands, replies := "", "" // of 32 bytes each, so that a read of 512 ends behind one
-	for i := range 100 {
-		key := fmt.Sprintf("key %08d", i)
-		commands += cmd("GET", key)
-		replies += valueOf(key)
-	}
-	w.send(commands)
-	c.CloseWrite()
-	w.want(replies)
+	eachMode(t, func(t *testing.T, m mode) {
+		b := newLaneBackend(t)
+		h := m.start(t, b.addr, nil)
+		raw, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		split := &splitAlert{Conn: raw}
+		config := testPKI().clientConfig()
+		config.MaxVersion = tls.VersionTLS12
+		c := tls.Client(split, config)
+		w := newWire(t, c)
+		w.get("0")
+		split.hold = true
+		commands, replies := "", "" // of 32 bytes each, so that a read of 512 ends behind one
+		for i := range 100 {
+			key := fmt.Sprintf("key %08d", i)
+			commands += cmd("GET", key)
+			replies += valueOf(key)
+		}
+		w.send(commands)
+		c.CloseWrite()
+		w.want(replies)
+	})
 }
 
 func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {

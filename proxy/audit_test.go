@@ -44,87 +44,96 @@ func audited(level AuditLevel, to *syncBuffer) func(*Config) {
 }
 
 func TestAuditTellsWhoCameAndWhatBecameOfThem(t *testing.T) {
-	var out syncBuffer
-	j := mapping("web")
-	rules := newRules(t, RuleOptions{Deny: []string{"KEYS"}})
-	j.change("web", func(u *User) { u.Rules = rules })
-	h := start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) { mappedTo(j)(c); audited(AuditConnections, &out)(c) })
-	w := h.dialAs("web")
-	sent := cmd("SET", "secret-key", "secret-value") + cmd("GET", "secret-key") + cmd("KEYS", "secret-*")
-	got := "+OK\r\n$12\r\nsecret-value\r\n" + forbidden("the command KEYS")
-	w.send(sent)
-	w.want(got)
-	w.send(cmd("QUIT"))
-	w.want("+OK\r\n")
-	eventually(t, "its end is written", func() bool { return len(auditLines(t, &out, "ended")) == 1 })
-	begin, end := auditLines(t, &out, "accepted"), auditLines(t, &out, "ended")
-	if len(begin) != 1 || len(end) != 1 || len(auditLines(t, &out, "command")) != 0 {
-		t.Fatalf("wrote %s", &out)
-	}
-	who := auditLine{"client": "web", "user": "web", "remote": w.LocalAddr().String(), "tls_version": "1.3", "resumed": false}
-	begin[0].want(t, who)
-	end[0].want(t, who)
-	end[0].want(t, auditLine{
-		"reason": "quit", "commands": 4.0, "bytes_in": float64(len(sent + cmd("QUIT"))), "bytes_out": float64(len(got + "+OK\r\n")),
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		var out syncBuffer
+		j := mapping("web")
+		rules := newRules(t, RuleOptions{Deny: []string{"KEYS"}})
+		j.change("web", func(u *User) { u.Rules = rules })
+		h := m.start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) { mappedTo(j)(c); audited(AuditConnections, &out)(c) })
+		w := h.dialAs("web")
+		sent := cmd("SET", "secret-key", "secret-value") + cmd("GET", "secret-key") + cmd("KEYS", "secret-*")
+		got := "+OK\r\n$12\r\nsecret-value\r\n" + forbidden("the command KEYS")
+		w.send(sent)
+		w.want(got)
+		w.send(cmd("QUIT"))
+		w.want("+OK\r\n")
+		eventually(t, "its end is written", func() bool { return len(auditLines(t, &out, "ended")) == 1 })
+		begin, end := auditLines(t, &out, "accepted"), auditLines(t, &out, "ended")
+		if len(begin) != 1 || len(end) != 1 || len(auditLines(t, &out, "command")) != 0 {
+			t.Fatalf("wrote %s", &out)
+		}
+		who := auditLine{"client": "web", "user": "web", "remote": w.LocalAddr().String(), "tls_version": "1.3", "resumed": false}
+		begin[0].want(t, who)
+		end[0].want(t, who)
+		end[0].want(t, auditLine{
+			"reason": "quit", "commands": 4.0, "bytes_in": float64(len(sent + cmd("QUIT"))), "bytes_out": float64(len(got + "+OK\r\n")),
+		})
+		if id, _ := begin[0]["identity"].(string); len(id) != 64 || begin[0]["serial"] == "" || end[0]["identity"] != id {
+			t.Errorf("identity %q, serial %q", id, begin[0]["serial"])
+		}
+		if _, err := time.Parse(time.RFC3339, begin[0]["time"].(string)); err != nil || end[0]["duration_seconds"].(float64) <= 0 {
+			t.Errorf("at %v, for %v", begin[0]["time"], end[0]["duration_seconds"])
+		}
+		if strings.Contains(out.String(), "secret") {
+			t.Errorf("keys or values in %s", &out)
+		}
 	})
-	if id, _ := begin[0]["identity"].(string); len(id) != 64 || begin[0]["serial"] == "" || end[0]["identity"] != id {
-		t.Errorf("identity %q, serial %q", id, begin[0]["serial"])
-	}
-	if _, err := time.Parse(time.RFC3339, begin[0]["time"].(string)); err != nil || end[0]["duration_seconds"].(float64) <= 0 {
-		t.Errorf("at %v, for %v", begin[0]["time"], end[0]["duration_seconds"])
-	}
-	if strings.Contains(out.String(), "secret") {
-		t.Errorf("keys or values in %s", &out)
-	}
 }
 
 func TestAuditNamesCommands(t *testing.T) {
-	var out syncBuffer
-	j := mapping("web")
-	rules := newRules(t, RuleOptions{Deny: []string{"INCR"}})
-	j.change("web", func(u *User) { u.Rules = rules })
-	h := start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) { mappedTo(j)(c); audited(AuditCommands, &out)(c) })
-	w := h.dialAs("web")
-	w.send(cmd("get", "secret-key") + "SET secret-key 1\r\n" + cmd("INCR", "secret-key") + cmd("secret-command") + cmd("APPEND", "secret-key", strings.Repeat("x", 100<<10)))
-	w.want("$-1\r\n+OK\r\n" + forbidden("the command INCR") + "-ERR unknown command `SECRET-COMMAND`\r\n:102401\r\n")
-	w.do("+RESET\r\n", "RESET")
-	w.Close()
-	eventually(t, "its end is written", func() bool { return len(auditLines(t, &out, "ended")) == 1 })
-	var got []string
-	for _, l := range auditLines(t, &out, "command") {
-		l.want(t, auditLine{"client": "web", "user": "web", "refused": l["command"] == "INCR"})
-		got = append(got, l["command"].(string))
-	}
-	if want := "GET SET INCR other APPEND RESET"; strings.Join(got, " ") != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if strings.Contains(strings.ToLower(out.String()), "secret") {
-		t.Errorf("keys, values or a client's own words in %s", &out)
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		var out syncBuffer
+		j := mapping("web")
+		rules := newRules(t, RuleOptions{Deny: []string{"INCR"}})
+		j.change("web", func(u *User) { u.Rules = rules })
+		h := m.start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) { mappedTo(j)(c); audited(AuditCommands, &out)(c) })
+		w := h.dialAs("web")
+		w.send(cmd("get", "secret-key") + "SET secret-key 1\r\n" + cmd("INCR", "secret-key") + cmd("secret-command") + cmd("APPEND", "secret-key", strings.Repeat("x", 100<<10)))
+		w.want("$-1\r\n+OK\r\n" + forbidden("the command INCR") + "-ERR unknown command `SECRET-COMMAND`\r\n:102401\r\n")
+		w.do("+RESET\r\n", "RESET")
+		w.Close()
+		eventually(t, "its end is written", func() bool { return len(auditLines(t, &out, "ended")) == 1 })
+		var got []string
+		for _, l := range auditLines(t, &out, "command") {
+			l.want(t, auditLine{"client": "web", "user": "web", "refused": l["command"] == "INCR"})
+			got = append(got, l["command"].(string))
+		}
+		if want := "GET SET INCR other APPEND RESET"; strings.Join(got, " ") != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if strings.Contains(strings.ToLower(out.String()), "secret") {
+			t.Errorf("keys, values or a client's own words in %s", &out)
+		}
+	})
 }
 
 func TestAuditOfSessionsThatWereNotLetIn(t *testing.T) {
-	var out syncBuffer
-	j := mapping("web")
-	h := start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) {
-		mappedTo(j)(c)
-		audited(AuditConnections, &out)(c)
-		c.MaxPerIdentity = 1
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		var out syncBuffer
+		j := mapping("web")
+		h := m.start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) {
+			mappedTo(j)(c)
+			audited(AuditConnections, &out)(c)
+			c.MaxPerIdentity, c.placeTimeout = 1, 20*time.Millisecond // its place does not become free
+		})
+		w := h.dialAs("web")
+		w.actsAs("web")
+		h.dialAs("web").wantEnd()
+		h.dialAs("stranger").wantEnd()
+		eventually(t, "their ends are written", func() bool { return len(auditLines(t, &out, "ended")) == 2 })
+		ends := auditLines(t, &out, "ended")
+		if ends[0]["reason"] == "unmapped" {
+			slices.Reverse(ends) // both were at their ends at once
+		}
+		ends[0].want(t, auditLine{"reason": "max_connections_identity", "client": "web"})
+		ends[1].want(t, auditLine{"reason": "unmapped", "client": nil})
+		if n := len(auditLines(t, &out, "accepted")); n != 1 {
+			t.Errorf("%d were accepted", n)
+		}
 	})
-	w := h.dialAs("web")
-	w.actsAs("web")
-	h.dialAs("web").wantEnd()
-	h.dialAs("stranger").wantEnd()
-	eventually(t, "their ends are written", func() bool { return len(auditLines(t, &out, "ended")) == 2 })
-	ends := auditLines(t, &out, "ended")
-	if ends[0]["reason"] == "unmapped" {
-		slices.Reverse(ends) // both were at their ends at once
-	}
-	ends[0].want(t, auditLine{"reason": "max_connections_identity", "client": "web"})
-	ends[1].want(t, auditLine{"reason": "unmapped", "client": nil})
-	if n := len(auditLines(t, &out, "accepted")); n != 1 {
-		t.Errorf("%d were accepted", n)
-	}
 }
 
 // stuck is a log whose reader sleeps.
@@ -136,21 +145,24 @@ func (s stuck) Write(p []byte) (int, error) {
 }
 
 func TestAuditThatIsStuckDropsAndCounts(t *testing.T) {
-	out := stuck{make(chan struct{})}
-	h := start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) {
-		c.Audit = Audit{Level: AuditCommands, Log: zerolog.New(out), Queue: 10}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		out := stuck{make(chan struct{})}
+		h := m.start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) {
+			c.Audit = Audit{Level: AuditCommands, Log: zerolog.New(out), Queue: 10}
+		})
+		w := h.dial()
+		const n = 1000
+		w.send(strings.Repeat(cmd("PING"), n))
+		w.want(strings.Repeat("+PONG\r\n", n))
+		// One is being written, ten wait; that the session was accepted is one of them.
+		if got := h.Stats().AuditDropped; got != n+1-11 && got != n+1-10 {
+			t.Errorf("dropped %d", got)
+		}
+		h.Close() // returns although nothing can be written
+		close(out.release)
+		<-h.audit.queue.Stopped()
 	})
-	w := h.dial()
-	const n = 1000
-	w.send(strings.Repeat(cmd("PING"), n))
-	w.want(strings.Repeat("+PONG\r\n", n))
-	// One is being written, ten wait; that the session was accepted is one of them.
-	if got := h.Stats().AuditDropped; got != n+1-11 && got != n+1-10 {
-		t.Errorf("dropped %d", got)
-	}
-	h.Close() // returns although nothing can be written
-	close(out.release)
-	<-h.audit.queue.Stopped()
 }
 
 func TestAuditTellsOfItsGaps(t *testing.T) {
@@ -195,19 +207,22 @@ func (w writers) Write(p []byte) (n int, err error) {
 
 // What waits is written before Close returns.
 func TestCloseFlushesTheAuditLog(t *testing.T) {
-	var out syncBuffer
-	h := start(t, dragonfly(t, proxytest.Options{}).Addr(), audited(AuditCommands, &out))
-	w := h.dial()
-	w.send(strings.Repeat(cmd("PING"), 1000))
-	w.want(strings.Repeat("+PONG\r\n", 1000))
-	h.Close()
-	if n, d := len(auditLines(t, &out, "command")), h.Stats().AuditDropped; n+int(d) != 1000 {
-		t.Errorf("%d lines, %d dropped", n, d)
-	}
-	ends := auditLines(t, &out, "ended")
-	if len(ends) != 1 || ends[0]["reason"] != "shutdown" || ends[0]["commands"] != 1000.0 {
-		t.Errorf("ends: %v", ends)
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		var out syncBuffer
+		h := m.start(t, dragonfly(t, proxytest.Options{}).Addr(), audited(AuditCommands, &out))
+		w := h.dial()
+		w.send(strings.Repeat(cmd("PING"), 1000))
+		w.want(strings.Repeat("+PONG\r\n", 1000))
+		h.Close()
+		if n, d := len(auditLines(t, &out, "command")), h.Stats().AuditDropped; n+int(d) != 1000 {
+			t.Errorf("%d lines, %d dropped", n, d)
+		}
+		ends := auditLines(t, &out, "ended")
+		if len(ends) != 1 || ends[0]["reason"] != "shutdown" || ends[0]["commands"] != 1000.0 {
+			t.Errorf("ends: %v", ends)
+		}
+	})
 }
 
 func TestAuditAllocatesNothingWhereTrafficPasses(t *testing.T) {

@@ -31,6 +31,24 @@ func dragonflyAt(t testing.TB, o proxytest.Options) *proxytest.Dragonfly {
 	return d
 }
 
+// soonUnavailable makes a command wait only a moment for the backend. It is for a Server none of whose commands must be
+// served: a backend that is merely slow would be given up too.
+func soonUnavailable(c *Config) { c.unavailableTimeout = 50 * time.Millisecond }
+
+// wantUnavailable wants a Server to count why the backend serves nobody, while a client's command waits for it, and one that
+// does not wait for long to say so. It returns the first.
+func (m mode) wantUnavailable(t *testing.T, backend, reason string, change func(*Config)) *harness {
+	t.Helper()
+	h := m.start(t, backend, change)
+	h.dialAs("web").send(cmd("PING"))
+	eventually(t, "counted as "+reason, func() bool { return h.Stats().BackendErrors[reason] > 0 })
+	w := m.start(t, backend, func(c *Config) { change(c); soonUnavailable(c) }).dialAs("web")
+	w.send(cmd("PING"))
+	w.want(sayUnavailable)
+	w.wantCleanEnd()
+	return h
+}
+
 func (h *harness) wantReady(ready bool, reason string) {
 	h.t.Helper()
 	eventually(h.t, fmt.Sprintf("ready %v, %q", ready, reason), func() bool {
@@ -41,105 +59,114 @@ func (h *harness) wantReady(ready bool, reason string) {
 
 func TestBackendThatIsDownAndComesUp(t *testing.T) {
 	t.Parallel()
-	addr := reserve(t, "127.0.0.1")[0]
-	h := start(t, addr, func(c *Config) { c.unavailableTimeout = 50 * time.Millisecond })
-	h.wantReady(false, "refused")
-	idle := h.dial()
-	w := h.dial()
-	w.send(cmd("PING") + cmd("SET", "a", strings.Repeat("x", 5000)) + cmd("MULTI") + cmd("EXEC"))
-	w.want(strings.Repeat(sayUnavailable, 4))
-	w.wantCleanEnd()
-	h.wantClosed(closeUnavailable, 1)
-	if h.Stats().Sessions != 1 {
-		t.Errorf("%d sessions, want the idle one", h.Stats().Sessions)
-	}
-	dragonflyAt(t, proxytest.Options{Listen: addr})
-	h.wantReady(true, "")
-	idle.do("+PONG\r\n", "PING")
+	eachMode(t, func(t *testing.T, m mode) {
+		addr := reserve(t, "127.0.0.1")[0]
+		h, hasty := m.start(t, addr, nil), m.start(t, addr, soonUnavailable)
+		h.wantReady(false, "refused")
+		idle := h.dial()
+		w := hasty.dial()
+		w.send(cmd("PING") + cmd("SET", "a", strings.Repeat("x", 5000)) + cmd("MULTI") + cmd("EXEC"))
+		w.want(strings.Repeat(sayUnavailable, 4))
+		w.wantCleanEnd()
+		hasty.wantClosed(closeUnavailable, 1)
+		dragonflyAt(t, proxytest.Options{Listen: addr})
+		h.wantReady(true, "")
+		idle.do("+PONG\r\n", "PING")
+	})
 }
 
 func TestBackendThatGoesAwayInAPipeline(t *testing.T) {
 	t.Parallel()
-	n := 0
-	h := start(t, scripted(t, func(args []string) string {
-		if args[0] != "ECHO" {
-			return "+PONG\r\n"
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, scripted(t, func(args []string) string {
+			switch {
+			case args[0] != "ECHO":
+				return "+PONG\r\n"
+			case args[1] == "d":
+				return ""
+			}
+			return "+" + args[1] + "\r\n"
+		}), nil)
+		w := h.dial()
+		w.send(cmd("ECHO", "a") + cmd("ECHO", "b") + cmd("ECHO", "c") + cmd("ECHO", "d") + cmd("ECHO", "e"))
+		w.want("+a\r\n+b\r\n+c\r\n")
+		if m.shared { // a session that may change its connection outlives it
+			w.want(sayLost + sayLost)
+			w.goesOn("+PONG\r\n", "PING")
+			return
 		}
-		if n++; n > 3 {
-			return ""
-		}
-		return "+" + args[1] + "\r\n"
-	}), nil)
-	w := h.dial()
-	w.send(cmd("ECHO", "a") + cmd("ECHO", "b") + cmd("ECHO", "c") + cmd("ECHO", "d") + cmd("ECHO", "e"))
-	w.want("+a\r\n+b\r\n+c\r\n")
-	w.wantCleanEnd()
-	eventually(t, "the session ends for the backend", func() bool {
-		return h.closedFor(closeBackend)+h.closedFor(closeBackendError) == 1 // RST where it left bytes unread
+		w.wantCleanEnd()
+		eventually(t, "the session ends for the backend", func() bool {
+			return h.closedFor(closeBackend)+h.closedFor(closeBackendError) == 1 // RST where it left bytes unread
+		})
 	})
 }
 
 func TestBadRepliesEndTheSession(t *testing.T) {
 	t.Parallel()
-	for name, tt := range map[string]struct{ reply, want string }{
-		"no type":           {"hello\r\n", ""},
-		"length":            {"$99999999999999999999\r\n", ""},
-		"negative length":   {"$-2\r\n", ""},
-		"bulk's end":        {"$1\r\nabc\r\n", "$1\r\na"},
-		"behind a good one": {"+OK\r\nhello\r\n", "+OK\r\n"},
-		"one too many":      {"+OK\r\n+OK\r\n", "+OK\r\n"},
-		"a last word":       {"+OK\r\n-ERR going away\r\n", "+OK\r\n-ERR going away\r\n"},
-		"too deep":          {strings.Repeat("*1\r\n", 2000), ""},
-		"endless line":      {"+" + strings.Repeat("x", 200000), ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			h := start(t, scripted(t, func(args []string) string {
-				if args[0] == "GET" {
-					return tt.reply
+	eachMode(t, func(t *testing.T, m mode) {
+		for name, tt := range map[string]struct{ reply, want string }{
+			"no type":           {"hello\r\n", ""},
+			"length":            {"$99999999999999999999\r\n", ""},
+			"negative length":   {"$-2\r\n", ""},
+			"bulk's end":        {"$1\r\nabc\r\n", "$1\r\na"},
+			"behind a good one": {"+OK\r\nhello\r\n", "+OK\r\n"},
+			"one too many":      {"+OK\r\n+OK\r\n", "+OK\r\n"},
+			"a last word":       {"+OK\r\n-ERR going away\r\n", "+OK\r\n-ERR going away\r\n"},
+			"too deep":          {strings.Repeat("*1\r\n", 2000), ""},
+			"endless line":      {"+" + strings.Repeat("x", 200000), ""},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				h := m.start(t, scripted(t, func(args []string) string {
+					if args[0] == "GET" {
+						return tt.reply
+					}
+					return "+PONG\r\n"
+				}), nil)
+				w := h.dial()
+				w.send(cmd("GET", "k"))
+				got := w.wantEnd()
+				if name != "endless line" && !strings.HasPrefix(tt.reply, got) || !strings.HasPrefix(got, tt.want) && name != "bulk's end" {
+					t.Errorf("got %q, want %q", got, tt.want)
 				}
-				return "+PONG\r\n"
-			}), nil)
-			w := h.dial()
-			w.send(cmd("GET", "k"))
-			got := w.wantEnd()
-			if name != "endless line" && !strings.HasPrefix(tt.reply, got) || !strings.HasPrefix(got, tt.want) && name != "bulk's end" {
-				t.Errorf("got %q, want %q", got, tt.want)
-			}
-			w.Close()
-			h.wantClosed(closeBackendError, 1)
-			h.dial().do("+PONG\r\n", "PING")
-		})
-	}
+				w.Close()
+				h.wantClosed(closeBackendError, 1)
+				h.dial().do("+PONG\r\n", "PING")
+			})
+		}
+	})
 }
 
 func TestBackendWithoutPlaceForClients(t *testing.T) {
 	t.Parallel()
-	const full = "-ERR max number of clients reached\r\n"
-	t.Run("clients authenticate themselves", func(t *testing.T) {
-		h := start(t, fakeBackend(t, func(c net.Conn) {
-			io.WriteString(c, full)
-			c.(*net.TCPConn).CloseWrite()
-			io.Copy(io.Discard, c)
-		}), nil)
-		w := h.dial()
-		w.want(full)
-		w.wantCleanEnd()
-	})
-	t.Run("dragontls authenticates", func(t *testing.T) {
-		h := start(t, fakeBackend(t, func(c net.Conn) {
-			io.WriteString(c, full)
-			c.(*net.TCPConn).CloseWrite()
-			io.Copy(io.Discard, c)
-		}), func(c *Config) { c.Backend.Credentials = credentials("app", "secret") })
-		h.wantReady(false, "maxclients")
-		w := h.dial()
-		w.send(cmd("PING"))
-		w.want(sayUnavailable)
-		w.wantCleanEnd()
-		if h.Stats().BackendErrors["busy"] == 0 || h.Stats().BackendErrors["auth"] != 0 {
-			t.Errorf("errors %v", h.Stats().BackendErrors)
-		}
+	eachMode(t, func(t *testing.T, m mode) {
+		const full = "-ERR max number of clients reached\r\n"
+		t.Run("clients authenticate themselves", func(t *testing.T) {
+			h := m.start(t, fakeBackend(t, func(c net.Conn) {
+				io.WriteString(c, full)
+				c.(*net.TCPConn).CloseWrite()
+				io.Copy(io.Discard, c)
+			}), nil)
+			w := h.dial()
+			if m.shared { // a session has no connection before it sends a command, and may outlive it
+				w.do(full, "PING")
+				return
+			}
+			w.want(full)
+			w.wantCleanEnd()
+		})
+		t.Run("dragontls authenticates", func(t *testing.T) {
+			h := m.wantUnavailable(t, fakeBackend(t, func(c net.Conn) {
+				io.WriteString(c, full)
+				c.(*net.TCPConn).CloseWrite()
+				io.Copy(io.Discard, c)
+			}), "busy", func(c *Config) { c.Backend.Credentials = credentials("app", "secret") })
+			h.wantReady(false, "maxclients")
+			if h.Stats().BackendErrors["auth"] != 0 {
+				t.Errorf("errors %v", h.Stats().BackendErrors)
+			}
+		})
 	})
 }
 
@@ -149,138 +176,151 @@ func credentials(user, password string) func() (string, string, error) {
 
 func TestBackendOverTLS(t *testing.T) {
 	t.Parallel()
-	p := testPKI()
-	other, err := pki.NewCA("another")
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign := x509.NewCertPool()
-	foreign.AppendCertsFromPEM(other.PEM())
-	d := dragonflyAt(t, proxytest.Options{TLS: p.serverConfig()})
-	for _, tt := range []struct {
-		name  string
-		conf  *tls.Config
-		ready bool
-	}{
-		{"good", p.clientConfig(), true},
-		{"name from the address", &tls.Config{RootCAs: p.pool, Certificates: []tls.Certificate{p.client}}, true},
-		{"another CA", &tls.Config{RootCAs: foreign, Certificates: []tls.Certificate{p.client}}, false},
-		{"another name", &tls.Config{RootCAs: p.pool, ServerName: "wrong.example", Certificates: []tls.Certificate{p.client}}, false},
-		{"no client certificate", &tls.Config{RootCAs: p.pool, MaxVersion: tls.VersionTLS12}, false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			h := start(t, d.Addr(), func(c *Config) { c.Backend.TLS = func() *tls.Config { return tt.conf } })
-			w := h.dial()
-			if tt.ready {
-				h.wantReady(true, "")
-				big := strings.Repeat("x", 3<<20)
-				w.do("+OK\r\n", "SET", t.Name(), big)
-				w.do(fmt.Sprintf("$%d\r\n%s\r\n", len(big), big), "GET", t.Name())
-				return
-			}
-			h.wantReady(false, "TLS with the backend")
-			w.send(cmd("PING"))
-			w.want(sayUnavailable)
-			if e := h.Stats().BackendErrors; e["tls"] == 0 || e["dial"] != 0 {
-				t.Errorf("errors %v", e)
-			}
-		})
-	}
+	eachMode(t, func(t *testing.T, m mode) {
+		p := testPKI()
+		other, err := pki.NewCA("another")
+		if err != nil {
+			t.Fatal(err)
+		}
+		foreign := x509.NewCertPool()
+		foreign.AppendCertsFromPEM(other.PEM())
+		d := dragonflyAt(t, proxytest.Options{TLS: p.serverConfig()})
+		for _, tt := range []struct {
+			name  string
+			conf  *tls.Config
+			ready bool
+		}{
+			{"good", p.clientConfig(), true},
+			{"name from the address", &tls.Config{RootCAs: p.pool, Certificates: []tls.Certificate{p.client}}, true},
+			{"another CA", &tls.Config{RootCAs: foreign, Certificates: []tls.Certificate{p.client}}, false},
+			{"another name", &tls.Config{RootCAs: p.pool, ServerName: "wrong.example", Certificates: []tls.Certificate{p.client}}, false},
+			{"no client certificate", &tls.Config{RootCAs: p.pool, MaxVersion: tls.VersionTLS12}, false},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				t.Parallel()
+				secure := func(c *Config) { c.Backend.TLS = func() *tls.Config { return tt.conf } }
+				if tt.ready {
+					h := m.start(t, d.Addr(), secure)
+					w := h.dial()
+					h.wantReady(true, "")
+					big := strings.Repeat("x", 3<<20)
+					w.do("+OK\r\n", "SET", t.Name(), big)
+					w.do(fmt.Sprintf("$%d\r\n%s\r\n", len(big), big), "GET", t.Name())
+					return
+				}
+				h := m.wantUnavailable(t, d.Addr(), "tls", secure)
+				h.wantReady(false, "TLS with the backend")
+				if e := h.Stats().BackendErrors; e["dial"] != 0 {
+					t.Errorf("errors %v", e)
+				}
+			})
+		}
+	})
 }
 
 func TestBackendOnAUnixSocket(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "d")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
-	dragonflyAt(t, proxytest.Options{Listen: "unix:" + path})
-	h := start(t, path, nil)
-	h.wantReady(true, "")
-	h.dial().do("+PONG\r\n", "PING")
+	eachMode(t, func(t *testing.T, m mode) {
+		dir, err := os.MkdirTemp("", "d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		path := filepath.Join(dir, "s")
+		dragonflyAt(t, proxytest.Options{Listen: "unix:" + path})
+		h := m.start(t, path, nil)
+		h.wantReady(true, "")
+		h.dial().do("+PONG\r\n", "PING")
+	})
 }
 
 func TestCredentialsAreAskedForAtEachDial(t *testing.T) {
 	t.Parallel()
-	var mu sync.Mutex
-	password, failure := "old", error(nil)
-	set := func(p string, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		password, failure = p, err
-	}
-	d := dragonflyAt(t, proxytest.Options{RequirePass: "old"})
-	h := start(t, d.Addr(), func(c *Config) {
-		c.Backend.Credentials = func() (string, string, error) {
+	eachMode(t, func(t *testing.T, m mode) {
+		var mu sync.Mutex
+		password, failure := "old", error(nil)
+		set := func(p string, err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			return "", password, failure
+			password, failure = p, err
+		}
+		d := dragonflyAt(t, proxytest.Options{RequirePass: "old"})
+		asked := func(c *Config) {
+			c.Backend.Credentials = func() (string, string, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return "", password, failure
+			}
+		}
+		h := m.start(t, d.Addr(), asked)
+		old := h.dial()
+		old.do("+PONG\r\n", "PING")
+		set("new", nil)
+		w := h.dialAs("another") // whom no lane serves yet
+		w.send(cmd("PING"))
+		w.want(string(textBackendAuth))
+		w.wantCleanEnd()
+		h.wantClosed(closeBackendAuth, 1)
+		old.do("+PONG\r\n", "PING")
+		set("old", nil)
+		h.dialAs("a third").do("+PONG\r\n", "PING")
+		set("", errors.New("no such file"))
+		m.wantUnavailable(t, d.Addr(), "settings", asked)
+		set("old", nil)
+		h.dialAs("a fourth").do("+PONG\r\n", "PING")
+		if s := h.logs.String(); strings.Contains(s, `"old"`) || strings.Contains(s, `"new"`) {
+			t.Error("a password is in the log")
 		}
 	})
-	old := h.dial()
-	old.do("+PONG\r\n", "PING")
-	set("new", nil)
-	w := h.dial()
-	w.send(cmd("PING"))
-	w.want(string(textBackendAuth))
-	w.wantCleanEnd()
-	h.wantClosed(closeBackendAuth, 1)
-	old.do("+PONG\r\n", "PING")
-	set("old", nil)
-	h.dial().do("+PONG\r\n", "PING")
-	set("", errors.New("no such file"))
-	w = h.dial()
-	w.send(cmd("PING"))
-	w.want(sayUnavailable)
-	w.wantCleanEnd()
-	if h.Stats().BackendErrors["settings"] == 0 {
-		t.Errorf("errors %v", h.Stats().BackendErrors)
-	}
-	set("old", nil)
-	h.dial().do("+PONG\r\n", "PING")
-	if s := h.logs.String(); strings.Contains(s, `"old"`) || strings.Contains(s, `"new"`) {
-		t.Error("a password is in the log")
-	}
 }
 
 func TestBackendMaxConnections(t *testing.T) {
 	t.Parallel()
-	d := dragonflyAt(t, proxytest.Options{})
-	h := start(t, d.Addr(), func(c *Config) { c.Backend.MaxConnections = 2 })
-	a, b := h.dial(), h.dial()
-	a.do("+PONG\r\n", "PING")
-	b.do("+PONG\r\n", "PING")
-	w := h.dial()
-	w.send(cmd("PING"))
-	w.want(sayUnavailable)
-	w.wantCleanEnd()
-	if n := h.Stats().BackendErrors["max_connections"]; n == 0 {
-		t.Errorf("errors %v", h.Stats().BackendErrors)
-	}
-	w = h.dial()
-	w.send(cmd("ECHO", "waited"))
-	b.do("+OK\r\n", "QUIT")
-	w.want("$6\r\nwaited\r\n")
-	a.do("+PONG\r\n", "PING")
+	eachMode(t, func(t *testing.T, m mode) {
+		d := dragonflyAt(t, proxytest.Options{})
+		full := func(c *Config) { c.Backend.MaxConnections = 2 }
+		h, hasty := m.start(t, d.Addr(), full), m.start(t, d.Addr(), func(c *Config) { full(c); soonUnavailable(c) })
+		a, b, c := h.dial(), h.dial(), hasty.dial()
+		// Each has a connection of its own, which is not idle.
+		a.send(cmd("BLPOP", "a", "0"))
+		b.send(cmd("BLPOP", "b", "0"))
+		for i, key := range []string{"c", "d"} {
+			c.send(cmd("BLPOP", key, "0"))
+			eventually(t, "they block", func() bool { return d.Blocked() == 3+i })
+			c = hasty.dial()
+		}
+		c.send(cmd("PING"))
+		c.want(sayUnavailable)
+		c.wantCleanEnd()
+		if n := hasty.Stats().BackendErrors["max_connections"]; n == 0 {
+			t.Errorf("errors %v", hasty.Stats().BackendErrors)
+		}
+		before := h.Stats().BytesIn
+		w := h.dial()
+		w.send(cmd("ECHO", "waited"))
+		eventually(t, "it is read", func() bool { return h.Stats().BytesIn > before })
+		direct := dialPlain(t, d.Addr())
+		direct.do(":1\r\n", "RPUSH", "b", "x")
+		b.want("*2\r\n$1\r\nb\r\n$1\r\nx\r\n")
+		b.do("+OK\r\n", "QUIT")
+		w.want("$6\r\nwaited\r\n")
+		direct.do(":1\r\n", "RPUSH", "a", "x")
+		a.want("*2\r\n$1\r\na\r\n$1\r\nx\r\n")
+	})
 }
 
 func TestBackendThatNeverAnswersAuth(t *testing.T) {
 	t.Parallel()
-	h := start(t, fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) }), func(c *Config) {
-		c.Backend.Credentials = credentials("", "secret")
-		c.Backend.ConnectTimeout = 50 * time.Millisecond
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.wantUnavailable(t, fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) }), "timeout", func(c *Config) {
+			c.Backend.Credentials = credentials("", "secret")
+			c.Backend.ConnectTimeout = 50 * time.Millisecond
+		})
+		h.wantReady(false, "")
+		if e := h.Stats().BackendErrors; len(e) != 1 {
+			t.Errorf("errors %v", e)
+		}
 	})
-	w := h.dial()
-	w.send(cmd("PING"))
-	w.want(sayUnavailable)
-	w.wantCleanEnd()
-	h.wantReady(false, "")
-	if e := h.Stats().BackendErrors; e["timeout"] == 0 || len(e) != 1 {
-		t.Errorf("errors %v", e)
-	}
 }
 
 func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
@@ -340,60 +380,76 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 
 func TestACancelledDialSaysNothingOfTheBackend(t *testing.T) {
 	t.Parallel()
-	addr := fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) })
-	h := start(t, addr, func(c *Config) { c.Backend.Credentials = credentials("", "x"); c.Backend.ConnectTimeout = time.Minute })
-	c := dialRaw(t, h.addr)
-	if err := tls.Client(c, testPKI().clientConfig()).Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "it dials", func() bool { return h.Stats().BackendDials >= 2 }) // the prober's and its own
-	c.Close()
-	eventually(t, "the session ends", func() bool { return h.Stats().Sessions == 0 && len(h.Stats().SessionsClosed) == 1 })
-	h.backend.mu.Lock()
-	defer h.backend.mu.Unlock()
-	if h.backend.pause != 0 || len(h.Stats().BackendErrors) != 0 {
-		t.Errorf("pause %v, errors %v", h.backend.pause, h.Stats().BackendErrors)
-	}
+	eachMode(t, func(t *testing.T, m mode) {
+		addr := fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) })
+		h := m.start(t, addr, func(c *Config) { c.Backend.Credentials = credentials("", "x") })
+		c := dialRaw(t, h.addr)
+		client := tls.Client(c, testPKI().clientConfig())
+		if err := client.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if m.shared { // a session has no connection of its own before it needs one, and nobody's leaving cancels a lane's dial
+			io.WriteString(client, cmd("BLPOP", "q", "0"))
+		}
+		eventually(t, "it dials", func() bool { return h.Stats().BackendDials >= 2 }) // the prober's and its own
+		if m.shared {                                                                 // its reader waits for the connection, and does not see that the client leaves
+			h.each(func(s *session) { s.end(closeIdle) })
+		}
+		c.Close()
+		eventually(t, "the session ends", func() bool { return h.Stats().Sessions == 0 && len(h.Stats().SessionsClosed) == 1 })
+		h.backend.mu.Lock()
+		defer h.backend.mu.Unlock()
+		if h.backend.pause != 0 || len(h.Stats().BackendErrors) != 0 {
+			t.Errorf("pause %v, errors %v", h.backend.pause, h.Stats().BackendErrors)
+		}
+	})
 }
 
 func TestProberTakesAnyReplyForLife(t *testing.T) {
 	t.Parallel()
-	for _, reply := range []string{"+PONG\r\n", "-NOAUTH Authentication required.\r\n", "-LOADING loading\r\n", "-NOPERM no\r\n"} {
-		h := start(t, scripted(t, func([]string) string { return reply }), nil)
-		h.wantReady(true, "")
-		if !h.Stats().BackendUp {
-			t.Errorf("%q: not up", reply)
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, reply := range []string{"+PONG\r\n", "-NOAUTH Authentication required.\r\n", "-LOADING loading\r\n", "-NOPERM no\r\n"} {
+			h := m.start(t, scripted(t, func([]string) string { return reply }), nil)
+			h.wantReady(true, "")
+			if !h.Stats().BackendUp {
+				t.Errorf("%q: not up", reply)
+			}
 		}
-	}
+	})
 }
 
 func TestPanicInADialEndsOneSession(t *testing.T) {
 	t.Parallel()
-	var panics atomic.Bool
-	d := dragonflyAt(t, proxytest.Options{})
-	h := start(t, d.Addr(), func(c *Config) {
-		target := c.Backend.Target
-		c.Backend.Target = func() (string, string, error) {
-			if panics.Load() {
-				panic("on purpose")
+	eachMode(t, func(t *testing.T, m mode) {
+		var panics atomic.Bool
+		d := dragonflyAt(t, proxytest.Options{})
+		h := m.start(t, d.Addr(), func(c *Config) {
+			target := c.Backend.Target
+			c.Backend.Target = func() (string, string, error) {
+				if panics.Load() {
+					panic("on purpose")
+				}
+				return target()
 			}
-			return target()
+			c.Backend.MaxConnections = 2
+		})
+		h.wantReady(true, "")
+		good := h.dial()
+		good.do("+PONG\r\n", "PING")
+		panics.Store(true)
+		for range 5 {
+			w := h.dialAs("another") // has no lane yet
+			if m.shared {            // and no connection before it sends a command
+				w.send(cmd("PING"))
+			}
+			w.wantEnd()
 		}
-		c.Backend.MaxConnections = 2
+		h.wantClosed(closeInternalError, 5)
+		panics.Store(false)
+		good.do("+PONG\r\n", "PING")
+		h.dial().do("+PONG\r\n", "PING")
+		if n := h.panics.Swap(0); n != 5 { // the harness wants none
+			t.Errorf("%d panics, want 5", n)
+		}
 	})
-	h.wantReady(true, "")
-	good := h.dial()
-	good.do("+PONG\r\n", "PING")
-	panics.Store(true)
-	for range 5 {
-		w := h.dial()
-		w.wantEnd()
-	}
-	h.wantClosed(closeInternalError, 5)
-	panics.Store(false)
-	good.do("+PONG\r\n", "PING")
-	h.dial().do("+PONG\r\n", "PING")
-	if n := h.panics.Swap(0); n != 5 { // the harness wants none
-		t.Errorf("%d panics, want 5", n)
-	}
 }

@@ -14,18 +14,13 @@ import (
 // backend. For profiles; to compare with other proxies there is cmd/dragonbench.
 func BenchmarkProxy(b *testing.B) {
 	backend := redisServer(b)
-	for _, shared := range []bool{true, false} {
-		h := start(b, backend, func(c *Config) {
-			if shared {
-				share(c)
-			}
-		})
-		mode := map[bool]string{true: "shared", false: "paired"}[shared]
+	for _, m := range modes() {
+		h := m.start(b, backend, nil)
 		value := bulk(strings.Repeat("x", 64))
 		h.dial().do("+OK\r\n", "SET", "key", strings.Repeat("x", 64))
 		for _, pipeline := range []int{1, 16} {
 			batch, replies := strings.Repeat(cmd("GET", "key"), pipeline), len(value)*pipeline
-			b.Run(fmt.Sprintf("%s/pipeline of %d", mode, pipeline), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/pipeline of %d", m.name, pipeline), func(b *testing.B) {
 				b.SetParallelism(64 / runtime.GOMAXPROCS(0))
 				b.RunParallel(func(pb *testing.PB) {
 					c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
@@ -45,7 +40,7 @@ func BenchmarkProxy(b *testing.B) {
 				})
 			})
 		}
-		b.Run(mode+"/handshake", func(b *testing.B) {
+		b.Run(m.name+"/handshake", func(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())

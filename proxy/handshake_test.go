@@ -49,7 +49,7 @@ func dialRaw(t testing.TB, addr string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn)
 }
 
@@ -77,7 +77,7 @@ func handshakeWith(addr string, change func(*tls.Config)) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, cmd("PING")); err != nil {
 		return err
 	}
@@ -92,6 +92,7 @@ func present(c tls.Certificate) func(*tls.Config) {
 	}
 }
 
+// No client reaches a session, so this stays in one mode.
 func TestHandshakeReasons(t *testing.T) {
 	p := testPKI()
 	other, err := pki.NewCA("another")
@@ -210,88 +211,101 @@ func (h *harness) wantRefusedBy(reason string, before func()) {
 }
 
 func TestSilentSocketsKeepNobodyOut(t *testing.T) {
-	const places, silent = 100, 2000
-	h := start(t, redisServer(t), func(c *Config) { c.MaxHandshakes = places })
-	for range silent / 2 {
-		dialRaw(t, h.addr)
-	}
-	w := h.dial()
-	w.do("+PONG\r\n", "PING")
-	for range silent / 2 {
-		dialRaw(t, h.addr)
-	}
-	h.dial().do("+PONG\r\n", "PING")
-	w.do("+PONG\r\n", "PING")
-	eventually(t, "all but the places are evicted", func() bool { return h.refused(handshakeEvicted) >= silent-places })
-	if n := h.Stats().Handshaking; n > places {
-		t.Errorf("%d sockets without a handshake, want at most %d", n, places)
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		const places, silent = 100, 2000
+		h := m.start(t, redisServer(t), func(c *Config) { c.MaxHandshakes = places })
+		for range silent / 2 {
+			dialRaw(t, h.addr)
+		}
+		w := h.dial()
+		w.do("+PONG\r\n", "PING")
+		for range silent / 2 {
+			dialRaw(t, h.addr)
+		}
+		h.dial().do("+PONG\r\n", "PING")
+		w.do("+PONG\r\n", "PING")
+		eventually(t, "all but the places are evicted", func() bool { return h.refused(handshakeEvicted) >= silent-places })
+		if n := h.Stats().Handshaking; n > places {
+			t.Errorf("%d sockets without a handshake, want at most %d", n, places)
+		}
+	})
 }
 
+// No client reaches a session, so this stays in one mode.
 func TestStoppedHandshakesHoldNoPlaceToCompute(t *testing.T) {
-	h := start(t, redisServer(t), nil)
-	hello := recordHello(t)
-	n := 4 * h.pending.slots
-	for range n {
-		c := dialRaw(t, h.addr)
-		c.Write(hello)
-		if _, err := c.Read(make([]byte, 1)); err != nil { // the server's flight: it has computed
-			t.Fatal(err)
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), nil)
+		hello := recordHello(t)
+		n := 4 * h.pending.slots
+		for range n {
+			c := dialRaw(t, h.addr)
+			c.Write(hello)
+			if _, err := c.Read(make([]byte, 1)); err != nil { // the server's flight: it has computed
+				t.Fatal(err)
+			}
 		}
-	}
-	if got := h.Stats().Handshaking; got != n {
-		t.Fatalf("%d handshakes, want %d", got, n)
-	}
-	eventually(t, "nobody computes", func() bool { return h.pending.busy() == 0 })
-	h.dial().do("+PONG\r\n", "PING")
+		if got := h.Stats().Handshaking; got != n {
+			t.Fatalf("%d handshakes, want %d", got, n)
+		}
+		eventually(t, "nobody computes", func() bool { return h.pending.busy() == 0 })
+		h.dial().do("+PONG\r\n", "PING")
+	})
 }
 
 func TestMaxConnectionsClosesAtOnce(t *testing.T) {
-	h := start(t, redisServer(t), func(c *Config) { c.MaxConnections = 2 })
-	a, b := h.dial(), h.dial()
-	a.do("+PONG\r\n", "PING")
-	b.do("+PONG\r\n", "PING")
-	c := dialRaw(t, h.addr)
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Errorf("read %d, %v, want a closed socket", n, err)
-	}
-	if h.refused(handshakeFull) != 1 {
-		t.Errorf("handshakes %v", h.Stats().Handshakes)
-	}
-	a.do("+PONG\r\n", "PING")
-	b.do("+OK\r\n", "QUIT")
-	b.wantEnd()
-	eventually(t, "a place is free", func() bool { return h.Stats().Sessions == 1 })
-	h.dial().do("+PONG\r\n", "PING")
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) { c.MaxConnections = 2 })
+		a, b := h.dial(), h.dial()
+		a.do("+PONG\r\n", "PING")
+		b.do("+PONG\r\n", "PING")
+		c := dialRaw(t, h.addr)
+		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("read %d, %v, want a closed socket", n, err)
+		}
+		if h.refused(handshakeFull) != 1 {
+			t.Errorf("handshakes %v", h.Stats().Handshakes)
+		}
+		a.do("+PONG\r\n", "PING")
+		b.do("+OK\r\n", "QUIT")
+		b.wantEnd()
+		eventually(t, "a place is free", func() bool { return h.Stats().Sessions == 1 })
+		h.dial().do("+PONG\r\n", "PING")
+	})
 }
 
 // Those that pass accept before the place is taken are refused behind their handshake.
 func TestMaxConnectionsHoldsForHandshakesInProgress(t *testing.T) {
-	h := start(t, redisServer(t), func(c *Config) { c.MaxConnections = 1 })
-	var conns []*tls.Conn
-	for range 10 {
-		conns = append(conns, tls.Client(dialRaw(t, h.addr), testPKI().clientConfig()))
-	}
-	eventually(t, "all are accepted", func() bool { return h.pending.len() == 10 })
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	served := 0
-	for _, c := range conns {
-		wg.Go(func() {
-			if _, err := io.WriteString(c, cmd("PING")); err != nil {
-				return
-			}
-			if n, _ := c.Read(make([]byte, 16)); n > 0 {
-				mu.Lock()
-				served++
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if served != 1 || h.closedFor(closeFull) != 9 {
-		t.Errorf("%d served, closed %v, want 1 and 9", served, h.Stats().SessionsClosed)
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) { c.MaxConnections = 1 })
+		var conns []*tls.Conn
+		for range 10 {
+			conns = append(conns, tls.Client(dialRaw(t, h.addr), testPKI().clientConfig()))
+		}
+		eventually(t, "all are accepted", func() bool { return h.pending.len() == 10 })
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		served := 0
+		for _, c := range conns {
+			wg.Go(func() {
+				if _, err := io.WriteString(c, cmd("PING")); err != nil {
+					return
+				}
+				if n, _ := c.Read(make([]byte, 16)); n > 0 {
+					mu.Lock()
+					served++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if served != 1 || h.closedFor(closeFull) != 9 {
+			t.Errorf("%d served, closed %v, want 1 and 9", served, h.Stats().SessionsClosed)
+		}
+	})
 }
 
 // failingListener gives errors in front of its connections.
@@ -313,49 +327,43 @@ func (l *failingListener) Accept() (net.Conn, error) {
 }
 
 func TestAcceptErrorsArePausedAndPass(t *testing.T) {
-	emfile := &net.OpError{Op: "accept", Err: syscall.EMFILE}
-	s, err := New(Config{TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(redisServer(t))}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	begin := time.Now()
-	go func() { done <- s.Serve(&failingListener{Listener: ln, errs: []error{emfile, emfile, emfile, emfile}}) }()
-	h := &harness{Server: s, t: t, addr: ln.Addr().String()}
-	h.dial().do("+PONG\r\n", "PING")
-	if n := s.Stats().AcceptErrors; n != 4 {
-		t.Errorf("%d accept errors, want 4", n)
-	}
-	if took := time.Since(begin); took < (5+10+20+40)*time.Millisecond {
-		t.Errorf("no pauses: served after %v", took)
-	}
-	s.Close()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		emfile := &net.OpError{Op: "accept", Err: syscall.EMFILE}
+		begin := time.Now()
+		h := startBehind(t, redisServer(t), m.with(nil), nil, func(ln net.Listener) net.Listener {
+			return &failingListener{Listener: ln, errs: []error{emfile, emfile, emfile, emfile}}
+		})
+		h.dial().do("+PONG\r\n", "PING")
+		if n := h.Stats().AcceptErrors; n != 4 {
+			t.Errorf("%d accept errors, want 4", n)
+		}
+		if took := time.Since(begin); took < (5+10+20+40)*time.Millisecond {
+			t.Errorf("no pauses: served after %v", took)
+		}
+	})
 }
 
 // A TLS 1.2 client may ask for another handshake; that is refused.
 func TestRenegotiationIsRefused(t *testing.T) {
-	h := start(t, redisServer(t), nil)
-	good := h.dial()
-	raw := &rawRecorder{Conn: dialRaw(t, h.addr)}
-	conf := testPKI().clientConfig()
-	conf.MaxVersion = tls.VersionTLS12
-	c := tls.Client(raw, conf)
-	w := newWire(t, c)
-	w.do("+PONG\r\n", "PING")
-	// A ClientHello in clear is not what the record layer expects here: its MAC does not fit.
-	raw.Conn.Write(raw.first)
-	if got := w.wantEnd(); got != "" {
-		t.Errorf("got %q", got)
-	}
-	h.wantClosed(closeClientError, 1)
-	good.do("+PONG\r\n", "PING")
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), nil)
+		good := h.dial()
+		raw := &rawRecorder{Conn: dialRaw(t, h.addr)}
+		conf := testPKI().clientConfig()
+		conf.MaxVersion = tls.VersionTLS12
+		c := tls.Client(raw, conf)
+		w := newWire(t, c)
+		w.do("+PONG\r\n", "PING")
+		// A ClientHello in clear is not what the record layer expects here: its MAC does not fit.
+		raw.Conn.Write(raw.first)
+		if got := w.wantEnd(); got != "" {
+			t.Errorf("got %q", got)
+		}
+		h.wantClosed(closeClientError, 1)
+		good.do("+PONG\r\n", "PING")
+	})
 }
 
 // rawRecorder keeps the first write.
@@ -402,43 +410,47 @@ func keyUpdates(t testing.TB, secret []byte, n int) (flood []byte) {
 }
 
 func TestKeyUpdateFloodEndsOneSession(t *testing.T) {
-	h := start(t, redisServer(t), func(c *Config) {
-		c.TLS.MinVersion = tls.VersionTLS13
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) {
+			c.TLS.MinVersion = tls.VersionTLS13
+		})
+		good := h.dial()
+		for _, n := range []int{1, 10000} {
+			var keys bytes.Buffer
+			raw := dialRaw(t, h.addr)
+			conf := testPKI().clientConfig()
+			conf.KeyLogWriter = &keys
+			c := tls.Client(raw, conf)
+			if err := c.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			if c.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
+				t.Skip("the flood is made for AES-128-GCM, which this machine does not prefer")
+			}
+			_, rest, _ := strings.Cut(keys.String(), "CLIENT_TRAFFIC_SECRET_0 ")
+			line, _, _ := strings.Cut(rest, "\n")
+			secret, err := hex.DecodeString(strings.Fields(line)[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := h.closedFor(closeClientError)
+			raw.Write(keyUpdates(t, secret, n)) // fails behind the end, and nothing is read
+			if n == 1 {
+				// It is answered in kind, and the session lives.
+				eventually(t, "the session", func() bool { return h.Stats().Sessions == 2 })
+				raw.Close()
+				eventually(t, "its end", func() bool { return h.Stats().Sessions == 1 })
+				continue
+			}
+			eventually(t, "the flood's end", func() bool { return h.closedFor(closeClientError) == before+1 })
+		}
+		good.do("+PONG\r\n", "PING")
 	})
-	good := h.dial()
-	for _, n := range []int{1, 10000} {
-		var keys bytes.Buffer
-		raw := dialRaw(t, h.addr)
-		conf := testPKI().clientConfig()
-		conf.KeyLogWriter = &keys
-		c := tls.Client(raw, conf)
-		if err := c.Handshake(); err != nil {
-			t.Fatal(err)
-		}
-		if c.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
-			t.Skip("the flood is made for AES-128-GCM, which this machine does not prefer")
-		}
-		_, rest, _ := strings.Cut(keys.String(), "CLIENT_TRAFFIC_SECRET_0 ")
-		line, _, _ := strings.Cut(rest, "\n")
-		secret, err := hex.DecodeString(strings.Fields(line)[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		before := h.closedFor(closeClientError)
-		raw.Write(keyUpdates(t, secret, n)) // fails behind the end, and nothing is read
-		if n == 1 {
-			// It is answered in kind, and the session lives.
-			eventually(t, "the session", func() bool { return h.Stats().Sessions == 2 })
-			raw.Close()
-			eventually(t, "its end", func() bool { return h.Stats().Sessions == 1 })
-			continue
-		}
-		eventually(t, "the flood's end", func() bool { return h.closedFor(closeClientError) == before+1 })
-	}
-	good.do("+PONG\r\n", "PING")
 }
 
 // A client that takes nothing of a server's long flight has until HANDSHAKE_TIMEOUT, and costs no place of those that compute.
+// No client reaches a session, so this stays in one mode.
 func TestHandshakeThatBlocksInAWriteEndsInTime(t *testing.T) {
 	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
 		c.HandshakeTimeout, c.WriteTimeout = 300*time.Millisecond, time.Hour

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -172,24 +173,79 @@ type mode struct {
 	shared bool
 }
 
-// eachMode runs a test once in each backend mode. The test starts its servers with m.start.
+func modes() []mode { return []mode{{name: "shared", shared: true}, {name: "paired"}} }
+
+// eachMode runs a test once in each backend mode, side by side. The test starts its servers with m.start.
 func eachMode(t *testing.T, f func(t *testing.T, m mode)) {
 	t.Helper()
-	for _, m := range []mode{{name: "shared", shared: true}, {name: "paired"}} {
+	for _, m := range modes() {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, m)
+		})
+	}
+}
+
+// eachModeAlone is eachMode for a test that measures or changes the whole process: its memory, descriptors or
+// GOMAXPROCS. Nothing else runs meanwhile, as long as the test does not call t.Parallel.
+func eachModeAlone(t *testing.T, f func(t *testing.T, m mode)) {
+	t.Helper()
+	for _, m := range modes() {
 		t.Run(m.name, func(t *testing.T) { f(t, m) })
 	}
 }
 
+// start starts a Server whose sessions reach the backend in this mode.
 func (m mode) start(t testing.TB, backend string, change func(*Config)) *harness {
 	t.Helper()
-	return start(t, backend, func(c *Config) {
+	return start(t, backend, m.with(change))
+}
+
+// with changes a configuration to this mode. The Server gives up on nothing before patience does, unless change, which
+// may be nil, says so.
+func (m mode) with(change func(*Config)) func(*Config) {
+	return func(c *Config) {
+		c.unavailableTimeout, c.placeTimeout, c.relieveTimeout = patience, patience, patience
 		if change != nil {
 			change(c)
 		}
 		if m.shared {
 			share(c)
 		}
-	})
+	}
+}
+
+// nonce is what the proxy asks a lane to echo, and laneSetUp what it asks of a new one last.
+var (
+	nonce     = regexp.MustCompile(`\A[0-9a-f]{16}\z`)
+	laneSetUp = regexp.MustCompile(`\A` + regexp.QuoteMeta(cmd("MULTI")+cmd("EXEC")) + `\*2\r\n\$4\r\nECHO\r\n\$16\r\n[0-9a-f]{16}\r\n\z`)
+)
+
+// wantOfTheProxy wants a command to be one that the proxy itself sends in this mode: the prober's, and what proves a lane.
+func (m mode) wantOfTheProxy(t *testing.T, words []string) {
+	t.Helper()
+	switch {
+	case len(words) == 1 && words[0] == "PING":
+	case m.shared && len(words) == 1 && (words[0] == "MULTI" || words[0] == "EXEC"):
+	case m.shared && len(words) == 2 && words[0] == "ECHO" && nonce.MatchString(words[1]):
+	default:
+		t.Errorf("no command of the proxy's own: %q", words)
+	}
+}
+
+// withoutLaneSetUp takes the last part of a lane's set-up off what came on a new connection.
+func (m mode) withoutLaneSetUp(came string) string {
+	i := strings.Index(came, cmd("MULTI"))
+	if m.shared && i >= 0 && laneSetUp.MatchString(came[i:]) {
+		return came[:i]
+	}
+	return came
+}
+
+// ownConnections is how many backend connections belong to one session each.
+func (h *harness) ownConnections() int {
+	st := h.Stats()
+	return st.BackendConnections - st.BackendLanes
 }
 
 // share makes sessions ride lanes. A client whose Peer has no identity gets that of its certificate: without one its

@@ -75,7 +75,6 @@ func (w *wire) skipPushes() (n int) {
 func TestRedirectedTrackingDisturbsNoOtherIdentity(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		t.Parallel()
 		h := m.start(t, redisServer(t, "--requirepass", "secret"), func(c *Config) {
 			c.Backend.Credentials = credentials("", "secret")
 		})

@@ -109,7 +109,6 @@ func TestLoopOfOneSessionDialsAtItsPace(t *testing.T) {
 func TestSessionsOfAnIdentityShareItsPace(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		t.Parallel()
 		b := newLaneBackend(t)
 		const sessions, burst = 4, 6
 		p := stuckPace(burst)

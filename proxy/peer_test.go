@@ -72,55 +72,61 @@ func (h *harness) dialAs(cn string) *wire {
 }
 
 func TestRecheckEndsThoseWhoLostTrust(t *testing.T) {
-	for reason, want := range map[string]closeReason{
-		handshakeRevoked: closeRevoked, handshakeExpired: closeExpired, handshakeUnknownCA: closeUntrusted, "nonsense": closeUntrusted,
-		handshakeNotAllowed: closeNotAllowed, handshakeUnmapped: closeUnmapped, handshakeBadUser: closeBadUser,
-	} {
-		t.Run(reason, func(t *testing.T) {
-			j := &judgement{}
-			d := dragonflyAt(t, proxytest.Options{})
-			h := start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
-			idle, busy, good := h.dialAs("bad"), h.dialAs("bad"), h.dialAs("good")
-			for _, w := range []*wire{idle, busy, good} {
-				w.do("+PONG\r\n", "PING")
-			}
-			busy.send(cmd("BLPOP", "q", "0"))
-			eventually(t, "it blocks", func() bool { return d.Blocked() == 1 })
-			j.set(func(j *judgement) { j.lost = map[string]string{"bad": reason} })
-			h.Recheck()
-			if idle.wantEnd() != "" || busy.wantEnd() != "" {
-				t.Error("a reply came behind the end")
-			}
-			h.wantClosed(want, 2)
-			eventually(t, "nobody waits at the backend", func() bool { return d.Blocked() == 0 })
-			good.do("+PONG\r\n", "PING")
-		})
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		for reason, want := range map[string]closeReason{
+			handshakeRevoked: closeRevoked, handshakeExpired: closeExpired, handshakeUnknownCA: closeUntrusted, "nonsense": closeUntrusted,
+			handshakeNotAllowed: closeNotAllowed, handshakeUnmapped: closeUnmapped, handshakeBadUser: closeBadUser,
+		} {
+			t.Run(reason, func(t *testing.T) {
+				j := &judgement{}
+				d := dragonflyAt(t, proxytest.Options{})
+				h := m.start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
+				idle, busy, good := h.dialAs("bad"), h.dialAs("bad"), h.dialAs("good")
+				for _, w := range []*wire{idle, busy, good} {
+					w.do("+PONG\r\n", "PING")
+				}
+				busy.send(cmd("BLPOP", "q", "0"))
+				eventually(t, "it blocks", func() bool { return d.Blocked() == 1 })
+				j.set(func(j *judgement) { j.lost = map[string]string{"bad": reason} })
+				h.Recheck()
+				if idle.wantEnd() != "" || busy.wantEnd() != "" {
+					t.Error("a reply came behind the end")
+				}
+				h.wantClosed(want, 2)
+				eventually(t, "nobody waits at the backend", func() bool { return d.Blocked() == 0 })
+				good.do("+PONG\r\n", "PING")
+			})
+		}
+	})
 }
 
 func TestAClientThatDoesNotReadEndsToo(t *testing.T) {
-	for name, c := range map[string]struct {
-		lose func(h *harness, j *judgement)
-		want closeReason
-	}{
-		"lost trust": {func(h *harness, j *judgement) {
-			j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeRevoked} })
-			h.Recheck()
-		}, closeRevoked},
-		"expired": {func(h *harness, j *judgement) {
-			j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeExpired} })
-			h.each(func(n *session) { n.ends.Store(1) })
-			h.firstEnd.Store(1)
-		}, closeExpired},
-	} {
-		t.Run(name, func(t *testing.T) {
-			j := &judgement{}
-			h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck, c.WriteTimeout = j.recheck, time.Hour })
-			h.stuckWriter("bad")
-			c.lose(h, j)
-			h.wantClosed(c.want, 1)
-		})
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		for name, c := range map[string]struct {
+			lose func(h *harness, j *judgement)
+			want closeReason
+		}{
+			"lost trust": {func(h *harness, j *judgement) {
+				j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeRevoked} })
+				h.Recheck()
+			}, closeRevoked},
+			"expired": {func(h *harness, j *judgement) {
+				j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeExpired} })
+				h.each(func(n *session) { n.ends.Store(1) })
+				h.firstEnd.Store(1)
+			}, closeExpired},
+		} {
+			t.Run(name, func(t *testing.T) {
+				j := &judgement{}
+				h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck, c.WriteTimeout = j.recheck, time.Hour })
+				h.stuckWriter("bad")
+				c.lose(h, j)
+				h.wantClosed(c.want, 1)
+			})
+		}
+	})
 }
 
 // stuckWriter is a session that the proxy cannot write to.
@@ -143,89 +149,104 @@ func (h *harness) stuckWriter(cn string) {
 }
 
 func TestRecheckJudgesEachChainOnce(t *testing.T) {
-	j := &judgement{}
-	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
-	for range 5 {
-		h.dial().do("+PONG\r\n", "PING")
-	}
-	h.dialAs("other").do("+PONG\r\n", "PING")
-	before := 0
-	j.set(func(j *judgement) { before = j.calls })
-	h.Recheck()
-	j.set(func(j *judgement) {
-		if n := j.calls - before; n != 2 {
-			t.Errorf("judged %d times for 2 chains", n)
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		j := &judgement{}
+		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
+		for range 5 {
+			h.dial().do("+PONG\r\n", "PING")
+		}
+		h.dialAs("other").do("+PONG\r\n", "PING")
+		before := 0
+		j.set(func(j *judgement) { before = j.calls })
+		h.Recheck()
+		j.set(func(j *judgement) {
+			if n := j.calls - before; n != 2 {
+				t.Errorf("judged %d times for 2 chains", n)
+			}
+		})
+		st := h.Stats()
+		if st.SessionsByAnchor["proxy tests"] != 6 || st.SessionsByGeneration[7] != 6 || st.EarliestEnd.IsZero() {
+			t.Errorf("counted %v, %v, %v", st.SessionsByAnchor, st.SessionsByGeneration, st.EarliestEnd)
 		}
 	})
-	st := h.Stats()
-	if st.SessionsByAnchor["proxy tests"] != 6 || st.SessionsByGeneration[7] != 6 || st.EarliestEnd.IsZero() {
-		t.Errorf("counted %v, %v, %v", st.SessionsByAnchor, st.SessionsByGeneration, st.EarliestEnd)
-	}
 }
 
 // Trust is lost between the handshake and the session: whoever looks second sees it.
 func TestTrustLostBetweenHandshakeAndSession(t *testing.T) {
-	j := &judgement{lost: map[string]string{"bad": handshakeRevoked}}
-	d := dragonflyAt(t, proxytest.Options{})
-	h := start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
-	w := h.dialAs("bad") // the handshake itself asks nobody here
-	_, _ = w.Write([]byte(cmd("SET", "k", "v")))
-	if got := w.wantEnd(); got != "" {
-		t.Errorf("answered %q", got)
-	}
-	h.wantClosed(closeRevoked, 1)
-	if got := h.Stats().Commands["SET"]; got != 0 {
-		t.Errorf("%d commands were passed on", got)
-	}
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		j := &judgement{lost: map[string]string{"bad": handshakeRevoked}}
+		d := dragonflyAt(t, proxytest.Options{})
+		h := m.start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
+		w := h.dialAs("bad") // the handshake itself asks nobody here
+		_, _ = w.Write([]byte(cmd("SET", "k", "v")))
+		if got := w.wantEnd(); got != "" {
+			t.Errorf("answered %q", got)
+		}
+		h.wantClosed(closeRevoked, 1)
+		if got := h.Stats().Commands["SET"]; got != 0 {
+			t.Errorf("%d commands were passed on", got)
+		}
+	})
 }
 
 // Trust changes at every moment of many handshakes: nobody who lost it stays.
 func TestNobodySlipsThroughAChangeOfTrust(t *testing.T) {
-	j := &judgement{}
-	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
-	config := testPKI().clientConfig()
-	config.Certificates = []tls.Certificate{testPKI().issue(pki.Leaf{CN: "bad", Client: true})}
-	var clients sync.WaitGroup
-	var met atomic.Int64
-	for range 4 {
-		clients.Go(func() {
-			for range 25 {
-				c, err := tls.Dial("tcp", h.addr, config)
-				if err != nil {
-					continue
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		j := &judgement{}
+		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
+		config := testPKI().clientConfig()
+		config.Certificates = []tls.Certificate{testPKI().issue(pki.Leaf{CN: "bad", Client: true})}
+		var clients sync.WaitGroup
+		var met atomic.Int64
+		for range 4 {
+			clients.Go(func() {
+				for range 25 {
+					c, err := tls.Dial("tcp", h.addr, config)
+					if err != nil {
+						continue
+					}
+					met.Add(1)
+					t.Cleanup(func() { c.Close() })
 				}
-				met.Add(1)
-				t.Cleanup(func() { c.Close() })
-			}
-		})
-	}
-	eventually(t, "some are in", func() bool { return met.Load() >= 10 })
-	j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeRevoked} })
-	h.Recheck()
-	clients.Wait()
-	eventually(t, "all are gone", func() bool { return h.Stats().Sessions == 0 && h.Stats().Handshaking == 0 })
+			})
+		}
+		eventually(t, "some are in", func() bool { return met.Load() >= 10 })
+		j.set(func(j *judgement) { j.lost = map[string]string{"bad": handshakeRevoked} })
+		h.Recheck()
+		clients.Wait()
+		eventually(t, "all are gone", func() bool { return h.Stats().Sessions == 0 && h.Stats().Handshaking == 0 })
+	})
 }
 
 func TestSessionEndsWithItsCertificate(t *testing.T) {
-	j := &judgement{until: time.Now().Add(1500 * time.Millisecond)}
-	d := dragonflyAt(t, proxytest.Options{})
-	h := start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
-	idle, blocked := h.dialAs("a"), h.dialAs("b")
-	idle.do("+PONG\r\n", "PING")
-	blocked.send(cmd("BLPOP", "q", "0"))
-	idle.wantEnd()
-	blocked.wantEnd()
-	h.wantClosed(closeExpired, 2)
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		j := &judgement{until: time.Now().Add(1500 * time.Millisecond)}
+		d := dragonflyAt(t, proxytest.Options{})
+		h := m.start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
+		idle, blocked := h.dialAs("a"), h.dialAs("b")
+		idle.do("+PONG\r\n", "PING")
+		blocked.send(cmd("BLPOP", "q", "0"))
+		idle.wantEnd()
+		blocked.wantEnd()
+		h.wantClosed(closeExpired, 2)
+	})
 }
 
 func TestSessionOutlivesACertificateWhoseCAWasRenewed(t *testing.T) {
-	j := &judgement{until: time.Now().Add(time.Second)}
-	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
-	w := h.dialAs("a")
-	w.do("+PONG\r\n", "PING")
-	j.set(func(j *judgement) { j.until = time.Now().Add(time.Hour) })
-	eventually(t, "it is judged by its new end", func() bool { return time.Until(h.Stats().EarliestEnd) > time.Minute })
-	w.do("+PONG\r\n", "PING")
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		j := &judgement{until: time.Now().Add(time.Second)}
+		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
+		w := h.dialAs("a")
+		w.do("+PONG\r\n", "PING")
+		j.set(func(j *judgement) { j.until = time.Now().Add(time.Hour) })
+		eventually(t, "it is judged by its new end", func() bool { return time.Until(h.Stats().EarliestEnd) > time.Minute })
+		w.do("+PONG\r\n", "PING")
+	})
 }
 
 func TestEndsAreSpread(t *testing.T) {

@@ -119,7 +119,6 @@ func TestHonestClientsFinishAmongThoseThatNeverDo(t *testing.T) {
 				t.Skip("only Linux has all of 127.0.0.0/8 on loopback")
 			}
 			eachMode(t, func(t *testing.T, m mode) {
-				t.Parallel()
 				seed := testSeed(t)
 				r := rand.New(rand.NewPCG(seed, 0))
 				h := m.start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) {

@@ -44,7 +44,6 @@ func newLastBytes(t *testing.T, m mode, change func(*Config)) *lastBytes {
 func TestLastBytesThatWaitAreOwedStill(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		t.Parallel()
 		t.Run("by the idle timeout", func(t *testing.T) {
 			t.Parallel()
 			l := newLastBytes(t, m, func(c *Config) { c.IdleTimeout = time.Hour })
@@ -103,7 +102,6 @@ func (h *harness) idleSessions() (n int) {
 func TestWriteTimeoutEndsWhoseLastBytesWait(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		t.Parallel()
 		l := newLastBytes(t, m, func(c *Config) { c.WriteTimeout = 50 * time.Millisecond })
 		l.h.wantClosed(closeSlow, 1)
 		if got := l.w.wantEnd(); got != "" {

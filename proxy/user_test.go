@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/tls"
+	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -78,39 +81,46 @@ var attempts = []string{
 }
 
 func TestNoSequenceReachesAnotherUser(t *testing.T) {
-	for _, user := range []string{"web", "noreset"} {
-		t.Run("dragonfly as "+user, func(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, user := range []string{"web", "noreset"} {
+			t.Run("dragonfly as "+user, func(t *testing.T) {
+				d := userBackend(t)
+				whose(t, m.start(t, d.Addr(), endsSoon(asUser(user, webPassword))), "$"+itoa(len("User is "+user))+"\r\nUser is "+user+"\r\n", nil)
+				checkUser(t, d, user)
+			})
+			t.Run("redis as "+user, func(t *testing.T) {
+				rule := "+@all"
+				if user == "noreset" {
+					rule = "+@all -reset"
+				}
+				addr := redisServer(t, append([]string{"--requirepass", "top", "--user", "other", "on", ">o", "~*", "&*", "+@all",
+					"--user", user, "on", ">websecret", "~*", "&*"}, strings.Fields(rule)...)...)
+				whose(t, m.start(t, addr, endsSoon(asUser(user, "websecret"))), "$"+itoa(len(user))+"\r\n"+user+"\r\n", nil)
+			})
+		}
+		t.Run("dragonfly as default", func(t *testing.T) {
 			d := userBackend(t)
-			whose(t, start(t, d.Addr(), asUser(user, webPassword)), "$"+itoa(len("User is "+user))+"\r\nUser is "+user+"\r\n", nil)
-			checkUser(t, d, user)
+			whose(t, m.start(t, d.Addr(), endsSoon(asUser("default", "top"))), "$15\r\nUser is default\r\n", nil)
 		})
-		t.Run("redis as "+user, func(t *testing.T) {
-			rule := "+@all"
-			if user == "noreset" {
-				rule = "+@all -reset"
-			}
-			addr := redisServer(t, append([]string{"--requirepass", "top", "--user", "other", "on", ">o", "~*", "&*", "+@all",
-				"--user", user, "on", ">websecret", "~*", "&*"}, strings.Fields(rule)...)...)
-			whose(t, start(t, addr, asUser(user, "websecret")), "$"+itoa(len(user))+"\r\n"+user+"\r\n", nil)
-		})
-	}
-	t.Run("dragonfly as default", func(t *testing.T) {
-		d := userBackend(t)
-		whose(t, start(t, d.Addr(), asUser("default", "top")), "$15\r\nUser is default\r\n", nil)
 	})
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+// endsSoon is the configuration of whose: a session whose replies nobody counts ends a moment after its client has.
+func endsSoon(change func(*Config)) func(*Config) {
+	return func(c *Config) { change(c); c.eofTimeout = 100 * time.Millisecond }
+}
+
 // whose plays random attempts and asks, where the session is still there, whose it is.
 func whose(t *testing.T, h *harness, want string, more []string) {
 	seed := testSeed(t)
 	t.Logf("TEST_SEED=%d", seed)
-	end := time.Now().Add(testTime(t, 1500*time.Millisecond))
 	all := append(append([]string(nil), attempts...), more...)
 	r := rand.New(rand.NewPCG(seed, 2))
 	alive := 0
-	for n := 0; n == 0 || time.Now().Before(end); n++ {
+	for n := range rounds(t, 100) {
 		w := h.dial()
 		var sent []string
 		for range 1 + r.IntN(8) {
@@ -129,8 +139,9 @@ func whose(t *testing.T, h *harness, want string, more []string) {
 				}
 				b = b[k:]
 			}
+			w.Conn.(*tls.Conn).CloseWrite()
 		}()
-		got := untilQuiet(w, last)
+		got := w.until(last)
 		w.Close()
 		<-done
 		// Whoever was asked says the same name, in whatever order forged replies put it.
@@ -156,14 +167,19 @@ func whose(t *testing.T, h *harness, want string, more []string) {
 	}
 }
 
-// untilQuiet reads to the sentinel or the end. Where replies are off or refused neither comes: then a short while.
-func untilQuiet(w *wire, last string) string {
+// until reads to the sentinel or the end. Where replies are off or refused the sentinel does not come, but the client has
+// said that it sends nothing more, and the session ends.
+func (w *wire) until(last string) string {
+	w.t.Helper()
+	w.SetReadDeadline(time.Now().Add(patience))
 	var got []byte
 	buf := make([]byte, 64<<10)
 	for !bytes.Contains(got, []byte(last)) {
-		w.SetReadDeadline(time.Now().Add(150 * time.Millisecond))
 		n, err := w.r.Read(buf)
 		got = append(got, buf[:n]...)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.t.Fatalf("the session does not end, after %.2000q", got)
+		}
 		if err != nil {
 			break
 		}
@@ -173,169 +189,184 @@ func untilQuiet(w *wire, last string) string {
 
 // A forged reply in front of that to RESET, written in pieces that the proxy reads one by one.
 func TestForgedRepliesToResetKeepTheUser(t *testing.T) {
-	for _, forged := range []string{
-		"-ERR unknown command `X\r\n|-ERR no\r\n|+OK\r\n", "-ERR unknown command `X\r\n|-ERR no\r\n|+RESET\r\n|+OK\r\n",
-		"-ERR unknown command `X\r\n|+RESET\r\n|+OK\r\n", "-ERR unknown command `X\r\n|+RE|SET\r\n", "+OK\r\n|-NOPERM x\r\n|+OK\r\n+OK\r\n",
-		"-ERR x\r\n-NOPERM y\r\n|+OK\r\n|+RESET\r\n",
-	} {
-		for _, mode := range []string{"", cmd("SUBSCRIBE", "c")} {
-			d := userBackend(t)
-			resets := make(chan struct{}, 10)
-			d.SetOnCommand(func(conn int, args [][]byte) ([]byte, bool) {
-				switch string(args[0]) {
-				case "FORGE":
-					pieces := strings.Split(forged, "|")
-					go func() { // ends with the backend at the latest
-						for _, p := range pieces[1:] {
-							select {
-							case <-resets:
-							case <-d.Done():
-								return
-							case <-time.After(20 * time.Millisecond): // only to spread the pieces
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		for _, forged := range []string{
+			"-ERR unknown command `X\r\n|-ERR no\r\n|+OK\r\n", "-ERR unknown command `X\r\n|-ERR no\r\n|+RESET\r\n|+OK\r\n",
+			"-ERR unknown command `X\r\n|+RESET\r\n|+OK\r\n", "-ERR unknown command `X\r\n|+RE|SET\r\n", "+OK\r\n|-NOPERM x\r\n|+OK\r\n+OK\r\n",
+			"-ERR x\r\n-NOPERM y\r\n|+OK\r\n|+RESET\r\n",
+		} {
+			for _, mode := range []string{"", cmd("SUBSCRIBE", "c")} {
+				d := userBackend(t)
+				resets := make(chan struct{}, 10)
+				d.SetOnCommand(func(conn int, args [][]byte) ([]byte, bool) {
+					switch string(args[0]) {
+					case "FORGE":
+						pieces := strings.Split(forged, "|")
+						go func() { // ends with the backend at the latest
+							for _, p := range pieces[1:] {
+								select {
+								case <-resets:
+								case <-d.Done():
+									return
+								case <-time.After(20 * time.Millisecond): // only to spread the pieces
+								}
+								d.Send(conn, []byte(p))
 							}
-							d.Send(conn, []byte(p))
-						}
-					}()
-					return []byte(pieces[0]), true
-				case "RESET":
-					resets <- struct{}{}
-				}
-				return nil, false
-			})
-			h := start(t, d.Addr(), asUser("web", webPassword))
-			w := h.dial()
-			w.send(mode + cmd("FORGE") + cmd("RESET") + cmd("SET", "k", "v") + cmd("GET", "k"))
-			w.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-			io.Copy(io.Discard, w.r)
-			w.Close()
-			checkUser(t, d, "web")
+						}()
+						return []byte(pieces[0]), true
+					case "RESET":
+						resets <- struct{}{}
+					}
+					return nil, false
+				})
+				h := m.start(t, d.Addr(), asUser("web", webPassword))
+				w := h.dial()
+				w.send(mode + cmd("FORGE") + cmd("RESET") + cmd("SET", "k", "v") + cmd("GET", "k"))
+				w.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+				io.Copy(io.Discard, w.r)
+				w.Close()
+				checkUser(t, d, "web")
+			}
 		}
-	}
+	})
 }
 
 // Pushes come when they like: they are no reply to the AUTH behind a refused RESET, and reach the client in their place.
 func TestPushesAroundARefusedResetReachTheClient(t *testing.T) {
-	const push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
-	for name, c := range map[string]struct{ reset, auth, echo string }{
-		"none":                  {"-ERR no\r\n", "+OK\r\n", ""},
-		"behind the error":      {"-ERR no\r\n" + push + push, "+OK\r\n", ""},
-		"before the OK":         {"-ERR no\r\n", push + push + "+OK\r\n", ""},
-		"behind the OK":         {"-ERR no\r\n", "+OK\r\n" + push, ""},
-		"cut by AUTH":           {"-ERR no\r\n" + push[:9], push[9:] + "+OK\r\n", ""},
-		"cut in the first byte": {"-ERR no\r\n" + push[:1], push[1:] + "+OK\r\n", ""},
-		"open behind the OK":    {"-ERR no\r\n", push + "+OK\r\n" + push[:12], push[12:]},
-		"everywhere":            {"-ERR no\r\n" + push + push[:20], push[20:] + push + "+OK\r\n" + push[:3], push[3:] + push},
-	} {
-		t.Run(name, func(t *testing.T) {
-			d := userBackend(t)
-			var refused atomic.Bool
-			d.SetOnCommand(func(_ int, args [][]byte) ([]byte, bool) {
-				switch string(args[0]) {
-				case "RESET":
-					refused.Store(true)
-					return []byte(c.reset), true
-				case "AUTH":
-					return []byte(c.auth), refused.Load()
-				case "ECHO":
-					return []byte(c.echo + "$1\r\na\r\n"), true
-				}
-				return nil, false
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		const push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+		for name, c := range map[string]struct{ reset, auth, echo string }{
+			"none":                  {"-ERR no\r\n", "+OK\r\n", ""},
+			"behind the error":      {"-ERR no\r\n" + push + push, "+OK\r\n", ""},
+			"before the OK":         {"-ERR no\r\n", push + push + "+OK\r\n", ""},
+			"behind the OK":         {"-ERR no\r\n", "+OK\r\n" + push, ""},
+			"cut by AUTH":           {"-ERR no\r\n" + push[:9], push[9:] + "+OK\r\n", ""},
+			"cut in the first byte": {"-ERR no\r\n" + push[:1], push[1:] + "+OK\r\n", ""},
+			"open behind the OK":    {"-ERR no\r\n", push + "+OK\r\n" + push[:12], push[12:]},
+			"everywhere":            {"-ERR no\r\n" + push + push[:20], push[20:] + push + "+OK\r\n" + push[:3], push[3:] + push},
+		} {
+			t.Run(name, func(t *testing.T) {
+				d := userBackend(t)
+				var refused atomic.Bool
+				d.SetOnCommand(func(_ int, args [][]byte) ([]byte, bool) {
+					switch string(args[0]) {
+					case "RESET":
+						refused.Store(true)
+						return []byte(c.reset), true
+					case "AUTH":
+						return []byte(c.auth), refused.Load()
+					case "ECHO":
+						return []byte(c.echo + "$1\r\na\r\n"), true
+					}
+					return nil, false
+				})
+				w := m.start(t, d.Addr(), asUser("web", webPassword)).dial()
+				w.send(cmd("RESET") + cmd("ECHO", "a"))
+				w.want(c.reset + strings.Replace(c.auth, "+OK\r\n", "", 1) + c.echo + "$1\r\na\r\n")
+				w.do("$11\r\nUser is web\r\n", "ACL", "WHOAMI")
+				checkUser(t, d, "web")
 			})
-			w := start(t, d.Addr(), asUser("web", webPassword)).dial()
-			w.send(cmd("RESET") + cmd("ECHO", "a"))
-			w.want(c.reset + strings.Replace(c.auth, "+OK\r\n", "", 1) + c.echo + "$1\r\na\r\n")
-			w.do("$11\r\nUser is web\r\n", "ACL", "WHOAMI")
-			checkUser(t, d, "web")
-		})
-	}
+		}
+	})
 }
 
 func TestBackendThatServesEverybodyIsRefusedForNamedUsers(t *testing.T) {
-	d := dragonfly(t, proxytest.Options{Users: []proxytest.User{{Name: "web", Password: webPassword}}})
-	h := start(t, d.Addr(), asUser("web", webPassword))
-	w := h.dial()
-	w.send(cmd("GET", "k"))
-	if got := w.wantEnd(); !strings.HasPrefix(got, "-ERR dragontls: ") {
-		t.Errorf("got %q", got)
-	}
-	eventually(t, "not ready, and why", func() bool {
-		r := h.BackendReady()
-		return !r.OK && r.Reason == "unauthenticated_access" && strings.Contains(r.Detail, "did not authenticate")
-	})
-	for _, c := range d.Commands() {
-		if string(c.Args[0]) == "GET" {
-			t.Errorf("ran: %s", c)
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		d := dragonfly(t, proxytest.Options{Users: []proxytest.User{{Name: "web", Password: webPassword}}})
+		h := m.start(t, d.Addr(), asUser("web", webPassword))
+		w := h.dial()
+		w.send(cmd("GET", "k"))
+		if got := w.wantEnd(); !strings.HasPrefix(got, "-ERR dragontls: ") {
+			t.Errorf("got %q", got)
 		}
-	}
+		eventually(t, "not ready, and why", func() bool {
+			r := h.BackendReady()
+			return !r.OK && r.Reason == "unauthenticated_access" && strings.Contains(r.Detail, "did not authenticate")
+		})
+		for _, c := range d.Commands() {
+			if string(c.Args[0]) == "GET" {
+				t.Errorf("ran: %s", c)
+			}
+		}
+	})
 }
 
 func TestWithoutCredentialsClientsAuthenticateThemselves(t *testing.T) {
-	d := userBackend(t)
-	w := start(t, d.Addr(), nil).dial()
-	w.do("-NOAUTH Authentication required.\r\n", "GET", "k")
-	w.do("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", "other", "wrong")
-	w.do("+OK\r\n", "auth", "other", "o")
-	w.do("$13\r\nUser is other\r\n", "ACL", "WHOAMI")
-	w.do("+RESET\r\n", "RESET")
-	w.do("-NOAUTH Authentication required.\r\n", "GET", "k")
-	w.send(cmd("HELLO", "2", "AUTH", "default", "top", "SETNAME", "me"))
-	if got := w.line(); got != "*14\r\n" {
-		t.Fatalf("got %q", got)
-	}
-	for !strings.HasPrefix(w.line(), "master") {
-	}
-	w.do("$15\r\nUser is default\r\n", "ACL", "WHOAMI")
-	w.do("$2\r\nme\r\n", "CLIENT", "GETNAME")
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		d := userBackend(t)
+		w := m.start(t, d.Addr(), nil).dial()
+		w.do("-NOAUTH Authentication required.\r\n", "GET", "k")
+		w.do("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", "other", "wrong")
+		w.do("+OK\r\n", "auth", "other", "o")
+		w.do("$13\r\nUser is other\r\n", "ACL", "WHOAMI")
+		w.do("+RESET\r\n", "RESET")
+		w.do("-NOAUTH Authentication required.\r\n", "GET", "k")
+		w.send(cmd("HELLO", "2", "AUTH", "default", "top", "SETNAME", "me"))
+		if got := w.line(); got != "*14\r\n" {
+			t.Fatalf("got %q", got)
+		}
+		for !strings.HasPrefix(w.line(), "master") {
+		}
+		w.do("$15\r\nUser is default\r\n", "ACL", "WHOAMI")
+		w.do("$2\r\nme\r\n", "CLIENT", "GETNAME")
+	})
 }
 
 // A refused command inside MULTI dooms it, however it goes on.
 func TestDoomedTransactionNeverRuns(t *testing.T) {
-	const refused, abort = "-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n", "-EXECABORT Transaction discarded because of previous errors"
-	deny := func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} }
-	shutdown := cmd("SHUTDOWN")
-	for _, backend := range []string{"redis", "dragonfly"} {
-		for _, c := range []struct{ name, middle, end, lastLine string }{
-			{"EXEC", shutdown, cmd("EXEC"), abort + "\r\n"},
-			{"inline EXEC", shutdown, "exec\r\n", abort + "\r\n"},
-			{"two refusals", shutdown + shutdown, cmd("EXEC"), abort + "\r\n"},
-			{"inline refusal", "shutdown\r\n", cmd("EXEC"), abort + "\r\n"},
-			{"quotes", "SET a \"b c\"\r\n", cmd("EXEC"), abort + "\r\n"},
-			{"big refusal", cmd("SHUTDOWN", strings.Repeat("x", 100<<10)), cmd("EXEC"), abort + "\r\n"},
-			{"DISCARD", shutdown, cmd("DISCARD"), "+OK\r\n"},
-			{"RESET", shutdown, cmd("RESET"), "+RESET\r\n"},
-			{"EXEC x, then EXEC", shutdown + cmd("EXEC", "x"), cmd("EXEC"), ""},
-			{"EXEC in one word, then refusal", cmd("EXEC x") + shutdown, cmd("EXEC"), abort + "\r\n"},
-			{"DISCARD in one word, then refusal", cmd("DISCARD ") + shutdown, cmd("EXEC"), abort + "\r\n"},
-			{"nested MULTI", shutdown + cmd("MULTI"), cmd("EXEC"), ""},
-			{"error behind", shutdown + cmd("GET"), cmd("EXEC"), ""},
-			{"error before", cmd("GET") + shutdown, cmd("EXEC"), ""},
-			{"unknown command", shutdown + cmd("NOSUCH"), cmd("EXEC"), abort + "\r\n"},
-		} {
-			t.Run(backend+" "+c.name, func(t *testing.T) {
-				addr := ""
-				if backend == "redis" {
-					addr = redisServer(t)
-				} else {
-					addr = dragonfly(t, proxytest.Options{}).Addr()
-				}
-				w := start(t, addr, deny).dial()
-				w.send(cmd("MULTI") + cmd("SET", "before", "1") + c.middle + c.end + cmd("ECHO", "end of it"))
-				var lines []string
-				for l := w.line(); l != "end of it\r\n"; l = w.line() {
-					lines = append(lines, l)
-				}
-				last := lines[len(lines)-2] // in front of ECHO's header
-				if c.lastLine != "" && last != c.lastLine || c.lastLine == "" && last[0] != '-' {
-					t.Errorf("last line %q, want %q: %q", last, c.lastLine, lines)
-				}
-				if !strings.Contains(c.name, "quotes") && !strings.Contains(strings.Join(lines, ""), refused) {
-					t.Errorf("no refusal: %q", lines)
-				}
-				w.do(":0\r\n", "EXISTS", "before")
-				w.send(cmd("MULTI") + cmd("SET", "next", "1") + cmd("EXEC"))
-				w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
-				w.do(":0\r\n", "EXISTS", "before")
-			})
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		const refused, abort = "-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n", "-EXECABORT Transaction discarded because of previous errors"
+		deny := func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} }
+		shutdown := cmd("SHUTDOWN")
+		for _, backend := range []string{"redis", "dragonfly"} {
+			for _, c := range []struct{ name, middle, end, lastLine string }{
+				{"EXEC", shutdown, cmd("EXEC"), abort + "\r\n"},
+				{"inline EXEC", shutdown, "exec\r\n", abort + "\r\n"},
+				{"two refusals", shutdown + shutdown, cmd("EXEC"), abort + "\r\n"},
+				{"inline refusal", "shutdown\r\n", cmd("EXEC"), abort + "\r\n"},
+				{"quotes", "SET a \"b c\"\r\n", cmd("EXEC"), abort + "\r\n"},
+				{"big refusal", cmd("SHUTDOWN", strings.Repeat("x", 100<<10)), cmd("EXEC"), abort + "\r\n"},
+				{"DISCARD", shutdown, cmd("DISCARD"), "+OK\r\n"},
+				{"RESET", shutdown, cmd("RESET"), "+RESET\r\n"},
+				{"EXEC x, then EXEC", shutdown + cmd("EXEC", "x"), cmd("EXEC"), ""},
+				{"EXEC in one word, then refusal", cmd("EXEC x") + shutdown, cmd("EXEC"), abort + "\r\n"},
+				{"DISCARD in one word, then refusal", cmd("DISCARD ") + shutdown, cmd("EXEC"), abort + "\r\n"},
+				{"nested MULTI", shutdown + cmd("MULTI"), cmd("EXEC"), ""},
+				{"error behind", shutdown + cmd("GET"), cmd("EXEC"), ""},
+				{"error before", cmd("GET") + shutdown, cmd("EXEC"), ""},
+				{"unknown command", shutdown + cmd("NOSUCH"), cmd("EXEC"), abort + "\r\n"},
+			} {
+				t.Run(backend+" "+c.name, func(t *testing.T) {
+					addr := ""
+					if backend == "redis" {
+						addr = redisServer(t)
+					} else {
+						addr = dragonfly(t, proxytest.Options{}).Addr()
+					}
+					w := m.start(t, addr, deny).dial()
+					w.send(cmd("MULTI") + cmd("SET", "before", "1") + c.middle + c.end + cmd("ECHO", "end of it"))
+					var lines []string
+					for l := w.line(); l != "end of it\r\n"; l = w.line() {
+						lines = append(lines, l)
+					}
+					last := lines[len(lines)-2] // in front of ECHO's header
+					if c.lastLine != "" && last != c.lastLine || c.lastLine == "" && last[0] != '-' {
+						t.Errorf("last line %q, want %q: %q", last, c.lastLine, lines)
+					}
+					if !strings.Contains(c.name, "quotes") && !strings.Contains(strings.Join(lines, ""), refused) {
+						t.Errorf("no refusal: %q", lines)
+					}
+					w.do(":0\r\n", "EXISTS", "before")
+					w.send(cmd("MULTI") + cmd("SET", "next", "1") + cmd("EXEC"))
+					w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n")
+					w.do(":0\r\n", "EXISTS", "before")
+				})
+			}
 		}
-	}
+	})
 }
