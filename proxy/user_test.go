@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -139,7 +140,9 @@ func whose(t *testing.T, h *harness, want string, more []string) {
 				}
 				b = b[k:]
 			}
-			w.Conn.(*tls.Conn).CloseWrite()
+			c := w.Conn.(*tls.Conn)
+			c.CloseWrite()
+			c.NetConn().(*net.TCPConn).CloseWrite() // seen even where the proxy reads nothing more
 		}()
 		got := w.until(last)
 		w.Close()
