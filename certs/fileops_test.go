@@ -146,7 +146,8 @@ func (o *observed) served(p pemPair) {
 	o.order, o.current = append(o.order, p.serial(o.t)), p
 	o.eventually("in use", func() bool { return o.store.Snapshot().Certs[0].Serial == p.serial(o.t) })
 	o.wantServed(o.addr, p)
-	o.eventually("healthy", func() bool { return o.store.Stats().LastOK })
+	// A reload is counted after what it brings is in use.
+	o.eventually("counted", func() bool { s := o.store.Stats(); return s.LastOK && s.ReloadsOK >= uint64(len(o.order)-1) })
 }
 
 // refused waits until what the files hold was refused for a reason, and wants that it is counted and logged no second

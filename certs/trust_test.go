@@ -160,7 +160,7 @@ func renewedUntil(f *fixture, ca *pki.CA, end time.Time) []byte {
 // The renewed CA lies beside the old one, which ends soon: nobody ends with the old one.
 func TestPeerEndsWithTheBestOfItsChains(t *testing.T) {
 	f := newFixture(t)
-	old := renewedUntil(f, f.ca, time.Now().Add(time.Minute))
+	old := renewedUntil(f, f.ca, time.Now().Add(time.Hour))
 	f.write("ca.crt", old)
 	s := f.open()
 	before := f.wantAdmitted(s, f.client)

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os/exec"
 	"time"
 )
@@ -64,13 +66,10 @@ func (b backendProgram) command(dir, address string, files *tlsFiles) *exec.Cmd 
 	return exec.Command(b.path, args...)
 }
 
-// startBackend starts one on address, a free port if that is "".
+// startBackend starts one on address, on one of its own if that is "".
 func (r *rig) startBackend(ctx context.Context, address string, files *tlsFiles) (*backend, error) {
 	if address == "" {
-		var err error
-		if address, err = freeAddress(); err != nil {
-			return nil, err
-		}
+		address = ownAddress()
 	}
 	p, err := r.keeper.start(r.backend.command(r.keeper.dir, address, files))
 	if err != nil {
@@ -85,7 +84,7 @@ func (r *rig) startBackend(ctx context.Context, address string, files *tlsFiles)
 
 // ready waits until a PING is answered.
 func (r *rig) ready(ctx context.Context, p *process, address string, files *tlsFiles) error {
-	const limit = 15 * time.Second
+	const limit = time.Minute
 	var last error
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if last = ping(ctx, address, files); last == nil {
@@ -118,13 +117,14 @@ func ping(ctx context.Context, address string, files *tlsFiles) error {
 	return c.ask(pingCommandBytes, pongReply)
 }
 
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
+// ownAddress returns a TCP address for a program that cannot be told to take any free port. All of 127.0.0.0/8 is this
+// machine, and the address is one of 8 million there that nobody else listens on. The port is below those that the
+// kernel chooses from (ip_local_port_range begins at 32768), so that no socket that is bound to port 0 of all
+// addresses can have it either. It stays our own while nobody listens on it.
+func ownAddress() string {
+	n := rand.Uint32()
+	ip := netip.AddrFrom4([4]byte{127, 128 | byte(n>>16)&127, byte(n >> 8), 1 | byte(n)&0xfe})
+	return netip.AddrPortFrom(ip, 20000+uint16(n>>24)).String()
 }
 
 // lookPath finds a program where Debian puts daemons too, which the PATH of a user may not name.

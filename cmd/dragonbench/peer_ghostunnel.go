@@ -27,7 +27,8 @@ func ghostunnelPeer() peer {
 			return p, err
 		},
 		command: func(r *rig, p program, s site) (*exec.Cmd, error) {
-			return exec.Command(p.path, "server", "--listen", s.address, "--target", s.backend, "--allow-all",
+			// It takes no address of 127.0.0.0/8 but 127.0.0.1 for safe.
+			return exec.Command(p.path, "server", "--listen", s.address, "--target", s.backend, "--unsafe-target", "--allow-all",
 				"--cert", s.files.ServerCert, "--key", s.files.ServerKey, "--cacert", s.files.CA), nil
 		},
 		reload:  func(_ context.Context, i *instance) error { return i.signal(syscall.SIGUSR1) },

@@ -174,7 +174,7 @@ func TestRedisBenchmarkChecksTheGenerator(t *testing.T) {
 	if err := r.findPeers(ctx, peersNamed([]string{ownTLSName})); err != nil {
 		t.Fatal(err)
 	}
-	p := plan{rows: rowsNamed([]string{"get-64B-c1-p1", "set-64B-c1-p1"}), rounds: 1, seconds: 100 * time.Millisecond}
+	p := plan{rows: rowsNamed([]string{"get-64B-c1-p1", "set-64B-c1-p1"}), rounds: 1, seconds: 500 * time.Millisecond}
 	b := &bench{rig: r, plan: p, progress: newProgress(os.Stderr, 0)}
 	var err error
 	if b.redisBenchmark, err = r.findRedisBenchmark(ctx); err != nil {

@@ -104,9 +104,7 @@ func (r *rig) start(ctx context.Context, f found, o startOptions) (i *instance, 
 }
 
 func (r *rig) startProxy(ctx context.Context, i *instance) (err error) {
-	if i.address, err = freeAddress(); err != nil {
-		return err
-	}
+	i.address = ownAddress()
 	i.site.address, i.site.backend = i.address, i.backend.address
 	cmd, err := i.command(r, i.program, i.site)
 	if err != nil {

@@ -162,8 +162,8 @@ func (a *Alerts) deliver(ctx context.Context, text string) bool {
 		}
 		waited += wait
 		if refused != nil && refused.final || try == maxAlertTries || waited > maxAlertWait {
-			a.count(func(s *AlertStats) { s.Failed++ })
 			a.opts.Log.Error().Err(err).Int("tries", try).Msg("alert given up")
+			a.count(func(s *AlertStats) { s.Failed++ })
 			return true
 		}
 		if try == 1 {

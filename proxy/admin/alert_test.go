@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -99,7 +101,8 @@ func (b *lockedBuffer) String() string {
 func newAlerting(t *testing.T, url string, change func(*AlertOptions)) *alerting {
 	t.Helper()
 	a := &alerting{t: t}
-	o := AlertOptions{URL: func() (string, error) { return url, nil }, Log: zerolog.New(&a.log), last: 20 * time.Second,
+	o := AlertOptions{URL: func() (string, error) { return url, nil }, Log: zerolog.New(&a.log),
+		timeout: time.Minute, last: time.Minute,
 		pause: func(ctx context.Context, d time.Duration) error {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -185,7 +188,9 @@ func TestAlertIsPostedAsSlackUnderstandsIt(t *testing.T) {
 
 func TestAlertIsTriedAgain(t *testing.T) {
 	const s = time.Second
-	date := time.Now().Add(3 * time.Minute).UTC().Format(http.TimeFormat)
+	soon := func(w http.ResponseWriter, r *http.Request) {
+		status(429, "Retry-After", time.Now().Add(3*time.Minute).UTC().Format(http.TimeFormat))(w, r)
+	}
 	tests := map[string]struct {
 		first     http.HandlerFunc
 		low, high time.Duration
@@ -193,7 +198,7 @@ func TestAlertIsTriedAgain(t *testing.T) {
 		"500":                             {status(500), s / 2, s},
 		"429":                             {status(429), s / 2, s},
 		"429, come in 7 s":                {status(429, "Retry-After", "7"), 7 * s, 7 * s},
-		"429, come at a date":             {status(429, "Retry-After", date), 2 * time.Minute, 3 * time.Minute},
+		"429, come at a date":             {soon, 2 * time.Minute, 3 * time.Minute},
 		"429, come in a day":              {status(429, "Retry-After", "86400"), maxRetryDelay, maxRetryDelay},
 		"429, come before":                {status(429, "Retry-After", "-5"), s / 2, s},
 		"503, come in 9 s":                {status(503, "Retry-After", "9"), 9 * s, 9 * s},
@@ -278,8 +283,7 @@ func TestAlertIsGivenUpAtOnceWhereAnotherTryIsUseless(t *testing.T) {
 }
 
 func TestAlertSurvivesWhatTheNetworkDoes(t *testing.T) {
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
+	gone := closedAddress(t)
 	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
 	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail, ten times
 	untrusted.StartTLS()
@@ -299,7 +303,7 @@ func TestAlertSurvivesWhatTheNetworkDoes(t *testing.T) {
 		c.Close()
 	})
 	tests := map[string]struct{ url, says string }{
-		"refused":         {gone.URL, "refused: "},
+		"refused":         {"http://" + gone, "refused: "},
 		"hangs":           {"http://" + silent.Addr().String(), "timeout: "},
 		"untrusted":       {untrusted.URL, "tls: "},
 		"refuses us":      {speaksNoMore.URL, "tls: "},
@@ -307,11 +311,15 @@ func TestAlertSurvivesWhatTheNetworkDoes(t *testing.T) {
 		"cut off":         {cut.URL, "closed: "},
 		"no such scheme":  {"hunter2://127.0.0.1", "other: "},
 		"malformed":       {"http://127.0.0.1:services", "malformed"},
-		"with a password": {strings.Replace(gone.URL, "//", "//user:hunter2@", 1), "refused: "},
+		"with a password": {"http://user:hunter2@" + gone, "refused: "},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			a := newAlerting(t, test.url+secretPath, func(o *AlertOptions) { o.timeout = 100 * time.Millisecond }).run()
+			a := newAlerting(t, test.url+secretPath, func(o *AlertOptions) {
+				if name == "hangs" {
+					o.timeout = 50 * time.Millisecond
+				}
+			}).run()
 			a.Send("text")
 			a.until("given up", failed)
 			if !strings.Contains(a.log.String(), test.says) || !strings.Contains(a.log.String(), `"tries":10`) {
@@ -320,6 +328,25 @@ func TestAlertSurvivesWhatTheNetworkDoes(t *testing.T) {
 			a.wantNoSecret()
 		})
 	}
+}
+
+// closedAddress returns an address that refuses connections until the test ends: a socket is bound to it, so that no
+// other process can listen there, and does not listen.
+func closedAddress(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
 }
 
 func TestHostOfTheWebhookIsAsSecretAsItsPath(t *testing.T) {
