@@ -83,7 +83,7 @@ func TestBadFilesChangeNothingThatIsServed(t *testing.T) {
 		damage       func()
 	}{
 		{"a key of another certificate", "mismatch", func() { rename(t, key, issue(t, ca).key) }},
-		{"a truncated certificate", "parse", func() { write(t, cert, good.cert[:len(good.cert)/2]) }},
+		{"a truncated certificate", "parse", func() { rename(t, cert, good.cert[:len(good.cert)/2]) }},
 		{"no file", "unreadable", func() { os.Remove(cert) }},
 		{"an empty key", "parse", func() { write(t, key, nil) }},
 	} {
