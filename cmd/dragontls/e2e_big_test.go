@@ -79,7 +79,7 @@ func TestHugeValueBesideSmallOnes(t *testing.T) {
 	// rest is garbage, and the race detector has four bytes and more for each.
 	most := 32.0
 	if racing() {
-		most = 160
+		most = 96
 	}
 	read := func(t *testing.T, sessions func(read func(*live))) {
 		before, opened := p.memory("VmRSS"), p.metrics().sum("backend_dials_total")
