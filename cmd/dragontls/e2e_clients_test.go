@@ -26,19 +26,19 @@ func containsFold(s, part string) bool {
 	return strings.Contains(strings.ToLower(s), strings.ToLower(part))
 }
 
-// All tests of redis-benchmark run with 50 connections. What more connections change is no matter of the command, and each
+// All tests of redis-benchmark run with ten connections. What more connections change is no matter of the command, and each
 // test opens them anew: with 200 there are fewer tests.
 func TestBenchmark(t *testing.T) {
 	t.Parallel()
 	p := serving(t, redisServer(t).url())
 	for _, depth := range []string{"1", "16", "100"} {
-		t.Run("clients 50 pipeline "+depth, func(t *testing.T) { benchmark(t, p, "-n", "1000", "-c", "50", "-P", depth) })
+		t.Run("clients 10 pipeline "+depth, func(t *testing.T) { benchmark(t, p, "-n", "1000", "-c", "10", "-P", depth) })
 		t.Run("clients 200 pipeline "+depth, func(t *testing.T) {
 			benchmark(t, p, "-n", "4000", "-c", "200", "-P", depth, "-t", "ping,get,mset")
 		})
 	}
-	t.Run("RESP3", func(t *testing.T) { benchmark(t, p, "-n", "500", "-3") })
-	t.Run("threads", func(t *testing.T) { benchmark(t, p, "-n", "500", "--threads", "2") })
+	t.Run("RESP3", func(t *testing.T) { benchmark(t, p, "-n", "500", "-c", "10", "-3") })
+	t.Run("threads", func(t *testing.T) { benchmark(t, p, "-n", "500", "-c", "10", "--threads", "2") })
 	p.wantEnd()
 }
 
