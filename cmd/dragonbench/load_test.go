@@ -190,7 +190,7 @@ func TestGeneratorNoticesEveryKindOfWrongReply(t *testing.T) {
 			})
 			w := gets(s.Addr().String())
 			w.Command = test.command
-			// It goes on behind a wrong reply, so that one window comes to hold both.
+			// The generator goes on after a wrong reply, so that a window comes to hold both.
 			got := loadUntil(t, w, func(w window) bool { return w.Count > 0 && len(w.Errors) > 0 })
 			if got.Errors[test.want] == 0 {
 				t.Errorf("got errors %v, want %q", got.Errors, test.want)
