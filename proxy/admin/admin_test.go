@@ -320,7 +320,7 @@ func TestCloseBeforeServe(t *testing.T) {
 	if err := s.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
-	if err := s.listener.(*limitListener).Listener.(*net.TCPListener).SetDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
+	if err := s.listener.(*placesListener).Listener.(*net.TCPListener).SetDeadline(time.Time{}); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("still listening: %v", err)
 	}
 	if err := s.Serve(); err != nil {
