@@ -83,8 +83,12 @@ func (o *logOutput) logger(c config.Config) zerolog.Logger {
 	return zerolog.New(shortLines{o.inFormat(&o.log)}).Level(level).With().Timestamp().Logger()
 }
 
-// auditLogger writes among the lines of the log, whatever LOG_LEVEL is. Its lines bring their own time.
+// auditLogger writes among the lines of the log, whatever LOG_LEVEL is. Its lines bring their own time. A service that
+// `dragontls check` reads and never starts has no output: o is nil.
 func (o *logOutput) auditLogger() zerolog.Logger {
+	if o == nil {
+		return zerolog.Nop()
+	}
 	return zerolog.New(shortLines{o.inFormat(&o.audit)})
 }
 
