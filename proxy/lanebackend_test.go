@@ -381,6 +381,21 @@ func (h *harness) pass(nanoseconds int64) {
 	h.ahead.Add(nanoseconds)
 }
 
+// closeUnused lets idle lanes and the session's idle own connection close, once they are idle: a reply may be out before
+// the session's reader has left its own connection alone.
+func (h *harness) closeUnused(s *session) {
+	h.t.Helper()
+	eventually(h.t, "what the session has is idle", func() bool {
+		_, idle := s.ownIdleAt()
+		return (idle || !s.hasOwn()) && !slices.ContainsFunc(h.openLanes(), func(l *lane) bool {
+			_, idle := l.idleAt()
+			return !idle
+		})
+	})
+	h.pass(laneIdle)
+	h.sweepShared()
+}
+
 // mayBeSettled says that a reply is being passed on.
 func (s *session) mayBeSettled() bool {
 	s.queue.mu.Lock()

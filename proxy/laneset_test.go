@@ -130,8 +130,7 @@ func TestIdleLanesAndOwnConnectionsClose(t *testing.T) {
 	if l.stateNow() != laneOpen || !s.hasOwn() {
 		t.Error("closed before their time")
 	}
-	h.pass(laneIdle)
-	h.sweepShared()
+	h.closeUnused(s)
 	<-l.closed
 	eventually(t, "nothing is left", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 && h.Stats().BackendConnections == 0 })
 	w.get("1")
@@ -161,8 +160,7 @@ func TestOwnConnectionThatWasOpenedBehindALossCloses(t *testing.T) {
 			w.want(sayLost + sayUnavailable)
 			h.pass(int64(stayInterval))
 			w.goesOn(valueOf("1"), "GET", "1")
-			h.pass(laneIdle)
-			h.sweepShared()
+			h.closeUnused(s)
 			eventually(t, "it is closed", func() bool { return !s.hasOwn() })
 			if b.count("INFO", "") != 0 || b.count("SET", "") != 0 {
 				t.Error("what was said not to be sent was run")

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 var tlsVersions = map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13}
@@ -162,8 +161,8 @@ func TestLaneOverTLSIsLostAndFoundAgain(t *testing.T) {
 // The backend goes, listener and all, and returns at its address.
 func TestBackendOverTLSThatReturnsHasLanesAgain(t *testing.T) {
 	t.Parallel()
-	b, h := overTLS(t, tls.VersionTLS13, func(c *Config) { c.unavailableTimeout = 2 * time.Second })
-	all := []*wire{settled(h), settled(h), settled(h)}
+	b, h := overTLS(t, tls.VersionTLS13, func(c *Config) { c.unavailableTimeout = outage })
+	all := []*wire{settledAtLast(h), settledAtLast(h), settledAtLast(h)}
 	b.ln.Close()
 	b.mu.Lock()
 	for _, c := range b.conns {

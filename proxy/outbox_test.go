@@ -29,14 +29,16 @@ func TestNothingIsWrittenBehindWhatWasDropped(t *testing.T) {
 	b := newLaneBackend(t)
 	value := strings.Repeat("x", slowValue)
 	b.on(func(_ *laneConn, args []string) (string, bool) { return bulk(value), args[len(args)-1] == "big" })
-	h := b.start(func(c *Config) { c.SessionBuffer, c.DenyCommands = 64<<20, []string{"SHUTDOWN"} })
+	h, gates := b.startGated(func(c *Config) { c.SessionBuffer, c.DenyCommands = 64<<20, []string{"SHUTDOWN"} })
 	w := h.dial()
 	w.get("0")
 	s := h.sessionOf(w)
 	q := &s.queue
-	w.send(strings.Repeat(cmd("GET", "big"), 20) + cmd("SHUTDOWN"))
+	gates.of(w).stop()
+	w.send(strings.Repeat(cmd("GET", "big"), 3) + cmd("SHUTDOWN"))
 	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.stuck.Load() })
-	q.close()   // as end does, before the reader closes the connection
+	q.close() // as end does, before the reader closes the connection
+	gates.of(w).open()
 	go func() { // ends with the writer
 		for s.hasWriters() {
 			runtime.Gosched()

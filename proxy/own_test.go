@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"dragontls/certs/pki"
 )
@@ -128,31 +127,33 @@ func TestSessionChangesItsConnectionWhenNothingIsOwed(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
 			h := b.start(nil)
-			w := h.dial()
+			w, other := h.dial(), h.dial()
 			w.get("0")
 			var answered atomic.Bool
-			second := make(chan struct{})
 			b.on(func(_ *laneConn, args []string) (string, bool) {
-				switch args[len(args)-1] {
-				case "first":
-					select {
-					case <-second:
-					case <-time.After(50 * time.Millisecond): // it is slow
-					}
-					answered.Store(true)
-					return "$5\r\nfirst\r\n", true
-				case "second":
-					if close(second); !answered.Load() {
-						t.Error("the second command came before the reply to the first")
-					}
-					return "$6\r\nsecond\r\n", true
+				if args[len(args)-1] != "second" {
+					return "", false
 				}
-				return "", false
+				if !answered.Load() {
+					t.Error("the second command came before the reply to the first")
+				}
+				return "$6\r\nsecond\r\n", true
 			})
+			first := b.hold("first")
 			w.send(cmd(tt.first...))
-			eventually(t, "it is there", func() bool { return b.count(tt.first[0], "first") == 1 })
+			<-first.reached
 			h.ahead.Add(int64(stayInterval))
+			s := h.sessionOf(w)
+			eventually(t, "who asked waits for its reply", func() bool { return s.hand.Load() == handEmpty })
 			w.send(cmd(tt.second...))
+			eventually(t, "the second was read", func() bool { return s.hand.Load() == handFull || b.count(tt.second[0], "second") > 0 })
+			for range 50 { // the second would come meanwhile, if it did not wait
+				other.do(bulk("info"), "INFO")
+			}
+			first.reply <- func(*laneConn) string {
+				answered.Store(true)
+				return "$5\r\nfirst\r\n"
+			}
 			w.want("$5\r\nfirst\r\n$6\r\nsecond\r\n")
 		})
 	}
@@ -216,8 +217,7 @@ func TestOwnConnectionIsGivenWhatTheSessionHasSet(t *testing.T) {
 	w.do("+OK\r\n", "CLIENT", "SETINFO", "lib-name", "lib")
 	w.do("+OK\r\n", "CLIENT", "SETINFO", "LIB-VER", "1.2")
 	s := h.sessionOf(w)
-	h.pass(laneIdle)
-	h.sweepShared()
+	h.closeUnused(s)
 	eventually(t, "the own connection is closed", func() bool { return !s.hasOwn() })
 	w.do(bulk("info"), "INFO", "anew")
 	var got []string
@@ -325,10 +325,7 @@ func TestNoPlaceForAConnectionIsMadeByTheIdleOnes(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
 	j := &judgement{}
-	h := b.start(func(c *Config) {
-		c.Recheck = j.recheck
-		c.Backend.MaxConnections, c.unavailableTimeout = 2, 2*time.Second
-	})
+	h := b.start(func(c *Config) { c.Recheck, c.Backend.MaxConnections = j.recheck, 2 })
 	a, c, d := h.dialAs("a"), h.dialAs("c"), h.dialAs("d")
 	for range 2 {
 		for i, w := range []*wire{a, c, d} { // each on a lane of its own
@@ -341,13 +338,21 @@ func TestNoPlaceForAConnectionIsMadeByTheIdleOnes(t *testing.T) {
 	if got := h.Stats().BackendErrors; len(got) != 0 || len(h.Stats().SessionsClosed) != 0 {
 		t.Errorf("errors %v, sessions closed %v", got, h.Stats().SessionsClosed)
 	}
+}
+
+func TestNoPlaceForAConnectionIsSaidWhereNoneIsIdle(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.Backend.MaxConnections, c.unavailableTimeout = 2, outage })
+	a, c, d := settledAtLast(h), settledAtLast(h), settledAtLast(h)
 	first := b.hold("first")
+	a.goesOn(valueOf("its lane"), "GET", "its lane")
 	a.send(cmd("GET", "first"))
 	<-first.reached
 	second := b.hold("second")
 	c.send(cmd("INFO", "second"))
 	<-second.reached
-	d.send(cmd("GET", "x"))
+	d.send(cmd("INFO", "x"))
 	d.want(sayUnavailable)
 	eventually(t, "it is counted", func() bool { return h.Stats().BackendErrors["max_connections"] > 0 })
 	if n := h.Stats().BackendConnections; n != 2 {
@@ -355,10 +360,10 @@ func TestNoPlaceForAConnectionIsMadeByTheIdleOnes(t *testing.T) {
 	}
 	first.release()
 	a.want(valueOf("first"))
-	d.goesOn(valueOf("y"), "GET", "y")
+	d.goesOn(bulk("info"), "INFO", "y")
 	second.release()
 	c.want(bulk("info"))
-	if b.count("GET", "x") != 0 {
+	if b.count("INFO", "x") != 0 {
 		t.Error("what was said not to be sent was run")
 	}
 }

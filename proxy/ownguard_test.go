@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // While a lane owes a session a reply, whatever its own connection says is nothing that was asked. It never goes inside
@@ -31,7 +30,7 @@ func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
 				t.Parallel()
 				b := newLaneBackend(t)
 				h := b.start(nil)
-				w, other := settled(h), settled(h)
+				w, other, third := settled(h), settled(h), settled(h)
 				onOwn, say, said := b.hold("on own"), make(chan struct{}), make(chan struct{})
 				w.send(cmd("INFO", "on own"))
 				<-onOwn.reached
@@ -72,7 +71,9 @@ func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
 				close(say)
 				<-said
 				if half {
-					time.Sleep(20 * time.Millisecond) // it would be passed on by now
+					for range 20 { // it would be passed on meanwhile
+						third.do(bulk("info"), "INFO")
+					}
 					close(rest)
 					w.want(reply[cut:])
 				}

@@ -11,7 +11,7 @@ import (
 // A session asks for a big value and does not read it: those who wait behind it on the lane get theirs at once, because it
 // is asked again over the session's own connection.
 func TestNobodyWaitsForWhoReadsABigValue(t *testing.T) {
-	big := strings.Repeat("big value ", 3<<20)
+	big := strings.Repeat("big value ", 300_000)
 	for name, tt := range map[string]struct {
 		send, want string
 		again      bool
@@ -40,7 +40,7 @@ func TestNobodyWaitsForWhoReadsABigValue(t *testing.T) {
 				}
 				return bulk(big), true
 			})
-			h := b.start(func(c *Config) { c.SessionBuffer = 64 << 10 })
+			h, gates := b.startGated(func(c *Config) { c.SessionBuffer = 64 << 10 })
 			asks, waits := h.dial(), h.dial()
 			asks.get("x")
 			waits.get("y")
@@ -48,9 +48,13 @@ func TestNobodyWaitsForWhoReadsABigValue(t *testing.T) {
 			eventually(t, "the lane has it", func() bool { return b.count(strings.Split(tt.send, "\r\n")[2], "") > 0 && h.lane().inFlight() > 0 })
 			waits.send(cmd("GET", "behind"))
 			eventually(t, "another waits", func() bool { return h.sessionOf(waits).owes() })
+			if tt.again {
+				gates.of(asks).stop()
+			}
 			close(gate)
 			if tt.again {
 				waits.want(valueOf("behind")) // though nobody reads the big one
+				gates.of(asks).open()
 			}
 			asks.SetReadDeadline(time.Now().Add(patience))
 			got := make([]byte, len(tt.want))

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"dragontls/proxy/proxytest"
 )
@@ -157,11 +156,10 @@ func TestBigCommandWithoutABackend(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
-			h := b.start(func(c *Config) { c.unavailableTimeout = 2 * time.Second })
-			w := settled(h)
+			h := b.start(func(c *Config) { c.unavailableTimeout = outage })
+			w := settledAtLast(h)
 			s := h.sessionOf(w)
-			h.pass(laneIdle)
-			h.sweepShared()
+			h.closeUnused(s)
 			eventually(t, "it has no connection", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 })
 			b.ln.Close()
 			head, tail := cutBig("SET", "k")
@@ -180,8 +178,8 @@ func TestBigCommandWithoutABackend(t *testing.T) {
 				w.want(sayUnavailable)
 			}
 			w.goesOn(valueOf("x"), "GET", "x")
-			w.do("+OK\r\n", "SET", "k", bigArg)
-			w.get("y")
+			w.goesOn("+OK\r\n", "SET", "k", bigArg)
+			w.goesOn(valueOf("y"), "GET", "y")
 			if n := len(h.Stats().SessionsClosed); n != 0 || b.count("SET", "") != 0 || next.count("SET", "") != 1 {
 				t.Errorf("sessions closed: %v; %d SET", h.Stats().SessionsClosed, next.count("SET", ""))
 			}

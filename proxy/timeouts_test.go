@@ -17,6 +17,10 @@ const (
 	followTimeout = 2 * time.Minute
 )
 
+// outage is how long a command of a test waits for a backend that is away. Other commands of that test may wait for
+// longer than this on a loaded machine, so that each of them may be answered as not sent (see settledAtLast, goesOn).
+const outage = time.Second
+
 // patience is how long a test waits for what is sure to come. It only ends a test that fails: who expects that can have
 // it sooner with TEST_PATIENCE.
 var patience = func() time.Duration {
@@ -26,13 +30,12 @@ var patience = func() time.Duration {
 	return time.Minute
 }()
 
-// patient is the configuration that tests begin with: a test that is about a time-out sets it itself. Those that it does
-// not name, such as unavailableTimeout, many tests wait for: they are as in production, but for tests that only suffer
-// from them.
+// patient is the configuration that tests begin with: a test that is about a time-out, or about a backend that is away,
+// sets it itself.
 func patient(c *Config) {
 	c.HandshakeTimeout, c.WriteTimeout, c.Backend.ConnectTimeout = patience, patience, patience
 	c.timeouts = timeouts{
-		closeTimeout:  patience,
+		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience, relieveTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle),
 		unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
