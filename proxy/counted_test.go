@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -34,6 +35,49 @@ func TestCommandIsCountedBeforeItIsWritten(t *testing.T) {
 	held.release()
 	all[0].want(valueOf("held"))
 	all[1].want(valueOf("a"))
+}
+
+// So are a reply and its bytes, the one that is kept back until a doomed transaction is discarded among them.
+func TestReplyIsCountedBeforeItIsWritten(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h, gates := b.startGated(func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} })
+	for name, tt := range map[string]struct{ before, send, want string }{
+		"on a lane":             {send: cmd("GET", "a"), want: valueOf("a")},
+		"on its own connection": {send: cmd("INFO"), want: bulk("info")},
+		"of a doomed transaction": {
+			before: cmd("MULTI") + cmd("SHUTDOWN"), send: cmd("EXEC"), want: string(textExecAbort),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := h.dial()
+			w.get("0")
+			if tt.before != "" {
+				w.send(tt.before)
+				w.want("+OK\r\n-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n")
+			}
+			bytes, answered := h.counted()
+			var once sync.Once
+			gates.of(w).before(func() {
+				once.Do(func() {
+					if b, a := h.counted(); b != bytes+uint64(len(tt.want)) || a != answered+1 {
+						t.Errorf("%d bytes of %d and %d replies are counted when the reply is written", b-bytes, len(tt.want), a-answered)
+					}
+				})
+			})
+			w.send(tt.send)
+			w.want(tt.want)
+		})
+	}
+}
+
+// counted is how many bytes for clients are counted, and how many replies.
+func (h *harness) counted() (bytes, replies uint64) {
+	st := h.Stats()
+	for _, n := range st.CommandSeconds.Counts {
+		replies += n
+	}
+	return st.BytesOut, replies
 }
 
 // counting looks before each write.

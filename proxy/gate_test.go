@@ -78,6 +78,7 @@ type gate struct {
 	// guarded by mu
 	shut, closed bool
 	until        time.Time     // the deadline of writes
+	look         func()        // called before each write that begins; nil: nothing is
 	changed      chan struct{} // closed at each change
 }
 
@@ -91,6 +92,9 @@ func (g *gate) change(f func()) {
 
 func (g *gate) stop() { g.change(func() { g.shut = true }) }
 func (g *gate) open() { g.change(func() { g.shut = false }) }
+
+// before has f look at each write from here on before any byte of it is taken.
+func (g *gate) before(f func()) { g.change(func() { g.look = f }) }
 
 func (g *gate) Close() error {
 	g.change(func() { g.closed = true })
@@ -118,6 +122,12 @@ type gateRaw struct {
 }
 
 func (r gateRaw) Write(f func(fd uintptr) bool) error {
+	r.g.mu.Lock()
+	look := r.g.look
+	r.g.mu.Unlock()
+	if look != nil {
+		look()
+	}
 	for {
 		r.g.mu.Lock()
 		shut := r.g.shut
