@@ -193,9 +193,13 @@ func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
 	held := b.hold("held")
 	w.send(cmd("HGET", "h", "held"))
 	<-held.reached
+	l := h.lane()
 	w.send(strings.Repeat(cmd("GET", "k"), n))
 	s := h.sessionOf(w)
-	eventually(t, "it has its share in flight", func() bool { return s.onLane.commands.Load() > laneCommands/laneShare-maxBatch })
+	eventually(t, "its share is in flight, and passed to a write", func() bool {
+		waits, _ := l.unwritten()
+		return s.onLane.commands.Load() > laneCommands/laneShare-maxBatch && waits == 0
+	})
 	held.reply <- waysToGo["reset"]
 	lost, unsent := 0, 0
 	for range n + 1 {
