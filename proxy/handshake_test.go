@@ -449,6 +449,7 @@ func TestKeyUpdateFloodEndsOneSession(t *testing.T) {
 }
 
 // A client that takes nothing of a server's long flight has until HANDSHAKE_TIMEOUT, and costs no place of those that compute.
+// No client reaches a session, so this stays in one mode.
 func TestHandshakeThatBlocksInAWriteEndsInTime(t *testing.T) {
 	h := start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
 		c.HandshakeTimeout, c.WriteTimeout = 300*time.Millisecond, time.Hour
