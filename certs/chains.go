@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
+	"time"
 )
 
 // crypto/x509 builds every chain that the sent certificates allow, and checks a
@@ -40,6 +41,10 @@ type shown struct {
 }
 
 func (c *shown) parsed() bool { return len(c.cert.RawSubject) > 0 } // an empty name has two bytes
+
+func (c *shown) inDate(now time.Time) bool {
+	return !now.Before(c.cert.NotBefore) && !now.After(c.cert.NotAfter)
+}
 
 // signs reports whether the certificates' names allow c to have signed child.
 func (c *shown) signs(child *shown) bool {

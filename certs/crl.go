@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -34,25 +33,35 @@ type crl struct {
 	partial bool                // it is a partition
 	revoked map[string]struct{} // by serialKey
 	entries [32]byte            // a digest of them
-	// signed is what a signature is checked with. Its TBS is dropped once a CA of
-	// the bundle is proven to be the signer: it holds all entries again.
-	signed  x509.RevocationList
-	signers sync.Map    // SHA-256 of a CA's key -> bool
+	// signed is what a signature is checked with. prove drops its TBS, which holds
+	// all entries again, once a CA of the bundle is proven to be the signer.
+	signed x509.RevocationList
+	signer [32]byte // SHA-256 of that CA's key
+	// signers remembers, by SHA-256, which keys of CAs that clients send signed a
+	// list without a signer in the bundle. A client with a CA of its own can make
+	// any number of keys for one name, so a key that was forgotten is tried again.
+	signers *bounded[[32]byte, bool]
 	used    atomic.Bool // it was proven, or the one before it was
 }
 
-// signedBy is called with CAs that bear the issuer's name; there are few of them.
+// maxSigners bounds crl.signers, 33 bytes each. A CA that changes its key has two.
+const maxSigners = 64
+
+// signedBy is called with CAs that bear the issuer's name.
 func (l *crl) signedBy(ca *x509.Certificate) bool {
 	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
-	if known, ok := l.signers.Load(sum); ok {
-		return known.(bool)
+	if l.signed.RawTBSRevocationList == nil {
+		return sum == l.signer
 	}
-	ok := l.signed.RawTBSRevocationList != nil && l.signed.CheckSignatureFrom(ca) == nil
-	l.signers.Store(sum, ok)
-	if ok {
+	if signed, known := l.signers.get(sum); known {
+		return signed
+	}
+	signed := l.signed.CheckSignatureFrom(ca) == nil
+	l.signers.put(sum, signed)
+	if signed {
 		l.used.Store(true)
 	}
-	return ok
+	return signed
 }
 
 // serialKey differs for numbers of different sign.

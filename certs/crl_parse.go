@@ -121,6 +121,7 @@ func parseCRL(file string, der []byte) (*crl, error) {
 			RawTBSRevocationList: bytes.Clone(list.RawTBSRevocationList), Signature: bytes.Clone(list.Signature),
 			SignatureAlgorithm: list.SignatureAlgorithm, AuthorityKeyId: bytes.Clone(list.AuthorityKeyId),
 		},
+		signers: newBounded[[32]byte, bool](maxSigners),
 	}
 	if err := l.readExtensions(list); err != nil {
 		return nil, err
@@ -221,7 +222,8 @@ func (l *crl) prove(clients *bundle) error {
 			continue
 		}
 		if l.signedBy(ca) {
-			l.signed.RawTBSRevocationList = nil
+			l.signed.RawTBSRevocationList, l.signer = nil, sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+			l.signers = nil
 			return nil
 		}
 		if aki := l.signed.AuthorityKeyId; len(aki) == 0 || len(ca.SubjectKeyId) == 0 || bytes.Equal(aki, ca.SubjectKeyId) {

@@ -101,6 +101,60 @@ func TestSessionsOfALostCACostFewSignatureChecks(t *testing.T) {
 	}
 }
 
+// The proxy ends sessions shortly before their leaf does, and judges them once more
+// as it does so.
+func TestSessionsOfAnEndingLeafCostNoSignatureCheck(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.withCRL(f.revoking(f.ca))
+	var now atomic.Pointer[time.Time]
+	set := func(to time.Time) { now.Store(&to) }
+	set(time.Now())
+	f.opts.clock = func() time.Time { return *now.Load() }
+	s := f.open()
+	sessions := f.sessionsWithJunk(s, f.client, sessionsOfOne)
+	withoutKeys(s)
+	for _, step := range []struct {
+		name string
+		at   time.Time
+		want error
+	}{
+		{"at the leaf's end", f.client.Leaf.NotAfter, nil},
+		{"after it", f.client.Leaf.NotAfter.Add(time.Nanosecond), ErrClientExpired},
+		{"long after it", f.client.Leaf.NotAfter.Add(time.Hour), ErrClientExpired},
+	} {
+		set(step.at)
+		for i, cs := range sessions {
+			if _, err := s.Snapshot().Recheck(cs); !errors.Is(err, step.want) {
+				t.Fatalf("%s, session %d: got %v, want %v", step.name, i, err, step.want)
+			}
+		}
+	}
+	if n := len(s.Snapshot().clients.verdicts.m); n != 1 {
+		t.Errorf("%d outcomes remembered of one leaf, want 1", n)
+	}
+}
+
+// The bundle's keys are good here, and each session's junk may be of its CA.
+func TestCAsAreNotTriedForALeafThatHasEnded(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	start := time.Now()
+	var ahead atomic.Int64
+	f.opts.clock = func() time.Time { return start.Add(time.Duration(ahead.Load())) }
+	s := f.open()
+	sessions := f.sessionsWithJunk(s, f.client, sessionsOfOne)
+	ahead.Store(int64(f.client.Leaf.NotAfter.Add(time.Second).Sub(start)))
+	for i, cs := range sessions {
+		if _, err := s.Snapshot().Recheck(cs); !errors.Is(err, ErrClientExpired) {
+			t.Fatalf("session %d: got %v, want %v", i, err, ErrClientExpired)
+		}
+	}
+	if n := len(s.Snapshot().clients.strays.m); n > 0 {
+		t.Errorf("CA certificates were tried for %d leaves, want none", n)
+	}
+}
+
 // Other CAs use the same serials, and another may even use the same name.
 func TestAListRevokesOnlyWhatItsSignerSigned(t *testing.T) {
 	t.Parallel()

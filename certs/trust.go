@@ -152,9 +152,9 @@ func (s *Snapshot) judgeSent(sent []*x509.Certificate, live bool) (Peer, *client
 	now := s.opts.clock()
 	c := s.clients.read(sent)
 	p, err := s.judgeKnown(c, live, now)
-	// More CAs can only make more chains, and a live session whose chain lasts as
-	// long as its leaf needs none.
-	if len(c.unknown) == 0 || errors.Is(err, errLeafRevoked) || live && err == nil && p.wholeLife {
+	// More CAs can only make more chains. None helps a leaf that is revoked or not
+	// in date, and a live session whose chain lasts as long as its leaf needs none.
+	if len(c.unknown) == 0 || errors.Is(err, errLeafRevoked) || !c.leaf.inDate(now) || live && err == nil && p.wholeLife {
 		return p, c, err
 	}
 	if s.clients.prove(c, live) {
