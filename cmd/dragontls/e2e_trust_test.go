@@ -50,11 +50,14 @@ func (p *instance) live(config *tls.Config) *live {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	l := &live{Conn: tls.Client(raw, config), t: p.t, gone: make(chan time.Time, 1)}
-	l.r = bufio.NewReader(l.Conn)
+	l := newLive(p.t, tls.Client(raw, config))
 	p.t.Cleanup(func() { l.Close() })
 	l.ping()
 	return l
+}
+
+func newLive(t testing.TB, conn *tls.Conn) *live {
+	return &live{Conn: conn, t: t, r: bufio.NewReader(conn), gone: make(chan time.Time, 1)}
 }
 
 func (l *live) ping() {
