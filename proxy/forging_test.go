@@ -287,6 +287,7 @@ func TestFullBackendSaysSoToNobodyElse(t *testing.T) {
 			h := start(t, d.Addr(), func(c *Config) {
 				share(c)
 				c.Recheck, c.stayInterval, c.Backend.Lanes = (&judgement{}).recheck, time.Millisecond, 1
+				c.unavailableTimeout = 5 * time.Second // those who find no place wait for all of it
 				if proven {
 					c.Backend.Credentials = credentials("", "secret")
 				}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -239,7 +240,7 @@ func (s *stressSession) dieBlocked(c *stressConn) {
 func (c *stressConn) backendState() string {
 	for _, of := range c.s.st.admin.clients() {
 		if of["name"] == c.name {
-			if of["flags"] == "b" {
+			if strings.Contains(of["flags"], "b") { // a U beside it: it came by a Unix socket
 				return "b"
 			}
 			return "there"

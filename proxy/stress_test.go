@@ -46,7 +46,7 @@ type stress struct {
 // connections as well: every reply is right, or is one of the two errors of ours, or the session ends.
 func TestSharedStress(t *testing.T) {
 	t.Parallel()
-	st := &stress{t: t, seed: testSeed(t), total: 30000}
+	st := &stress{t: t, seed: testSeed(t), total: 60000}
 	if v := os.Getenv("STRESS_COMMANDS"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil {
@@ -77,7 +77,10 @@ func TestSharedStress(t *testing.T) {
 		share(c)
 		c.Backend.Credentials = func() (string, string, error) { return "default", "any", nil }
 		c.Backend.SetName = true
-		c.stayInterval, c.unavailableTimeout = time.Millisecond, patience
+		c.stayInterval = time.Millisecond
+		// The storm makes lanes fail all the time: how long the proxy then waits is a part of the work, not a limit that a
+		// slow machine runs into.
+		c.stuckTimeout, c.laneBusyRetry = time.Second, time.Second
 		c.Log = c.Log.Level(zerolog.WarnLevel)
 	})
 	began := time.Now()
