@@ -32,11 +32,11 @@ func TestRecordedAnswersPassUnchanged(t *testing.T) {
 
 func TestRecordedAnswersOfARealDragonflyPassUnchanged(t *testing.T) {
 	t.Parallel()
+	addr := os.Getenv("DRAGONFLY_ADDR")
+	if addr == "" {
+		t.Skip("DRAGONFLY_ADDR is not set")
+	}
 	eachMode(t, func(t *testing.T, m mode) {
-		addr := os.Getenv("DRAGONFLY_ADDR")
-		if addr == "" {
-			t.Skip("DRAGONFLY_ADDR is not set")
-		}
 		for _, tr := range proxytest.Transcripts() {
 			if tr.Options.RequirePass == "" && tr.Options.MaxClients == 0 {
 				t.Run(tr.File, func(t *testing.T) { playThrough(t, m, addr, tr.File, true) })

@@ -103,6 +103,7 @@ func TestEachDecisionReadsWordsAsTheBackendDoes(t *testing.T) {
 		})
 	}
 	eachMode(t, func(t *testing.T, m mode) {
+		r := rand.New(rand.NewPCG(seed, 18)) // the modes run side by side
 		h := m.start(t, redis, func(c *Config) {
 			c.DenyCommands = []string{"DECR", "STRLEN", "CONFIG|SET", "ACL|SETUSER"}
 			mappedTo(ruledClient(t, RuleOptions{Deny: []string{"MY.MODULE|SET"}}))(c)
@@ -146,7 +147,7 @@ func (w *wire) replyTo(args []string, line string, r *rand.Rand) string {
 	}
 	const end = "the end of this reply"
 	w.send(command + cmd("ECHO", end))
-	w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	w.SetReadDeadline(time.Now().Add(patience))
 	var got strings.Builder
 	for !strings.HasSuffix(got.String(), bulk(end)) {
 		l, err := w.r.ReadString('\n')
