@@ -94,7 +94,7 @@ func TestNothingHidesBehindANUL(t *testing.T) {
 func (w *wire) wantErrors(n int) {
 	w.t.Helper()
 	for i := range n {
-		w.SetReadDeadline(time.Now().Add(10 * time.Second))
+		w.SetReadDeadline(time.Now().Add(patience))
 		line, err := w.r.ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "-") {
 			w.t.Fatalf("reply %d of %d: got %.200q (%v), want an error", i, n, line, err)

@@ -51,7 +51,7 @@ func (c *crowd) wave(n int) {
 		c.members, c.sent = append(c.members, conn), append(c.sent, 0)
 		if c.stops {
 			conn.Write(c.hello)
-			conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(patience))
 			conn.Read(make([]byte, 1)) // our flight, or the end
 		}
 	}
