@@ -16,6 +16,26 @@ const (
 	minMemory     = 16 << 20
 )
 
+// What MEMORY_LIMIT is for, in eighths. The rest is for the runtime, for what dragontls itself needs and for garbage.
+const (
+	clientEighths    = 5 // sessions, and what clients make dragontls hold
+	sessionEighths   = 4 // of which sessions that hold nothing may take so much
+	handshakeEighths = 1
+)
+
+const (
+	// HandshakeMemory is what a socket costs at most before its handshake is finished.
+	HandshakeMemory = 64 << 10
+	// SessionMemory is what a session costs that holds nothing, with the two connections to the backend that it may have.
+	SessionMemory = 30 << 10
+	// tlsBackendMemory is added where its connection to the backend speaks TLS.
+	tlsBackendMemory = 36 << 10
+)
+
+// ClientMemory is the part of MEMORY_LIMIT for sessions and all that clients make dragontls hold, in bytes. What
+// handshakes need is set aside beside it.
+func (c *Config) ClientMemory() int64 { return int64(c.MemoryLimit) / 8 * clientEighths }
+
 // fitDescriptors lowers defaults that do not fit the limit of open files and
 // refuses explicit values that do not. A session needs two: client and backend.
 func (l *loader) fitDescriptors() {
@@ -63,5 +83,28 @@ func (l *loader) fitMemory() {
 	}
 	if c.MemoryLimit < minMemory {
 		l.refuse("MEMORY_LIMIT", "0, or at least "+Size(minMemory).String(), "")
+		return
+	}
+	l.fitInto("MAX_HANDSHAKES", &c.MaxHandshakes, HandshakeMemory, handshakeEighths)
+	session := int64(SessionMemory)
+	if c.Backend.TLS {
+		session += tlsBackendMemory
+	}
+	l.fitInto("MAX_CONNECTIONS", &c.MaxConnections, session, sessionEighths)
+}
+
+// fitInto lowers the default of a limit to what a part of MEMORY_LIMIT has room for, and refuses an explicit value above
+// that. A limit that is only assumed, because nobody knows how much memory there is, refuses nothing.
+func (l *loader) fitInto(name string, limit *int, each, eighths int64) {
+	memory := l.config.MemoryLimit
+	fit := int64(memory) / 8 * eighths / each
+	switch {
+	case l.faulty[name] || int64(*limit) <= fit:
+	case !l.explicit[name]:
+		l.note("%s%s lowered from %d to %d: %sMEMORY_LIMIT is %s", Prefix, name, *limit, fit, Prefix, memory)
+		*limit = int(fit)
+	case l.explicit["MEMORY_LIMIT"] || l.machine.memory > 0:
+		l.refuse(name, fmt.Sprintf("at most %d with a MEMORY_LIMIT of %s", fit, memory),
+			fmt.Sprintf("lower it, or raise MEMORY_LIMIT to %s", Size((int64(*limit)*each*8/eighths+1<<20-1)>>20<<20)))
 	}
 }

@@ -1,13 +1,14 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 )
 
 func TestDefaultsAreLoweredToTheDescriptorLimit(t *testing.T) {
-	c, err := load(environment(t), machine{descriptors: 1024, memory: 1 << 30})
+	c, err := load(environment(t), machine{descriptors: 1024, memory: 8 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +42,39 @@ func TestMemoryLimitIsHalfOfWhatThereIs(t *testing.T) {
 		c, err := load(environment(t), machine{memory: test.memory})
 		if err != nil || int64(c.MemoryLimit) != test.want {
 			t.Errorf("%d: got %d, %v, want %d", test.memory, c.MemoryLimit, err, test.want)
+		}
+	}
+}
+
+func TestDefaultsAreLoweredToTheMemoryLimit(t *testing.T) {
+	c, err := load(environment(t, "MEMORY_LIMIT=128mb"), machine{descriptors: 1 << 20, memory: 8 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxHandshakes != 256 || c.MaxConnections != 2184 || c.BackendMaxConnections != 4368 {
+		t.Errorf("got %d, %d, %d, want 256, 2184, 4368", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
+	}
+	want := []string{"DRAGONTLS_MAX_HANDSHAKES lowered from 1000 to 256: DRAGONTLS_MEMORY_LIMIT is 128mb",
+		"DRAGONTLS_MAX_CONNECTIONS lowered from 10000 to 2184: DRAGONTLS_MEMORY_LIMIT is 128mb"}
+	if !slices.Equal(c.Notes, want) {
+		t.Errorf("got notes %q, want %q", c.Notes, want)
+	}
+	if got := c.ClientMemory(); got != 80<<20 {
+		t.Errorf("got %d for clients, want 80 MiB", got)
+	}
+}
+
+func TestExplicitLimitsMustFitTheMemory(t *testing.T) {
+	m := machine{descriptors: 1 << 20, memory: 8 << 30}
+	for vars, want := range map[string]string{
+		"MEMORY_LIMIT=128mb MAX_CONNECTIONS=2184 MAX_HANDSHAKES=256": "",
+		"MEMORY_LIMIT=128mb MAX_CONNECTIONS=2185":                    "at most 2184 with a MEMORY_LIMIT of 128mb; lower it, or raise MEMORY_LIMIT to 129mb",
+		"MEMORY_LIMIT=128mb MAX_HANDSHAKES=257":                      "at most 256 with a MEMORY_LIMIT of 128mb; lower it, or raise MEMORY_LIMIT to 129mb",
+		"MAX_CONNECTIONS=200000":                                     "at most 69905 with a MEMORY_LIMIT of 4gb",
+	} {
+		_, err := load(environment(t, strings.Fields(vars)...), m)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", vars, err, want)
 		}
 	}
 }

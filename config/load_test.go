@@ -154,7 +154,7 @@ func TestEachFaultNamesItsVariable(t *testing.T) {
 		{"MAX_BULK=12 parsecs", "MAX_BULK", "powers of 1024"},
 		{"MEMORY_LIMIT=1mb", "MEMORY_LIMIT", "at least 16mb"},
 		{"MAX_HANDSHAKES=0", "MAX_HANDSHAKES", "1 to"},
-		{"MAX_CONNECTIONS=600000", "MAX_CONNECTIONS", "raise the limit to 1201064"},
+		{"MAX_CONNECTIONS=600000 MEMORY_LIMIT=100gb", "MAX_CONNECTIONS", "raise the limit to 1201064"},
 		{"LISTEN=6380", "LISTEN", "host:port"},
 		{"LISTEN=:99999", "LISTEN", "host:port"},
 		{"LISTEN=redis://u@h:1", "LISTEN", "host:port"},

@@ -28,8 +28,8 @@ func (l *loader) validate() {
 	l.checkAdmin()
 	l.checkAlerts()
 	l.checkDenied()
+	l.fitMemory() // first: BACKEND_MAX_CONNECTIONS follows what is left of MAX_CONNECTIONS
 	l.fitDescriptors()
-	l.fitMemory()
 }
 
 func (l *loader) checkRange(f reflect.StructField, v reflect.Value) {

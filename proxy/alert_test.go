@@ -85,7 +85,7 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &backendConn{sock: sock, buffers: buffers}
+	c := &backendConn{sock: sock}
 	c.tls = tls.Client(sock, testPKI().clientConfig())
 	c.conn = c.tls
 	defer c.drop()

@@ -81,6 +81,8 @@ func (s *session) waitUnread() {
 func (s *session) reset(frame []byte) bool {
 	c := &s.client
 	frame = append([]byte(nil), frame...)
+	s.account().hold(int64(len(frame)))
+	defer s.account().hold(-int64(len(frame)))
 	if !c.uncount {
 		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed == 0 }) {
 			return false

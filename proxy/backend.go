@@ -109,7 +109,13 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 		b.stats.errors.add(backendReason(err))
 		return nil, err
 	}
+	cost := int64(connectionCost)
+	if c.tls != nil {
+		cost += tlsConnectionCost
+	}
+	b.buffers.fix(cost)
 	c.release = func() {
+		b.buffers.fix(-cost)
 		b.stats.connections.Add(-1)
 		if b.room != nil {
 			<-b.room
@@ -250,7 +256,10 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 		raw.Close()
 		return nil, err
 	}
-	c := &backendConn{sock: sock, conn: sock, buffers: b.buffers, epoch: epoch}
+	if l.account != nil {
+		sock.account = l.account
+	}
+	c := &backendConn{sock: sock, conn: sock, epoch: epoch}
 	if password != "" {
 		c.user, c.credentials = user, l.credentials
 	}

@@ -17,7 +17,6 @@ type backendConn struct {
 	sock    *socket
 	conn    net.Conn // sock, or the TLS connection over it
 	tls     *tls.Conn
-	buffers *buffers
 	release func()
 	once    sync.Once
 	writing sync.Mutex
@@ -41,7 +40,7 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 	}
 	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
 	if c.full {
-		k := c.buffers.chunk()
+		k := c.sock.account.chunk()
 		c.sock.beforeWait = func() error { return errWouldWait }
 		n, err := c.tls.Read(k[:])
 		c.sock.beforeWait = nil
@@ -51,7 +50,7 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 		if n > 0 { // crypto/tls looked for the rest of an alert behind the last bytes
 			return k[:n], k, nil
 		}
-		c.buffers.freeChunk(k)
+		c.sock.account.freeChunk(k)
 	}
 	if c.small == nil {
 		c.small = make([]byte, 512)
@@ -63,7 +62,7 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 
 func (c *backendConn) free(k *chunk) {
 	if k != nil {
-		c.buffers.freeChunk(k)
+		c.sock.account.freeChunk(k)
 	}
 }
 

@@ -59,7 +59,7 @@ func (s *socket) writeClient(p []byte) (n int, err error) {
 		return n, err
 	}
 	l.mu.Lock()
-	l.page, l.r, l.w = s.buffers.page(), 0, 0
+	l.page, l.r, l.w = s.account.page(), 0, 0
 	l.pending.Store(true)
 	l.mu.Unlock()
 	_, err = s.keep(p[n:])
@@ -115,7 +115,7 @@ func (s *socket) flush() {
 
 func (s *socket) flushedLocked() {
 	l := s.backlog
-	s.buffers.freePage(l.page)
+	s.account.freePage(l.page)
 	l.page, l.r, l.w = nil, 0, 0
 	l.pending.Store(l.err != nil) // behind an error nobody goes on
 	l.changed.Broadcast()

@@ -486,7 +486,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 			q := &s.queue
 			q.mu.Lock()
 			q.out.writers++
-			q.out.append(h.buffers, []byte(reply))
+			q.out.append(s.account(), []byte(reply))
 			q.mu.Unlock()
 			left := s.writeOutbox(false)
 			if left != tt.left {

@@ -30,7 +30,7 @@ func (s *session) add(b []byte) {
 		s.flush()
 	}
 	if c.outChunk == nil {
-		c.outChunk = s.server.buffers.chunk()
+		c.outChunk = s.account().chunk()
 		c.out = c.outChunk[:0]
 	}
 	c.out = append(c.out, b...)
@@ -87,6 +87,7 @@ func (s *session) flush() error {
 	if len(c.pend) == 0 && len(c.out) == 0 {
 		return nil
 	}
+	s.countBatch()
 	if s.shared {
 		return s.flushShared()
 	}
@@ -110,8 +111,7 @@ func (s *session) flush() error {
 		return nil
 	}
 	_, err := up.write(c.out)
-	s.server.buffers.freeChunk(c.outChunk)
-	c.out, c.outChunk = nil, nil
+	s.freeOut()
 	if current, _ := s.upstreamNow(); err != nil && current != up {
 		return nil // a RESET in the batch was answered already, and has replaced the connection
 	}

@@ -30,16 +30,17 @@ func (s *session) read() {
 	s.linger()
 }
 
-// pause waits while memory is scarce. Who holds part of a command goes on: only that gives it back.
+// pause waits while memory is scarce and the session holds some. A reader that has part of a command or of a record goes
+// on: only the rest of it gives the memory back.
 func (s *session) pause() {
 	c := &s.client
-	if !s.server.buffers.scarce() || s.flush() != nil || c.r < c.w || c.streamed != nil || c.sock.page != nil {
+	if !s.account().pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || c.sock.page != nil || c.sock.input.left > 0 {
 		return
 	}
 	c.r, c.w = 0, 0
 	s.setBuf(nil, nil)
 	s.hand.Store(handEmpty)
-	s.server.waitForMemory(s.done)
+	s.waitForMemory()
 }
 
 // queueHasRoom waits until the backend has answered some of what the queue holds.
@@ -68,6 +69,8 @@ func (s *session) fill() {
 	n, err := c.conn.Read(c.buf[c.w:])
 	c.w += n
 	if n > 0 {
+		c.sock.input.gave()
+		s.countTLS() // the rest of a record has come
 		s.hand.Store(handFull)
 		s.stripe.bytesIn.Add(uint64(n))
 		c.bytesIn += uint64(n)
@@ -106,6 +109,7 @@ func (s *session) beforeWait() error {
 	if s.client.recovering && !s.client.holding {
 		s.recover()
 	}
+	s.countTLS()
 	switch c := &s.client; {
 	case c.holding:
 	case c.r < c.w || c.streamed != nil:
@@ -130,7 +134,7 @@ func (s *session) makeRoom() {
 		case c.chunk != nil, c.page != nil && !full:
 			s.setBuf(nil, nil)
 		case c.page == nil && full:
-			s.setBuf(s.server.buffers.page(), nil)
+			s.setBuf(s.account().page(), nil)
 		}
 		return
 	}
@@ -142,9 +146,9 @@ func (s *session) makeRoom() {
 		return
 	}
 	if c.page == nil && c.chunk == nil {
-		s.setBuf(s.server.buffers.page(), nil)
+		s.setBuf(s.account().page(), nil)
 	} else if c.chunk == nil {
-		s.setBuf(nil, s.server.buffers.chunk())
+		s.setBuf(nil, s.account().chunk())
 	}
 }
 
@@ -162,10 +166,10 @@ func (s *session) setBuf(p *page, k *chunk) {
 	c.r = 0
 	c.buf = to
 	if c.page != nil {
-		s.server.buffers.freePage(c.page)
+		s.account().freePage(c.page)
 	}
 	if c.chunk != nil {
-		s.server.buffers.freeChunk(c.chunk)
+		s.account().freeChunk(c.chunk)
 	}
 	c.page, c.chunk = p, k
 }
@@ -174,10 +178,7 @@ func (s *session) dropBuffers() {
 	c := &s.client
 	c.r, c.w = 0, 0
 	s.setBuf(nil, nil)
-	if c.outChunk != nil {
-		s.server.buffers.freeChunk(c.outChunk)
-		c.out, c.outChunk = nil, nil
-	}
+	s.freeOut()
 }
 
 // consume frames what is in the buffer. false: nothing more is to be taken from this client. hot

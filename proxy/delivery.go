@@ -162,6 +162,7 @@ func (d *delivery) withhold(n int, done bool) error {
 		return err
 	}
 	p.held = append(p.held, d.b[d.i:d.i+n]...)
+	s.account().hold(int64(n))
 	d.i += n
 	d.start = d.i
 	if !done {
@@ -176,7 +177,7 @@ func (d *delivery) withhold(n int, done bool) error {
 	}
 	d.count() // first: the reply is not out before it is counted
 	err := s.write(text)
-	p.held = nil
+	s.dropHeld()
 	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
 		s.decide(outcomeRefused)
 	} else {

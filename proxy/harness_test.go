@@ -160,6 +160,12 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 		if n := s.buffers.lent.Load(); n != 0 {
 			t.Errorf("buffers still lent: %d bytes", n)
 		}
+		if n := s.buffers.fixed.Load(); n != 0 {
+			t.Errorf("sessions and connections that have ended still count %d bytes", n)
+		}
+		if n := len(s.quotas.all); n != 0 {
+			t.Errorf("%d quotas that nobody uses", n)
+		}
 		if n := s.panics.Load(); n != 0 {
 			t.Errorf("%d panics:\n%s", n, logs)
 		}
@@ -205,7 +211,7 @@ func (m mode) start(t testing.TB, backend string, change func(*Config)) *harness
 // may be nil, says so.
 func (m mode) with(change func(*Config)) func(*Config) {
 	return func(c *Config) {
-		c.unavailableTimeout, c.placeTimeout, c.relieveTimeout = patience, patience, patience
+		c.unavailableTimeout, c.placeTimeout = patience, patience
 		if change != nil {
 			change(c)
 		}

@@ -69,6 +69,8 @@ type lane struct {
 	slots     int
 	out       []byte // waits for the writer
 	spare     []byte
+	writing   int    // bytes of the buffers that are being written
+	counted   int64  // what these and ring hold, see countLocked
 	given     uint64 // bytes given to the lane, ever
 	passed    uint64 // ... and passed to a write
 	commands  int    // in flight
@@ -167,6 +169,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	} else {
 		l.out = append(l.out, t.out...)
 	}
+	l.countLocked()
 	return t
 }
 

@@ -28,8 +28,8 @@ func newPushWork(t testing.TB) *pushWork {
 	s, l := onALane(t)
 	l.set.key.resp3 = true
 	other := &session{server: s.server, stripe: s.stripe, shared: true, sharing: new(sharing)}
-	other.queue.init()
-	other.queue.out, other.queue.turn = &outbox{}, true
+	other.queue.init(other.server.buffers.open())
+	other.queue.out, other.queue.turn = &outbox{account: other.account(), most: s.server.c.SessionBuffer}, true
 	return &pushWork{t: t, lane: l, sessions: [2]*session{s, other}}
 }
 
@@ -87,7 +87,7 @@ func (p *pushWork) check() {
 		q := &s.queue
 		for b, ok := q.out.take(); ok; b, ok = q.out.take() {
 			got = append(got, b.bytes()...)
-			b.free(s.server.buffers)
+			b.free(s.account())
 		}
 		if !bytes.Equal(got, p.want[i]) || q.owed != 0 {
 			p.t.Fatalf("%q: session %d got %q (%d owed), want %q", p.stream, i, got, q.owed, p.want[i])
@@ -153,8 +153,8 @@ func newPushWorkOn(p *pushWork) *pushWork {
 	n := &pushWork{t: p.t}
 	for i := range n.sessions {
 		s := &session{server: server, stripe: &server.stripes[0], shared: true, sharing: new(sharing)}
-		s.queue.init()
-		s.queue.out, s.queue.turn = &outbox{}, true
+		s.queue.init(server.buffers.open())
+		s.queue.out, s.queue.turn = &outbox{account: s.account(), most: server.c.SessionBuffer}, true
 		n.sessions[i] = s
 	}
 	n.lane = &lane{set: p.lane.set, up: p.lane.up, wake: make(chan struct{}, 1)}

@@ -232,7 +232,7 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 	if mine {
 		r.ready = append(r.ready, s)
 	}
-	if int64(unsent) > l.set.server.c.SessionBuffer {
+	if unsent > minBudget && int64(unsent) > s.account().budget(l.set.server.c.SessionBuffer) {
 		l.writeMerged()
 		l.drainReady()
 		l.follow(s)
@@ -303,13 +303,13 @@ func (l *lane) leaveTo(s *session) {
 // follow waits while a client does not take what came for it.
 func (l *lane) follow(s *session) {
 	followTimeout := l.set.server.c.followTimeout
-	q, limit := &s.queue, int(l.set.server.c.SessionBuffer)
+	q := &s.queue
 	l.leaveTo(s)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := l.set.server.now
 	sent, since := q.out.sent, now()
-	for !q.closed && q.out.unsent > limit/2 {
+	for !q.closed && q.out.unsent > q.out.budget()/2 {
 		t := time.AfterFunc(followTimeout/4, q.notify)
 		q.changed.Wait()
 		t.Stop()
@@ -365,7 +365,8 @@ func (l *lane) conclude(cause error) {
 		left[0].session = nil // its own connection answers it
 	}
 	l.dismissLocked()
-	l.out = nil
+	l.out, l.spare, l.ring, l.head = nil, nil, nil, 0
+	l.countLocked()
 	l.mu.Unlock()
 	l.up.drop()
 	close(l.closed)

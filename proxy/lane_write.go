@@ -28,8 +28,9 @@ func (l *lane) failOnPanic() {
 // handOn gives the token to the writer where something waits, or back. rest goes first. hot
 func (l *lane) handOn(rest []byte, err error) {
 	l.mu.Lock()
-	if len(rest) > 0 && err == nil {
+	if len(rest) > 0 && err == nil && l.state != laneClosed {
 		l.out = append(append(make([]byte, 0, len(rest)+len(l.out)), rest...), l.out...)
+		l.countLocked()
 	}
 	if err != nil {
 		l.writeFailedLocked(err)
@@ -76,6 +77,7 @@ func (l *lane) writeFailedLocked(err error) {
 // lane's reader.
 func (l *lane) write() {
 	defer l.set.server.running.Done()
+	defer l.leave()
 	defer func() {
 		if v := recover(); v != nil {
 			l.set.server.lanePanic(v)
@@ -111,7 +113,7 @@ func (l *lane) writeMerged() {
 		l.wakeWriter()
 		return
 	}
-	l.out, l.spare = l.spare, nil
+	l.out, l.spare, l.writing = l.spare, nil, l.writing+cap(b)
 	l.passed = l.given
 	l.mu.Unlock()
 	l.writeOne(b)
@@ -122,10 +124,40 @@ func (l *lane) writeMerged() {
 
 // keepLocked keeps a buffer that was written for what comes.
 func (l *lane) keepLocked(b []byte) {
-	if cap(b) <= 2*chunkSize {
+	l.writing -= cap(b)
+	if cap(b) <= 2*chunkSize && l.state != laneClosed {
 		l.spare = b[:0]
 	}
+	l.countLocked()
 }
+
+// countLocked counts what the lane holds: commands that wait for the backend, and slots. hot
+func (l *lane) countLocked() {
+	n := int64(cap(l.out)+cap(l.spare)+l.writing) + int64(len(l.ring))*laneSlotCost
+	if n == l.counted {
+		return
+	}
+	if kept := min(n, laneKept) - min(l.counted, laneKept); kept != 0 {
+		l.account().keep(kept)
+	}
+	if held := max(n, laneKept) - max(l.counted, laneKept); held != 0 {
+		l.account().hold(held)
+	}
+	l.counted = n
+}
+
+// leave closes the account, when nobody counts on it any more.
+func (l *lane) leave() {
+	<-l.closed
+	l.mu.Lock()
+	l.writing = 0 // of a writer that panicked
+	l.countLocked()
+	l.mu.Unlock()
+	l.set.server.quotas.leave(l.account())
+}
+
+// account is the lane's.
+func (l *lane) account() *account { return l.up.sock.account }
 
 // writeBatch writes what waits. false: nothing did, and the token is given back.
 func (l *lane) writeBatch() bool {
@@ -140,7 +172,7 @@ func (l *lane) writeBatch() bool {
 		}
 		return false
 	}
-	l.out, l.spare = l.spare, nil
+	l.out, l.spare, l.writing = l.spare, nil, l.writing+cap(b)
 	l.passed = l.given
 	l.mu.Unlock()
 	_, err := l.up.conn.Write(b)

@@ -27,9 +27,9 @@ func onALane(t testing.TB) (*session, *lane) {
 		t.Fatal(err)
 	}
 	s := &session{server: srv, stripe: &srv.stripes[0], shared: true, sharing: new(sharing)}
-	s.queue.init()
-	s.queue.out, s.queue.turn = &outbox{}, true
-	l := &lane{set: &laneSet{server: srv}, up: &backendConn{sock: sock, conn: sock, buffers: srv.buffers}, wake: make(chan struct{}, 1)}
+	s.queue.init(srv.buffers.open())
+	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: srv.c.SessionBuffer}, true
+	l := &lane{set: &laneSet{server: srv}, up: &backendConn{sock: sock, conn: sock}, wake: make(chan struct{}, 1)}
 	l.in.replies.Strict = true
 	l.nonces(false)
 	return s, l
@@ -49,7 +49,7 @@ func (s *session) ride(t testing.TB, l *lane, batch, replies []byte, n int) {
 	q.mu.Lock()
 	for b, ok := q.out.take(); ok; b, ok = q.out.take() {
 		q.out.unsent -= b.n
-		b.free(s.server.buffers)
+		b.free(s.account())
 	}
 	q.mu.Unlock()
 	l.mu.Lock()

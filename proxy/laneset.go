@@ -52,6 +52,17 @@ func (a *laneSets) over(l *lane) {
 	delete(a.live, l)
 }
 
+// all are the lanes that have not ended.
+func (a *laneSets) all() []*lane {
+	a.liveMu.Lock()
+	defer a.liveMu.Unlock()
+	all := make([]*lane, 0, len(a.live))
+	for l := range a.live {
+		all = append(all, l)
+	}
+	return all
+}
+
 // close ends every lane at once, whatever its backend owes.
 func (a *laneSets) close() {
 	a.liveMu.Lock()
@@ -299,6 +310,13 @@ func (set *laneSet) connect(l login) (up *backendConn, err error) {
 			up, err = nil, errDialPanicked
 		}
 	}()
+	l.account = s.buffers.open()
+	s.quotas.join(l.account, quotaKey{identity: set.key.identity})
+	defer func() {
+		if up == nil {
+			s.quotas.leave(l.account)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), s.c.unavailableTimeout)
 	defer cancel()
 	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
@@ -371,7 +389,7 @@ func (l *lane) transactions() bool { return l.up.lane == laneWithTransactions }
 func (s *session) laneKey(unbounded bool) (key laneKey, l login) {
 	p := s.peer.Load()
 	l = s.login()
-	l.lane = laneWithTransactions
+	l.lane, l.account = laneWithTransactions, nil
 	s.pump.mu.Lock()
 	st := s.state
 	s.pump.mu.Unlock()

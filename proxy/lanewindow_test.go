@@ -71,7 +71,7 @@ func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
 	var all [4]*session
 	for i := range all {
 		all[i] = &session{}
-		all[i].queue.init()
+		all[i].queue.init(newBuffers(0).open())
 	}
 	room := func(i, n int) bool {
 		l.mu.Lock()

@@ -217,32 +217,6 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 	})
 }
 
-func TestBufferLimitPausesReadersAndRecovers(t *testing.T) {
-	t.Parallel()
-	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.BufferLimit = 4 * chunkSize })
-		w := h.dial()
-		w.do("+PONG\r\n", "PING")
-		var held []*chunk
-		for !h.buffers.scarce() {
-			held = append(held, h.buffers.chunk())
-		}
-		w.send(cmd("ECHO", "a"))
-		refused := dialRaw(t, h.addr)
-		if n, err := refused.Read(make([]byte, 1)); n > 0 || err == nil {
-			t.Error("a new socket was served")
-		}
-		if h.refused(handshakeMemory) != 1 {
-			t.Errorf("handshakes %v", h.Stats().Handshakes)
-		}
-		for _, c := range held {
-			h.buffers.freeChunk(c)
-		}
-		w.want("$1\r\na\r\n")
-		h.dial().do("+PONG\r\n", "PING")
-	})
-}
-
 func TestPanicInASessionEndsOnlyThatOne(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {

@@ -13,6 +13,9 @@ type outbox struct {
 	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
 	below   int    // the reader wants to know when less than this is owed
 
+	account *account // of the session
+	most    int64    // bytes that may be unsent, before memory is scarce
+
 	drain   func() // the writer goroutine
 	writers int    // those goroutines and who calls drainNow; at most one has the turn
 }
@@ -38,7 +41,7 @@ func (b *outBuf) bytes() []byte {
 	return b.page[:b.n]
 }
 
-func (b *outBuf) free(to *buffers) {
+func (b *outBuf) free(to *account) {
 	if b.chunk != nil {
 		to.freeChunk(b.chunk)
 		return
@@ -47,7 +50,7 @@ func (b *outBuf) free(to *buffers) {
 }
 
 // append copies b. hot
-func (o *outbox) append(from *buffers, b []byte) {
+func (o *outbox) append(from *account, b []byte) {
 	o.size += len(b)
 	o.unsent += len(b)
 	for len(b) > 0 {
@@ -84,7 +87,7 @@ func (o *outbox) take() (b outBuf, ok bool) {
 	return b, true
 }
 
-func (o *outbox) clear(to *buffers) {
+func (o *outbox) clear(to *account) {
 	for i := range o.bufs {
 		o.bufs[i].free(to)
 	}
@@ -92,11 +95,24 @@ func (o *outbox) clear(to *buffers) {
 }
 
 const (
-	// A session with more than highUnsent bytes that its client has not taken submits nothing more until there are fewer
-	// than lowUnsent.
+	// A session with more than highUnsent bytes that its client has not taken, or more than half of its budget, submits
+	// nothing more until there are fewer than lowUnsent, or an eighth of its budget.
 	highUnsent = 1 << 20
 	lowUnsent  = 256 << 10
 )
+
+// budget is how many bytes may be unsent now, see account.budget.
+func (o *outbox) budget() int { return int(o.account.budget(o.most)) }
+
+// tooMuchUnsent reports whether the session is to submit nothing more. hot
+func (o *outbox) tooMuchUnsent() bool {
+	return o.unsent > minBudget/2 && (o.unsent > highUnsent || o.unsent > o.budget()/2)
+}
+
+// littleUnsent reports whether a session that had too much unsent may go on.
+func (o *outbox) littleUnsent() bool {
+	return o.unsent < min(lowUnsent, max(pageSize, o.budget()/8))
+}
 
 // receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
 // which is one of the queue. It returns how much the client has not taken. mine: the caller has the turn now and calls
@@ -111,7 +127,7 @@ func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, mi
 	if q.run.n == 0 && !s.nextLaneRunLocked() {
 		return 0, false
 	}
-	q.out.append(s.server.buffers, b)
+	q.out.append(s.account(), b)
 	if q.half && !half {
 		q.notifyLocked()
 	}
@@ -137,7 +153,7 @@ func (s *session) nextLaneRunLocked() bool {
 	for q.localFirstLocked() {
 		l := q.popLocked()
 		for range l.n {
-			q.out.append(s.server.buffers, l.text)
+			q.out.append(s.account(), l.text)
 		}
 	}
 	if q.size == 0 {
@@ -207,7 +223,7 @@ func (s *session) writeOutbox(wait bool) (left bool) {
 			err = s.writeNow(b.bytes())
 		}
 		wrote = b.n
-		b.free(s.server.buffers)
+		b.free(s.account())
 		if err != nil {
 			s.dropOut()
 			return false
@@ -233,7 +249,7 @@ func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
 	defer q.mu.Unlock()
 	q.sentLocked(wrote)
 	if q.closed {
-		q.out.clear(s.server.buffers)
+		q.out.clear(s.account())
 		return outBuf{}, outEnded
 	}
 	if later || !wait && q.out.size > maxWriteNow {
@@ -268,7 +284,7 @@ func (q *replyQueue) sentLocked(n int) {
 func (s *session) dropOut() {
 	q := &s.queue
 	q.mu.Lock()
-	q.out.clear(s.server.buffers)
+	q.out.clear(s.account())
 	q.turn = false
 	q.notifyLocked()
 	q.mu.Unlock()
@@ -288,7 +304,7 @@ func (q *replyQueue) writerEnded() {
 }
 
 // awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
-func (q *replyQueue) awaitWriters(b *buffers) {
+func (q *replyQueue) awaitWriters(a *account) {
 	if q.out == nil {
 		return
 	}
@@ -296,6 +312,6 @@ func (q *replyQueue) awaitWriters(b *buffers) {
 	for q.out.writers > 0 {
 		q.changed.Wait()
 	}
-	q.out.clear(b)
+	q.out.clear(a)
 	q.mu.Unlock()
 }

@@ -18,7 +18,7 @@ func (s *session) share() {
 	}
 	s.pump.mu.Lock()
 	s.shared, s.sharing = true, new(sharing)
-	s.queue.out = &outbox{drain: s.drain}
+	s.queue.out = &outbox{drain: s.drain, account: s.account(), most: s.server.c.SessionBuffer}
 	s.pump.mu.Unlock()
 	close(s.pump.done)
 	defer func() {
@@ -71,7 +71,7 @@ func (s *session) flushOwn() bool {
 		return true
 	case admitLater:
 		s.leaveOwnAlone()
-		return !s.park(func() bool { return s.queue.out.unsent < lowUnsent || s.queue.lost })
+		return !s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
 	case admitNever:
 		c.flushErr = errEnded
 		return true
@@ -122,7 +122,8 @@ func (s *session) openOwn() (*backendConn, error) {
 // startPump begins anew: the last own connection, if there was one, is gone.
 func (s *session) startPump() {
 	p := &s.pump
-	p.replies, p.held = resp.Replies{}, nil
+	p.replies = resp.Replies{}
+	s.dropHeld()
 	p.mu.Lock()
 	p.done, p.want = make(chan struct{}), make(chan struct{})
 	p.upErr, p.wanted, p.closing, p.dirty = nil, noTime, false, false

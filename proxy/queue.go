@@ -36,6 +36,7 @@ const maxSlots = 4096
 // replyQueue holds the order of what one client is owed. The session's reader pushes, its pump pops.
 // Whoever holds the turn may write to the client; nobody writes under the lock.
 type replyQueue struct {
+	account *account // of the session
 	mu      sync.Mutex
 	changed sync.Cond // something below changed that somebody may wait for
 	ring    []slot
@@ -48,18 +49,18 @@ type replyQueue struct {
 	uncounted bool // the pump has passed the uncounted mark
 	turn      bool // somebody writes to the client, or a frame is half out
 	closed    bool
-	wake      func() // set while the reader waits in a read: interrupts it
-
 	// of sessions that may ride lanes:
-	out      *outbox // replies that lanes brought; not empty only while somebody has the turn. nil: it may not
 	answered bool    // the backend has answered something, ever
 	lost     bool    // replies were lost with their connection; the reader has to recover
 	room     bool    // the lane that the reader waits for may have room
 	onLane   bool    // what is owed is owed by a lane
 	half     bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
+	out      *outbox // replies that lanes brought; not empty only while somebody has the turn. nil: it may not
+
+	wake func() // set while the reader waits in a read: interrupts it
 }
 
-func (q *replyQueue) init() { q.changed.L = &q.mu }
+func (q *replyQueue) init(a *account) { q.account, q.changed.L = a, &q.mu }
 
 // push appends what the reader has submitted. mine: the first slots are of ours, nothing is owed before them and
 // the turn is free: the caller has the turn now and calls writeLocals.
@@ -97,7 +98,7 @@ func (q *replyQueue) admitLocked(slots []slot, now int64, lane bool) admission {
 		return admitNever
 	case q.lost:
 		return admitLost
-	case q.out.unsent > highUnsent:
+	case q.out.tooMuchUnsent():
 		return admitLater
 	}
 	q.onLane = lane
@@ -116,7 +117,11 @@ func (q *replyQueue) pushLocked(s slot) {
 		bigger := make([]slot, max(2, 2*len(q.ring)))
 		n := copy(bigger, q.ring[q.head:])
 		copy(bigger[n:], q.ring[:q.head])
+		q.account.hold(slotsCost(len(bigger)) - slotsCost(len(q.ring)))
 		q.ring, q.head = bigger, 0
+	}
+	if s.note != nil {
+		q.account.hold(noteCost)
 	}
 	q.ring[(q.head+q.size)%len(q.ring)] = s
 	q.size++
@@ -141,10 +146,13 @@ func (q *replyQueue) popLocked() slot {
 	q.ring[q.head] = slot{}
 	q.head = (q.head + 1) % len(q.ring)
 	q.size--
+	if s.note != nil {
+		q.account.hold(-noteCost)
+	}
 	if q.size == 0 {
 		q.head = 0
-		if len(q.ring) > 64 {
-			q.ring = nil // an idle session keeps little
+		if len(q.ring) > fewSlots {
+			q.dropRingLocked() // an idle session keeps little
 		}
 	}
 	if q.size == maxSlots-1 {
@@ -276,8 +284,27 @@ func (q *replyQueue) forget() bool {
 	if q.turn {
 		return false
 	}
-	q.ring, q.head, q.size, q.run, q.owed, q.blocked = nil, 0, 0, slot{}, 0, 0
+	q.dropRingLocked()
+	q.run, q.owed, q.blocked = slot{}, 0, 0
 	return true
+}
+
+// dropRingLocked forgets all slots but the run.
+func (q *replyQueue) dropRingLocked() {
+	for i := range q.size {
+		if q.ring[(q.head+i)%len(q.ring)].note != nil {
+			q.account.hold(-noteCost)
+		}
+	}
+	q.account.hold(-slotsCost(len(q.ring)))
+	q.ring, q.head, q.size = nil, 0, 0
+}
+
+// drop forgets all slots of a session that has ended.
+func (q *replyQueue) drop() {
+	q.mu.Lock()
+	q.dropRingLocked()
+	q.mu.Unlock()
 }
 
 // recount leaves uncounted mode: the connection was reset and nothing is owed on it.

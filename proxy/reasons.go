@@ -9,8 +9,8 @@ const (
 	closeQuit          closeReason = "quit"                // QUIT
 	closeProtocol      closeReason = "protocol_error"      // what the client sent is no RESP
 	closeHTTP          closeReason = "http"                // an HTTP request inside TLS
-	closeSlow          closeReason = "slow_client"         // no byte accepted for WRITE_TIMEOUT
-	closeMemory        closeReason = "memory_limit"        // half a command held while MEMORY_LIMIT is reached
+	closeSlow          closeReason = "slow_client"         // no byte accepted for WRITE_TIMEOUT, others waited behind it, or what it did not take filled the memory
+	closeMemory        closeReason = "memory_limit"        // it held most when its identity's share of MEMORY_LIMIT or the limit was passed
 	closeIdle          closeReason = "idle_timeout"        // IDLE_TIMEOUT
 	closeDrain         closeReason = "drain"               // SIGTERM
 	closeCut           closeReason = "drain_timeout"       // DRAIN_TIMEOUT ran out with a reply owed
@@ -65,7 +65,6 @@ const (
 	handshakePlaces         = "max_handshakes"  // all places were taken by handshakes that compute
 	handshakeClosed         = "closed"
 	handshakeClientAlert    = "client_alert"
-	handshakeMemory         = "memory_limit"
 	handshakeFull           = "max_connections"
 	handshakeOther          = "other"
 )

@@ -131,10 +131,7 @@ func (s *session) failBatch(err error) {
 		_ = s.writeLocals() // its error has ended the session
 	}
 	s.dropBatch()
-	if c.outChunk != nil {
-		s.server.buffers.freeChunk(c.outChunk)
-		c.out, c.outChunk = nil, nil
-	}
+	s.freeOut()
 }
 
 func (s *session) everAnswered() bool {

@@ -82,7 +82,7 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
 	s := &session{server: &Server{}, shared: true, sharing: &sharing{}}
-	s.queue.init()
+	s.queue.init(newBuffers(0).open())
 	s.queue.out = &outbox{}
 	s.queue.owed, s.queue.onLane = 1, true
 	s.client.eof = true

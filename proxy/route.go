@@ -210,7 +210,7 @@ func (s *session) flushLane(want routeKind) bool {
 		s.park(func() bool { return s.queue.owed == 0 })
 		s.at.lane = nil
 	case submitLater:
-		s.park(func() bool { return s.queue.out.unsent < lowUnsent || s.queue.lost })
+		s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
 	case submitLost:
 		l.stopWaiting(s)
 		s.failBatch(errLost)
@@ -273,12 +273,8 @@ func (s *session) leaveSet() {
 
 // batchSent forgets the batch, which was passed on.
 func (s *session) batchSent() {
-	c := &s.client
 	s.dropBatch()
-	if c.outChunk != nil {
-		s.server.buffers.freeChunk(c.outChunk)
-		c.out, c.outChunk = nil, nil
-	}
+	s.freeOut()
 }
 
 // dropBatch forgets the slots of the batch.
@@ -286,9 +282,10 @@ func (s *session) dropBatch() {
 	c := &s.client
 	clear(c.pend)
 	c.pend = c.pend[:0]
-	if cap(c.pend) > 64 {
+	if cap(c.pend) > fewSlots {
 		c.pend = nil
 	}
+	s.countBatch()
 	c.frames = 0
 	c.route, c.replies, c.tx, c.hasTx, c.stateful = routeNone, 0, 0, false, false
 }

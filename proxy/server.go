@@ -35,9 +35,11 @@ type Config struct {
 	MaxBulk          int64    // bytes; 512 MiB
 	MaxArgs          int      // 65536
 	SessionBuffer    int64    // Backend.Shared: reply bytes held for one client before its backend is read no further; 4 MiB
-	BufferLimit      int64    // bytes lent to sessions beyond which readers pause; 0: none
-	Audit            Audit
-	Log              zerolog.Logger
+	// BufferLimit is how many bytes clients may make the proxy hold, sessions and their buffers together; one identity
+	// holds at most a quarter of it in buffers. MaxHandshakes times HandshakeMemory come on top. 0: none. See memory.go.
+	BufferLimit int64
+	Audit       Audit
+	Log         zerolog.Logger
 
 	timeouts
 	// The paces of new backend connections: see the variables of these names.
@@ -50,6 +52,7 @@ type Server struct {
 	tls            *tls.Config
 	log            zerolog.Logger
 	buffers        *buffers
+	quotas         quotas
 	backend        *backend
 	commands       *commandTable
 	started        time.Time
@@ -152,6 +155,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.running.Add(1)
 	s.running.Add(1)
 	go s.sweep() // stopped by done, Close waits for it
+	s.running.Add(1)
+	go s.relieve() // stopped by done, Close waits for it
 	if s.backend.epoch != nil {
 		s.running.Add(1)
 		go s.followBackend() // stopped by done, Close waits for it
@@ -200,8 +205,8 @@ func (s *Server) accept(conn net.Conn) {
 	}
 	tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
 	sock, err := newSocket(conn, s.buffers, s.c.WriteTimeout)
-	if err != nil || s.buffers.scarce() {
-		s.handshakes.add(HandshakeKey{Reason: handshakeMemory})
+	if err != nil {
+		s.handshakes.add(HandshakeKey{Reason: handshakeOther})
 		conn.Close()
 		s.running.Done()
 		return

@@ -175,7 +175,7 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
 	n.client.buf = n.client.small[:]
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
-	n.queue.init()
+	n.queue.init(sock.account)
 	n.ends.Store(math.MaxInt64)
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)
@@ -183,6 +183,9 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 	sock.neverWait(func(err error) { _ = n.writeFailed(err) })
 	return n
 }
+
+// account counts what the session makes the proxy hold. It is that of its client's socket too.
+func (s *session) account() *account { return s.queue.account }
 
 // end ends the session for the first reason given; any goroutine may call it that holds neither Server.mu nor a lock of
 // the session. The reader says goodbye and closes.
@@ -253,12 +256,13 @@ func (s *session) finish() {
 	}
 	s.client.conn.Close()
 	_ = s.client.sock.flushed()
-	s.queue.awaitWriters(s.server.buffers)
+	s.queue.awaitWriters(s.account())
 	if s.shared {
 		s.leaveSet()
 	}
 	s.client.sock.release()
 	s.dropBuffers()
+	s.closeAccount()
 	s.event(s.server.log.Debug()).Str("reason", string(s.reason)).Msg("session ended")
 	s.auditEnded()
 	s.server.remove(s)

@@ -1,12 +1,9 @@
 package proxy
 
 import (
-	"crypto/tls"
-	"io"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"dragontls/proxy/proxytest"
 )
@@ -73,32 +70,5 @@ func TestDoomedTransactionStaysDoomedWhereDiscardIsNotPermitted(t *testing.T) {
 		if a, ok := d.String(0, "a"); ok {
 			t.Errorf("the doomed transaction ran: a is %q", a)
 		}
-	})
-}
-
-func TestScarceMemoryIsTakenFromThoseWhoHoldHalfACommand(t *testing.T) {
-	t.Parallel()
-	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
-			c.BufferLimit, c.relieveTimeout = 2*pageSize, 50*time.Millisecond
-		})
-		good := h.dial()
-		good.do("+PONG\r\n", "PING")
-		eventually(t, "there is room for another", func() bool { return h.buffers.lent.Load() == 0 })
-		holder := h.dial()
-		holder.send("*2\r\n$4\r\nECHO\r\n$60000\r\n" + strings.Repeat("x", 50000))
-		holder.wantEnd()
-		h.wantClosed(closeMemory, 1)
-		good.do("+PONG\r\n", "PING")
-		eventually(t, "a new client is served", func() bool {
-			c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
-			if err != nil {
-				return false
-			}
-			defer c.Close()
-			_, _ = c.Write([]byte(cmd("PING")))
-			n, _ := io.ReadFull(c, make([]byte, 7))
-			return n == 7
-		})
 	})
 }

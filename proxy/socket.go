@@ -18,6 +18,7 @@ type socket struct {
 	net.Conn
 	raw          syscall.RawConn
 	buffers      *buffers
+	account      *account      // of whoever makes it hold bytes
 	writeTimeout time.Duration // 0: none
 
 	// beforeWait runs in the reader's goroutine before each read that asks the kernel, afterWait when it has answered.
@@ -28,6 +29,8 @@ type socket struct {
 
 	page *page // bytes that the kernel gave and Read's caller has not taken
 	r, w int
+
+	input tlsInput // what Read's caller has taken
 
 	direct  []byte // where the read in progress goes instead of a page
 	pooled  *chunk // where receive's bytes went
@@ -61,7 +64,7 @@ func newSocket(c net.Conn, b *buffers, writeTimeout time.Duration) (*socket, err
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{Conn: c, raw: raw, buffers: b, writeTimeout: writeTimeout}
+	s := &socket{Conn: c, raw: raw, buffers: b, account: b.open(), writeTimeout: writeTimeout}
 	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
 	return s, nil
 }
@@ -73,13 +76,15 @@ func (s *socket) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		if s.page == nil {
+			s.input.took(p[:s.readN])
 			return s.readN, nil
 		}
 	}
 	n := copy(p, s.page[s.r:s.w])
+	s.input.took(p[:n])
 	s.r += n
 	if s.r == s.w {
-		s.buffers.freePage(s.page)
+		s.account.freePage(s.page)
 		s.page = nil
 	}
 	return n, nil
@@ -124,12 +129,12 @@ func (s *socket) tryRead(fd uintptr) bool {
 	var p *page
 	switch {
 	case s.wantChunk:
-		c = s.buffers.chunk()
+		c = s.account.chunk()
 		room = c[:]
 	case s.direct != nil:
 		room = s.direct
 	default:
-		p = s.buffers.page()
+		p = s.account.page()
 		room = p[:]
 	}
 	if s.handshake != nil {
@@ -138,10 +143,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 	n, err := readFD(int(fd), room)
 	if n <= 0 {
 		if c != nil {
-			s.buffers.freeChunk(c)
+			s.account.freeChunk(c)
 		}
 		if p != nil {
-			s.buffers.freePage(p)
+			s.account.freePage(p)
 		}
 		if err == syscall.EAGAIN {
 			return false
@@ -241,7 +246,10 @@ func (s *socket) arm() {
 		s.handshake.stopWork() // it waits, and has a deadline of its own
 		return
 	}
-	s.armed = true
+	if !s.armed {
+		s.armed = true
+		s.account.hold(recordCost) // from which crypto/tls writes
+	}
 	s.stuck.Store(true)
 	switch until := s.writeUntil.Load(); {
 	case until != 0:
@@ -254,6 +262,7 @@ func (s *socket) arm() {
 func (s *socket) disarm() {
 	if s.armed {
 		s.armed = false
+		s.account.hold(-recordCost)
 		s.stuck.Store(false)
 		s.Conn.SetWriteDeadline(time.Time{})
 	}
@@ -262,7 +271,7 @@ func (s *socket) disarm() {
 // release gives back what Read had not handed out; for the end of the connection, by the reader.
 func (s *socket) release() {
 	if s.page != nil {
-		s.buffers.freePage(s.page)
+		s.account.freePage(s.page)
 		s.page = nil
 	}
 }

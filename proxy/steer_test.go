@@ -78,7 +78,7 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 		"the connection is gone": {func(s *session) { s.pump.up = nil }, false, true},
 	} {
 		s := &session{sharing: new(sharing)}
-		s.queue.init()
+		s.queue.init(newBuffers(0).open())
 		s.queue.out = &outbox{refetch: []byte("x")}
 		s.queue.pushLocked(slot{n: 1})
 		s.pump.up = up

@@ -24,8 +24,6 @@ type timeouts struct {
 	followTimeout time.Duration
 	// stuckTimeout: how long a lane's reader goes on for what the backend still says after a failed write; 1 s.
 	stuckTimeout time.Duration
-	// relieveTimeout: who holds half a command and has been silent for this long is taken for stuck; 3 s.
-	relieveTimeout time.Duration
 
 	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
 	// each other's replies at each step; 1 s, below 0: it does not stay.
@@ -56,7 +54,6 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.placeTimeout, time.Second)
 	setDefault(&t.followTimeout, 2*time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
-	setDefault(&t.relieveTimeout, 3*time.Second)
 	setDefault(&t.stayInterval, time.Second)
 	setDefault(&t.mergeTrip, 200*time.Microsecond)
 	setDefault(&t.ownAfterBig, time.Minute)

@@ -35,7 +35,7 @@ var patience = func() time.Duration {
 func patient(c *Config) {
 	c.HandshakeTimeout, c.WriteTimeout, c.Backend.ConnectTimeout = patience, patience, patience
 	c.timeouts = timeouts{
-		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience, relieveTimeout: patience,
+		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle),
 		unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),

@@ -70,6 +70,7 @@ type login struct {
 	name        string                                    // for CLIENT SETNAME; empty: none
 	state       connState
 	lane        laneProof
+	account     *account // of whoever makes the connection hold bytes; nil: the proxy itself
 }
 
 // laneProof is what a connection has to show before sessions share it.
@@ -85,7 +86,7 @@ const (
 func (s *session) login() login {
 	c := &s.server.c.Backend
 	p := s.peer.Load()
-	l := login{credentials: c.Credentials}
+	l := login{credentials: c.Credentials, account: s.account()}
 	if p == nil {
 		return l
 	}

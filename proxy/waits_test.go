@@ -17,7 +17,7 @@ import (
 func TestManyHonestWritersShareScarceMemory(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.BufferLimit = 1 << 20 })
+		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.BufferLimit = 16 << 20 })
 		var all []*wire
 		for range 40 {
 			all = append(all, h.dial())

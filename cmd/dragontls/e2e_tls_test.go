@@ -48,6 +48,12 @@ func newCA(t testing.TB, name string) *pki.CA {
 // ownCA is a proxy whose CA the test holds, so that it can issue what it likes.
 func ownCA(t testing.TB, ca *pki.CA, backend string, vars ...string) *instance {
 	t.Helper()
+	return servingIn(t, ownPKI(t, ca), append(proxyVars(backend), vars...)...)
+}
+
+// ownPKI is a directory with pki/ of that CA.
+func ownPKI(t testing.TB, ca *pki.CA) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "pki"), 0o755); err != nil {
 		t.Fatal(err)
@@ -58,7 +64,7 @@ func ownCA(t testing.TB, ca *pki.CA, backend string, vars ...string) *instance {
 		write(t, filepath.Join(dir, "pki", name+".crt"), []byte(read(t, cert)))
 		write(t, filepath.Join(dir, "pki", name+".key"), []byte(read(t, key)))
 	}
-	return servingIn(t, dir, append(proxyVars(backend), vars...)...)
+	return dir
 }
 
 func serverLeaf() pki.Leaf {

@@ -128,7 +128,7 @@ func (s *service) openProxy() error {
 		},
 		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.out.auditLogger()},
 		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs, SessionBuffer: int64(c.SessionBuffer),
-		BufferLimit: int64(c.MemoryLimit) / 2, Log: s.log,
+		BufferLimit: c.ClientMemory(), Log: s.log,
 	})
 	if err != nil {
 		return err

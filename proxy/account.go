@@ -1,0 +1,177 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+)
+
+// account counts the bytes that one session or lane makes the proxy hold. It has no lock of its own: counting never
+// waits, and never fails. Safe for concurrent use.
+type account struct {
+	buffers *buffers
+	held    atomic.Int64          // bytes that come back when its work goes on
+	kept    atomic.Int64          // bytes that stay for its life, see keep
+	quota   atomic.Pointer[quota] // nil: none yet
+	state   atomic.Int32          // see accountOpen
+	batch   int64                 // what the session's reader counted last for its batch, see countBatch
+}
+
+const (
+	accountOpen     int32 = iota
+	accountRelieved       // the reliever has ended its owner: what it holds is about to come back
+	accountClosed         // its owner has ended and holds nothing
+)
+
+// quota adds up what the accounts of one identity hold.
+type quota struct {
+	key  quotaKey
+	held atomic.Int64
+	over atomic.Bool // the reliever is about to look at it
+	refs int         // guarded by quotas.mu
+}
+
+// quotaKey is the identity of a client, or where it has shown no certificate the network that it comes from.
+type quotaKey struct {
+	identity [32]byte
+	network  netip.Prefix
+}
+
+// quotas has the quota of each identity that has a session or a lane. The zero value works. Safe for concurrent use.
+type quotas struct {
+	mu  sync.Mutex
+	all map[quotaKey]*quota // guarded by mu
+}
+
+// join counts what a holds towards the quota of key from now on, until a leaves. Nobody else uses the account yet.
+func (s *quotas) join(a *account, key quotaKey) {
+	s.mu.Lock()
+	q := s.all[key]
+	if q == nil {
+		q = &quota{key: key}
+		if s.all == nil {
+			s.all = make(map[quotaKey]*quota)
+		}
+		s.all[key] = q
+	}
+	q.refs++
+	s.mu.Unlock()
+	q.held.Add(a.held.Load())
+	a.quota.Store(q)
+}
+
+// quotaKey is that of the session's client.
+func (s *session) quotaKey() quotaKey {
+	if p := s.peer.Load(); p != nil && p.Identity != [32]byte{} {
+		return quotaKey{identity: p.Identity}
+	}
+	return quotaKey{network: networkOf(s.client.sock.RemoteAddr())}
+}
+
+// leave closes the account, which holds nothing any more.
+func (s *quotas) leave(a *account) {
+	a.keep(-a.kept.Load())
+	a.state.Store(accountClosed)
+	q := a.quota.Load()
+	if q == nil {
+		return
+	}
+	s.mu.Lock()
+	if q.refs--; q.refs == 0 {
+		delete(s.all, q.key)
+	}
+	s.mu.Unlock()
+}
+
+// networkOf is what clients without a certificate are told apart by: an IPv4 address, or the /64 that an IPv6 host has
+// to itself. Clients of a Unix socket are all of one network.
+func networkOf(a net.Addr) netip.Prefix {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip := t.AddrPort().Addr().Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits)
+	return p
+}
+
+// hold counts n bytes more, or fewer where n is negative. Where that passes the share of the quota or the limit of all,
+// it wakes the reliever. hot
+func (a *account) hold(n int64) {
+	b := a.buffers
+	a.held.Add(n)
+	lent := b.lent.Add(n)
+	q := a.quota.Load()
+	var held int64
+	if q != nil {
+		held = q.held.Add(n)
+	}
+	if n <= 0 || b.limit <= 0 {
+		return
+	}
+	if q != nil && held > b.share {
+		b.passed(q)
+	}
+	if lent+b.fixed.Load() > b.limit {
+		b.passed(&b.all)
+	}
+}
+
+// keep counts n bytes that the owner keeps as long as it lives. They count towards the limit of all and not towards the
+// share of its quota: the number of sessions bounds them, and they are no sign that anybody waits.
+func (a *account) keep(n int64) {
+	if n != 0 {
+		a.kept.Add(n)
+		a.buffers.fix(n)
+	}
+}
+
+func (a *account) chunk() *chunk {
+	a.hold(chunkSize)
+	return a.buffers.chunks.Get().(*chunk)
+}
+
+func (a *account) page() *page {
+	a.hold(pageSize)
+	return a.buffers.pages.Get().(*page)
+}
+
+func (a *account) freeChunk(c *chunk) {
+	a.hold(-chunkSize)
+	a.buffers.chunks.Put(c)
+}
+
+func (a *account) freePage(p *page) {
+	a.hold(-pageSize)
+	a.buffers.pages.Put(p)
+}
+
+// pressed reports whether the account should take in nothing more before it has given something back: memory is three
+// quarters full or its quota's share is half full, and it holds more than a page. Whoever holds nothing goes on.
+func (a *account) pressed() bool {
+	b := a.buffers
+	if b.limit <= 0 || a.held.Load() <= pageSize {
+		return false
+	}
+	q := a.quota.Load()
+	return q != nil && q.held.Load() > b.share/2 || b.total() > b.limit/4*3
+}
+
+// budget is how many bytes of replies its client may leave unsent: most, or a quarter of what is left of the quota's share
+// and of the limit, if that is less. So many clients that read nothing share what there is, and none of them takes all.
+func (a *account) budget(most int64) int64 {
+	b := a.buffers
+	if b.limit <= 0 {
+		return most
+	}
+	left := b.limit - b.total()
+	if q := a.quota.Load(); q != nil {
+		left = min(left, b.share-q.held.Load())
+	}
+	return min(most, max(left/4, minBudget))
+}

@@ -1,0 +1,153 @@
+package proxy
+
+// What a peer can make the proxy hold, where it is counted, and what bounds it. "held" counts towards the share of the
+// client's identity and towards Config.BufferLimit, "kept" and "fixed" towards BufferLimit only.
+//
+//	what                                           bound for one                        counted
+//	a socket whose handshake is not finished       HandshakeMemory                      set aside, see Config.BufferLimit
+//	a session: structs, stacks, TLS state          sessionCost                          fixed, startSession
+//	a connection to the backend: the same          connectionCost                       fixed, backend.dial
+//	room in crypto/tls for the longest record      2 x 16 KiB                           kept, or held while the record is incomplete: tlsInput
+//	half a handshake message behind the handshake  2 x 64 KiB                           held: tlsInput
+//	what the kernel gave and crypto/tls not took   a page                               held: socket.page
+//	half a command, or commands not yet judged     a chunk                              held: clientSide.buf
+//	canonical commands not yet written             a chunk, 4 more for a long inline    held: clientSide.out, countBatch
+//	their slots and notes                          256 slots of ours, one a command     held: countBatch
+//	slots and notes of what is owed                maxSlots and one batch               held: replyQueue.pushLocked
+//	replies of lanes that the client takes not     SESSION_BUFFER and a chunk           held: outbox
+//	a write that the client takes not              a record, and a page of backlog      held: socket.arm, backlog
+//	a reply that its client takes not              a chunk                              held: socket.receive
+//	the reply to a DISCARD that is withheld        maxHeld                              held: withhold
+//	RESET with its arguments                       maxHeld                              held: reset
+//	commands that wait in a lane, and its slots    2 x laneBytes, laneCommands          held by the lane beyond laneKept: countLocked
+//	buffers and slots of a lane                    laneKept                             kept by the lane: countLocked
+//	names that a session has set                   3 x maxRemembered                    in sessionCost
+//	scripts that are remembered                    maxScripts sums, for all             not: 200 KiB at most
+//	lines of the audit log                         its queue, for all                   not: bounded by its length
+//
+// What is free in a sync.Pool is held by nobody: the collector takes it before the heap passes GOMEMLIMIT.
+//
+// What happens: above half of its identity's share, or three quarters of BufferLimit, a session that holds something takes
+// in no more commands until it has given back; one that holds nothing goes on. The closer the share is to its end, the
+// fewer replies of lanes are kept for a client (account.budget). Who passes the share or the limit is relieved at once by
+// the reliever (relief.go).
+
+const (
+	// HandshakeMemory is what a socket costs at most before its handshake is finished: 32 KiB of messages are read at most,
+	// in a buffer that doubles.
+	HandshakeMemory = 64 << 10
+	// SessionMemory is what a session costs at least, with the two connections to the backend for which
+	// BACKEND_MAX_CONNECTIONS has room.
+	SessionMemory = sessionCost + 2*connectionCost
+
+	// sessionCost and connectionCost: cmd/dragonbench measures 22 KiB for an idle session, and 26 with a connection.
+	sessionCost    = 22 << 10
+	connectionCost = 4 << 10
+	// tlsConnectionCost is added where the backend speaks TLS: room for two records.
+	tlsConnectionCost = 36 << 10
+
+	// quotaShare: an identity holds at most this part of BufferLimit.
+	quotaShare = 4
+	// minBudget: so much of its replies is kept for a client however scarce memory is: less than one read of a lane would
+	// have its lane follow every client.
+	minBudget = chunkSize
+
+	// slotCost of a slot, noteCost of a note with a name of maxRemembered bytes, laneSlotCost of a laneSlot.
+	slotCost     = 80
+	noteCost     = 768
+	laneSlotCost = 56
+
+	// laneKept: a lane keeps its buffers and slots for what comes, up to so much. Only what is beyond shows that commands wait.
+	laneKept = 512 << 10
+
+	// fewSlots: so many are in sessionCost.
+	fewSlots = 64
+)
+
+// slotsCost is what a ring or a batch with room for n slots costs beyond those that every session has.
+func slotsCost(n int) int64 {
+	if n <= fewSlots {
+		return 0
+	}
+	return int64(n) * slotCost
+}
+
+// countBatch counts what the batch holds beyond its chunk. The reader calls it before it may wait with a batch, and
+// when the batch or a part of it is gone. hot
+func (s *session) countBatch() {
+	c := &s.client
+	n := slotsCost(cap(c.pend))
+	for i := range c.pend {
+		if c.pend[i].note != nil {
+			n += noteCost
+		}
+	}
+	if extra := cap(c.out) - chunkSize; extra > 0 {
+		n += int64(extra)
+	}
+	if n != s.account().batch {
+		s.account().hold(n - s.account().batch)
+		s.account().batch = n
+	}
+}
+
+// freeOut gives back the bytes of the batch.
+func (s *session) freeOut() {
+	c := &s.client
+	if c.outChunk != nil {
+		s.account().freeChunk(c.outChunk)
+		c.out, c.outChunk = nil, nil
+		s.countBatch()
+	}
+}
+
+// countTLS counts what crypto/tls holds of the client. The reader calls it before each read that waits
+// and after each that brought something. hot
+func (s *session) countTLS() {
+	t := &s.client.sock.input
+	held, kept := t.memory()
+	if held != t.held {
+		s.account().hold(held - t.held)
+		t.held = held
+	}
+	if kept != t.kept {
+		s.account().keep(kept - t.kept)
+		t.kept = kept
+	}
+}
+
+// called reports whether the reader is wanted for something else than what the client sends next.
+func (s *session) called() bool {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lost || q.out != nil && q.out.refetch != nil
+}
+
+// closeAccount gives back what the session still holds besides buffers. The reader calls it last.
+func (s *session) closeAccount() {
+	c := &s.client
+	c.pend, c.out = nil, nil
+	s.countBatch()
+	s.dropHeld()
+	s.queue.drop()
+	s.account().hold(-c.sock.input.held)
+	s.server.quotas.leave(s.account())
+	s.server.buffers.fix(-sessionCost)
+}
+
+// dropHeld forgets the reply that is withheld, if one is.
+func (s *session) dropHeld() {
+	p := &s.pump
+	s.account().hold(-int64(len(p.held)))
+	p.held = nil
+}
+
+// waitForMemory pauses the reader of a session that holds something while memory is scarce, see account.pressed.
+func (s *session) waitForMemory() {
+	for s.account().pressed() && !s.called() {
+		if !s.server.napUnless(s.done, memoryPause) {
+			return
+		}
+	}
+}

@@ -1,0 +1,254 @@
+package proxy
+
+import (
+	"cmp"
+	ordered "container/heap"
+	"slices"
+	"time"
+)
+
+const (
+	// Relief ends as many as bring what is held down to seven eighths, so that the next relief is some way off.
+	reliefEighths = 7
+	// atWork: a session that had a command or a reply within this time is taken to be at work, and about to give back what it
+	// holds. Relief ends it only where those that are stuck do not hold enough.
+	atWork = int64(100 * time.Millisecond)
+	// reliefPause is between two looks at the same memory: what the last one ended gives back meanwhile.
+	reliefPause = 5 * time.Millisecond
+	// memoryPause: so often a session that holds something looks whether memory is there again.
+	memoryPause = 10 * time.Millisecond
+)
+
+// holder is a session or a lane that relief may end.
+type holder struct {
+	account *account
+	session *session // nil: it is a lane
+	lane    *lane
+	held    int64 // what its quota gets back
+	size    int64 // what comes back in all
+	active  int64 // when it last had a command or a reply
+	working bool  // see atWork
+}
+
+// reliever ends those who hold most when a quota passes its share or all pass the limit. Its goroutine owns it.
+type reliever struct {
+	server *Server
+	ended  []*account // whose memory is on its way back
+}
+
+// relieve is the reliever's goroutine. It sleeps while memory is plentiful.
+func (s *Server) relieve() {
+	defer s.running.Done()
+	r := reliever{server: s}
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.buffers.wake:
+		}
+		r.look()
+		if !s.napUnless(s.done, reliefPause) {
+			return
+		}
+	}
+}
+
+// napUnless reports whether d has passed; false: done came first, or the server ends.
+func (s *Server) napUnless(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-done:
+	case <-s.done:
+	}
+	return false
+}
+
+// look relieves each quota that has passed its share, and then all if the limit is passed. A panic is logged: those who
+// were not ended are found by the next look.
+func (r *reliever) look() {
+	s := r.server
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+		}
+	}()
+	over := s.buffers.takeOver()
+	r.ended = slices.DeleteFunc(r.ended, func(a *account) bool { return a.state.Load() == accountClosed })
+	var holders []holder
+	for _, q := range over {
+		excess := r.excess(q)
+		if excess <= 0 {
+			continue
+		}
+		if holders == nil {
+			holders = s.holders()
+		}
+		limit, of, choose := s.buffers.share, "MEMORY_LIMIT of one identity", ofQuota(q)
+		if q == &s.buffers.all {
+			limit, of, choose = s.buffers.limit, "MEMORY_LIMIT", ofAll
+		}
+		for _, h := range choose(holders, excess+limit/8*(8-reliefEighths)) {
+			r.end(h, of, limit)
+		}
+	}
+}
+
+// excess is by how much q is beyond its share, or all beyond the limit, when those have given back who were ended.
+func (r *reliever) excess(q *quota) int64 {
+	b := r.server.buffers
+	all := q == &b.all
+	excess := q.held.Load() - b.share
+	if all {
+		excess = b.total() - b.limit
+	}
+	for _, a := range r.ended {
+		switch {
+		case all:
+			excess -= a.held.Load() + a.kept.Load() + sessionCost
+		case a.quota.Load() == q:
+			excess -= a.held.Load()
+		}
+	}
+	return excess
+}
+
+// holders returns the sessions and lanes that relief may end now: those that are stuck before those at work, and of each
+// those that hold most first. A session that holds nothing is not among them, and so it goes on.
+func (s *Server) holders() []holder {
+	var all []holder
+	s.each(func(n *session) {
+		if n.account().state.Load() != accountOpen {
+			return
+		}
+		held, kept := n.account().held.Load(), n.account().kept.Load()
+		if held+kept > 0 {
+			all = append(all, holder{account: n.account(), session: n, held: held, size: held + kept + sessionCost, active: n.lastActive.Load()})
+		}
+	})
+	for _, l := range s.lanes.all() {
+		held, kept := l.account().held.Load(), l.account().kept.Load()
+		if held > 0 && l.account().state.Load() == accountOpen {
+			all = append(all, holder{account: l.account(), lane: l, held: held, size: held + kept, active: l.opened})
+		}
+	}
+	begun := s.now() - atWork
+	for i := range all {
+		all[i].working = all[i].active > begun
+	}
+	slices.SortFunc(all, func(a, b holder) int {
+		if a.working != b.working {
+			if a.working {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(cmp.Compare(b.held, a.held), cmp.Compare(b.size, a.size), cmp.Compare(a.active, b.active))
+	})
+	return all
+}
+
+// ofQuota chooses the first holders of one quota, until it gets back enough.
+func ofQuota(q *quota) func(holders []holder, enough int64) []*holder {
+	return func(holders []holder, enough int64) (chosen []*holder) {
+		for i := range holders {
+			h := &holders[i]
+			if enough <= 0 {
+				break
+			}
+			if h.held > 0 && h.account.quota.Load() == q && h.account.state.Load() == accountOpen {
+				chosen = append(chosen, h)
+				enough -= h.held
+			}
+		}
+		return chosen
+	}
+}
+
+// ofAll chooses, time and again, the first holder of the quota that holds most, until enough comes back.
+func ofAll(holders []holder, enough int64) (chosen []*holder) {
+	byQuota := make(map[*quota]*quotaHolders)
+	var most mostHeld
+	for i := range holders {
+		h := &holders[i]
+		if h.account.state.Load() != accountOpen {
+			continue
+		}
+		q := h.account.quota.Load()
+		of := byQuota[q]
+		if of == nil {
+			of = new(quotaHolders)
+			byQuota[q] = of
+			most = append(most, of)
+		}
+		of.size += h.size
+		of.holders = append(of.holders, h)
+	}
+	ordered.Init(&most)
+	for enough > 0 && len(most) > 0 {
+		of := most[0]
+		h := of.holders[0]
+		chosen = append(chosen, h)
+		enough -= h.size
+		of.size -= h.size
+		if of.holders = of.holders[1:]; len(of.holders) == 0 {
+			ordered.Pop(&most)
+			continue
+		}
+		ordered.Fix(&most, 0)
+	}
+	return chosen
+}
+
+// end ends a holder. A session that holds what its client does not take ends as a slow client; the sessions of a lane
+// are answered as if the backend had closed it.
+func (r *reliever) end(h *holder, limit string, bytes int64) {
+	s := r.server
+	h.account.state.Store(accountRelieved)
+	r.ended = append(r.ended, h.account)
+	if h.lane != nil {
+		s.log.Warn().Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
+		s.backendStats.errors.add("memory_limit")
+		h.lane.retire()
+		h.lane.up.close()
+		return
+	}
+	reason := closeMemory
+	if h.session.takesNothing() {
+		reason = closeSlow
+	}
+	h.session.event(s.log.Info()).Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Str("reason", string(reason)).Msg("session holds too much memory")
+	h.session.kill(reason)
+}
+
+// takesNothing reports whether bytes wait that the client has not taken.
+func (s *session) takesNothing() bool {
+	if s.client.sock.stuck.Load() {
+		return true
+	}
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.out != nil && s.queue.out.unsent > 0
+}
+
+// quotaHolders are those of one quota, in the order of holders.
+type quotaHolders struct {
+	size    int64
+	holders []*holder
+}
+
+// mostHeld is a heap of quotas (container/heap), the one that holds most first.
+type mostHeld []*quotaHolders
+
+func (m mostHeld) Len() int           { return len(m) }
+func (m mostHeld) Less(i, j int) bool { return m[i].size > m[j].size }
+func (m mostHeld) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
+func (m *mostHeld) Push(x any)        { *m = append(*m, x.(*quotaHolders)) }
+func (m *mostHeld) Pop() any {
+	last := len(*m) - 1
+	x := (*m)[last]
+	*m = (*m)[:last]
+	return x
+}
