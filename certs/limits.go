@@ -3,9 +3,11 @@ package certs
 import (
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"unsafe"
 )
 
 // What a client may send of certificates. crypto/tls has parsed them by the time
@@ -19,6 +21,10 @@ const (
 	// send it twice in its ClientHellos and once as its certificates within the
 	// 32 KiB that the proxy reads before a handshake is done.
 	maxSentBytes = 9 << 10
+	// maxAttached bounds the OCSP response and the certificate timestamps (SCTs) that a
+	// TLS 1.3 client may attach to its certificates. crypto/tls asks for them, and keeps
+	// them with the connection and in its ticket; nothing here reads them.
+	maxAttached = 1 << 10
 	// maxRSABits and maxCurveBits bound what one signature check costs: RSA 8192
 	// and P-521 take 4 to 20 times as long as a whole handshake with P-256.
 	maxRSABits, maxCurveBits = 4096, 384
@@ -36,6 +42,19 @@ var (
 	ErrKeyTooBig       = errors.New("a key in the client's certificates is too large")
 	ErrWeakKey         = errors.New("the key of the client's certificate is too weak")
 )
+
+// checkAttached applies the limit to what a client attached to its certificates. Each
+// timestamp counts with the slice that crypto/tls keeps for it.
+func checkAttached(cs *tls.ConnectionState) error {
+	size := len(cs.OCSPResponse)
+	for _, timestamp := range cs.SignedCertificateTimestamps {
+		size += int(unsafe.Sizeof(timestamp)) + len(timestamp)
+	}
+	if size > maxAttached {
+		return fmt.Errorf("%w: %d bytes of OCSP response and timestamps with them, at most %d are accepted", ErrChainTooBig, size, maxAttached)
+	}
+	return nil
+}
 
 // checkSent applies the limits to what a client sent, leaf first. A CA of the
 // bundle may have a key of any size: its operator chose it.

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -140,6 +141,36 @@ func TestWhatAClientMaySend(t *testing.T) {
 			})
 		}
 	})
+}
+
+// A TLS 1.3 client may attach an OCSP response and timestamps, which crypto/tls would keep with the connection.
+func TestWhatAClientMayAttachToItsCertificates(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.open()
+	attached := func(change func(*tls.Certificate)) *tls.Config {
+		client := f.client
+		change(&client)
+		config := f.clientConfig()
+		config.Certificates, config.GetClientCertificate = nil, func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &client, nil }
+		return config
+	}
+	for name, c := range map[string]struct {
+		change func(*tls.Certificate)
+		want   error
+	}{
+		"a timestamp":     {func(c *tls.Certificate) { c.SignedCertificateTimestamps = [][]byte{make([]byte, 120)} }, nil},
+		"tiny timestamps": {func(c *tls.Certificate) { c.SignedCertificateTimestamps = slices.Repeat([][]byte{{1}}, 100) }, ErrChainTooBig},
+		"a response":      {func(c *tls.Certificate) { c.OCSPStaple = make([]byte, 1000) }, nil},
+		"a long response": {func(c *tls.Certificate) { c.OCSPStaple = make([]byte, 1100) }, ErrChainTooBig},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.t = t
+			if _, err := f.admitted(s, attached(c.change)); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
 }
 
 func manyNames(n int) []string {

@@ -117,6 +117,9 @@ func (s *Snapshot) Recheck(cs *tls.ConnectionState) (Peer, error) {
 // resumption, which VerifyPeerCertificate does not. crypto/tls verifies nothing
 // but that the client has the leaf's key, and does so afterwards.
 func (s *Snapshot) verifyConnection(cs tls.ConnectionState) error {
+	if err := checkAttached(&cs); err != nil && len(cs.PeerCertificates) > 0 {
+		return &ClientError{Serial: cs.PeerCertificates[0].SerialNumber.Text(16), Err: err}
+	}
 	_, c, err := s.judge(cs.PeerCertificates, false)
 	if err == nil && c != nil {
 		s.opts.shared.replace(cs.PeerCertificates, c)
@@ -194,7 +197,7 @@ func (s *Snapshot) nobody() (Peer, error) {
 }
 
 // bestTrusted takes the best chain without fault, or returns the fault of the
-// first one.
+// first one. Without a chain nobody is trusted.
 func (s *Snapshot) bestTrusted(chains [][]*x509.Certificate, live bool, now time.Time) (Peer, error) {
 	var best Peer
 	var fault error
@@ -208,8 +211,11 @@ func (s *Snapshot) bestTrusted(chains [][]*x509.Certificate, live bool, now time
 			fault = err
 		}
 	}
-	if found {
+	switch {
+	case found:
 		return best, nil
+	case fault == nil:
+		return Peer{}, ErrClientUntrusted
 	}
 	return Peer{}, fault
 }

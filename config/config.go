@@ -48,8 +48,8 @@ type Config struct {
 	TLSOCSP string `env:"TLS_OCSP" envDefault:"off" doc:"stapled OCSP response for the server certificate: 'off', 'fetch' from its CA, or a file (DER)"`
 
 	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
-	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, those that make no progress are closed first; a default that does not fit the descriptor or memory limit is lowered"`
-	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; beyond it a new socket is closed at once; a default that does not fit the descriptor or memory limit is lowered and said so, an explicit value that does not is a fault"`
+	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, those that make no progress are closed first; a default that does not fit the descriptor or memory limit is lowered, an explicit value that does not fit the memory limit is a fault"`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; beyond it a new socket is closed at once; a default that does not fit the descriptor or memory limit is lowered, with a log line; an explicit value that does not is a fault"`
 	// MaxConnectionsPerIdentity 0 means no limit of its own.
 	MaxConnectionsPerIdentity int `env:"MAX_CONNECTIONS_PER_IDENTITY" envDefault:"0" min:"0" max:"10000000" doc:"sessions of one client identity, beyond which a new one is closed at once; 0: no limit of its own"`
 	// IdleTimeout 0 means never.
@@ -85,7 +85,7 @@ type Config struct {
 	MaxArgs       int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
 	SessionBuffer Size     `env:"SESSION_BUFFER" envDefault:"4mb" min:"64kb" max:"1gib" doc:"'shared': bytes of replies held for one client before its backend connection is read no further"`
 	// MemoryLimit is never 0 after Load.
-	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"everything that clients make the proxy hold, with what it needs itself; one client identity may hold about a seventh of it in buffers; whoever holds most is closed first; GOMEMLIMIT follows it"`
+	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"everything that clients make the proxy hold, with what it needs itself; one client identity may hold 5/32 of it in buffers; whoever holds most is closed first; GOMEMLIMIT follows it"`
 
 	ExpiryWarning       time.Duration `env:"EXPIRY_WARNING" envDefault:"720h" min:"1s" max:"87600h" doc:"warn this long before a certificate or CRL ends, or a third of its own validity if that is less"`
 	AlertWebhookURL     Secret        `env:"ALERT_WEBHOOK_URL" secret:"true" twin:"ALERT_WEBHOOK_URL_FILE" doc:"Slack-compatible JSON POST when a certificate or CRL is about to end and when a reload fails"`

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -66,7 +65,7 @@ func (s *session) quotaKey() quotaKey {
 	if p := s.peer.Load(); p != nil && p.Identity != [32]byte{} {
 		return quotaKey{identity: p.Identity}
 	}
-	return quotaKey{network: networkOf(s.client.sock.RemoteAddr())}
+	return quotaKey{network: originOf(s.client.sock.RemoteAddr())}
 }
 
 // leave closes the account, which holds nothing any more.
@@ -82,22 +81,6 @@ func (s *quotas) leave(a *account) {
 		delete(s.all, q.key)
 	}
 	s.mu.Unlock()
-}
-
-// networkOf is what clients without a certificate are told apart by: an IPv4 address, or the /64 that an IPv6 host has
-// to itself. Clients of a Unix socket are all of one network.
-func networkOf(a net.Addr) netip.Prefix {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip := t.AddrPort().Addr().Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits)
-	return p
 }
 
 // hold counts n bytes more, or fewer where n is negative. Where that passes the share of the quota or the limit of all,

@@ -235,12 +235,13 @@ func (s *session) linger() {
 	if !c.ending || c.failed != nil {
 		return
 	}
-	c.sock.beforeWait = nil
+	c.sock.beforeWait = func() error { s.countTLS(); return nil }
 	c.r, c.w = 0, 0
 	s.setBuf(nil, nil)
 	for !s.ended() {
 		_, err := c.conn.Read(c.small[:])
 		if err == nil {
+			c.sock.input.gave()
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {

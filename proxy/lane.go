@@ -80,6 +80,7 @@ type lane struct {
 	waiters   []waiter // for room, in their order
 	waiting   int      // their commands
 	idleSince int64
+	replied   int64 // when a run of replies was last whole
 	asked     int64 // when an idle lane was written to, until it answers
 	trip      int64 // how soon it does, see tripLocked
 }
@@ -417,6 +418,13 @@ func (l *lane) idleAt() (since int64, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.idleSince, l.state == laneOpen && l.idleLocked()
+}
+
+// lastReply is when the backend last answered, or when the lane was opened.
+func (l *lane) lastReply() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.opened, l.replied)
 }
 
 func (s *Server) lanePanic(v any) {

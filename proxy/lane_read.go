@@ -162,6 +162,7 @@ func (l *lane) finishRunLocked(now int64) {
 		return
 	}
 	r.open = false
+	l.replied = now
 	if s := r.cur.session; s != nil {
 		l.commands -= r.cur.n
 		l.bytes -= r.cur.bytes

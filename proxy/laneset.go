@@ -240,7 +240,7 @@ func (set *laneSet) dialLocked(awaited bool) {
 		return
 	}
 	s := set.server
-	paced := !s.dialPaces.get(set.key.identity).lanes.try(s, s.c.lanePace)
+	paced := !s.dialPaces.get(quotaKey{identity: set.key.identity}).lanes.try(s, s.c.lanePace)
 	if paced && !awaited {
 		return
 	}
@@ -290,7 +290,7 @@ func (set *laneSet) dial(l login, paced bool) {
 // awaitDial waits for the token of a lane, and tells those who wait for the lane when it is there. false: the Server is closed.
 func (set *laneSet) awaitDial() bool {
 	s := set.server
-	dials := s.dialPaces.get(set.key.identity)
+	dials := s.dialPaces.get(quotaKey{identity: set.key.identity})
 	dials.noteWait(s, set.key.user)
 	ok := dials.lanes.await(s, s.c.lanePace, s.done)
 	set.mu.Lock()

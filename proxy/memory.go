@@ -8,7 +8,7 @@ package proxy
 //	a session: structs, stacks, TLS state          sessionCost                          fixed, startSession
 //	a connection to the backend: the same          connectionCost                       fixed, backend.dial
 //	room in crypto/tls for the longest record      2 x 16 KiB                           kept, or held while the record is incomplete: tlsInput
-//	half a handshake message behind the handshake  2 x 64 KiB                           held: tlsInput
+//	half a handshake message after the handshake   2 x 256 KiB                          held: tlsInput
 //	what the kernel gave and crypto/tls not took   a page                               held: socket.page
 //	half a command, or commands not yet judged     a chunk                              held: clientSide.buf
 //	canonical commands not yet written             a chunk, 4 more for a long inline    held: clientSide.out, countBatch
@@ -26,6 +26,9 @@ package proxy
 //	lines of the audit log                         its queue, for all                   not: bounded by its length
 //
 // What is free in a sync.Pool is held by nobody: the collector takes it before the heap passes GOMEMLIMIT.
+//
+// The fixed cost of a session leaves out the room that is kept for long records: where many sessions keep some, fewer than
+// MAX_CONNECTIONS fit, and the reliever closes idle ones when nobody is left who holds anything.
 //
 // What happens: above half of its identity's share, or three quarters of BufferLimit, a session that holds something takes
 // in no more commands until it has given back; one that holds nothing goes on. The closer the share is to its end, the
@@ -143,11 +146,29 @@ func (s *session) dropHeld() {
 	p.held = nil
 }
 
-// waitForMemory pauses the reader of a session that holds something while memory is scarce, see account.pressed.
+// waitForMemory pauses the reader of a session that holds something while memory is scarce, see account.pressed. It looks
+// less and less often, and then at the client too: nothing must be popped for one that is gone.
 func (s *session) waitForMemory() {
-	for s.account().pressed() && !s.called() {
-		if !s.server.napUnless(s.done, memoryPause) {
+	for pause := memoryPause; s.account().pressed() && !s.called(); pause = min(2*pause, maxMemoryPause) {
+		if !s.server.napUnless(s.done, pause) {
+			return
+		}
+		if pause == maxMemoryPause && s.clientGone() {
 			return
 		}
 	}
+}
+
+// clientGone ends the session of a client that has reset its connection, or that sends no more while a command of it waits
+// for others, and reports whether it did.
+func (s *session) clientGone() bool {
+	switch fin, broken := s.client.sock.hungUp(); {
+	case broken:
+		s.kill(closeClientError)
+	case fin && s.waiting():
+		s.end(closeClient)
+	default:
+		return false
+	}
+	return true
 }

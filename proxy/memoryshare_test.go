@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/proxytest"
 )
 
 // In these tests "greedy" is the identity that takes all memory it can get, and "honest" the one that must not notice.
@@ -204,7 +205,7 @@ func TestReliefTakesFromTheIdentityThatHoldsMost(t *testing.T) {
 	holding := func(q *quota, held int64) holder {
 		a := b.open()
 		a.quota.Store(q)
-		return holder{account: a, held: held, size: held}
+		return holder{account: a, held: held, size: held + 1}
 	}
 	// The greatest holder is of the quota that holds less.
 	holders := []holder{holding(small, 100), holding(big, 60), holding(big, 50), holding(big, 40), holding(small, 10), holding(small, 0)}
@@ -233,6 +234,66 @@ func TestReliefTakesFromTheIdentityThatHoldsMost(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
 	}
+}
+
+// Many idle sessions that only keep room for records weigh more than one that holds something, and stay.
+func TestReliefSparesThoseWhoHoldNothingWhileAnybodyHolds(t *testing.T) {
+	t.Parallel()
+	b := newBuffers(0)
+	crowd, greedy := &quota{}, &quota{}
+	var holders []holder
+	for range 100 {
+		a := b.open()
+		a.quota.Store(crowd)
+		holders = append(holders, holder{account: a, size: 50})
+	}
+	a := b.open()
+	a.quota.Store(greedy)
+	holders = append(holders, holder{account: a, held: 100, size: 120})
+	if got := ofAll(holders, 110); len(got) != 1 || got[0].account != a {
+		t.Errorf("%d are chosen", len(got))
+	}
+	if got := ofAll(holders, 121); len(got) != 2 || got[0].account != a {
+		t.Errorf("%d are chosen where that is too little", len(got))
+	}
+}
+
+// A session that ends while others are relieved is none of those whose memory is on its way back.
+func TestReliefForgetsWhoHasEndedByItself(t *testing.T) {
+	t.Parallel()
+	r := &reliever{}
+	a := newBuffers(0).open()
+	(&quotas{}).leave(a)
+	r.end(&holder{account: a, session: &session{}}, "", 0)
+	if len(r.ended) > 0 || a.state.Load() != accountClosed {
+		t.Errorf("%d are taken to have been ended, state %d", len(r.ended), a.state.Load())
+	}
+}
+
+func TestHalfARecordAfterTheLastWordIsCounted(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		d := dragonflyAt(t, proxytest.Options{})
+		h := m.start(t, d.Addr(), nil)
+		w := h.dial()
+		w.do("+PONG\r\n", "PING")
+		s := h.sessionAt(w)
+		w.send(cmd("BLPOP", "nokey", "0") + "*x\r\n")
+		lastWord := func() bool {
+			s.queue.mu.Lock()
+			defer s.queue.mu.Unlock()
+			return s.queue.size > 0 && s.queue.ring[(s.queue.head+s.queue.size-1)%len(s.queue.ring)].kind == slotFinal
+		}
+		eventually(t, "it lingers", lastWord)
+		raw := w.Conn.(*tls.Conn).NetConn()
+		half := append([]byte{23, 3, 3, 0x40, 0}, make([]byte, 100)...)
+		if _, err := raw.Write(half); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the room for it is counted", func() bool { return s.account().held.Load() >= 2*pageSize })
+		w.Close()
+		eventually(t, "the session has ended", s.ended)
+	})
 }
 
 func TestTLSInputKnowsWhatCryptoTLSHolds(t *testing.T) {
@@ -302,11 +363,11 @@ func TestClientsWithoutACertificateAreToldApartByNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := networkOf(addr).String(); got != want {
+		if got := originOf(addr).String(); got != want {
 			t.Errorf("%s: got %s, want %s", a, got, want)
 		}
 	}
-	if got := networkOf(&net.UnixAddr{Name: "/s", Net: "unix"}); got.IsValid() {
+	if got := originOf(&net.UnixAddr{Name: "/s", Net: "unix"}); got.IsValid() {
 		t.Errorf("a Unix socket: %s", got)
 	}
 }

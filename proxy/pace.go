@@ -96,7 +96,8 @@ func (l *line) await(s *Server, p pace, done <-chan struct{}) bool {
 	return l.bucket.await(s, p, done)
 }
 
-// identityDials are the tokens of one identity. Sessions that have shown no certificate are one identity here.
+// identityDials are the tokens of one identity. Of sessions that have shown no certificate, those of one address are one
+// identity here, see quotaKey.
 type identityDials struct {
 	own, lanes line
 	told       atomic.Bool // that somebody waits
@@ -113,19 +114,19 @@ func (i *identityDials) noteWait(s *Server, client string) {
 // dialPaces has the tokens of each identity that has lately dialled. Safe for concurrent use.
 type dialPaces struct {
 	mu sync.Mutex
-	of map[[32]byte]*identityDials // guarded by mu
+	of map[quotaKey]*identityDials // guarded by mu
 }
 
-func (d *dialPaces) get(identity [32]byte) *identityDials {
+func (d *dialPaces) get(key quotaKey) *identityDials {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	i := d.of[identity]
+	i := d.of[key]
 	if i == nil {
 		i = &identityDials{own: line{first: make(chan struct{}, 1)}, lanes: line{first: make(chan struct{}, 1)}}
 		if d.of == nil {
-			d.of = make(map[[32]byte]*identityDials)
+			d.of = make(map[quotaKey]*identityDials)
 		}
-		d.of[identity] = i
+		d.of[key] = i
 	}
 	return i
 }
@@ -155,11 +156,11 @@ func (s *session) awaitDial() (waited, ok bool) {
 	}
 	server := s.server
 	c := &server.c
-	identity, name := [32]byte{}, ""
+	name := ""
 	if peer := s.peer.Load(); peer != nil {
-		identity, name = peer.Identity, peer.Name
+		name = peer.Name
 	}
-	dials := server.dialPaces.get(identity)
+	dials := server.dialPaces.get(s.quotaKey())
 	if p.dials == nil {
 		p.dials = new(bucket)
 	}
@@ -190,6 +191,10 @@ func (s *session) watchUntil(over <-chan struct{}) {
 		fin, broken := s.client.sock.hungUp()
 		if broken {
 			s.kill(closeClientError)
+			return
+		}
+		if fin && s.waiting() {
+			s.end(closeClient) // nothing must be popped for a client that is gone
 			return
 		}
 		if fin {

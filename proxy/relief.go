@@ -15,8 +15,9 @@ const (
 	atWork = int64(100 * time.Millisecond)
 	// reliefPause is between two looks at the same memory: what the last one ended gives back meanwhile.
 	reliefPause = 5 * time.Millisecond
-	// memoryPause: so often a session that holds something looks whether memory is there again.
-	memoryPause = 10 * time.Millisecond
+	// A paused session looks whether memory is there again after memoryPause, and then after twice as long each time, up to
+	// maxMemoryPause.
+	memoryPause, maxMemoryPause = 10 * time.Millisecond, 320 * time.Millisecond
 )
 
 // holder is a session or a lane that relief may end.
@@ -34,6 +35,8 @@ type holder struct {
 type reliever struct {
 	server *Server
 	ended  []*account // whose memory is on its way back
+	count  uint64     // sessions and lanes that were ever ended
+	told   limitTeller
 }
 
 // relieve is the reliever's goroutine. It sleeps while memory is plentiful.
@@ -66,7 +69,7 @@ func (s *Server) napUnless(done <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-// look relieves each quota that has passed its share, and then all if the limit is passed. A panic is logged: those who
+// look relieves each quota that has passed its share, and all together if they have passed the limit. A panic is logged: those who
 // were not ended are found by the next look.
 func (r *reliever) look() {
 	s := r.server
@@ -131,7 +134,7 @@ func (s *Server) holders() []holder {
 	for _, l := range s.lanes.all() {
 		held, kept := l.account().held.Load(), l.account().kept.Load()
 		if held > 0 && l.account().state.Load() == accountOpen {
-			all = append(all, holder{account: l.account(), lane: l, held: held, size: held + kept, active: l.opened})
+			all = append(all, holder{account: l.account(), lane: l, held: held, size: held + kept, active: l.lastReply()})
 		}
 	}
 	begun := s.now() - atWork
@@ -167,13 +170,29 @@ func ofQuota(q *quota) func(holders []holder, enough int64) []*holder {
 	}
 }
 
-// ofAll chooses, time and again, the first holder of the quota that holds most, until enough comes back.
+// ofAll chooses, time and again, the first holder of the quota that holds most, until enough comes back. Those that only
+// keep room for records are chosen when nobody is left who holds anything.
 func ofAll(holders []holder, enough int64) (chosen []*holder) {
+	chosen, enough = ofMost(holders, enough, func(h *holder) int64 { return h.held })
+	if enough > 0 {
+		idle, _ := ofMost(holders, enough, func(h *holder) int64 {
+			if h.held > 0 {
+				return 0
+			}
+			return h.size
+		})
+		chosen = append(chosen, idle...)
+	}
+	return chosen
+}
+
+// ofMost chooses among the holders with a weight, and returns what is still missing.
+func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen []*holder, missing int64) {
 	byQuota := make(map[*quota]*quotaHolders)
 	var most mostHeld
 	for i := range holders {
 		h := &holders[i]
-		if h.account.state.Load() != accountOpen {
+		if weight(h) <= 0 || h.account.state.Load() != accountOpen {
 			continue
 		}
 		q := h.account.quota.Load()
@@ -183,7 +202,7 @@ func ofAll(holders []holder, enough int64) (chosen []*holder) {
 			byQuota[q] = of
 			most = append(most, of)
 		}
-		of.size += h.size
+		of.weight += weight(h)
 		of.holders = append(of.holders, h)
 	}
 	ordered.Init(&most)
@@ -192,24 +211,31 @@ func ofAll(holders []holder, enough int64) (chosen []*holder) {
 		h := of.holders[0]
 		chosen = append(chosen, h)
 		enough -= h.size
-		of.size -= h.size
+		of.weight -= weight(h)
 		if of.holders = of.holders[1:]; len(of.holders) == 0 {
 			ordered.Pop(&most)
 			continue
 		}
 		ordered.Fix(&most, 0)
 	}
-	return chosen
+	return chosen, enough
 }
 
-// end ends a holder. A session that holds what its client does not take ends as a slow client; the sessions of a lane
+// end ends a holder, unless it has just ended by itself. A session that holds what its client does not take ends as a slow client; the sessions of a lane
 // are answered as if the backend had closed it.
 func (r *reliever) end(h *holder, limit string, bytes int64) {
 	s := r.server
-	h.account.state.Store(accountRelieved)
+	if !h.account.state.CompareAndSwap(accountOpen, accountRelieved) {
+		return
+	}
 	r.ended = append(r.ended, h.account)
+	r.count++
+	e := s.log.Debug()
+	if n := r.told.due(s.now(), r.count); n > 0 { // one line tells of many
+		e = s.log.Warn().Uint64("closed", n)
+	}
 	if h.lane != nil {
-		s.log.Warn().Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
+		e.Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
 		s.backendStats.errors.add("memory_limit")
 		h.lane.retire()
 		h.lane.up.close()
@@ -219,7 +245,7 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	if h.session.takesNothing() {
 		reason = closeSlow
 	}
-	h.session.event(s.log.Info()).Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Str("reason", string(reason)).Msg("session holds too much memory")
+	h.session.event(e).Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Str("reason", string(reason)).Msg("session holds too much memory")
 	h.session.kill(reason)
 }
 
@@ -228,14 +254,17 @@ func (s *session) takesNothing() bool {
 	if s.client.sock.stuck.Load() {
 		return true
 	}
+	if !s.isShared() {
+		return false
+	}
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
-	return s.queue.out != nil && s.queue.out.unsent > 0
+	return s.queue.out.unsent > 0
 }
 
 // quotaHolders are those of one quota, in the order of holders.
 type quotaHolders struct {
-	size    int64
+	weight  int64
 	holders []*holder
 }
 
@@ -243,7 +272,7 @@ type quotaHolders struct {
 type mostHeld []*quotaHolders
 
 func (m mostHeld) Len() int           { return len(m) }
-func (m mostHeld) Less(i, j int) bool { return m[i].size > m[j].size }
+func (m mostHeld) Less(i, j int) bool { return m[i].weight > m[j].weight }
 func (m mostHeld) Swap(i, j int)      { m[i], m[j] = m[j], m[i] }
 func (m *mostHeld) Push(x any)        { *m = append(*m, x.(*quotaHolders)) }
 func (m *mostHeld) Pop() any {

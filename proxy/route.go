@@ -249,6 +249,9 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 	if l := at.set.least(); l != nil {
 		return l, nil
 	}
+	over := make(chan struct{})
+	defer close(over)
+	go s.watchUntil(over) // ends with the wait; nobody waits for it
 	return at.set.await(s.done)
 }
 

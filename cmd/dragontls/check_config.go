@@ -29,7 +29,10 @@ func noteFindings(notes []string) []certs.Finding {
 	for _, note := range notes {
 		variable, _, _ := strings.Cut(note, " ")
 		f, ok := noteKinds[strings.TrimPrefix(variable, config.Prefix)]
-		if !ok {
+		if strings.Contains(note, config.Prefix+"MEMORY_LIMIT is") {
+			f = certs.Finding{ID: "memory_limit", Severity: certs.SeverityWarning,
+				Cure: "raise " + config.Prefix + "MEMORY_LIMIT or give the container more memory, or set the variable to what is enough"}
+		} else if !ok {
 			f = certs.Finding{ID: "configuration_note", Severity: certs.SeverityWarning, Cure: "set the variable to what is meant"}
 		}
 		f.Subject, f.Message = "configuration", note

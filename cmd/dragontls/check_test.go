@@ -294,8 +294,10 @@ func TestNotesOfTheConfigurationAreFindings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := noteFindings(append(c.Notes, "memory of this machine is unknown"))
-	want := []string{"crl_not_enforced DRAGONTLS_TLS_CRL_EXPIRED", "no_denied_commands DRAGONTLS_DENY_COMMANDS", "configuration_note configuration"}
+	found := noteFindings(append(c.Notes, "memory of this machine is unknown",
+		"DRAGONTLS_MAX_CONNECTIONS lowered from 10000 to 4369: DRAGONTLS_MEMORY_LIMIT is 256mb"))
+	want := []string{"crl_not_enforced DRAGONTLS_TLS_CRL_EXPIRED", "no_denied_commands DRAGONTLS_DENY_COMMANDS", "configuration_note configuration",
+		"memory_limit DRAGONTLS_MAX_CONNECTIONS"}
 	var got []string
 	for _, f := range found {
 		got = append(got, f.ID+" "+f.Subject)

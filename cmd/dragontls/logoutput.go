@@ -29,12 +29,13 @@ const (
 	maxLogBytes = 4 << 20
 	// logFlushTimeout: how long the process waits at its end for the reader of its log.
 	logFlushTimeout = time.Second
-	// logRetryInterval: somebody else made our stderr non-blocking (it may be shared), and it is full.
+	// logRetryInterval is how long to wait before a write that returned EAGAIN is tried again: a process that shares our
+	// stderr may have made it non-blocking.
 	logRetryInterval = 10 * time.Millisecond
 )
 
-// logOutput takes everything that serve and dev say on stderr: the log, the audit log and faults. Nobody who writes
-// waits for the reader of stderr. Safe for concurrent use.
+// logOutput takes everything that serve and dev say on stderr: the log, the audit log and faults. Writers never wait
+// for the reader of stderr. Safe for concurrent use.
 type logOutput struct {
 	queue    *spool.Queue[logText]
 	sink     lineSink // the queue's goroutine writes to it

@@ -63,7 +63,8 @@ func onThisHost(a net.Addr) bool {
 	return !ok || tcp.IP.IsLoopback()
 }
 
-// add gives c a place and returns who lost one for it.
+// add gives c a place and returns the connection that lost its place to c, or nil. It returns c itself, without a place, if
+// all places belong to connections of this host and c comes from another.
 func (l *placesListener) add(c *placedConn) *placedConn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,6 +73,9 @@ func (l *placesListener) add(c *placedConn) *placedConn {
 		if !o.local {
 			remote++
 		}
+	}
+	if len(l.open) >= maxConnections && !c.local && remote == 0 {
+		return c
 	}
 	var loser *placedConn
 	if len(l.open) >= maxConnections || !c.local && remote >= maxRemote {
@@ -83,7 +87,7 @@ func (l *placesListener) add(c *placedConn) *placedConn {
 }
 
 // loserLocked chooses among the connections of other hosts or, without any, among all. Newcomers keep a quarter of the
-// places to ask: then the oldest of all goes, whose answer its client does not read, most likely.
+// places to ask. Otherwise the oldest of all is closed: most likely its client is not reading the answer.
 func (l *placesListener) loserLocked(remote bool) *placedConn {
 	var oldest, oldestSilent *placedConn
 	all, silent := 0, 0

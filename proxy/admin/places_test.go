@@ -60,6 +60,17 @@ func TestWhoLosesAPlace(t *testing.T) {
 	}
 }
 
+func TestAnotherHostTakesNoPlaceOfThisHosts(t *testing.T) {
+	l := &placesListener{}
+	for range maxConnections {
+		l.open = append(l.open, &placedConn{listener: l, local: true})
+	}
+	newcomer := &placedConn{listener: l}
+	if loser := l.add(newcomer); loser != newcomer || len(l.open) != maxConnections {
+		t.Errorf("%p loses a place, want the newcomer %p; %d are open", loser, newcomer, len(l.open))
+	}
+}
+
 func TestThisHost(t *testing.T) {
 	for address, want := range map[string]bool{"127.0.0.1": true, "127.8.8.8": true, "::1": true, "::ffff:127.0.0.1": true, "10.0.0.1": false, "fe80::1": false} {
 		if got := onThisHost(&net.TCPAddr{IP: net.ParseIP(address)}); got != want {
