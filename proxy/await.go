@@ -133,9 +133,14 @@ func (s *session) quit(frame []byte) bool {
 	return true
 }
 
-// await queues a frame, flushes it, and waits for what its reply says.
+// await queues a frame, flushes it, and waits for what its reply says. Where the client has switched replies off, the backend
+// says nothing of a refusal: the session ends when none has come after eofTimeout.
 func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok bool) {
 	p := &s.pump
+	if s.client.uncount {
+		t := time.AfterFunc(s.server.c.eofTimeout, func() { s.end(closeReset) })
+		defer t.Stop()
+	}
 	p.mu.Lock()
 	p.awaited, p.outcome = a, outcomeNone
 	p.mu.Unlock()

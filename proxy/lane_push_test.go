@@ -242,7 +242,7 @@ func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
 		a.send(cmd("GET", "a") + cmd("GET", "behind it"))
 		<-held.reached
 		other.send(cmd("GET", "b"))
-		eventually(t, "all are in flight", func() bool { return l.inFlight() == 3 })
+		eventually(t, "all are in flight and written", func() bool { return l.written() == 3 })
 		held.say(invalidate("x") + valueOf("a"))
 		a.want(valueOf("a") + valueOf("behind it"))
 		other.want(valueOf("b"))

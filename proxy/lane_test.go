@@ -66,7 +66,7 @@ func TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong(t *testing.T) {
 			a.send(cmd("GET", "a"))
 			<-held.reached
 			other.send(cmd("GET", "b"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 			held.reply <- tt.reply
 			other.endsUnanswered()
 			want := 1
@@ -146,7 +146,7 @@ func TestNonceOfABusyBackendEndsNoLane(t *testing.T) {
 			a.send(cmd("GET", "a"))
 			<-held.reached
 			other.send(cmd("GET", "b"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 			l.nonces(false)
 			held.reply <- func(c *laneConn) string {
 				c.next()
@@ -186,7 +186,7 @@ func TestNonceInTheWrongPlaceEndsTheLane(t *testing.T) {
 			a.send(cmd("GET", "a"))
 			<-held.reached
 			other.send(cmd("GET", "b"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 			held.reply <- reply
 			other.endsUnanswered()
 			h.wantClosed(closeLane, 1)
@@ -233,7 +233,7 @@ func TestExecThatIsNeitherRunNorDiscardedEndsItsLane(t *testing.T) {
 			a.send(cmd("MULTI") + cmd("GET", "a") + cmd("EXEC"))
 			<-held.reached
 			other.send(cmd("GET", "b"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 4 })
+			eventually(t, "both are in flight and written", func() bool { return l.written() == 4 })
 			held.reply <- func(c *laneConn) string {
 				c.next()
 				c.multi = false

@@ -435,6 +435,19 @@ func (l *lane) inFlight() int {
 	return l.commands
 }
 
+// written is how many commands in flight were passed to a write: these may have run where the lane is lost.
+func (l *lane) written() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.commands
+	for i := range l.slots {
+		if s := l.ring[(l.head+i)&(len(l.ring)-1)]; s.session != nil && s.at >= l.passed {
+			n -= s.n
+		}
+	}
+	return n
+}
+
 func (l *lane) stateNow() laneState {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -32,7 +32,7 @@ func TestBigReplyRetiresItsLane(t *testing.T) {
 			<-held.reached
 			if !tt.retired { // else see TestNobodyWaitsForWhoReadsABigValue
 				behind.send(cmd("GET", "behind"))
-				eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+				eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 			}
 			looked := make(chan struct{})
 			held.reply <- func(c *laneConn) string {

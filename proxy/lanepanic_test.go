@@ -32,7 +32,7 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		all[0].send(cmd("GET", "held"))
 		<-held.reached
 		all[1].send(cmd("GET", "a"))
-		eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+		eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 		q := &h.sessionOf(all[0]).queue
 		q.mu.Lock()
 		q.out, q.answered = nil, false // what comes for it cannot be put anywhere

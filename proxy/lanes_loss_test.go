@@ -99,7 +99,7 @@ func TestLaneThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 			a.send(cmd("HGET", "h", "held"))
 			<-held.reached
 			other.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
-			eventually(t, "all are in flight", func() bool { return l.inFlight() == 11 })
+			eventually(t, "all are in flight and written", func() bool { return l.written() == 11 })
 			held.reply <- way
 			first := sayLost
 			if strings.Contains(name, "after") || strings.Contains(name, "behind") {
@@ -146,7 +146,7 @@ func TestInternalErrorOfTheBackendReachesNobody(t *testing.T) {
 			a.send(cmd("HGET", "h", "held"))
 			<-held.reached
 			other.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
-			eventually(t, "all are in flight", func() bool { return l.inFlight() == 11 })
+			eventually(t, "all are in flight and written", func() bool { return l.written() == 11 })
 			gone := make(chan struct{})
 			held.reply <- func(c *laneConn) string {
 				cut := len(tt.reply)
@@ -373,7 +373,7 @@ func TestHalfAReplyEndsItsSessionAlone(t *testing.T) {
 			a.send(cmd("GET", "held"))
 			<-held.reached
 			other.send(cmd("GET", "x"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 			gone := make(chan struct{})
 			held.reply <- func(c *laneConn) string {
 				c.w.WriteString("$10\r\nhalf")
@@ -613,11 +613,11 @@ func TestClientThatVanishesFromALaneDisturbsNobody(t *testing.T) {
 			gone.send(cmd("GET", "held"))
 			<-held.reached
 			a.send(cmd("GET", "a"))
-			eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+			eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 			vanish(gone)
 			eventually(t, "its session has ended", func() bool { return h.live() == 2 })
 			c.send(cmd("GET", "c") + cmd("GET", "d"))
-			eventually(t, "all are in flight", func() bool { return l.inFlight() == 4 })
+			eventually(t, "all are in flight and written", func() bool { return l.written() == 4 })
 			held.release()
 			a.want(valueOf("a"))
 			c.want(valueOf("c") + valueOf("d"))

@@ -141,7 +141,7 @@ func TestLaneOverTLSIsLostAndFoundAgain(t *testing.T) {
 				a.send(cmd("HGET", "h", "held"))
 				<-held.reached
 				other.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
-				eventually(t, "all are in flight", func() bool { return l.inFlight() == 11 })
+				eventually(t, "all are in flight and written", func() bool { return l.written() == 11 })
 				held.reply <- way
 				a.want(sayLost)
 				other.want(strings.Repeat(sayLost, 10))

@@ -53,7 +53,7 @@ func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
 				w.send(cmd("GET", "on lane"))
 				<-onLane.reached
 				other.send(cmd("GET", "behind"))
-				eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+				eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
 				reply, cut := valueOf("on lane"), 0
 				if half {
 					cut = 9

@@ -24,7 +24,7 @@ const (
 	closeBackendState  closeReason = "backend_state"       // the backend refused the database, protocol or name that the session had
 	closeBackendOpen   closeReason = "backend_open"        // it serves connections without AUTH, see errBackendOpen
 	closeRefused       closeReason = "refused_command"     // a refusal where replies cannot be counted
-	closeReset         closeReason = "reset_refused"       // RESET with an error where replies cannot be counted
+	closeReset         closeReason = "reset_refused"       // RESET or QUIT with an error, or with no reply at all, where replies cannot be counted
 	closeRevoked       closeReason = "certificate_revoked" // a CRL names the client's certificate
 	closeUntrusted     closeReason = "untrusted"           // the client's CA is not trusted any more
 	closeExpired       closeReason = "certificate_expired" // the client's certificate ends
