@@ -14,7 +14,7 @@ type account struct {
 	kept    atomic.Int64          // bytes that stay for its life, see keep
 	quota   atomic.Pointer[quota] // nil: none yet
 	state   atomic.Int32          // see accountOpen
-	batch   int64                 // what the session's reader counted last for its batch, see countBatch
+	batch   int64                 // what countBatch counted last; only the session's reader uses it
 }
 
 const (

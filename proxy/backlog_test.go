@@ -87,7 +87,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 		s.abort()
 		peer.Close()
 		_ = s.flushed()
-		if n := s.buffers.lent.Load(); n != 0 {
+		if n := s.account.buffers.lent.Load(); n != 0 {
 			t.Errorf("%d bytes still lent", n)
 		}
 	})
@@ -236,7 +236,7 @@ func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
 	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("it ends with %v", err)
 	}
-	if n := b.buffers.lent.Load(); n != 0 {
+	if n := b.account.buffers.lent.Load(); n != 0 {
 		t.Errorf("%d bytes still lent", n)
 	}
 	if b.stuck.Load() {
@@ -316,8 +316,8 @@ func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 			b.fill()
 			eventually(t, "it waits", b.stuck.Load)
 			b.flushedWithin(20 * time.Millisecond)
-			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.buffers.lent.Load() != 0 {
-				t.Errorf("it ends with %v, %d bytes are lent", err, b.buffers.lent.Load())
+			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.account.buffers.lent.Load() != 0 {
+				t.Errorf("it ends with %v, %d bytes are lent", err, b.account.buffers.lent.Load())
 			}
 			if told := b.failed.Load(); told == nil || !errors.Is(*told, os.ErrDeadlineExceeded) {
 				t.Errorf("the owner was told %v", told)

@@ -12,9 +12,9 @@ type pace struct {
 	every time.Duration
 }
 
-// A connection that is closed leaves its local port unusable for a minute (TIME_WAIT), and Linux has 28,232 of them for one
-// backend address. So all own connections of one identity, and all its lanes, must stay well below 470 a second.
-// Whoever has to wait for a token waits: nothing is refused.
+// A connection that is closed leaves its local port unusable for a minute (TIME_WAIT), and Linux has 28,232 ports for one
+// backend address, which is 470 connections a second for all clients together. So one identity, with its own connections and
+// its lanes, must stay well below that. A session without a token waits for one: nothing is refused.
 var (
 	// sessionPace is for the own connections of one session after its first one, which comes with a handshake that costs the
 	// client more. An honest client needs another one after 5 s without use, after RESET, and after an error to a

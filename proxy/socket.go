@@ -17,7 +17,6 @@ import (
 type socket struct {
 	net.Conn
 	raw          syscall.RawConn
-	buffers      *buffers
 	account      *account      // of whoever makes it hold bytes
 	writeTimeout time.Duration // 0: none
 
@@ -64,7 +63,7 @@ func newSocket(c net.Conn, b *buffers, writeTimeout time.Duration) (*socket, err
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{Conn: c, raw: raw, buffers: b, account: b.open(), writeTimeout: writeTimeout}
+	s := &socket{Conn: c, raw: raw, account: b.open(), writeTimeout: writeTimeout}
 	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
 	return s, nil
 }
