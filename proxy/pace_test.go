@@ -141,10 +141,13 @@ func TestSessionsOfAnIdentityShareItsPace(t *testing.T) {
 		wg.Wait()
 		// Each of them has dialled at least rounds-1 times after its first connection.
 		tokens := int64(sessions * (rounds - 1))
-		if took, least := h.now()-began, (tokens-burst)*int64(p.every); took < least {
+		took, least := h.now()-began, (tokens-burst)*int64(p.every)
+		if took < least {
 			t.Errorf("%d connections took %v, which the pace allows in no less than %v", tokens, time.Duration(took), time.Duration(least))
 		}
-		if n := len(h.Stats().SessionsClosed); n != 0 || h.Stats().BackendErrors["paced"] == 0 {
+		// A machine that dials more slowly than the pace allows may make nobody wait.
+		waited := h.Stats().BackendErrors["paced"] > 0 || took > 2*least
+		if n := len(h.Stats().SessionsClosed); n != 0 || !waited {
 			t.Errorf("sessions closed: %v, errors %v", h.Stats().SessionsClosed, h.Stats().BackendErrors)
 		}
 	})
