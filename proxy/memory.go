@@ -28,7 +28,7 @@ package proxy
 // What is free in a sync.Pool is held by nobody: the collector takes it before the heap passes GOMEMLIMIT.
 //
 // The fixed cost of a session leaves out the room that is kept for long records: where many sessions keep some, fewer than
-// MAX_CONNECTIONS fit, and the reliever closes idle ones when nobody is left who holds anything.
+// MAX_CONNECTIONS fit, and the reliever closes idle sessions once no session or lane holds anything.
 //
 // What happens: above half of its identity's share, or three quarters of BufferLimit, a session that holds something takes
 // in no more commands until it has given back; one that holds nothing goes on. The closer the share is to its end, the
@@ -63,7 +63,7 @@ const (
 	// laneKept: a lane keeps its buffers and slots for what comes, up to so much. Only what is beyond shows that commands wait.
 	laneKept = 512 << 10
 
-	// fewSlots: so many are in sessionCost.
+	// fewSlots is the number of slots that sessionCost includes.
 	fewSlots = 64
 )
 
@@ -153,22 +153,10 @@ func (s *session) waitForMemory() {
 		if !s.server.napUnless(s.done, pause) {
 			return
 		}
-		if pause == maxMemoryPause && s.clientGone() {
-			return
+		if pause == maxMemoryPause {
+			if _, ended := s.lookAtClient(); ended {
+				return
+			}
 		}
 	}
-}
-
-// clientGone ends the session of a client that has reset its connection, or that sends no more while a command of it waits
-// for others, and reports whether it did.
-func (s *session) clientGone() bool {
-	switch fin, broken := s.client.sock.hungUp(); {
-	case broken:
-		s.kill(closeClientError)
-	case fin && s.waiting():
-		s.end(closeClient)
-	default:
-		return false
-	}
-	return true
 }

@@ -39,7 +39,7 @@ type bucket struct {
 	full int64 // see Server.now: the bucket is full from then on. Guarded by mu
 }
 
-// take takes a token, or returns how long there is none.
+// take takes a token and returns 0, or returns the nanoseconds until there is one.
 func (b *bucket) take(now int64, p pace) (wait int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -58,7 +58,7 @@ func (b *bucket) isFull(now int64) bool {
 	return b.full <= now
 }
 
-// await takes a token, and waits for it where there is none. done ends the wait: then await returns false.
+// await takes a token, and waits until there is one. It returns false if done was closed first.
 func (b *bucket) await(s *Server, p pace, done <-chan struct{}) bool {
 	for {
 		wait := b.take(s.now(), p)
@@ -78,7 +78,7 @@ func (b *bucket) await(s *Server, p pace, done <-chan struct{}) bool {
 // line is a bucket whose tokens are given out in turn to those who wait.
 type line struct {
 	bucket
-	first chan struct{} // has room for the one who waits for the next token; the others stand behind
+	first chan struct{} // has room for the caller whose turn is next; the other callers wait to send to it
 }
 
 // try takes a token if there is one and nobody stands in the line for it.
@@ -180,7 +180,7 @@ func (s *session) awaitDial() (waited, ok bool) {
 func (s *session) watchUntil(over <-chan struct{}) {
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
-	for ended := time.Duration(0); ; {
+	for silent := time.Duration(0); ; {
 		select {
 		case <-over:
 			return
@@ -188,21 +188,32 @@ func (s *session) watchUntil(over <-chan struct{}) {
 			return
 		case <-t.C:
 		}
-		fin, broken := s.client.sock.hungUp()
-		if broken {
-			s.kill(closeClientError)
-			return
-		}
-		if fin && s.waiting() {
-			s.end(closeClient) // nothing must be popped for a client that is gone
+		fin, ended := s.lookAtClient()
+		if ended {
 			return
 		}
 		if fin {
-			ended += watchInterval
+			silent += watchInterval
 		}
-		if ended > s.server.c.eofTimeout {
+		if silent > s.server.c.eofTimeout {
 			s.end(closeClient)
 			return
 		}
 	}
+}
+
+// lookAtClient reports whether the client sends no more. It ends the session of a client that has reset its connection, and
+// of one that sends no more while a command of it waits for others, so that no element is popped for a client that is gone;
+// then ended is true.
+func (s *session) lookAtClient() (fin, ended bool) {
+	fin, broken := s.client.sock.hungUp()
+	switch {
+	case broken:
+		s.kill(closeClientError)
+	case fin && s.waiting():
+		s.end(closeClient)
+	default:
+		return fin, false
+	}
+	return fin, true
 }

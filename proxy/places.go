@@ -49,7 +49,7 @@ type origin struct {
 // inPlaces is the part of a handshake that places keeps. Guarded by places.mu.
 type inPlaces struct {
 	stage  stage
-	number uint64 // its turn to lose its place: in the order of accept, and anew from when its ClientHello is whole
+	number uint64 // the lowest number loses its place first: given at accept, and given again once the ClientHello is whole
 	origin *origin
 	index  [2]int        // in the heaps of its idlers, by scope
 	queued *list.Element // in origin.queued

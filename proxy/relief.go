@@ -2,7 +2,7 @@ package proxy
 
 import (
 	"cmp"
-	ordered "container/heap"
+	stdheap "container/heap"
 	"slices"
 	"time"
 )
@@ -31,7 +31,8 @@ type holder struct {
 	working bool  // see atWork
 }
 
-// reliever ends those who hold most when a quota passes its share or all pass the limit. Its goroutine owns it.
+// reliever ends the sessions and lanes that hold most when a quota passes its share, or when all together pass the limit. Its
+// goroutine owns it.
 type reliever struct {
 	server *Server
 	ended  []*account // whose memory is on its way back
@@ -69,8 +70,8 @@ func (s *Server) napUnless(done <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-// look relieves each quota that has passed its share, and all together if they have passed the limit. A panic is logged: those who
-// were not ended are found by the next look.
+// look relieves each quota that has passed its share, and all together if they have passed the limit. It logs a panic; the next
+// look finds the holders that were not ended.
 func (r *reliever) look() {
 	s := r.server
 	defer func() {
@@ -99,7 +100,8 @@ func (r *reliever) look() {
 	}
 }
 
-// excess is by how much q is beyond its share, or all beyond the limit, when those have given back who were ended.
+// excess returns by how many bytes q will exceed its share, or all together the limit, once the holders that were already ended
+// have given back what they hold.
 func (r *reliever) excess(q *quota) int64 {
 	b := r.server.buffers
 	all := q == &b.all
@@ -170,8 +172,8 @@ func ofQuota(q *quota) func(holders []holder, enough int64) []*holder {
 	}
 }
 
-// ofAll chooses, time and again, the first holder of the quota that holds most, until enough comes back. Those that only
-// keep room for records are chosen when nobody is left who holds anything.
+// ofAll repeatedly chooses the first holder of the quota that holds most, until enough bytes come back. Sessions that only keep
+// room for records are chosen once no other holder is left.
 func ofAll(holders []holder, enough int64) (chosen []*holder) {
 	chosen, enough = ofMost(holders, enough, func(h *holder) int64 { return h.held })
 	if enough > 0 {
@@ -205,7 +207,7 @@ func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen 
 		of.weight += weight(h)
 		of.holders = append(of.holders, h)
 	}
-	ordered.Init(&most)
+	stdheap.Init(&most)
 	for enough > 0 && len(most) > 0 {
 		of := most[0]
 		h := of.holders[0]
@@ -213,10 +215,10 @@ func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen 
 		enough -= h.size
 		of.weight -= weight(h)
 		if of.holders = of.holders[1:]; len(of.holders) == 0 {
-			ordered.Pop(&most)
+			stdheap.Pop(&most)
 			continue
 		}
-		ordered.Fix(&most, 0)
+		stdheap.Fix(&most, 0)
 	}
 	return chosen, enough
 }
