@@ -170,17 +170,23 @@ func (set *laneSet) least() *lane {
 
 // growWith opens another lane where the one just used is busy, none has little to do and there may be more. hot
 func (set *laneSet) growWith(l *lane) {
-	if l.load.Load() <= growAbove || len(set.lanes()) >= set.most {
-		return
-	}
-	if least := set.least(); least == nil || least.load.Load() <= growAbove {
+	if !set.calledFor(l) {
 		return
 	}
 	set.mu.Lock()
-	if set.barred <= set.server.now() {
+	defer set.mu.Unlock()
+	if set.barred <= set.server.now() && set.calledFor(l) { // a dial may have ended meanwhile
 		set.dialLocked(false)
 	}
-	set.mu.Unlock()
+}
+
+// calledFor reports whether the work of l calls for another lane. hot
+func (set *laneSet) calledFor(l *lane) bool {
+	if l.load.Load() <= growAbove || len(set.lanes()) >= set.most {
+		return false
+	}
+	least := set.least()
+	return least != nil && least.load.Load() > growAbove
 }
 
 // barredUntil tells how long the key has no lanes.
