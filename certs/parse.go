@@ -260,16 +260,16 @@ func (b *bundle) add(cert *x509.Certificate) {
 	b.named[string(cert.RawSubject)] = append(b.named[string(cert.RawSubject)], cert)
 }
 
-// bundleCache keeps the last bundle, for what was found out with it. Used by one
-// reload at a time.
-type bundleCache struct{ last *bundle }
+// bundleCache keeps the bundle in use, for what was found out with it. Store.apply
+// sets it once a reload is accepted. Used by one reload at a time.
+type bundleCache struct{ current *bundle }
 
-// same returns the last bundle if its certificates are those of b, else b.
+// same returns the bundle in use if its certificates are those of b, else b.
 func (c *bundleCache) same(b *bundle) *bundle {
-	if c.last == nil || c.last.sum() != b.sum() {
-		c.last = b
+	if c.current != nil && c.current.sum() == b.sum() {
+		return c.current
 	}
-	return c.last
+	return b
 }
 
 // sum is a digest of the certificates in their order.

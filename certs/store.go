@@ -179,6 +179,7 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 	if s.stapler != nil {
 		s.stapler.prepare(next)
 	}
+	s.opts.bundles.current = next.clients
 	s.snapshot.Store(next)
 	return nil
 }
