@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -24,6 +25,10 @@ const (
 	// maxLiveStrays is the same for all sessions of one leaf, for as long as the
 	// bundle stays as it is.
 	maxLiveStrays = 8
+	// maxFailed bounds how many of the checks that maxLiveStrays limits are remembered,
+	// 64 bytes each. They are remembered for live sessions only: everybody else could
+	// fill this with certificates that nobody signed.
+	maxFailed = 4096
 	// maxProven bounds how many CAs that clients send are remembered as proven, 32
 	// bytes each. One that was forgotten costs a signature check.
 	maxProven = 1024
@@ -56,7 +61,7 @@ type client struct {
 	leaf    shown
 	known   []shown // CAs that are in the bundle or were proven to be signed from there
 	unknown []shown // the others
-	untried bool    // some of unknown were not tried, because of maxStrays
+	untried string  // why some of unknown were not tried; empty: all were
 }
 
 // read sorts what a client sent, leaf first. No signature is checked.
@@ -95,10 +100,9 @@ func (c *shown) parse() bool {
 // signatures. live: the client has a session, and its leaf's sessions together
 // have maxLiveStrays.
 func (b *bundle) prove(c *client, live bool) bool {
-	strays := maxStrays
-	if live {
-		spent, _ := b.strays.get(c.leaf.sum)
-		strays = min(strays, maxLiveStrays-spent)
+	strays, limit := maxStrays, "one of the CA certificates that it sent is not signed by the CA that it names; those after it were not tried"
+	if spent, _ := b.strays.get(c.leaf.sum); live && spent >= maxLiveStrays {
+		strays, limit = 0, fmt.Sprintf("sessions of this certificate have sent %d CA certificates that are not signed by the CA that they name; no more were tried", spent)
 	}
 	before := len(c.known)
 	candidates := c.relevant()
@@ -107,13 +111,17 @@ func (b *bundle) prove(c *client, live bool) bool {
 		if len(parents) == 0 {
 			break // nobody can have signed any of them
 		}
-		if strays <= 0 {
-			c.untried = true
-			break
-		}
 		ca := candidates[i]
 		candidates = slices.Delete(candidates, i, i+1)
-		switch signed, costly := signedByAny(ca.cert, parents); {
+		parents = slices.DeleteFunc(parents, func(parent *x509.Certificate) bool { return b.cannotHaveSigned(&ca, parent) })
+		if len(parents) == 0 {
+			continue // a check would cost nothing, or was made before
+		}
+		if strays <= 0 {
+			c.untried = limit
+			break
+		}
+		switch signed, costly := b.signedByAny(&ca, parents, live); {
 		case signed:
 			b.proven.put(ca.sum, struct{}{})
 			c.known = append(c.known, ca)
@@ -130,10 +138,14 @@ func (b *bundle) prove(c *client, live bool) bool {
 
 // relevant returns those of c.unknown that can be in a chain of the leaf, by
 // their names.
-func (c *client) relevant() []shown {
+func (c *client) relevant() []shown { return nameable(c.leaf, c.known, c.unknown) }
+
+// nameable returns those of cas that can be above the leaf or above one of known, by
+// their names.
+func nameable(leaf shown, known, cas []shown) []shown {
 	var found []shown
-	below := append([]shown{c.leaf}, c.known...)
-	rest := slices.Clone(c.unknown)
+	below := append([]shown{leaf}, known...)
+	rest := slices.Clone(cas)
 	for again := true; again; {
 		again = false
 		for i := 0; i < len(rest); i++ {
@@ -210,15 +222,40 @@ func fitOf(child, ca *x509.Certificate) int {
 	return misfit
 }
 
-// signedByAny reports whether one of the CAs signed cert, and whether a key was
+// cannotHaveSigned reports whether it is known without a computation that parent's key
+// has not signed ca: keys of its kind make no such signatures, or a check has failed.
+func (b *bundle) cannotHaveSigned(ca *shown, parent *x509.Certificate) bool {
+	if kind, ok := signerKind[ca.cert.SignatureAlgorithm]; ok && kind != parent.PublicKeyAlgorithm {
+		return true
+	}
+	_, failed := b.failed.get(signatureOf(ca, parent))
+	return failed
+}
+
+// signerKind is the kind of key that makes signatures of an algorithm. Of the others,
+// CheckSignatureFrom accepts none.
+var signerKind = map[x509.SignatureAlgorithm]x509.PublicKeyAlgorithm{
+	x509.SHA256WithRSA: x509.RSA, x509.SHA384WithRSA: x509.RSA, x509.SHA512WithRSA: x509.RSA,
+	x509.SHA256WithRSAPSS: x509.RSA, x509.SHA384WithRSAPSS: x509.RSA, x509.SHA512WithRSAPSS: x509.RSA,
+	x509.ECDSAWithSHA256: x509.ECDSA, x509.ECDSAWithSHA384: x509.ECDSA, x509.ECDSAWithSHA512: x509.ECDSA,
+	x509.PureEd25519: x509.Ed25519,
+}
+
+// signedByAny reports whether one of the parents signed ca, and whether a key was
 // used in vain.
-func signedByAny(cert *x509.Certificate, cas []*x509.Certificate) (signed, costly bool) {
-	for _, ca := range cas {
-		err := cert.CheckSignatureFrom(ca)
+func (b *bundle) signedByAny(ca *shown, parents []*x509.Certificate, live bool) (signed, costly bool) {
+	for _, parent := range parents {
+		err := ca.cert.CheckSignatureFrom(parent)
 		if err == nil {
 			return true, costly
 		}
-		costly = costly || !unusable(err)
+		if unusable(err) {
+			continue
+		}
+		costly = true
+		if live {
+			b.failed.put(signatureOf(ca, parent), struct{}{})
+		}
 	}
 	return false, costly
 }

@@ -239,17 +239,18 @@ type bundle struct {
 
 	// What was found out about clients' certificates. It depends on nothing but the
 	// certificates of the bundle, so it outlives reloads that leave these as they are.
-	proven   *bounded[[32]byte, struct{}] // CAs that clients sent and a trusted key signed, by SHA-256
-	verdicts *bounded[[32]byte, verdict]  // by client.key
-	strays   *bounded[[32]byte, int]      // see maxLiveStrays, by the SHA-256 of the leaf
-	signed   *bounded[signature, struct{}]
+	proven   *bounded[[32]byte, struct{}]  // CAs that clients sent and a trusted key signed, by SHA-256
+	verdicts *bounded[[32]byte, verdict]   // by client.key
+	strays   *bounded[[32]byte, int]       // see maxLiveStrays, by the SHA-256 of the leaf
+	failed   *bounded[signature, struct{}] // CAs that live clients sent, and keys that did not sign them
+	signed   *bounded[signature, bool]     // leaves that a list names
 }
 
 func newBundle() *bundle {
 	return &bundle{
 		pool: x509.NewCertPool(), known: make(map[[32]byte]bool), named: make(map[string][]*x509.Certificate),
 		proven: newBounded[[32]byte, struct{}](maxProven), verdicts: newBounded[[32]byte, verdict](maxVerdicts),
-		strays: newBounded[[32]byte, int](maxVerdicts), signed: newBounded[signature, struct{}](maxSigned),
+		strays: newBounded[[32]byte, int](maxVerdicts), failed: newBounded[signature, struct{}](maxFailed), signed: newBounded[signature, bool](maxSigned),
 	}
 }
 

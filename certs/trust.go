@@ -163,8 +163,8 @@ func (s *Snapshot) judgeSent(sent []*x509.Certificate, live bool) (Peer, *client
 	if s.clients.prove(c, live) {
 		p, err = s.judgeKnown(c, live, now)
 	}
-	if err != nil && c.untried {
-		err = fmt.Errorf("%w (one of the CA certificates that it sent is not signed by the CA that it names; those after it were not tried)", err)
+	if err != nil && c.untried != "" {
+		err = fmt.Errorf("%w (%s)", err, c.untried)
 	}
 	return p, c, err
 }
@@ -172,7 +172,7 @@ func (s *Snapshot) judgeSent(sent []*x509.Certificate, live bool) (Peer, *client
 // judgeKnown judges by the CAs that are known to be signed from the bundle.
 func (s *Snapshot) judgeKnown(c *client, live bool, now time.Time) (Peer, error) {
 	if s.revocation != nil {
-		if err := s.revocation.judgeLeaf(s.clients, c); err != nil {
+		if err := s.revocation.judgeLeaf(s.clients, c, live); err != nil {
 			return Peer{}, err
 		}
 	}

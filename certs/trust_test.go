@@ -142,14 +142,21 @@ func renewed(f *fixture, ca *pki.CA) []byte {
 
 func renewedUntil(f *fixture, ca *pki.CA, end time.Time) []byte {
 	f.t.Helper()
+	return reissued(f, ca, func(template *x509.Certificate) { template.NotAfter = end })
+}
+
+// reissued is a CA's certificate anew, with its key and what change makes of it.
+func reissued(f *fixture, ca *pki.CA, change func(*x509.Certificate)) []byte {
+	f.t.Helper()
 	old, err := x509.ParseCertificate(der(ca.PEM()))
 	f.must(err)
 	signer := f.ca
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: old.Subject.CommonName},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: end,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * 365 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: old.KeyUsage, SubjectKeyId: old.SubjectKeyId,
 	}
+	change(template)
 	parent, err := x509.ParseCertificate(der(signer.PEM()))
 	f.must(err)
 	raw, err := x509.CreateCertificate(rand.Reader, template, parent, old.PublicKey, signer.Signer())

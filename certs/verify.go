@@ -9,11 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
-// maxVerdicts bounds what is remembered of chains: some 250 bytes each, and none
-// of a client's own bytes.
+// maxVerdicts bounds what is remembered of chains: some 250 bytes each, and maxDetail
+// more where there is no chain.
 const maxVerdicts = 4096
 
 // verdict is what crypto/x509 said of one leaf with some CAs. Signatures and names
@@ -22,18 +23,41 @@ const maxVerdicts = 4096
 type verdict struct {
 	since, until time.Time
 	// paths are the chains, without the leaf. A CA that is not below 0 is one of
-	// client.known; otherwise it is the certificate -1-i of the bundle.
+	// client.inChains; otherwise it is the certificate -1-i of the bundle.
 	paths [][]int
-	err   error // one of the errors below without details
+	err   error // see remembered
+}
+
+// maxDetail bounds the text of a remembered error, in bytes: it may quote names of
+// the client's certificates.
+const maxDetail = 256
+
+// remembered returns err as one of the errors of this package with a text. It holds
+// no certificate, as errors of crypto/x509 do.
+func remembered(err error) error {
+	for _, kind := range []error{ErrClientExpired, ErrClientUntrusted, ErrClientInvalid} {
+		if detail, ok := strings.CutPrefix(err.Error(), kind.Error()); ok && errors.Is(err, kind) {
+			return fmt.Errorf("%w%s", kind, strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], ""))
+		}
+	}
+	return err
 }
 
 func (v *verdict) covers(now time.Time) bool { return !now.Before(v.since) && !now.After(v.until) }
 
-// key names the leaf and the CAs that a verdict is about.
-func (c *client) key() [32]byte {
+// inChains returns the known CAs that can be in a chain of the leaf by their names, in
+// an order of ours: what else a client sends, and how, makes no other verdict.
+func (c *client) inChains() []shown {
+	found := nameable(c.leaf, nil, c.known)
+	slices.SortFunc(found, func(x, y shown) int { return bytes.Compare(x.sum[:], y.sum[:]) })
+	return found
+}
+
+// keyOf names the leaf and the CAs that a verdict is about.
+func keyOf(leaf shown, cas []shown) [32]byte {
 	h := sha256.New()
-	h.Write(c.leaf.sum[:])
-	for _, ca := range c.known {
+	h.Write(leaf.sum[:])
+	for _, ca := range cas {
 		h.Write(ca.sum[:])
 	}
 	return [32]byte(h.Sum(nil))
@@ -44,42 +68,43 @@ func (c *client) key() [32]byte {
 // ErrClientInvalid, or ErrChainTooComplex. live: the client has a session; that
 // there is no chain is remembered too.
 func (b *bundle) verify(c *client, live bool, now time.Time) ([][]*x509.Certificate, error) {
-	key := c.key()
+	cas := c.inChains()
+	key := keyOf(c.leaf, cas)
 	if v, ok := b.verdicts.get(key); ok && v.covers(now) {
-		return v.chains(b, c), v.err
+		return v.chains(b, c.leaf, cas), v.err
 	}
-	if len(c.known) > 0 && c.tangled() {
+	if len(cas) > 0 && tangled(c.leaf, cas) {
 		return nil, ErrChainTooComplex
 	}
 	chains, err := c.leaf.cert.Verify(x509.VerifyOptions{
-		Roots: b.pool, Intermediates: c.pool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: b.pool, Intermediates: poolOf(cas), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err == nil && fips140.Enabled() {
 		chains = slices.DeleteFunc(chains, weakForFIPS)
 	}
 	err = faultOf(err, len(chains))
 	if err == nil || live {
-		b.verdicts.put(key, b.verdictOf(c, chains, err, now))
+		b.verdicts.put(key, b.verdictOf(c.leaf, cas, chains, err, now))
 	}
 	return chains, err
 }
 
 // tangled reports whether crypto/x509 might look for an issuer more than maxSteps
 // times if all signatures were good.
-func (c *client) tangled() bool {
+func tangled(leaf shown, cas []shown) bool {
 	steps := 0
 	var follow func(chain []*x509.Certificate)
 	follow = func(chain []*x509.Certificate) {
 		steps++
 		last := chain[len(chain)-1]
-		for _, ca := range c.known {
+		for _, ca := range cas {
 			// crypto/x509 misses some loops, and so does repeats.
 			if steps <= maxSteps && bytes.Equal(ca.cert.RawSubject, last.RawIssuer) && !repeats(ca.cert, chain) {
 				follow(append(chain[:len(chain):len(chain)], ca.cert))
 			}
 		}
 	}
-	follow([]*x509.Certificate{c.leaf.cert})
+	follow([]*x509.Certificate{leaf.cert})
 	return steps > maxSteps
 }
 
@@ -116,12 +141,12 @@ func alternativeNames(cert *x509.Certificate) ([]byte, bool) {
 	return nil, false
 }
 
-func (c *client) pool() *x509.CertPool {
-	if len(c.known) == 0 {
+func poolOf(cas []shown) *x509.CertPool {
+	if len(cas) == 0 {
 		return nil
 	}
 	pool := x509.NewCertPool()
-	for _, ca := range c.known {
+	for _, ca := range cas {
 		pool.AddCert(ca.cert)
 	}
 	return pool
@@ -153,18 +178,16 @@ func faultOf(err error, chains int) error {
 }
 
 // verdictOf keeps the outcome without any pointer to what the client sent.
-func (b *bundle) verdictOf(c *client, chains [][]*x509.Certificate, err error, now time.Time) verdict {
+func (b *bundle) verdictOf(leaf shown, cas []shown, chains [][]*x509.Certificate, err error, now time.Time) verdict {
 	var v verdict
-	v.since, v.until = b.period(c, now)
-	for _, kind := range []error{ErrClientExpired, ErrClientUntrusted, ErrClientInvalid} {
-		if errors.Is(err, kind) {
-			v.err = kind
-		}
+	v.since, v.until = b.period(leaf, cas, now)
+	if err != nil {
+		v.err = remembered(err)
 	}
 	for _, chain := range chains {
 		var path []int
 		for _, ca := range chain[1:] {
-			path = append(path, b.place(c, ca))
+			path = append(path, b.place(cas, ca))
 		}
 		v.paths = append(v.paths, path)
 	}
@@ -172,22 +195,22 @@ func (b *bundle) verdictOf(c *client, chains [][]*x509.Certificate, err error, n
 }
 
 // place returns where a CA of a chain is found again; see verdict.paths.
-func (b *bundle) place(c *client, ca *x509.Certificate) int {
-	if i := slices.IndexFunc(c.known, func(k shown) bool { return k.cert == ca }); i >= 0 {
+func (b *bundle) place(cas []shown, ca *x509.Certificate) int {
+	if i := slices.IndexFunc(cas, func(k shown) bool { return k.cert == ca }); i >= 0 {
 		return i
 	}
 	return -1 - slices.Index(b.certs, ca)
 }
 
-func (v *verdict) chains(b *bundle, c *client) [][]*x509.Certificate {
+func (v *verdict) chains(b *bundle, leaf shown, cas []shown) [][]*x509.Certificate {
 	var chains [][]*x509.Certificate
 	for _, path := range v.paths {
-		chain := []*x509.Certificate{c.leaf.cert}
+		chain := []*x509.Certificate{leaf.cert}
 		for _, i := range path {
 			if i < 0 {
 				chain = append(chain, b.certs[-1-i])
 			} else {
-				chain = append(chain, c.known[i].cert)
+				chain = append(chain, cas[i].cert)
 			}
 		}
 		chains = append(chains, chain)
@@ -198,7 +221,7 @@ func (v *verdict) chains(b *bundle, c *client) [][]*x509.Certificate {
 // period returns the time around now in which none of the certificates that
 // matter begins or ends. Both ends belong to it, as NotBefore and NotAfter belong
 // to the time in which a certificate is valid.
-func (b *bundle) period(c *client, now time.Time) (since, until time.Time) {
+func (b *bundle) period(leaf shown, cas []shown, now time.Time) (since, until time.Time) {
 	since, until = now.AddDate(-1, 0, 0), now.AddDate(1, 0, 0)
 	narrow := func(cert *x509.Certificate) {
 		// Both are the first moment of a new state.
@@ -211,8 +234,8 @@ func (b *bundle) period(c *client, now time.Time) (since, until time.Time) {
 			}
 		}
 	}
-	narrow(c.leaf.cert)
-	for _, ca := range c.known {
+	narrow(leaf.cert)
+	for _, ca := range cas {
 		narrow(ca.cert)
 	}
 	for _, ca := range b.certs {
