@@ -194,9 +194,21 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return handshakeClosed
-	// crypto/tls has no type for this one; TestHandshakeReasons notices when its text changes.
-	case strings.Contains(err.Error(), "didn't provide a certificate"):
+	}
+	return untypedReason(err.Error())
+}
+
+// untypedReason names the errors about a client's certificates that have no type in crypto/tls. TestHandshakeReasons notices
+// when their texts change. Some end in words of the client's, so only beginnings count.
+func untypedReason(text string) string {
+	begins := func(with string) bool { return strings.HasPrefix(text, with) }
+	switch {
+	case begins("tls: client didn't provide a certificate"):
 		return handshakeNoCertificate
+	case begins("tls: client sent certificate containing RSA key larger than "): // 8192 bits: no callback has seen it
+		return handshakeKeyTooBig
+	case begins("tls: failed to parse client certificate: "), begins("tls: client certificate contains an unsupported public key "):
+		return handshakeBadCert
 	}
 	return handshakeOther
 }

@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/ed25519"
 	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -111,6 +116,21 @@ func TestHandshakeReasons(t *testing.T) {
 	expired := p.issue(pki.Leaf{CN: "late", Client: true, NotBefore: now.Add(-48 * time.Hour), NotAfter: now.Add(-time.Hour)})
 	wrongUse := p.issue(pki.Leaf{CN: "server as client", Server: true})
 	none := func(c *tls.Config) { c.Certificates = nil }
+	// crypto/tls refuses these before any callback of ours runs.
+	issued := func(of any) []byte {
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now, NotAfter: now.Add(time.Hour)}
+		raw, err := x509.CreateCertificate(rand.Reader, template, template, of, p.client.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	followed := func(by []byte) tls.Certificate {
+		return tls.Certificate{Certificate: [][]byte{p.client.Certificate[0], by}, PrivateKey: p.client.PrivateKey}
+	}
+	tooBig := new(big.Int).SetBit(big.NewInt(1), 8200, 1)
+	exchange := bytes.Replace(issued(make(ed25519.PublicKey, ed25519.PublicKeySize)), []byte{0x2b, 0x65, 0x70}, []byte{0x2b, 0x65, 0x6e}, 1) // X25519
+	unusable := tls.Certificate{Certificate: [][]byte{exchange}, PrivateKey: p.client.PrivateKey}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for _, tt := range []struct {
 			reason string
@@ -121,11 +141,18 @@ func TestHandshakeReasons(t *testing.T) {
 			{handshakeUnknownCA, "unknown certificate authority", present(foreign)},
 			{handshakeExpired, "expired certificate", present(expired)},
 			{handshakeBadCert, "bad certificate", present(wrongUse)},
+			{handshakeKeyTooBig, "bad certificate", present(followed(issued(&rsa.PublicKey{N: tooBig, E: 65537})))},
+			{handshakeBadCert, "decoding", present(followed([]byte{0x30, 0}))},
+			{handshakeBadCert, "unsupported certificate", present(unusable)},
 			{handshakeClientAlert, "", func(c *tls.Config) { c.RootCAs = nil; c.ServerName = "wrong.example" }},
 		} {
 			t.Run(tls.VersionName(version)+"/"+tt.reason, func(t *testing.T) {
 				t.Parallel()
-				h := start(t, "127.0.0.1:1", nil)
+				h := start(t, "127.0.0.1:1", func(c *Config) {
+					if tt.alert == "unsupported certificate" { // certs.Store asks in this way, and verifies later
+						c.TLS.ClientAuth = tls.RequireAnyClientCert
+					}
+				})
 				err := handshakeWith(h.addr, func(c *tls.Config) { tt.change(c); c.MaxVersion = version })
 				if err == nil || errors.Is(err, syscall.ECONNRESET) || !strings.Contains(err.Error(), tt.alert) {
 					t.Errorf("client got %v, want an alert %q", err, tt.alert)
