@@ -230,3 +230,57 @@ func TestALeafThatANamesakesListNamesIsCheckedOnce(t *testing.T) {
 		s.Snapshot().clients.certs[0].PublicKey = real // a check would succeed from here on
 	}
 }
+
+// One try is enough for an honest client: the CA whose identifier fits goes first.
+func TestTheCAWhoseIdentifierFitsIsTriedFirst(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	sub, err := f.ca.Intermediate("sub")
+	f.must(err)
+	client := f.clientOf(sub)
+	stray := junkCAs(t, subjectOf(t, f.ca), keysOfSize()["P-256"], 1)[0]
+	client.Certificate = [][]byte{client.Certificate[0], stray, der(sub.PEM())}
+	f.wantAdmitted(f.open(), client)
+}
+
+// That no chain is good is found out once for all sessions of a leaf.
+func TestSessionsOfALeafWhoseCAIsLostCostOneVerification(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.open()
+	cs := f.wantAdmitted(s, f.client)
+	f.write("ca.crt", newCA(t, "root").PEM())
+	f.reload(s)
+	real := parsed(t, der(f.ca.PEM())).PublicKey
+	for range 3 {
+		if _, err := s.Snapshot().Recheck(&cs); !errors.Is(err, ErrClientUntrusted) {
+			t.Errorf("got %v, want %v", err, ErrClientUntrusted)
+		}
+		s.Snapshot().clients.certs[0].PublicKey = real // a verification would succeed from here on
+	}
+}
+
+// Two certificates of one CA make the same chains in either order.
+func TestTheOrderOfCAsCostsNoSignatureCheck(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	sub, err := f.ca.Intermediate("sub")
+	f.must(err)
+	client, again := f.clientOf(sub), der(renewed(f, sub))
+	s := f.open()
+	var sessions []*tls.ConnectionState
+	for _, cas := range [][][]byte{{der(sub.PEM()), again}, {again, der(sub.PEM())}} {
+		client.Certificate = append(client.Certificate[:1:1], cas...)
+		cs, err := f.judged(s, client)
+		f.must(err)
+		sessions = append(sessions, cs)
+	}
+	f.write("ca.crt", slices.Concat(f.ca.PEM(), newCA(t, "more").PEM()))
+	f.reload(s)
+	for i, cs := range sessions {
+		if _, err := s.Snapshot().Recheck(cs); err != nil {
+			t.Errorf("session %d would end: %v", i, err)
+		}
+		withoutKeys(s)
+	}
+}
