@@ -63,6 +63,9 @@ func TestSessionsOfARevokedLeafCostOneSignatureCheck(t *testing.T) {
 		}
 		withoutKeys(s)
 	}
+	if n := len(s.Snapshot().clients.strays.m); n > 0 {
+		t.Errorf("CA certificates were tried for %d revoked leaves, want none", n)
+	}
 }
 
 func TestSessionsOfATrustedLeafCostNoSignatureCheck(t *testing.T) {
