@@ -76,6 +76,12 @@ func TestSessionsOfATrustedLeafCostNoSignatureCheck(t *testing.T) {
 	sessions := f.sessionsWithJunk(s, f.client, sessionsOfOne)
 	f.write("ca.crl", f.revoking(f.ca, f.clientOf(f.ca)))
 	f.reload(s)
+	if _, err := s.Snapshot().Recheck(sessions[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Snapshot().clients.strays.m); n > 0 {
+		t.Errorf("CA certificates were tried for %d trusted leaves, want none", n)
+	}
 	withoutKeys(s)
 	for i, cs := range sessions {
 		if _, err := s.Snapshot().Recheck(cs); err != nil {
