@@ -92,12 +92,13 @@ func (s *socket) Read(p []byte) (int, error) {
 // receive returns what the kernel has, at most a chunk. The bytes live until done is called with the chunk.
 func (s *socket) receive() ([]byte, *chunk, error) {
 	s.wantChunk = true
-	if err := s.wait(nil); err != nil {
-		return nil, nil, err
-	}
+	err := s.wait(nil)
 	c := s.pooled
 	s.pooled = nil
-	return c[:s.readN], c, nil
+	if c == nil {
+		return nil, nil, err
+	}
+	return c[:s.readN], c, err
 }
 
 func (s *socket) wait(p []byte) error {
@@ -121,19 +122,21 @@ func (s *socket) wait(p []byte) error {
 	return err
 }
 
-// tryRead is the kernel's half of wait: false means nothing is there yet.
+// tryRead is the kernel's half of wait: false means nothing is there yet. The room is counted once it holds bytes: every
+// read that waits asks the kernel in vain first. hot
 func (s *socket) tryRead(fd uintptr) bool {
+	lent := s.account.buffers
 	var room []byte
 	var c *chunk
 	var p *page
 	switch {
 	case s.wantChunk:
-		c = s.account.chunk()
+		c = lent.chunks.Get().(*chunk)
 		room = c[:]
 	case s.direct != nil:
 		room = s.direct
 	default:
-		p = s.account.page()
+		p = lent.pages.Get().(*page)
 		room = p[:]
 	}
 	if s.handshake != nil {
@@ -142,10 +145,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 	n, err := readFD(int(fd), room)
 	if n <= 0 {
 		if c != nil {
-			s.account.freeChunk(c)
+			lent.chunks.Put(c)
 		}
 		if p != nil {
-			s.account.freePage(p)
+			lent.pages.Put(p)
 		}
 		if err == syscall.EAGAIN {
 			return false
@@ -159,8 +162,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 	s.readN = n
 	switch {
 	case c != nil:
+		s.account.hold(chunkSize)
 		s.pooled = c
 	case p != nil:
+		s.account.hold(pageSize)
 		s.page, s.r, s.w = p, 0, n
 	}
 	return true
