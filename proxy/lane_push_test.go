@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"dragontls/proxy/resp"
 )
 
 // invalidate is the push that Redis sends where CLIENT TRACKING of another connection is redirected to.
@@ -190,6 +192,106 @@ func FuzzPushesOnALane(f *testing.F) {
 		}
 		p.deliver(at...)
 		p.check()
+	})
+}
+
+// hostileFrames are what a backend may say: replies of every kind, attributes, streamed values, pushes whole, inside replies
+// and between a reply and its attributes, and what is no frame.
+var hostileFrames = []string{
+	"+OK\r\n", ":1\r\n", "$3\r\nabc\r\n", "$-1\r\n", "*-1\r\n", "_\r\n", "#t\r\n", ",1.5\r\n", "(12\r\n", "-ERR no\r\n", "=5\r\ntxt:a\r\n", "!3\r\nERR\r\n",
+	"*2\r\n:1\r\n:2\r\n", "*0\r\n", "%1\r\n+a\r\n+b\r\n", "~1\r\n+a\r\n", "*1\r\n*1\r\n*1\r\n",
+	"$?\r\n;3\r\nabc\r\n;0\r\n", "$?\r\n;3\r\n", "*?\r\n:1\r\n.\r\n", "*?\r\n:1\r\n", "%?\r\n+a\r\n+b\r\n.\r\n", "~?\r\n.\r\n", ".\r\n", ";0\r\n",
+	"|1\r\n+a\r\n+b\r\n", "|0\r\n", "|1\r\n+a\r\n", "*1\r\n|1\r\n+a\r\n+b\r\n:1\r\n",
+	">0\r\n", ">1\r\n+x\r\n", ">2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\nkey\r\n", ">3\r\n+x\r\n", ">?\r\n+x\r\n.\r\n", ">?\r\n+x\r\n", ">-1\r\n", ">01\r\n", ">1\r\n|1\r\n+a\r\n+b\r\n+x\r\n",
+	">1\r\n$?\r\n;1\r\na\r\n;0\r\n", ">999999999999999999\r\n", ">", "\r\n", "*2\r\n>1\r\n+x\r\n", "what\r\n",
+	"-ERR Protocol error: x\r\n", "-ERR Internal Error\r\n", "-BUSY x\r\n", "-EXECABORT Transaction discarded because of previous errors.\r\n",
+}
+
+// owed is what each session may get at most of the stream: the n-th frame that is no push belongs to whoever asked for the
+// n-th reply, up to the byte that shows that it is no reply.
+func (p *pushWork) owed(asked []int) (most [2][]byte) {
+	r := resp.Replies{Strict: true}
+	for rest := p.stream; len(rest) > 0 && len(asked) > 0; {
+		n, done, err := r.Next(rest)
+		frame := rest[:n]
+		wrong := err != nil || rest[0] != '>' && r.Kind() == '>'
+		if wrong { // a part may be out before that is known
+			frame = rest[:wrongByte(rest)]
+		}
+		if rest[0] != '>' {
+			if who := asked[0]; who >= 0 {
+				most[who] = append(most[who], frame...)
+			}
+			asked = asked[1:]
+		}
+		if wrong || !done {
+			break
+		}
+		rest = rest[n:]
+	}
+	return most
+}
+
+// wrongByte is the place of the first byte at which the framer knows that stream begins with no reply.
+func wrongByte(stream []byte) (at int) {
+	r := resp.Replies{Strict: true}
+	for ; ; at++ {
+		if _, _, err := r.Next(stream[at : at+1]); err != nil || r.Kind() == '>' {
+			return at
+		}
+	}
+}
+
+// FuzzHostileBackendOnALane has a backend answer with whatever it likes, cut anywhere. Either the lane closes, or each reply
+// reaches whoever asked for it; no session ever gets a byte of a push, or of what another one asked for.
+func FuzzHostileBackendOnALane(f *testing.F) {
+	for i := range hostileFrames {
+		f.Add([]byte{0, 5, 0x86, 1}, []byte{0, byte(i), 2, byte(i), 30, 1}, []byte{3, 4, 5}, true)
+		f.Add([]byte{4, 4}, []byte{25, byte(i), 1}, []byte{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, true)
+	}
+	f.Add([]byte{0, 5}, []byte{0, 30}, []byte{}, false)
+	seed := newPushWork(f)
+	f.Fuzz(func(t *testing.T, script, says, cuts []byte, resp3 bool) {
+		p := newPushWorkOn(seed)
+		p.t = t
+		p.lane.set = &laneSet{server: p.lane.set.server, key: laneKey{resp3: resp3}}
+		var asked []int
+		for _, b := range script[:min(len(script), 20)] {
+			who, n, nonce := int(b>>2&1), 1+int(b>>3&3), b >= 0x80
+			p.ask(who, make([]string, n), b&3 == 3, nonce)
+			asked = append(asked, slices.Repeat([]int{who}, n)...)
+			if nonce {
+				asked = append(asked, -1)
+			}
+		}
+		p.stream = nil
+		for _, b := range says[:min(len(says), 50)] {
+			p.stream = append(p.stream, hostileFrames[int(b)%len(hostileFrames)]...)
+		}
+		most := p.owed(asked)
+		for rest := p.stream; len(rest) > 0; {
+			n := len(rest)
+			if len(cuts) > 0 {
+				n, cuts = min(n, 1+int(cuts[0]%40)), cuts[1:]
+			}
+			if p.lane.deliver(bytes.Clone(rest[:n])) != nil {
+				break
+			}
+			rest = rest[n:]
+		}
+		for i, s := range p.sessions {
+			var got []byte
+			for b, ok := s.queue.out.take(); ok; b, ok = s.queue.out.take() {
+				got = append(got, b.bytes()...)
+				b.free(s.account())
+			}
+			if !bytes.HasPrefix(most[i], got) {
+				t.Fatalf("%q: session %d got %q, and %q was for it", p.stream, i, got, most[i])
+			}
+			if s.account().held.Load() != int64(slotsCost(len(s.queue.ring))) {
+				t.Fatalf("session %d holds %d bytes", i, s.account().held.Load())
+			}
+		}
 	})
 }
 

@@ -178,6 +178,9 @@ func (p refReplies) element(in string, depth int, streamed bool) (r refReply, do
 		}
 		return refCut(broken), false
 	}
+	if p.strict && in[start] == '>' && (depth > 0 || start > 0) {
+		return refCut(broken), false
+	}
 	r = p.value(in[start:], depth)
 	r.n += start
 	return r, false
@@ -191,9 +194,6 @@ func (p refReplies) value(in string, depth int) refReply {
 	case '$', '!', '=':
 		return p.bulk(in)
 	case '*', '%', '~', '>':
-		if kind == '>' && depth > 0 && p.strict {
-			return refCut(broken)
-		}
 	default:
 		return refCut(broken)
 	}

@@ -11,8 +11,9 @@ const (
 type Replies struct {
 	// Strict refuses what a well-behaved backend never sends: a bare CR or LF in a line, and numbers, booleans and
 	// nulls that are none. Where replies are matched by order alone, such a byte means that the order is lost. It also
-	// refuses a push inside a reply: Redis 7.0 writes one into the middle of an array (of EXEC, of ZPOPMIN) that does not
-	// count it, so that an element of the array would be taken for the next reply.
+	// refuses a push inside a reply, or between a reply and its attributes: Redis 7.0 writes one into the middle of an
+	// array (of EXEC, of ZPOPMIN) that does not count it, so that an element of the array would be taken for the next
+	// reply.
 	Strict bool
 
 	state  replyState

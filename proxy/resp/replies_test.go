@@ -112,6 +112,8 @@ func TestStrictRefusesWhatBackendsNeverSend(t *testing.T) {
 		{"%1\r\n+a\r\n*1\r\n>0\r\n", "%1"},
 		{"*?\r\n>0\r\n.\r\n", "*"},
 		{"|1\r\n+a\r\n>0\r\n+OK\r\n", "+OK"},
+		{"|1\r\n+a\r\n+b\r\n>1\r\n+invalidate\r\n+OK\r\n", ">1 +OK"},
+		{"|0\r\n>0\r\n", ">0"},
 	} {
 		if got := tells(test.in, false); got != test.loose {
 			t.Errorf("%q: %q, want %q", test.in, got, test.loose)

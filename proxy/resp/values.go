@@ -9,7 +9,7 @@ func (r *Replies) value(in []byte) (size int, ended bool) { // hot
 		r.open = true
 		r.kind, r.null, r.length = 0, false, -1
 	}
-	if r.chunks != (kind == ';') || r.Strict && kind == '>' && r.depth > 0 {
+	if r.chunks != (kind == ';') || r.Strict && kind == '>' && (r.depth > 0 || r.attr) {
 		return r.fail(errReplyType)
 	}
 	switch kind {
