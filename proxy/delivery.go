@@ -255,8 +255,7 @@ func (s *session) replaceUpstream() error {
 	if !s.mustReplace() {
 		return nil
 	}
-	old, _ := s.upstreamNow()
-	old.drop()
+	s.pump.conn.drop()
 	if _, ok := s.awaitDial(); !ok {
 		return errEnded
 	}
@@ -295,8 +294,7 @@ func (d *delivery) keepUser() error {
 	if err := d.flush(); err != nil {
 		return err
 	}
-	up, _ := s.upstreamNow()
-	if err := up.authenticateAgain(&p.replies, s.write); err != nil {
+	if err := p.conn.authenticateAgain(&p.replies, s.write); err != nil {
 		s.end(closeReset)
 		return err
 	}

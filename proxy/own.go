@@ -231,7 +231,7 @@ func (s *session) needsNoOwn() bool {
 
 // ownEnded: the own connection of a shared session is gone. Where that can be told to the client in order, and nothing of
 // it is half out, the session goes on. The pump calls it last.
-func (s *session) ownEnded(up *backendConn, err error) {
+func (s *session) ownEnded(err error) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()
@@ -251,7 +251,6 @@ func (s *session) ownEnded(up *backendConn, err error) {
 		s.endWithBackend(err)
 		return
 	}
-	up.drop()
 	switch {
 	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // we closed it
 	case !owes && errors.Is(err, io.EOF):

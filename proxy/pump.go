@@ -20,16 +20,10 @@ func (s *session) runPump() {
 		}
 		s.dropUpstream()
 	}()
-	up, _ := s.upstreamNow()
-	if up == nil {
-		if up = s.connect(); up == nil {
-			return
-		}
+	if p.conn == nil && !s.connect() {
+		return
 	}
-	for s.passOn(up) {
-		if next, _ := s.upstreamNow(); next != nil { // RESET replaces it
-			up = next
-		}
+	for s.passOn(p.conn) { // which RESET replaces
 	}
 }
 
@@ -44,7 +38,7 @@ func (s *session) passOn(up *backendConn) bool {
 		return false
 	}
 	if err != nil {
-		s.backendEnded(up, err)
+		s.backendEnded(err)
 		return false
 	}
 	if s.shared {
@@ -59,10 +53,13 @@ func (s *session) upstreamNow() (*backendConn, error) {
 	return s.pump.up, s.pump.upErr
 }
 
-// dropUpstream closes the backend connection. Whoever waits for it wakes.
+// dropUpstream closes the pump's connection, whatever has become of it, and gives back what was read ahead. Whoever waits
+// for the connection wakes. The pump calls it last.
 func (s *session) dropUpstream() {
-	if up, _ := s.upstreamNow(); up != nil {
-		up.drop()
+	p := &s.pump
+	if p.conn != nil {
+		p.conn.drop()
+		p.conn = nil
 	}
 	s.queue.notify()
 }
@@ -110,15 +107,15 @@ func (s *session) cancelAtEnd(ctx context.Context, want <-chan struct{}, cancel 
 }
 
 // connect dials again once a command waits, until unavailableTimeout has passed; the wait for the session's turn to dial does
-// not count. nil: the session has ended, or is about to be answered so by the reader.
-func (s *session) connect() *backendConn {
+// not count. false: the session has ended, or is about to be answered so by the reader.
+func (s *session) connect() bool {
 	wanted, ok := s.awaitWanted()
 	if !ok {
-		return nil
+		return false
 	}
 	waited, ok := s.awaitDial()
 	if !ok {
-		return nil
+		return false
 	}
 	if waited {
 		wanted = time.Now()
@@ -131,10 +128,7 @@ func (s *session) connect() *backendConn {
 	for {
 		up, err := s.server.backend.dial(ctx, s.login())
 		if err == nil {
-			if s.setUpstream(up, nil) {
-				return up
-			}
-			return nil
+			return s.setUpstream(up, nil)
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
@@ -145,7 +139,7 @@ func (s *session) connect() *backendConn {
 		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState) {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
-			return nil
+			return false
 		}
 	}
 }
@@ -176,8 +170,10 @@ func (s *session) awaitWanted() (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// setUpstream hands the connection to the reader; false: the session has ended meanwhile.
+// setUpstream hands the connection to the reader; false: the session has ended meanwhile. The pump calls it, or whoever is
+// about to start the pump.
 func (s *session) setUpstream(up *backendConn, err error) bool {
+	s.pump.conn = up
 	s.pump.mu.Lock()
 	s.pump.up, s.pump.upErr = up, err
 	s.pump.dialled = s.pump.dialled || up != nil
@@ -196,9 +192,9 @@ func (s *session) setUpstream(up *backendConn, err error) bool {
 }
 
 // backendEnded: the backend has closed, or is lost. The client learns it the same way.
-func (s *session) backendEnded(up *backendConn, err error) {
+func (s *session) backendEnded(err error) {
 	if s.shared {
-		s.ownEnded(up, err)
+		s.ownEnded(err)
 		return
 	}
 	s.endWithBackend(err)

@@ -93,9 +93,9 @@ type clientSide struct {
 	chunk    *chunk
 	small    [512]byte // what an idle session keeps
 	eof      bool
+	skipping bool // streamed is refused: read and dropped
 	failed   error
 	streamed *command // the command in the middle of which the reader is; nil: none
-	skipping bool     // it is refused: read and dropped
 
 	out      []byte // canonical bytes for the backend, gathered until the reader would wait
 	outChunk *chunk
@@ -127,6 +127,7 @@ type clientSide struct {
 
 // pump's fields belong to the pump goroutine, but for what mu guards.
 type pump struct {
+	conn    *backendConn // which the pump reads until it ends; up is the same, until closeOwn takes that away from the session
 	replies resp.Replies
 	held    []byte // a reply that is not passed on before it is known whole
 	done    chan struct{}

@@ -1,0 +1,87 @@
+package proxy
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// The harness looks at the end of every test whether all accounts hold nothing. These tests end sessions where something
+// was once forgotten.
+
+// A panic in a write to the client gives back the buffer that was to be written, whoever writes: the lane's reader, or the
+// writer goroutine that takes over what is long.
+func TestPanicInAWriteGivesBackWhatWasToBeWritten(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"of the lane's reader": 10, "of the writer": 2 * maxWriteNow} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w, other := settled(h), settled(h)
+			b.on(func(_ *laneConn, args []string) (string, bool) {
+				return bulk(strings.Repeat("v", size)), args[len(args)-1] == "k"
+			})
+			s := h.sessionOf(w)
+			sock := s.client.sock
+			var once atomic.Bool
+			s.queue.mu.Lock() // which the writer takes before it writes
+			for _, f := range []*func(uintptr) bool{&sock.onWrite, &sock.onWriteNow} {
+				write := *f
+				*f = func(fd uintptr) bool {
+					if !once.Swap(true) {
+						panic("on purpose")
+					}
+					return write(fd)
+				}
+			}
+			s.queue.mu.Unlock()
+			w.send(cmd("GET", "k"))
+			w.endsUnanswered()
+			h.wantPanic(closeInternalError, 1)
+			other.get("goes on")
+		})
+	}
+}
+
+// An own connection over TLS is closed while it is idle, as the sweeper does, and its client takes nothing of a push that has
+// half come. What was read ahead of the push comes back when the session ends.
+func TestOwnConnectionClosedInsideAPushGivesBackWhatCame(t *testing.T) {
+	t.Parallel()
+	for name, version := range tlsVersions {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, h := overTLS(t, version)
+			w := settled(h)
+			onOwn, say := b.hold("on own"), make(chan struct{})
+			w.send(cmd("INFO", "on own"))
+			<-onOwn.reached
+			onOwn.reply <- func(c *laneConn) string {
+				c.w.WriteString(bulk("info"))
+				c.w.Flush()
+				select {
+				case <-say:
+				case <-b.done:
+				}
+				const size = 1 << 30
+				_, err := fmt.Fprintf(c.w, ">1\r\n$%d\r\n", size)
+				part := strings.Repeat("x", chunkSize)
+				for n := 0; n < size && err == nil; n += len(part) { // until the connection is gone
+					_, err = c.w.WriteString(part)
+				}
+				return ""
+			}
+			w.want(bulk("info"))
+			s := h.sessionOf(w)
+			eventually(t, "its own connection is idle", func() bool { _, idle := s.ownIdleAt(); return idle && !s.queue.hasTurn() })
+			close(say)
+			eventually(t, "its client takes nothing", s.client.sock.stuck.Load)
+			if !s.closeOwn(h.now()) {
+				t.Fatal("its own connection was not closed")
+			}
+			resetBy(w)
+			eventually(t, "the session has ended", func() bool { return h.live() == 0 })
+		})
+	}
+}
