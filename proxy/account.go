@@ -83,6 +83,18 @@ func (s *quotas) leave(a *account) {
 	s.mu.Unlock()
 }
 
+// closeAccount closes the account of a session or lane that has ended. It must hold nothing any more: what it does hold was
+// lost by a fault of ours, which is logged, and given back here, so that it does not lower the limit for everybody else.
+func (s *Server) closeAccount(a *account) {
+	if n := a.held.Load(); n != 0 {
+		a.hold(-n)
+		s.log.Error().Int64("bytes", n).Msg(neverGivenBack)
+	}
+	s.quotas.leave(a)
+}
+
+const neverGivenBack = "bytes were counted and never given back"
+
 // hold counts n bytes more, or fewer where n is negative. Where that passes the share of the quota or the limit of all,
 // it wakes the reliever. hot
 func (a *account) hold(n int64) {

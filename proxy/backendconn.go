@@ -40,17 +40,22 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 	}
 	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
 	if c.full {
-		k := c.sock.account.chunk()
+		lent := c.sock.account.buffers
+		k := lent.chunks.Get().(*chunk)
 		c.sock.beforeWait = func() error { return errWouldWait }
 		n, err := c.tls.Read(k[:])
 		c.sock.beforeWait = nil
-		if !errors.Is(err, errWouldWait) {
+		if errors.Is(err, errWouldWait) && n > 0 {
+			err = nil // crypto/tls looked for the rest of an alert behind the last bytes
+		}
+		if n > 0 {
+			c.sock.account.hold(chunkSize) // from here on, as in tryRead
 			return k[:n], k, err
 		}
-		if n > 0 { // crypto/tls looked for the rest of an alert behind the last bytes
-			return k[:n], k, nil
+		lent.chunks.Put(k)
+		if !errors.Is(err, errWouldWait) {
+			return nil, nil, err
 		}
-		c.sock.account.freeChunk(k)
 	}
 	if c.small == nil {
 		c.small = make([]byte, 512)

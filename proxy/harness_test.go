@@ -163,6 +163,9 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 		if n := s.buffers.fixed.Load(); n != 0 {
 			t.Errorf("sessions and connections that have ended still count %d bytes", n)
 		}
+		if strings.Contains(logs.String(), neverGivenBack) {
+			t.Errorf("a session or a lane that has ended held memory:\n%s", logs)
+		}
 		if n := len(s.quotas.all); n != 0 {
 			t.Errorf("%d quotas that nobody uses", n)
 		}

@@ -153,7 +153,7 @@ func (l *lane) leave() {
 	l.writing = 0 // of a writer that panicked
 	l.countLocked()
 	l.mu.Unlock()
-	l.set.server.quotas.leave(l.account())
+	l.set.server.closeAccount(l.account())
 }
 
 // account is the lane's.

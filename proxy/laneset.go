@@ -320,7 +320,7 @@ func (set *laneSet) connect(l login) (up *backendConn, err error) {
 	s.quotas.join(l.account, quotaKey{identity: set.key.identity})
 	defer func() {
 		if up == nil {
-			s.quotas.leave(l.account)
+			s.closeAccount(l.account)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), s.c.unavailableTimeout)

@@ -135,7 +135,7 @@ func (s *session) closeAccount() {
 	s.dropHeld()
 	s.queue.drop()
 	s.account().hold(-c.sock.input.held)
-	s.server.quotas.leave(s.account())
+	s.server.closeAccount(s.account())
 	s.server.buffers.fix(-sessionCost)
 }
 

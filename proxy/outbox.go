@@ -216,19 +216,21 @@ func (s *session) writeOutbox(wait bool) (left bool) {
 			}
 			return false
 		}
-		var err error
-		if wait {
-			err = s.write(b.bytes())
-		} else {
-			err = s.writeNow(b.bytes())
-		}
 		wrote = b.n
-		b.free(s.account())
-		if err != nil {
+		if s.writeBuf(b, wait) != nil {
 			s.dropOut()
 			return false
 		}
 	}
+}
+
+// writeBuf writes b and gives it back, whatever comes of the write. hot
+func (s *session) writeBuf(b outBuf, wait bool) error {
+	defer b.free(s.account())
+	if wait {
+		return s.write(b.bytes())
+	}
+	return s.writeNow(b.bytes())
 }
 
 type nextOut uint8

@@ -256,8 +256,8 @@ func (s *session) finish() {
 		s.client.sock.flushedWithin(s.server.c.closeTimeout)
 	}
 	s.client.conn.Close()
-	_ = s.client.sock.flushed()
 	s.queue.awaitWriters(s.account())
+	_ = s.client.sock.flushed() // last: a writer may have left bytes to the socket's goroutine just before the end
 	if s.shared {
 		s.leaveSet()
 	}
