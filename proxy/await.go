@@ -65,14 +65,8 @@ func (s *session) waitUnread() {
 	t := time.AfterFunc(watchInterval, q.notify)
 	q.changed.Wait()
 	t.Stop()
-	blocked := q.blocked > 0
 	q.mu.Unlock()
-	switch fin, broken := c.sock.hungUp(); {
-	case broken:
-		s.kill(closeClientError)
-	case fin && blocked:
-		s.end(closeClient)
-	case fin:
+	if fin, ended := s.lookAtClient(); fin && !ended {
 		s.limitBackend(s.server.c.eofTimeout)
 	}
 }

@@ -204,13 +204,13 @@ func (s *session) watchUntil(over <-chan struct{}) {
 
 // lookAtClient reports whether the client sends no more. It ends the session of a client that has reset its connection, and
 // of one that sends no more while a command of it waits for others, so that no element is popped for a client that is gone;
-// then ended is true.
+// then ended is true. A subscriber that sends no more goes on: what it sent before is still to be answered.
 func (s *session) lookAtClient() (fin, ended bool) {
 	fin, broken := s.client.sock.hungUp()
 	switch {
 	case broken:
 		s.kill(closeClientError)
-	case fin && s.waiting():
+	case fin && s.blocked():
 		s.end(closeClient)
 	default:
 		return fin, false

@@ -239,9 +239,11 @@ func (s *session) settledNow() bool {
 
 // waiting says that the session only waits for others: it is subscribed, or a command of it blocks.
 func (s *session) waiting() bool {
-	if s.subscribed.Load() {
-		return true
-	}
+	return s.subscribed.Load() || s.blocked()
+}
+
+// blocked reports whether a command of the session waits for other clients.
+func (s *session) blocked() bool {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	return s.queue.blocked > 0
