@@ -38,6 +38,7 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	if refused != "" {
 		s.closed.add(string(refused))
 		conn.Close()
+		_ = sock.flushed()
 		sock.release()
 		return
 	}
