@@ -37,6 +37,27 @@ func TestCommandIsCountedBeforeItIsWritten(t *testing.T) {
 	all[1].want(valueOf("a"))
 }
 
+// The same on a session's own connection, in both modes.
+func TestCommandIsCountedBeforeItIsWrittenToItsOwnConnection(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := newLaneBackend(t).start(func(c *Config) { c.Backend.Shared = m.shared })
+		w := h.dial()
+		w.do(bulk("info"), "INFO")
+		var s *session
+		h.each(func(n *session) { s = n }) // the only one
+		up, _ := s.upstreamNow()
+		seen := make(chan uint64, 1)
+		up.writing.Lock() // which the session takes to write
+		up.conn = counting{up.conn, func() { seen <- h.Stats().Commands["INFO"] }}
+		up.writing.Unlock()
+		w.do(bulk("info"), "INFO")
+		if got := <-seen; got != 2 {
+			t.Errorf("%d are counted when the second is written", got)
+		}
+	})
+}
+
 // So are a reply and its bytes, the one that is kept back until a doomed transaction is discarded among them.
 func TestReplyIsCountedBeforeItIsWritten(t *testing.T) {
 	t.Parallel()
