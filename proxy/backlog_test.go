@@ -24,12 +24,13 @@ type deadlines struct {
 }
 
 func (d *deadlines) SetWriteDeadline(t time.Time) error {
+	err := d.Conn.SetWriteDeadline(t)
 	d.mu.Lock()
 	if !t.IsZero() {
 		d.set = append(d.set, t)
 	}
 	d.mu.Unlock()
-	return d.Conn.SetWriteDeadline(t)
+	return err
 }
 
 func (d *deadlines) all() []time.Time {
@@ -230,9 +231,10 @@ func TestSmallWritesWaitForNobody(t *testing.T) {
 
 func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
 	t.Parallel()
-	b := newBacklogged(t, "unix", 50*time.Millisecond)
-	for b.backlog.left() < pageSize/2 && b.write(4000, false) == nil { // the clock runs already
-	}
+	b := newBacklogged(t, "tcp", time.Hour)
+	b.fill()
+	eventually(t, "it waits", func() bool { return b.gate.waited() == 1 })
+	b.gate.pass(2 * time.Hour)
 	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("it ends with %v", err)
 	}
@@ -309,13 +311,21 @@ func TestWhoWaitsForTheBacklogWakesWhenTheSocketCloses(t *testing.T) {
 
 func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 	t.Parallel()
-	for name, before := range map[string]time.Duration{"without a limit before": 0, "with a longer one": time.Hour} {
+	for name, before := range map[string]time.Duration{"without a limit before": 0, "with a longer one": 24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newBacklogged(t, "unix", before)
+			b := newBacklogged(t, "tcp", before)
 			b.fill()
-			eventually(t, "it waits", b.stuck.Load)
-			b.flushedWithin(20 * time.Millisecond)
+			eventually(t, "it waits", func() bool { return b.gate.waited() == 1 })
+			set := len(b.asked.all())
+			done := make(chan struct{})
+			go func() { // ends with the wait
+				b.flushedWithin(time.Hour)
+				close(done)
+			}()
+			eventually(t, "its last time runs", func() bool { return len(b.asked.all()) > set })
+			b.gate.pass(2 * time.Hour)
+			<-done
 			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.account.buffers.lent.Load() != 0 {
 				t.Errorf("it ends with %v, %d bytes are lent", err, b.account.buffers.lent.Load())
 			}

@@ -12,7 +12,8 @@ import (
 // gates are the sockets of a Server's clients.
 type gates struct {
 	net.Listener
-	full int // a socket that takes no byte
+	full int  // a socket that takes no byte
+	shut bool // the gates of clients to come are shut; set before the Server runs
 
 	mu  sync.Mutex
 	all map[string]*gate // by the client's address; guarded by mu
@@ -55,10 +56,21 @@ func (g *gates) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	one := newGate(c.(*net.TCPConn), g.full)
+	one.shut = g.shut
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.all[c.RemoteAddr().String()] = one
 	return one, nil
+}
+
+// startGated is start with gates in front of the clients.
+func (m mode) startGated(t testing.TB, backend string, change func(*Config)) (h *harness, all *gates) {
+	t.Helper()
+	h = startBehind(t, backend, m.with(change), nil, func(ln net.Listener) net.Listener {
+		all = newGates(t, ln)
+		return all
+	})
+	return h, all
 }
 
 // of is the gate of a client.
@@ -77,7 +89,10 @@ type gate struct {
 	mu sync.Mutex
 	// guarded by mu
 	shut, closed bool
+	admitted     int           // so many writes pass although it is shut
+	waits        int           // how often a write has begun to wait
 	until        time.Time     // the deadline of writes
+	passed       time.Duration // since it was set, besides what has passed on the clock
 	look         func()        // called before each write that begins; nil: nothing is
 	changed      chan struct{} // closed at each change
 }
@@ -93,6 +108,26 @@ func (g *gate) change(f func()) {
 func (g *gate) stop() { g.change(func() { g.shut = true }) }
 func (g *gate) open() { g.change(func() { g.shut = false }) }
 
+// admit lets one write pass: what it is about to write at once, which for crypto/tls is one record.
+func (g *gate) admit() { g.change(func() { g.admitted++ }) }
+
+// pass lets so much of the time to the deadline pass: the gate alone ends a write that waits here.
+func (g *gate) pass(d time.Duration) { g.change(func() { g.passed += d }) }
+
+// deadline is that of writes, whatever was passed of its time.
+func (g *gate) deadline() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.until
+}
+
+// waited is how many writes have waited here. One that waits has been given its deadline.
+func (g *gate) waited() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waits
+}
+
 // before has f look at each write from here on before any byte of it is taken.
 func (g *gate) before(f func()) { g.change(func() { g.look = f }) }
 
@@ -102,13 +137,17 @@ func (g *gate) Close() error {
 }
 
 func (g *gate) SetWriteDeadline(t time.Time) error {
-	g.change(func() { g.until = t })
+	g.setUntil(t)
 	return g.TCPConn.SetWriteDeadline(t)
 }
 
 func (g *gate) SetDeadline(t time.Time) error {
-	g.change(func() { g.until = t })
+	g.setUntil(t)
 	return g.TCPConn.SetDeadline(t)
+}
+
+func (g *gate) setUntil(t time.Time) {
+	g.change(func() { g.until, g.passed = t, 0 })
 }
 
 func (g *gate) SyscallConn() (syscall.RawConn, error) {
@@ -129,10 +168,7 @@ func (r gateRaw) Write(f func(fd uintptr) bool) error {
 		look()
 	}
 	for {
-		r.g.mu.Lock()
-		shut := r.g.shut
-		r.g.mu.Unlock()
-		if !shut {
+		if r.g.lets() {
 			return r.RawConn.Write(f)
 		}
 		if f(r.g.full) {
@@ -144,11 +180,26 @@ func (r gateRaw) Write(f func(fd uintptr) bool) error {
 	}
 }
 
-// wait returns when the gate is open, or with the error of a write that its deadline or the end of the socket ends.
+// lets reports whether the write that asks may pass.
+func (g *gate) lets() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut && g.admitted > 0 {
+		g.admitted--
+		return true
+	}
+	return !g.shut
+}
+
+// wait returns when a write may pass, or with the error of one that its deadline or the end of the socket ends.
 func (g *gate) wait() error {
+	g.mu.Lock()
+	g.waits++
+	g.mu.Unlock()
 	for {
 		g.mu.Lock()
-		shut, closed, until, changed := g.shut, g.closed, g.until, g.changed
+		shut, closed, until, changed := g.shut && g.admitted == 0, g.closed, g.until, g.changed
+		left := time.Until(until) - g.passed
 		g.mu.Unlock()
 		late := make(<-chan time.Time)
 		switch {
@@ -157,7 +208,6 @@ func (g *gate) wait() error {
 		case !shut:
 			return nil
 		case !until.IsZero():
-			left := time.Until(until)
 			if left <= 0 {
 				return os.ErrDeadlineExceeded
 			}

@@ -287,9 +287,9 @@ func scripted(t testing.TB, reply func(args []string) string) string {
 
 func TestClientsThatNeverReadAreClosed(t *testing.T) {
 	eachModeAlone(t, func(t *testing.T, m mode) {
-		const clients, size = 100, 64 << 20
+		const clients, size = 100, 2 << 20
 		big := fmt.Appendf(nil, "$%d\r\n%s\r\n", size, strings.Repeat("x", size))
-		h := m.start(t, fakeBackend(t, func(c net.Conn) {
+		h, gates := m.startGated(t, fakeBackend(t, func(c net.Conn) {
 			r := bufio.NewReader(c)
 			for {
 				args, err := readCommand(r)
@@ -304,7 +304,7 @@ func TestClientsThatNeverReadAreClosed(t *testing.T) {
 					return
 				}
 			}
-		}), func(c *Config) { c.WriteTimeout = 300 * time.Millisecond })
+		}), func(c *Config) { c.WriteTimeout = time.Hour })
 		good := h.dial()
 		before := heap()
 		stop := h.mostLent()
@@ -312,11 +312,19 @@ func TestClientsThatNeverReadAreClosed(t *testing.T) {
 		for range clients {
 			w := h.dial()
 			all = append(all, w)
+			w.do("+PONG\r\n", "PING")
+			gates.of(w).stop()
 			w.send(cmd("GET", "k"))
 		}
-		for h.closedFor(closeSlow) < clients/2 && !t.Failed() {
+		for _, w := range all {
+			eventually(t, "a write waits for it", func() bool { return gates.of(w).waited() > 0 })
 			good.do("+PONG\r\n", "PING")
-			time.Sleep(time.Millisecond)
+		}
+		if n := len(h.Stats().SessionsClosed); n != 0 {
+			t.Errorf("closed before their time: %v", h.Stats().SessionsClosed)
+		}
+		for _, w := range all {
+			gates.of(w).pass(2 * time.Hour)
 		}
 		h.wantClosed(closeSlow, clients)
 		good.do("+PONG\r\n", "PING")

@@ -105,11 +105,11 @@ func TestDrainReportsWhatItCuts(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		addr, _ := slowBackend(t)
-		h := m.start(t, addr, nil)
+		h := m.start(t, addr, func(c *Config) { c.goodbyeTimeout = patience })
 		w := h.dial()
 		w.send(cmd("SLOW"))
 		eventually(t, "it is owed a reply", func() bool { return h.owed() == 1 })
-		done := drain(h, 100*time.Millisecond)
+		done := drain(h, 100*time.Millisecond) // it is cut however much longer that takes
 		w.wantCleanEnd()
 		if err := <-done; !errors.Is(err, ErrCut) {
 			t.Errorf("got %v, want ErrCut", err)
@@ -166,52 +166,77 @@ func TestIdleTimeoutSparesWhoWaits(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		addr, release := slowBackend(t)
-		h := m.start(t, addr, func(c *Config) { c.IdleTimeout = time.Second })
+		h := m.start(t, addr, func(c *Config) { c.IdleTimeout = time.Hour })
 		busy := h.dial()
 		busy.send(cmd("SLOW"))
 		blocked := h.dial()
 		blocked.send(cmd("BLPOP", "list", "0"))
 		subscribed := h.dial()
 		subscribed.do("*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n", "SUBSCRIBE", "ch")
-		eventually(t, "both are owed a reply", func() bool { return h.owed() == 2 })
-		for range 3 { // each of these lives for longer than the timeout after the others were last heard
-			h.dial().wantCleanEnd()
-		}
-		h.wantClosed(closeIdle, 3)
+		idle, active := h.dial(), h.dial()
+		idle.do("+PONG\r\n", "PING")
+		active.do("+PONG\r\n", "PING")
+		eventually(t, "two are owed a reply, and two are idle", func() bool { return h.owed() == 2 && h.idleSessions() == 2 })
+		const most = int64(40 * time.Minute) // of the timeout
+		h.pass(most)
+		active.do("+PONG\r\n", "PING")
+		h.pass(most)
+		idle.wantCleanEnd() // the sweeper has looked at all sessions now, or does it below
+		h.closeIdle()
+		h.wantClosed(closeIdle, 1)
+		active.do("+PONG\r\n", "PING")
 		release()
 		busy.want("+SLOW\r\n")
+		eventually(t, "nothing is owed to it any more", func() bool { return h.owed() == 1 && h.idleSessions() == 2 })
+		h.pass(2 * most)
 		busy.wantCleanEnd()
-		h.wantClosed(closeIdle, 4)
-		if n := h.Stats().Sessions; n != 2 {
-			t.Errorf("%d sessions left, want the blocked and the subscribed one", n)
-		}
+		active.wantCleanEnd()
+		h.closeIdle()
+		h.wantClosed(closeIdle, 3)
+		pushes := h.dial()
+		pushes.do(":1\r\n", "PUBLISH", "ch", "hello")
+		pushes.do(":1\r\n", "LPUSH", "list", "v")
+		subscribed.want("*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$5\r\nhello\r\n")
+		blocked.want("*2\r\n$4\r\nlist\r\n$1\r\nv\r\n")
 	})
 }
 
-// The write timeout counts from the last byte taken: a slow reader lives for many times as long.
+// The write timeout counts from the last byte taken: a client that takes a record now and then lives for many times as long,
+// since what is written next has all of it again.
 func TestSlowReaderIsNotClosed(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		const size = 24 << 20
-		h := m.start(t, scripted(t, func(args []string) string {
+		const records = 20
+		value := bulk(strings.Repeat("x", 2*records*pageSize))
+		h, all := m.startGated(t, scripted(t, func(args []string) string {
 			if args[0] == "GET" {
-				return fmt.Sprintf("$%d\r\n%s\r\n", size, strings.Repeat("x", size))
+				return value
 			}
 			return "+PONG\r\n"
-		}), func(c *Config) { c.WriteTimeout = time.Second })
+		}), func(c *Config) { c.WriteTimeout = time.Hour })
 		w := h.dial()
-		begin := time.Now()
+		w.do("+PONG\r\n", "PING")
+		gate := all.of(w)
+		before, taken := gate.waited(), time.Now()
+		gate.stop()
 		w.send(cmd("GET", "k"))
-		w.want(fmt.Sprintf("$%d\r\n", size))
-		buf := make([]byte, 1<<20)
-		w.SetReadDeadline(time.Now().Add(patience))
-		for left := size + 2; left > 0; {
-			n, err := io.ReadFull(w.r, buf[:min(left, len(buf))])
-			if err != nil {
-				t.Fatalf("after %v: %v, closed %v", time.Since(begin), err, h.Stats().SessionsClosed)
+		read := make(chan string, 1)
+		go func() { // ends with the value or the connection
+			got := make([]byte, len(value))
+			n, _ := io.ReadFull(w.r, got)
+			read <- string(got[:n])
+		}()
+		for i := range records {
+			eventually(t, fmt.Sprintf("record %d waits", i), func() bool { return gate.waited() > before })
+			if left := gate.deadline().Sub(taken); left < time.Hour {
+				t.Errorf("record %d may wait for %v after the one before it", i, left)
 			}
-			left -= n
-			time.Sleep(60 * time.Millisecond) // the pace of this client
+			before, taken = gate.waited(), time.Now()
+			gate.admit()
+		}
+		gate.open()
+		if got := <-read; got != value {
+			t.Fatalf("%d bytes of %d came, closed %v", len(got), len(value), h.Stats().SessionsClosed)
 		}
 		w.do("+PONG\r\n", "PING")
 	})

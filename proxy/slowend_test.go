@@ -11,11 +11,12 @@ import (
 
 // lastBytes is a client that takes nothing any more while its last reply waits for it, and the gate behind which that is.
 type lastBytes struct {
-	h    *harness
-	s    *session
-	w    *wire
-	gate *gate
-	want string
+	h     *harness
+	s     *session
+	w     *wire
+	gate  *gate
+	want  string
+	asked time.Time // when it was not yet asked for
 }
 
 func newLastBytes(t *testing.T, m mode, change func(*Config)) *lastBytes {
@@ -35,6 +36,7 @@ func newLastBytes(t *testing.T, m mode, change func(*Config)) *lastBytes {
 	h.each(func(s *session) { l.s = s }) // the only one
 	l.gate = all.of(l.w)
 	l.gate.stop()
+	l.asked = time.Now()
 	l.w.send(cmd("GET", "last"))
 	eventually(t, "its last bytes wait", l.s.client.sock.stuck.Load)
 	return l
@@ -71,7 +73,7 @@ func TestLastBytesThatWaitAreOwedStill(t *testing.T) {
 		t.Run("by a drain", func(t *testing.T) {
 			t.Parallel()
 			l := newLastBytes(t, m, func(*Config) {})
-			// It would be ended, and nobody cut, if nothing were owed to it.
+			// If nothing were owed to it, it would be ended and not cut, however late Drain looks at it.
 			if err := l.h.Drain(50 * time.Millisecond); !errors.Is(err, ErrCut) {
 				t.Errorf("Drain returns %v", err)
 			}
@@ -102,7 +104,11 @@ func (h *harness) idleSessions() (n int) {
 func TestWriteTimeoutEndsWhoseLastBytesWait(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		l := newLastBytes(t, m, func(c *Config) { c.WriteTimeout = 50 * time.Millisecond })
+		l := newLastBytes(t, m, func(c *Config) { c.WriteTimeout = time.Hour })
+		if left := l.gate.deadline().Sub(l.asked); left < time.Hour {
+			t.Errorf("they may wait for %v after they were asked for", left)
+		}
+		l.gate.pass(2 * time.Hour)
 		l.h.wantClosed(closeSlow, 1)
 		if got := l.w.wantEnd(); got != "" {
 			t.Errorf("%d bytes came", len(got))
