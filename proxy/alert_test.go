@@ -5,30 +5,47 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
+	"unsafe"
 )
 
-// splitAlert sends the beginning of an alert together with what comes before it, and the rest later.
+// splitAlert sends the beginning of an alert together with what comes before it, and the rest when the peer has read that.
 type splitAlert struct {
-	net.Conn
+	*net.TCPConn
+	peer func() syscall.Conn
 	held []byte
 	hold bool
 }
 
 func (c *splitAlert) Write(b []byte) (int, error) {
 	if !c.hold {
-		return c.Conn.Write(b)
+		return c.TCPConn.Write(b)
 	}
 	if b[0] != 21 {
 		c.held = append(c.held, b...)
 		return len(b), nil
 	}
-	c.Conn.Write(append(c.held, b[:3]...))
-	time.Sleep(50 * time.Millisecond)
-	_, err := c.Conn.Write(b[3:])
+	c.TCPConn.Write(append(c.held, b[:3]...))
+	peer := c.peer()
+	for queued(c.TCPConn, syscall.TIOCOUTQ) > 0 || queued(peer, syscall.TIOCINQ) > 0 {
+		runtime.Gosched()
+	}
+	_, err := c.TCPConn.Write(b[3:])
 	return len(b), err
+}
+
+// queued is how many bytes a socket has sent that its peer's kernel has not acknowledged (TIOCOUTQ), or has received that
+// nobody has read (TIOCINQ).
+func queued(c syscall.Conn, what uintptr) (n int32) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { _, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, what, uintptr(unsafe.Pointer(&n))) })
+	return n
 }
 
 // crypto/tls looks for the rest of an alert of TLS 1.2 before it gives away the last bytes in front of it.
@@ -36,18 +53,14 @@ func TestAlertInPiecesCostsNothingThatCameBeforeIt(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		b := newLaneBackend(t)
-		h := m.start(t, b.addr, nil)
-		raw, err := net.Dial("tcp", h.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		split := &splitAlert{Conn: raw}
+		h, gates := m.startGated(t, b.addr, nil)
+		split := &splitAlert{TCPConn: dialRaw(t, h.addr)}
 		config := testPKI().clientConfig()
 		config.MaxVersion = tls.VersionTLS12
 		c := tls.Client(split, config)
 		w := newWire(t, c)
 		w.get("0")
-		split.hold = true
+		split.hold, split.peer = true, func() syscall.Conn { return gates.of(w).TCPConn }
 		commands, replies := "", "" // of 32 bytes each, so that a read of 512 ends behind one
 		for i := range 100 {
 			key := fmt.Sprintf("key %08d", i)
@@ -63,8 +76,9 @@ func TestAlertInPiecesCostsNothingThatCameBeforeIt(t *testing.T) {
 func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 	t.Parallel()
 	said := strings.Repeat("+0123456789abc\r\n", 200)
+	peer := make(chan *net.TCPConn, 1)
 	ln := fakeBackendOn(t, "127.0.0.1:0", func(c net.Conn) {
-		split := &splitAlert{Conn: c}
+		split := &splitAlert{TCPConn: c.(*net.TCPConn), peer: func() syscall.Conn { return <-peer }}
 		config := testPKI().serverConfig()
 		config.MaxVersion, config.ClientAuth = tls.VersionTLS12, tls.NoClientCert
 		b := tls.Server(split, config)
@@ -80,6 +94,7 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	peer <- raw.(*net.TCPConn)
 	buffers := newBuffers(0)
 	sock, err := newSocket(raw, buffers, 0)
 	if err != nil {

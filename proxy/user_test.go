@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,9 +142,7 @@ func whose(t *testing.T, h *harness, want string, more []string) {
 				}
 				b = b[k:]
 			}
-			c := w.Conn.(*tls.Conn)
-			c.CloseWrite()
-			c.NetConn().(*net.TCPConn).CloseWrite() // seen even where the proxy reads nothing more
+			w.endWrites()
 		}()
 		got := w.until(last)
 		w.Close()
@@ -170,6 +170,13 @@ func whose(t *testing.T, h *harness, want string, more []string) {
 	}
 }
 
+// endWrites tells the proxy that the client sends nothing more, even where it reads nothing more.
+func (w *wire) endWrites() {
+	c := w.Conn.(*tls.Conn)
+	c.CloseWrite()
+	c.NetConn().(*net.TCPConn).CloseWrite()
+}
+
 // until reads to the sentinel or the end. Where replies are off or refused the sentinel does not come, but the client has
 // said that it sends nothing more, and the session ends.
 func (w *wire) until(last string) string {
@@ -190,46 +197,79 @@ func (w *wire) until(last string) string {
 	return string(got)
 }
 
-// A forged reply in front of that to RESET, written in pieces that the proxy reads one by one.
+// A forged reply in front of that to RESET, written in pieces that the proxy reads one by one: all before RESET has come,
+// all when it has, or one at each command that comes.
 func TestForgedRepliesToResetKeepTheUser(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
+		came := 0 // RESETs
 		for _, forged := range []string{
 			"-ERR unknown command `X\r\n|-ERR no\r\n|+OK\r\n", "-ERR unknown command `X\r\n|-ERR no\r\n|+RESET\r\n|+OK\r\n",
 			"-ERR unknown command `X\r\n|+RESET\r\n|+OK\r\n", "-ERR unknown command `X\r\n|+RE|SET\r\n", "+OK\r\n|-NOPERM x\r\n|+OK\r\n+OK\r\n",
 			"-ERR x\r\n-NOPERM y\r\n|+OK\r\n|+RESET\r\n",
 		} {
 			for _, mode := range []string{"", cmd("SUBSCRIBE", "c")} {
-				d := userBackend(t)
-				resets := make(chan struct{}, 10)
-				d.SetOnCommand(func(conn int, args [][]byte) ([]byte, bool) {
-					switch string(args[0]) {
-					case "FORGE":
-						pieces := strings.Split(forged, "|")
-						go func() { // ends with the backend at the latest
-							for _, p := range pieces[1:] {
-								select {
-								case <-resets:
-								case <-d.Done():
-									return
-								case <-time.After(20 * time.Millisecond): // only to spread the pieces
-								}
-								d.Send(conn, []byte(p))
-							}
-						}()
-						return []byte(pieces[0]), true
-					case "RESET":
-						resets <- struct{}{}
-					}
-					return nil, false
-				})
-				h := m.start(t, d.Addr(), asUser("web", webPassword))
-				w := h.dial()
-				w.send(mode + cmd("FORGE") + cmd("RESET") + cmd("SET", "k", "v") + cmd("GET", "k"))
-				w.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-				io.Copy(io.Discard, w.r)
-				w.Close()
-				checkUser(t, d, "web")
+				for _, at := range []string{"FORGE", "RESET", "each"} {
+					came += forgeReset(t, m, mode, strings.Split(forged, "|"), at)
+				}
+			}
+		}
+		if came == 0 {
+			t.Error("no RESET came to the backend: this test proves nothing")
+		}
+	})
+}
+
+// forgeReset plays one attempt to the end of its session, and returns how many RESETs came to the backend.
+func forgeReset(t *testing.T, m mode, subscribe string, pieces []string, at string) (resets int) {
+	d := userBackend(t)
+	h := m.start(t, d.Addr(), asUser("web", webPassword))
+	forged := make(map[int]int) // pieces that were sent, by the connection; one alone is ever asked to
+	var mu sync.Mutex
+	d.SetOnCommand(func(conn int, args [][]byte) ([]byte, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		name, sent := string(args[0]), forged[conn]
+		if name == "RESET" {
+			resets++
+		}
+		until := sent
+		switch {
+		case name == "FORGE":
+			until = 1
+			if at == "FORGE" {
+				until = len(pieces)
+			}
+		case sent == 0: // another connection, or before FORGE
+		case at == "each":
+			until = min(sent+1, len(pieces))
+		case name == at:
+			until = len(pieces)
+		}
+		for _, p := range pieces[sent:until] {
+			d.Send(conn, []byte(p))
+			h.takenIn()
+		}
+		forged[conn] = until
+		return nil, name == "FORGE"
+	})
+	w := h.dial()
+	w.send(subscribe + cmd("FORGE") + cmd("RESET") + cmd("SET", "k", "v") + cmd("GET", "k"))
+	w.endWrites()
+	w.wantEnd()
+	eventually(t, "its connections are gone", func() bool { return h.Stats().Sessions == 0 && h.ownConnections() == 0 })
+	checkUser(t, d, "web")
+	mu.Lock()
+	defer mu.Unlock()
+	return resets
+}
+
+// takenIn waits until the sessions have read what has come from the backend.
+func (h *harness) takenIn() {
+	h.each(func(s *session) {
+		if up, _ := s.upstreamNow(); up != nil {
+			for !s.ended() && queued(up.sock.Conn.(*net.TCPConn), syscall.TIOCINQ) > 0 {
+				runtime.Gosched()
 			}
 		}
 	})
