@@ -4,10 +4,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,45 +151,50 @@ func TestManyWordsAreNotKeptWithAnIdleSession(t *testing.T) {
 	})
 }
 
-// A backend may answer a command before it has all of it, at the moment when the rest turns out to be broken.
+// A backend may answer a command before it has all of it: before the rest turns out to be broken, behind it, or at that
+// moment.
 func TestBrokenCommandWhoseReplyIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		accepting := make(chan struct{})
-		go func() {
-			defer close(accepting)
-			for {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				go answerEarly(c)
+		const early = "-ERR early\r\n"
+		begun, answer := make(chan struct{}), make(chan struct{})
+		h := m.start(t, fakeBackend(t, func(c net.Conn) {
+			if _, err := io.CopyN(io.Discard, c, 60000); err != nil {
+				return // a connection of the proxy's own
 			}
-		}()
-		t.Cleanup(func() { ln.Close(); <-accepting })
-		h := m.start(t, ln.Addr().String(), nil)
-		for range 100 {
+			begun <- struct{}{}
+			<-answer
+			_, _ = io.WriteString(c, early[:7])
+			_, _ = io.WriteString(c, early[7:])
+			_, _ = io.Copy(io.Discard, c)
+		}), nil)
+		broken := strings.Repeat("v", 10000) + "xx"
+		for i := range 150 {
 			w := h.dial()
 			w.send("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n" + strings.Repeat("v", 90000))
-			w.send(strings.Repeat("v", 10000) + "xx")
+			<-begun
+			switch i % 3 {
+			case 0:
+				answer <- struct{}{}
+				w.want(early)
+				w.send(broken)
+			case 1:
+				w.send(broken)
+				answer <- struct{}{}
+			case 2:
+				var sent sync.WaitGroup
+				sent.Go(func() {
+					for range i { // the answer comes a little earlier or later each time
+						runtime.Gosched()
+					}
+					w.send(broken)
+				})
+				answer <- struct{}{}
+				sent.Wait()
+			}
 			w.wantEnd()
 			w.Close()
 		}
 		eventually(t, "all sessions are gone", func() bool { return h.Stats().Sessions == 0 })
 	})
-}
-
-func answerEarly(c net.Conn) {
-	defer c.Close()
-	if _, err := io.CopyN(io.Discard, c, 60000); err != nil {
-		return
-	}
-	time.Sleep(time.Duration(rand.IntN(1500)) * time.Microsecond)
-	_, _ = io.WriteString(c, "-ERR ea")
-	_, _ = io.WriteString(c, "rly\r\n")
-	_, _ = io.Copy(io.Discard, c)
 }
