@@ -235,6 +235,7 @@ func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
 	b.fill()
 	eventually(t, "it waits", func() bool { return b.gate.waited() == 1 })
 	b.gate.pass(2 * time.Hour)
+	eventually(t, "the owner is told", func() bool { return b.failed.Load() != nil })
 	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("it ends with %v", err)
 	}
