@@ -72,11 +72,6 @@ func greed(h *harness, n int, worst func(w *wire)) {
 	}
 }
 
-// push sends in the background: the other side may never take it.
-func (w *wire) push(s string) {
-	go io.WriteString(w.Conn, s) // ends with the bytes, or the connection
-}
-
 // pushOn sends s again and again until the connection ends, however much the kernels between take.
 func (w *wire) pushOn(s string) {
 	go func() { // ends with the connection

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -27,7 +28,7 @@ import (
 type junk struct {
 	t       testing.TB
 	subject []byte
-	keys    []*ecdsa.PrivateKey
+	keys    []crypto.Signer
 	seed    uint64
 }
 
@@ -39,20 +40,40 @@ func newJunk(p *instance, seed uint64) *junk {
 	}
 	j := &junk{t: p.t, subject: ca.Leaf.RawSubject, seed: seed}
 	for _, curve := range []elliptic.Curve{elliptic.P256(), elliptic.P384(), elliptic.P384()} {
-		key, err := ecdsa.GenerateKey(curve, rand.Reader)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		j.keys = append(j.keys, key)
+		j.keys = append(j.keys, ecKey(p.t, curve))
 	}
 	return j
+}
+
+func ecKey(t testing.TB, curve elliptic.Curve) crypto.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 // chain returns one to three certificates, the same for the same n. They share a key, so each may have signed each.
 func (j *junk) chain(n int) (ders [][]byte) {
 	r := mathrand.New(mathrand.NewPCG(j.seed, uint64(n)))
-	key := j.keys[r.IntN(len(j.keys))]
-	for range 1 + r.IntN(3) {
+	return j.cas(r, j.keys[r.IntN(len(j.keys))], 1+r.IntN(3))
+}
+
+// stranger returns a client that no real CA knows, with so many CAs that share a key.
+func (j *junk) stranger(n int, key crypto.Signer, cas int) tls.Certificate {
+	r := mathrand.New(mathrand.NewPCG(j.seed, uint64(n)))
+	template := &x509.Certificate{SerialNumber: new(big.Int).SetUint64(r.Uint64()), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour)}
+	own := ecKey(j.t, elliptic.P256())
+	leaf, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{RawSubject: j.subject}, own.Public(), key)
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: append([][]byte{leaf}, j.cas(r, key, cas)...), PrivateKey: own}
+}
+
+func (j *junk) cas(r *mathrand.Rand, key crypto.Signer, n int) (ders [][]byte) {
+	for range n {
 		template := &x509.Certificate{
 			SerialNumber: new(big.Int).SetUint64(r.Uint64()), RawSubject: j.subject, IsCA: true, BasicConstraintsValid: true,
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{fmt.Sprintf("%x.junk", r.Uint64())},

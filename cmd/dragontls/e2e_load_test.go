@@ -145,6 +145,11 @@ func handshake(addr string, config *tls.Config) (tls.ConnectionState, error) {
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
+	return handshakeOver(raw, config)
+}
+
+// handshakeOver does what handshake does over a connection that is open, and closes it.
+func handshakeOver(raw net.Conn, config *tls.Config) (tls.ConnectionState, error) {
 	conn := tls.Client(raw, config)
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
