@@ -25,7 +25,7 @@ const (
 // attack; honest clients do the same work in both. The attackers are another process that keeps a pace, so that the figures
 // tell about the proxy and not about a starved load generator. On a busy machine it needs several rounds:
 //
-//	go test ./cmd/dragontls -run '^$' -bench UnderAttack -benchtime 5x
+//	go test ./cmd/dragontls -run '^$' -bench UnderAttack -benchtime 5x -timeout 1h
 //
 // It fails if an honest client fails or gets a wrong answer, if the median is above maxSlowdown, or if the process grows above
 // maxAttackedRSS. TEST_SEED repeats what the attackers send.
