@@ -74,7 +74,7 @@ func TestDrainSaysGoodbyeToEverybody(t *testing.T) {
 			})
 			return h.owed() == 2 && halves == 1 && h.pending.len() == 2
 		})
-		done := drain(h, 2*time.Second)
+		done := drain(h, 6*time.Second)
 		if _, err := net.Dial("tcp", h.addr); err == nil {
 			t.Error("the listener is still open")
 		}
