@@ -43,6 +43,7 @@ const (
 type shown struct {
 	cert *x509.Certificate
 	sum  [32]byte // SHA-256 of the DER
+	at   int      // its place in what the client sent; the leaf's is 0
 }
 
 func (c *shown) parsed() bool { return len(c.cert.RawSubject) > 0 } // an empty name has two bytes
@@ -66,9 +67,9 @@ type client struct {
 
 // read sorts what a client sent, leaf first. No signature is checked.
 func (b *bundle) read(sent []*x509.Certificate) *client {
-	c := &client{leaf: shown{sent[0], sha256.Sum256(sent[0].Raw)}}
-	for _, cert := range sent[1:] {
-		ca := shown{cert, sha256.Sum256(cert.Raw)}
+	c := &client{leaf: shown{cert: sent[0], sum: sha256.Sum256(sent[0].Raw)}}
+	for i, cert := range sent[1:] {
+		ca := shown{cert, sha256.Sum256(cert.Raw), i + 1}
 		same := func(other shown) bool { return other.sum == ca.sum }
 		if same(c.leaf) || slices.ContainsFunc(c.known, same) || slices.ContainsFunc(c.unknown, same) {
 			continue
@@ -106,6 +107,8 @@ func (b *bundle) prove(c *client, live bool) bool {
 	}
 	before := len(c.known)
 	candidates := c.relevant()
+	var aside []shown // candidates that none of the trusted CAs has signed; one that becomes known may have
+	failed := make(map[signature]struct{})
 	for len(candidates) > 0 {
 		i, parents := b.mostLikely(c, candidates)
 		if len(parents) == 0 {
@@ -113,24 +116,37 @@ func (b *bundle) prove(c *client, live bool) bool {
 		}
 		ca := candidates[i]
 		candidates = slices.Delete(candidates, i, i+1)
-		parents = slices.DeleteFunc(parents, func(parent *x509.Certificate) bool { return b.cannotHaveSigned(&ca, parent) })
-		if len(parents) == 0 {
-			continue // a check would cost nothing, or was made before
+		parents = slices.DeleteFunc(parents, func(parent *x509.Certificate) bool {
+			_, tried := failed[signatureOf(&ca, parent)]
+			return tried || b.cannotHaveSigned(&ca, parent)
+		})
+		if len(parents) == 0 { // a check would cost nothing, or was made before
+			aside = append(aside, ca)
+			continue
 		}
 		if strays <= 0 {
 			c.untried = limit
 			break
 		}
-		switch signed, costly := b.signedByAny(&ca, parents, live); {
-		case signed:
+		signed, costly := b.signedByAny(&ca, parents, failed)
+		if signed {
 			b.proven.put(ca.sum, struct{}{})
 			c.known = append(c.known, ca)
 			c.unknown = slices.DeleteFunc(c.unknown, func(other shown) bool { return other.sum == ca.sum })
-		case costly:
+			candidates, aside = append(candidates, aside...), nil
+			continue
+		}
+		aside = append(aside, ca)
+		if costly {
 			strays--
 			if live {
 				b.strays.update(c.leaf.sum, func(spent int) int { return spent + 1 })
 			}
+		}
+	}
+	if live {
+		for k := range failed {
+			b.failed.put(k, struct{}{})
 		}
 	}
 	return len(c.known) > before
@@ -242,8 +258,8 @@ var signerKind = map[x509.SignatureAlgorithm]x509.PublicKeyAlgorithm{
 }
 
 // signedByAny reports whether one of the parents signed ca, and whether a key was
-// used in vain.
-func (b *bundle) signedByAny(ca *shown, parents []*x509.Certificate, live bool) (signed, costly bool) {
+// used in vain. Each such check is added to failed.
+func (b *bundle) signedByAny(ca *shown, parents []*x509.Certificate, failed map[signature]struct{}) (signed, costly bool) {
 	for _, parent := range parents {
 		err := ca.cert.CheckSignatureFrom(parent)
 		if err == nil {
@@ -253,9 +269,7 @@ func (b *bundle) signedByAny(ca *shown, parents []*x509.Certificate, live bool) 
 			continue
 		}
 		costly = true
-		if live {
-			b.failed.put(signatureOf(ca, parent), struct{}{})
-		}
+		failed[signatureOf(ca, parent)] = struct{}{}
 	}
 	return false, costly
 }

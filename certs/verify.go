@@ -141,12 +141,14 @@ func alternativeNames(cert *x509.Certificate) ([]byte, bool) {
 	return nil, false
 }
 
+// poolOf holds them in the order in which the client sent them: where there is no chain,
+// that decides which reason crypto/x509 gives.
 func poolOf(cas []shown) *x509.CertPool {
 	if len(cas) == 0 {
 		return nil
 	}
 	pool := x509.NewCertPool()
-	for _, ca := range cas {
+	for _, ca := range slices.SortedFunc(slices.Values(cas), func(x, y shown) int { return x.at - y.at }) {
 		pool.AddCert(ca.cert)
 	}
 	return pool
