@@ -145,10 +145,8 @@ func TestSessionsOfAnIdentityShareItsPace(t *testing.T) {
 		if took < least {
 			t.Errorf("%d connections took %v, which the pace allows in no less than %v", tokens, time.Duration(took), time.Duration(least))
 		}
-		// A machine that dials more slowly than the pace allows may make nobody wait.
-		waited := h.Stats().BackendErrors["paced"] > 0 || took > 2*least
-		if n := len(h.Stats().SessionsClosed); n != 0 || !waited {
-			t.Errorf("sessions closed: %v, errors %v", h.Stats().SessionsClosed, h.Stats().BackendErrors)
+		if n := len(h.Stats().SessionsClosed); n != 0 {
+			t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
 		}
 	})
 }
