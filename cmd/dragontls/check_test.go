@@ -104,10 +104,11 @@ func (d *deployment) check(args ...string) (report, outcome) {
 	return r, text
 }
 
-var currentTime = regexp.MustCompile(`current time \S+`)
+// timed is the time of a run, and how long before or after it something is.
+var timed = regexp.MustCompile(`current time \S+|\b(\d+h)?(\d+m)?\d+s\b`)
 
 // untimed leaves out what differs between two runs.
-func untimed(s string) string { return currentTime.ReplaceAllString(s, "") }
+func untimed(s string) string { return timed.ReplaceAllString(s, "") }
 
 // wantFound wants exactly these IDs, a line for each, and the exit code that says so.
 func (d *deployment) wantFound(want []string, args ...string) report {
