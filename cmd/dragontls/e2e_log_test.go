@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -100,8 +101,8 @@ func loggingTo(t *testing.T, out *pipe, backend string, vars ...string) *instanc
 	})
 	i := &instance{process: p, dir: dir}
 	out.read.SetReadDeadline(time.Now().Add(30 * time.Second))
-	for lines := bufio.NewReaderSize(out.read, 16); ; { // small: it takes little beyond the line
-		line, err := lines.ReadBytes('\n')
+	for {
+		line, err := readLine(out.read)
 		if err != nil {
 			t.Fatalf("%v after %q", err, line)
 		}
@@ -112,6 +113,16 @@ func loggingTo(t *testing.T, out *pipe, backend string, vars ...string) *instanc
 			return i
 		}
 	}
+}
+
+// readLine takes nothing beyond the line: the rest is for the next reader of the pipe.
+func readLine(r io.Reader) (line []byte, err error) {
+	for one := make([]byte, 1); err == nil && !bytes.HasSuffix(line, []byte("\n")); {
+		if _, err = io.ReadFull(r, one); err == nil {
+			line = append(line, one[0])
+		}
+	}
+	return line, err
 }
 
 // refuse makes n handshakes that are refused, and logged: their clients send no certificate.
