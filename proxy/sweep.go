@@ -5,7 +5,7 @@ import "time"
 // sweep closes sessions that were idle for IdleTimeout or whose certificate ends.
 func (s *Server) sweep() {
 	defer s.running.Done()
-	interval := time.Second
+	interval := s.c.sweepInterval
 	if s.c.IdleTimeout > 0 {
 		interval = max(10*time.Millisecond, min(interval, s.c.IdleTimeout/4))
 	}

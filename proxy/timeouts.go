@@ -34,6 +34,8 @@ type timeouts struct {
 	mergeTrip time.Duration
 	// ownAfterBig: a session that asked for more than maxLaneReply uses its own connection for so long; 1 min.
 	ownAfterBig time.Duration
+	// sweepInterval: so often the sweeper looks for what is to be closed, or a quarter of IdleTimeout if that is less; 1 s.
+	sweepInterval time.Duration
 	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time; 5 s.
 	laneIdle time.Duration
 	// unprovenLane: a lane without credentials shows every so often that the backend still wants none; 1 min.
@@ -57,6 +59,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.stayInterval, time.Second)
 	setDefault(&t.mergeTrip, 200*time.Microsecond)
 	setDefault(&t.ownAfterBig, time.Minute)
+	setDefault(&t.sweepInterval, time.Second)
 	setDefault(&t.laneIdle, 5*time.Second)
 	setDefault(&t.unprovenLane, time.Minute)
 	setDefault(&t.laneRetry, 30*time.Second)
