@@ -3,8 +3,6 @@ package certs
 import (
 	"slices"
 	"testing"
-
-	"dragontls/certs/pki"
 )
 
 // A reload that is refused for another file's fault never uses its bundle, so what
@@ -20,7 +18,7 @@ func TestABundleThatIsRefusedForgetsNothing(t *testing.T) {
 		t.Fatalf("got %v, want a refused reload", err)
 	}
 	f.write("ca.crt", f.ca.PEM())
-	f.writePair("server", f.issue(f.ca, pki.Leaf{CN: "server", DNS: []string{"localhost"}, Server: true}))
+	f.writePair("server", f.pair())
 	f.reload(s)
 	if s.Snapshot().clients != inUse {
 		t.Error("what was found out about clients is gone, though the bundle never changed")

@@ -116,10 +116,7 @@ func (b *bundle) prove(c *client, live bool) bool {
 		}
 		ca := candidates[i]
 		candidates = slices.Delete(candidates, i, i+1)
-		parents = slices.DeleteFunc(parents, func(parent *x509.Certificate) bool {
-			_, tried := failed[signatureOf(&ca, parent)]
-			return tried || b.cannotHaveSigned(&ca, parent)
-		})
+		parents = slices.DeleteFunc(parents, func(parent *x509.Certificate) bool { return b.cannotHaveSigned(&ca, parent, failed) })
 		if len(parents) == 0 { // a check would cost nothing, or was made before
 			aside = append(aside, ca)
 			continue
@@ -128,7 +125,7 @@ func (b *bundle) prove(c *client, live bool) bool {
 			c.untried = limit
 			break
 		}
-		signed, costly := b.signedByAny(&ca, parents, failed)
+		signed, costly := signedByAny(&ca, parents, failed)
 		if signed {
 			b.proven.put(ca.sum, struct{}{})
 			c.known = append(c.known, ca)
@@ -239,13 +236,16 @@ func fitOf(child, ca *x509.Certificate) int {
 }
 
 // cannotHaveSigned reports whether it is known without a computation that parent's key
-// has not signed ca: keys of its kind make no such signatures, or a check has failed.
-func (b *bundle) cannotHaveSigned(ca *shown, parent *x509.Certificate) bool {
+// has not signed ca: keys of its kind make no such signatures, or a check has failed,
+// now or for a live session.
+func (b *bundle) cannotHaveSigned(ca *shown, parent *x509.Certificate, failed map[signature]struct{}) bool {
 	if kind, ok := signerKind[ca.cert.SignatureAlgorithm]; ok && kind != parent.PublicKeyAlgorithm {
 		return true
 	}
-	_, failed := b.failed.get(signatureOf(ca, parent))
-	return failed
+	k := signatureOf(ca, parent)
+	_, now := failed[k]
+	_, before := b.failed.get(k)
+	return now || before
 }
 
 // signerKind is the kind of key that makes signatures of an algorithm. Of the others,
@@ -259,7 +259,7 @@ var signerKind = map[x509.SignatureAlgorithm]x509.PublicKeyAlgorithm{
 
 // signedByAny reports whether one of the parents signed ca, and whether a key was
 // used in vain. Each such check is added to failed.
-func (b *bundle) signedByAny(ca *shown, parents []*x509.Certificate, failed map[signature]struct{}) (signed, costly bool) {
+func signedByAny(ca *shown, parents []*x509.Certificate, failed map[signature]struct{}) (signed, costly bool) {
 	for _, parent := range parents {
 		err := ca.cert.CheckSignatureFrom(parent)
 		if err == nil {

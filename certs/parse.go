@@ -240,7 +240,7 @@ type bundle struct {
 	// What was found out about clients' certificates. It depends on nothing but the
 	// certificates of the bundle, so it outlives reloads that leave these as they are.
 	proven   *bounded[[32]byte, struct{}]  // CAs that clients sent and a trusted key signed, by SHA-256
-	verdicts *bounded[[32]byte, verdict]   // by client.key
+	verdicts *bounded[[32]byte, verdict]   // by keyOf
 	strays   *bounded[[32]byte, int]       // see maxLiveStrays, by the SHA-256 of the leaf
 	failed   *bounded[signature, struct{}] // CAs that live clients sent, and keys that did not sign them
 	signed   *bounded[signature, bool]     // leaves that a list names

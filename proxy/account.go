@@ -128,12 +128,12 @@ func (a *account) keep(n int64) {
 
 func (a *account) chunk() *chunk {
 	a.hold(chunkSize)
-	return a.buffers.chunks.Get().(*chunk)
+	return a.buffers.chunk()
 }
 
 func (a *account) page() *page {
 	a.hold(pageSize)
-	return a.buffers.pages.Get().(*page)
+	return a.buffers.page()
 }
 
 func (a *account) freeChunk(c *chunk) {

@@ -40,8 +40,8 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 	}
 	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
 	if c.full {
-		lent := c.sock.account.buffers
-		k := lent.chunks.Get().(*chunk)
+		b := c.sock.account.buffers
+		k := b.chunk()
 		c.sock.beforeWait = func() error { return errWouldWait }
 		n, err := c.tls.Read(k[:])
 		c.sock.beforeWait = nil
@@ -52,7 +52,7 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 			c.sock.account.hold(chunkSize) // from here on, as in tryRead
 			return k[:n], k, err
 		}
-		lent.chunks.Put(k)
+		b.chunks.Put(k)
 		if !errors.Is(err, errWouldWait) {
 			return nil, nil, err
 		}

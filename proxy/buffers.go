@@ -40,6 +40,10 @@ func newBuffers(limit int64) *buffers {
 	return b
 }
 
+// chunk and page lend memory that no account has counted.
+func (b *buffers) chunk() *chunk { return b.chunks.Get().(*chunk) }
+func (b *buffers) page() *page   { return b.pages.Get().(*page) }
+
 // open returns an account that belongs to no quota yet.
 func (b *buffers) open() *account { return &account{buffers: b} }
 

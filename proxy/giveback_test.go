@@ -54,25 +54,14 @@ func TestOwnConnectionClosedInsideAPushGivesBackWhatCame(t *testing.T) {
 			t.Parallel()
 			b, h := overTLS(t, version)
 			w := settled(h)
-			onOwn, say := b.hold("on own"), make(chan struct{})
-			w.send(cmd("INFO", "on own"))
-			<-onOwn.reached
-			onOwn.reply <- func(c *laneConn) string {
-				c.w.WriteString(bulk("info"))
-				c.w.Flush()
-				select {
-				case <-say:
-				case <-b.done:
-				}
+			say := b.infoThen(w, func(c *laneConn) {
 				const size = 1 << 30
 				_, err := fmt.Fprintf(c.w, ">1\r\n$%d\r\n", size)
 				part := strings.Repeat("x", chunkSize)
 				for n := 0; n < size && err == nil; n += len(part) { // until the connection is gone
 					_, err = c.w.WriteString(part)
 				}
-				return ""
-			}
-			w.want(bulk("info"))
+			})
 			s := h.sessionOf(w)
 			eventually(t, "its own connection is idle", func() bool { _, idle := s.ownIdleAt(); return idle && !s.queue.hasTurn() })
 			close(say)

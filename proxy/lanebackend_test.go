@@ -62,6 +62,27 @@ type laneHold struct {
 	reply   chan func(*laneConn) string
 }
 
+// infoThen has the session of w ask its own connection for INFO. Once that is answered and say is closed, the backend says more
+// there.
+func (b *laneBackend) infoThen(w *wire, more func(*laneConn)) (say chan struct{}) {
+	b.t.Helper()
+	onOwn, say := b.hold("on own"), make(chan struct{})
+	w.send(cmd("INFO", "on own"))
+	<-onOwn.reached
+	onOwn.reply <- func(c *laneConn) string {
+		c.w.WriteString(bulk("info"))
+		c.w.Flush()
+		select {
+		case <-say:
+		case <-b.done:
+		}
+		more(c)
+		return ""
+	}
+	w.want(bulk("info"))
+	return say
+}
+
 // newLaneBackend is one at an address that nobody else takes when its listener is closed.
 func newLaneBackend(t testing.TB) *laneBackend {
 	t.Helper()

@@ -122,23 +122,12 @@ func TestPushesOfTheOwnConnectionBesideALane(t *testing.T) {
 	h := b.start(nil)
 	w := settled(h)
 	const push = ">1\r\n+p\r\n"
-	onOwn, say := b.hold("on own"), make(chan struct{})
-	w.send(cmd("INFO", "on own"))
-	<-onOwn.reached
-	onOwn.reply <- func(c *laneConn) string {
-		c.w.WriteString(bulk("info"))
-		c.w.Flush()
-		select {
-		case <-say:
-		case <-b.done:
-		}
+	say := b.infoThen(w, func(c *laneConn) {
 		for range 1000 {
 			c.w.WriteString(push)
 			c.w.Flush()
 		}
-		return ""
-	}
-	w.want(bulk("info"))
+	})
 	h.pass(int64(stayInterval))
 	close(say)
 	for i := range 300 {

@@ -223,8 +223,8 @@ func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen 
 	return chosen, enough
 }
 
-// end ends a holder, unless it has just ended by itself. A session that holds what its client does not take ends as a slow client; the sessions of a lane
-// are answered as if the backend had closed it.
+// end ends a holder, unless it has just ended by itself. A session that holds what its client does not take ends as a slow
+// client; the sessions of a lane are answered as if the backend had closed it.
 func (r *reliever) end(h *holder, limit string, bytes int64) {
 	s := r.server
 	if !h.account.state.CompareAndSwap(accountOpen, accountRelieved) {

@@ -125,18 +125,18 @@ func (s *socket) wait(p []byte) error {
 // tryRead is the kernel's half of wait: false means nothing is there yet. The room is counted once it holds bytes: every
 // read that waits asks the kernel in vain first. hot
 func (s *socket) tryRead(fd uintptr) bool {
-	lent := s.account.buffers
+	b := s.account.buffers
 	var room []byte
 	var c *chunk
 	var p *page
 	switch {
 	case s.wantChunk:
-		c = lent.chunks.Get().(*chunk)
+		c = b.chunk()
 		room = c[:]
 	case s.direct != nil:
 		room = s.direct
 	default:
-		p = lent.pages.Get().(*page)
+		p = b.page()
 		room = p[:]
 	}
 	if s.handshake != nil {
@@ -145,10 +145,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 	n, err := readFD(int(fd), room)
 	if n <= 0 {
 		if c != nil {
-			lent.chunks.Put(c)
+			b.chunks.Put(c)
 		}
 		if p != nil {
-			lent.pages.Put(p)
+			b.pages.Put(p)
 		}
 		if err == syscall.EAGAIN {
 			return false
