@@ -232,7 +232,7 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 	c.admins[1].do("+OK\r\n", "CLUSTER", "SETSLOT", slot, "IMPORTING", c.ids[0])
 	moved := fmt.Sprintf("-MOVED %s %s\r\n", slot, c.announced[0])
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, c.sockets[1], func(c *Config) { unswept(c); c.Backend.Lanes = 1 })
+		h := m.start(t, c.sockets[1], func(c *Config) { c.Backend.Lanes = 1 })
 		w := h.dial()
 		wait := func() {
 			h.pass(laneIdle + int64(stayInterval))

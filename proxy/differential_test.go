@@ -27,7 +27,7 @@ func TestRepliesAreTheSameAsWithoutTheProxy(t *testing.T) {
 	args := []string{"--hash-max-listpack-value", "1000000000", "--hash-max-listpack-entries", "1000000",
 		"--zset-max-listpack-value", "1000000000", "--zset-max-listpack-entries", "1000000", "--set-max-intset-entries", "1000000"}
 	direct := redisServer(t, args...)
-	h := start(t, redisServer(t, args...), func(c *Config) { c.unavailableTimeout = patience })
+	h := start(t, redisServer(t, args...), swept)
 	d := &differential{t: t, direct: direct, proxied: h}
 	played := 0
 	for n := range rounds(t, 20) {

@@ -49,6 +49,7 @@ func TestSessionsWithOtherChainsEndWithTheirLeaf(t *testing.T) {
 		judged := make(map[string]int) // by the certificates after the leaf
 		counting := false
 		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
+			swept(c)
 			c.TLS.ClientAuth = tls.RequireAnyClientCert
 			c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
 				mu.Lock()

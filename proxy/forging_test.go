@@ -101,6 +101,7 @@ func TestForgedRepliesReachNobodyElse(t *testing.T) {
 	b := newLaneBackend(t)
 	b.on(quotes)
 	h := b.start(func(c *Config) {
+		swept(c)
 		c.Recheck, c.stayInterval = (&judgement{}).recheck, time.Millisecond
 		c.eofTimeout = 100 * time.Millisecond // a reply that was forged may leave an attacker to wait for one that never comes
 	})

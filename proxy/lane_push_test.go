@@ -322,7 +322,7 @@ func TestHugePushEndsALane(t *testing.T) {
 func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(unswept)
+	h := b.start(nil)
 	a, other := h.dial(), h.dial()
 	for _, w := range []*wire{a, other} {
 		w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
@@ -369,7 +369,7 @@ func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
 func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(unswept)
+	h := b.start(nil)
 	w := h.dial()
 	w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 	h.pass(int64(stayInterval))
@@ -416,7 +416,7 @@ func TestPushesInASetUpAreDropped(t *testing.T) {
 			t.Run(at+" "+name, func(t *testing.T) {
 				t.Parallel()
 				b := newLaneBackend(t)
-				h := b.start(unswept)
+				h := b.start(nil)
 				w := h.dial()
 				w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 				w.do("+OK\r\n", "SELECT", "7")

@@ -126,9 +126,6 @@ func (b *laneBackend) start(change func(*Config)) *harness {
 	return b.startBehind(change, nil)
 }
 
-// unswept is for tests that call the sweeper themselves: it does not come between.
-func unswept(c *Config) { c.sweepInterval = time.Hour }
-
 // startGated is start with gates in front of its clients.
 func (b *laneBackend) startGated(change func(*Config)) (h *harness, all *gates) {
 	b.t.Helper()

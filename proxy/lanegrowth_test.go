@@ -71,7 +71,7 @@ func (set *laneSet) notDialling(t testing.TB) {
 func grown(t *testing.T, lanes int) (*laneBackend, *harness) {
 	t.Helper()
 	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { unswept(c); c.Backend.Lanes = lanes })
+	h := b.start(func(c *Config) { c.Backend.Lanes = lanes })
 	w := h.dial()
 	w.get("0")
 	h.lane()

@@ -115,7 +115,7 @@ func TestLanesComeBackBehindTheirBar(t *testing.T) {
 func TestIdleLanesAndOwnConnectionsClose(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(unswept)
+	h := b.start(nil)
 	h.wantReady(true, "")
 	w := h.dial()
 	w.get("0")
@@ -172,7 +172,7 @@ func TestOwnConnectionThatWasOpenedBehindALossCloses(t *testing.T) {
 func TestBusyLanesAndOwnConnectionsStay(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(unswept)
+	h := b.start(nil)
 	w, other := h.dial(), h.dial()
 	w.get("0")
 	held := b.hold("a")
@@ -201,7 +201,6 @@ func TestLaneWithoutCredentialsEndsAfterAMinute(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
 			h := b.start(func(c *Config) {
-				unswept(c)
 				if !secret {
 					c.Backend.Credentials = nil
 				}

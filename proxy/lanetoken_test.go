@@ -23,7 +23,7 @@ func TestOnlyWhoHasTheTokenWrites(t *testing.T) {
 	l.up.sock.onWriteNow = func(fd uintptr) bool {
 		once.Do(func() {
 			close(writing)
-			for l.inFlight() < 2 {
+			for end := time.Now().Add(patience); l.inFlight() < 2 && time.Now().Before(end); {
 				time.Sleep(time.Millisecond) // a slow write
 			}
 			for range 50 { // it goes on when the other one waits for its client again
@@ -36,7 +36,11 @@ func TestOnlyWhoHasTheTokenWrites(t *testing.T) {
 	}
 	l.mu.Unlock()
 	first.send(cmd("GET", "first"))
-	<-writing
+	select {
+	case <-writing:
+	case <-time.After(patience):
+		t.Fatal("want a write on the lane")
+	}
 	second.send(cmd("GET", "second"))
 	first.want(valueOf("first"))
 	second.want(valueOf("second"))

@@ -166,7 +166,7 @@ func TestIdleTimeoutSparesWhoWaits(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		addr, release := slowBackend(t)
-		h := m.start(t, addr, func(c *Config) { c.IdleTimeout = time.Hour })
+		h := m.start(t, addr, func(c *Config) { swept(c); c.IdleTimeout = time.Hour })
 		busy := h.dial()
 		busy.send(cmd("SLOW"))
 		blocked := h.dial()

@@ -120,7 +120,7 @@ func TestAClientThatDoesNotReadEndsToo(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				j := &judgement{}
-				h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck, c.WriteTimeout = j.recheck, time.Hour })
+				h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { swept(c); c.Recheck, c.WriteTimeout = j.recheck, time.Hour })
 				h.stuckWriter("bad")
 				c.lose(h, j)
 				h.wantClosed(c.want, 1)
@@ -226,7 +226,7 @@ func TestSessionEndsWithItsCertificate(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		j := &judgement{until: time.Now().Add(1500 * time.Millisecond)}
 		d := dragonflyAt(t, proxytest.Options{})
-		h := m.start(t, d.Addr(), func(c *Config) { c.Recheck = j.recheck })
+		h := m.start(t, d.Addr(), func(c *Config) { swept(c); c.Recheck = j.recheck })
 		idle, blocked := h.dialAs("a"), h.dialAs("b")
 		idle.do("+PONG\r\n", "PING")
 		blocked.send(cmd("BLPOP", "q", "0"))
@@ -240,7 +240,7 @@ func TestSessionOutlivesACertificateWhoseCAWasRenewed(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		j := &judgement{until: time.Now().Add(time.Second)}
-		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck = j.recheck })
+		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) { swept(c); c.Recheck = j.recheck })
 		w := h.dialAs("a")
 		w.do("+PONG\r\n", "PING")
 		j.set(func(j *judgement) { j.until = time.Now().Add(time.Hour) })

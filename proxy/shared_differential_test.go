@@ -34,6 +34,7 @@ func TestRepliesOnLanesAreTheSameAsWithoutTheProxy(t *testing.T) {
 				databases: 1 + tt.sessions/25, alone: tt.sessions == 1,
 			}
 			d.proxied = start(t, redisServer(t, args...), func(c *Config) {
+				swept(c)
 				share(c)
 				if !tt.unproven {
 					// The default user wants no password, and takes any.

@@ -70,6 +70,7 @@ func TestSharedStress(t *testing.T) {
 		st.identities[i] = c
 	}
 	st.h = start(t, relay.Addr(), func(c *Config) {
+		swept(c)
 		c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
 			leaf := cs.PeerCertificates[0]
 			return Peer{Identity: sha256.Sum256(leaf.Raw), Name: leaf.Subject.CommonName}, nil

@@ -30,14 +30,18 @@ var patience = func() time.Duration {
 	return time.Minute
 }()
 
-// patient is the configuration that tests begin with: a test that is about a time-out, or about a backend that is away,
-// sets it itself.
+// swept has the sweeper look around as it does for users. In other tests it never does on its own, so that it never comes
+// between what they do.
+func swept(c *Config) { c.sweepInterval = time.Second }
+
+// patient is the configuration that tests begin with: a test that is about a time-out, about a backend that is away, or about
+// the sweeper sets it itself.
 func patient(c *Config) {
 	c.HandshakeTimeout, c.WriteTimeout, c.Backend.ConnectTimeout = patience, patience, patience
 	c.timeouts = timeouts{
 		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle),
-		unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
+		sweepInterval: time.Hour, unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
 	}
 }
