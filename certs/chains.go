@@ -117,7 +117,7 @@ func (b *bundle) prove(c *client, live bool) bool {
 		ca := candidates[i]
 		candidates = slices.Delete(candidates, i, i+1)
 		parents = slices.DeleteFunc(parents, func(parent *x509.Certificate) bool { return b.cannotHaveSigned(&ca, parent, failed) })
-		if len(parents) == 0 { // a check would cost nothing, or was made before
+		if len(parents) == 0 { // none of them can have signed it
 			aside = append(aside, ca)
 			continue
 		}
@@ -236,16 +236,18 @@ func fitOf(child, ca *x509.Certificate) int {
 }
 
 // cannotHaveSigned reports whether it is known without a computation that parent's key
-// has not signed ca: keys of its kind make no such signatures, or a check has failed,
-// now or for a live session.
+// has not signed ca: keys of its kind make no such signatures, or a check of these two
+// has failed, either in this handshake (it is in failed) or for a live session.
 func (b *bundle) cannotHaveSigned(ca *shown, parent *x509.Certificate, failed map[signature]struct{}) bool {
 	if kind, ok := signerKind[ca.cert.SignatureAlgorithm]; ok && kind != parent.PublicKeyAlgorithm {
 		return true
 	}
 	k := signatureOf(ca, parent)
-	_, now := failed[k]
+	if _, here := failed[k]; here {
+		return true
+	}
 	_, before := b.failed.get(k)
-	return now || before
+	return before
 }
 
 // signerKind is the kind of key that makes signatures of an algorithm. Of the others,

@@ -62,8 +62,8 @@ type laneHold struct {
 	reply   chan func(*laneConn) string
 }
 
-// infoThen has the session of w ask its own connection for INFO. Once that is answered and say is closed, the backend says more
-// there.
+// infoThen has the client w send INFO, which goes over its session's own connection, and waits for the reply. When the test
+// closes say, the backend calls more, which writes to that connection what nobody has asked for.
 func (b *laneBackend) infoThen(w *wire, more func(*laneConn)) (say chan struct{}) {
 	b.t.Helper()
 	onOwn, say := b.hold("on own"), make(chan struct{})

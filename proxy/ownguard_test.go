@@ -31,22 +31,12 @@ func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
 				b := newLaneBackend(t)
 				h := b.start(nil)
 				w, other, third := settled(h), settled(h), settled(h)
-				onOwn, say, said := b.hold("on own"), make(chan struct{}), make(chan struct{})
-				w.send(cmd("INFO", "on own"))
-				<-onOwn.reached
-				onOwn.reply <- func(c *laneConn) string {
-					c.w.WriteString(bulk("info"))
-					c.w.Flush()
-					select {
-					case <-say:
-					case <-b.done:
-					}
+				said := make(chan struct{})
+				say := b.infoThen(w, func(c *laneConn) {
 					c.w.WriteString(tt.says)
 					c.w.Flush()
 					close(said)
-					return ""
-				}
-				w.want(bulk("info"))
+				})
 				h.pass(int64(stayInterval))
 				l := h.lane()
 				onLane, rest := b.hold("on lane"), make(chan struct{})

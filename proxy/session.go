@@ -127,7 +127,7 @@ type clientSide struct {
 
 // pump's fields belong to the pump goroutine, but for what mu guards.
 type pump struct {
-	conn    *backendConn // what the pump reads until it ends. up is the same one, but closeOwn and ownEnded may clear it before
+	conn    *backendConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
 	replies resp.Replies
 	held    []byte // a reply that is not passed on before it is known whole
 	done    chan struct{}

@@ -34,7 +34,8 @@ type timeouts struct {
 	mergeTrip time.Duration
 	// ownAfterBig: a session that asked for more than maxLaneReply uses its own connection for so long; 1 min.
 	ownAfterBig time.Duration
-	// sweepInterval: so often the sweeper looks for what is to be closed, or a quarter of IdleTimeout if that is less; 1 s.
+	// sweepInterval: how often the sweeper looks for sessions and connections that are to be closed; 1 s. A quarter of
+	// IdleTimeout counts instead where that is less.
 	sweepInterval time.Duration
 	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time; 5 s.
 	laneIdle time.Duration

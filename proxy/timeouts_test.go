@@ -30,8 +30,8 @@ var patience = func() time.Duration {
 	return time.Minute
 }()
 
-// swept has the sweeper look around as it does for users. In other tests it never does on its own, so that it never comes
-// between what they do.
+// swept has the sweeper run every second, as it does for users. In all other tests it does not run on its own, so that it closes
+// nothing between two steps of a test: a test that needs what it does calls it.
 func swept(c *Config) { c.sweepInterval = time.Second }
 
 // patient is the configuration that tests begin with: a test that is about a time-out, about a backend that is away, or about
