@@ -231,7 +231,7 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 	c.admins[0].do("+OK\r\n", "CLUSTER", "SETSLOT", slot, "MIGRATING", c.ids[1])
 	c.admins[1].do("+OK\r\n", "CLUSTER", "SETSLOT", slot, "IMPORTING", c.ids[0])
 	moved := fmt.Sprintf("-MOVED %s %s\r\n", slot, c.announced[0])
-	eachMode(t, func(t *testing.T, m mode) {
+	eachModeAlone(t, func(t *testing.T, m mode) {
 		h := m.start(t, c.sockets[1], func(c *Config) { c.Backend.Lanes = 1 })
 		w := h.dial()
 		wait := func() {

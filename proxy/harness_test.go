@@ -195,8 +195,9 @@ func eachMode(t *testing.T, f func(t *testing.T, m mode)) {
 	}
 }
 
-// eachModeAlone is eachMode for a test that measures or changes the whole process: its memory, descriptors or
-// GOMAXPROCS. Nothing else runs meanwhile, as long as the test does not call t.Parallel.
+// eachModeAlone runs the modes one after the other. It is for a test whose modes write to the same keys of one backend, and for a
+// test that measures or changes the whole process: its memory, descriptors or GOMAXPROCS. In the latter no other test runs
+// meanwhile, as long as it does not call t.Parallel.
 func eachModeAlone(t *testing.T, f func(t *testing.T, m mode)) {
 	t.Helper()
 	for _, m := range modes() {

@@ -36,7 +36,7 @@ func TestRecordedAnswersOfARealDragonflyPassUnchanged(t *testing.T) {
 	if addr == "" {
 		t.Skip("DRAGONFLY_ADDR is not set")
 	}
-	eachMode(t, func(t *testing.T, m mode) {
+	eachModeAlone(t, func(t *testing.T, m mode) {
 		for _, tr := range proxytest.Transcripts() {
 			if tr.Options.RequirePass == "" && tr.Options.MaxClients == 0 {
 				t.Run(tr.File, func(t *testing.T) { playThrough(t, m, addr, tr.File, true) })
