@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -257,8 +259,19 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-func TestConcurrentScrapes(t *testing.T) {
-	url := start(t, Options{Collect: func(emit func(Metric)) { emit(Metric{Name: "up", Kind: Gauge, Value: 1}) }}, false)
+// Scrapes beyond maxScrapes wait for the others, and are answered.
+func TestScrapesWaitForOneAnother(t *testing.T) {
+	gathering, goOn := make(chan struct{}, 100), make(chan struct{})
+	var now atomic.Int64
+	url := start(t, Options{Collect: func(emit func(Metric)) {
+		if n := now.Add(1); n > maxScrapes {
+			t.Errorf("%d scrapes at a time, want at most %d", n, maxScrapes)
+		}
+		defer now.Add(-1)
+		gathering <- struct{}{}
+		<-goOn
+		emit(Metric{Name: "up", Kind: Gauge, Value: 1})
+	}}, false)
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
@@ -268,13 +281,41 @@ func TestConcurrentScrapes(t *testing.T) {
 				return
 			}
 			defer resp.Body.Close()
-			// Above maxScrapes at a time the answer is 503.
-			if resp.StatusCode != 200 && resp.StatusCode != 503 {
+			if resp.StatusCode != http.StatusOK {
 				t.Errorf("got %d", resp.StatusCode)
 			}
 		})
 	}
+	for range maxScrapes {
+		<-gathering
+	}
+	close(goOn)
 	all.Wait()
+}
+
+// A client that waited for other scrapes and has gone takes no turn.
+func TestScrapesOfVanishedClientsAreNotMade(t *testing.T) {
+	taken, goOn := make(chan struct{}), make(chan struct{})
+	served := 0
+	h := inTurn(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		served++
+		close(taken)
+		<-goOn
+	}), 1)
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+	}()
+	<-taken
+	gone, leave := context.WithCancel(context.Background())
+	leave()
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil).WithContext(gone))
+	close(goOn)
+	<-first
+	if served != 1 {
+		t.Errorf("%d scrapes were made, want 1", served)
+	}
 }
 
 func TestLargeHeadersAreRefused(t *testing.T) {

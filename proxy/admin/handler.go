@@ -20,6 +20,8 @@ const (
 	textWrongToken = "send the token of DRAGONTLS_ADMIN_TOKEN_FILE as \"Authorization: Bearer TOKEN\"\n"
 	textBadToken   = "DRAGONTLS_ADMIN_TOKEN_FILE cannot be read; the log says why\n"
 	textWrongHost  = "ask for this page by IP address or as localhost\n"
+
+	textScrapeTimeout = "the metrics could not be gathered in time: too many scrapes at once, or no processor time; try again\n"
 )
 
 type handler struct {

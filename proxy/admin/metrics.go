@@ -14,10 +14,10 @@ import (
 
 const prefix = "dragontls_"
 
-// maxScrapes at a time: one Prometheus scrapes once in seconds.
+// maxScrapes is how many scrapes gather at a time; others wait for them. One Prometheus scrapes once in seconds.
 const maxScrapes = 4
 
-// scrapeTimeout leaves half of answerTimeout to send the answer.
+// scrapeTimeout includes the wait for other scrapes. It leaves half of answerTimeout to send the answer.
 const scrapeTimeout = answerTimeout / 2
 
 // Kind is what a Metric is.
@@ -55,11 +55,25 @@ func newMetricsHandler(o Options) http.Handler {
 	if o.Collect != nil {
 		r.MustRegister(collector{o.Collect, o.Log})
 	}
-	return promhttp.HandlerFor(r, promhttp.HandlerOpts{
-		ErrorLog:            log.New(errorLog{o.Log}, "", 0),
-		ErrorHandling:       promhttp.ContinueOnError, // one bad sample does not hide the others
-		MaxRequestsInFlight: maxScrapes,
-		Timeout:             scrapeTimeout, // also: the client gets nothing before the scrape is over, and so cannot delay it
+	h := promhttp.HandlerFor(r, promhttp.HandlerOpts{
+		ErrorLog:      log.New(errorLog{o.Log}, "", 0),
+		ErrorHandling: promhttp.ContinueOnError, // one bad sample does not hide the others
+	})
+	// The client gets nothing before its scrape is over, and so cannot keep others waiting.
+	return http.TimeoutHandler(inTurn(h, maxScrapes), scrapeTimeout, textScrapeTimeout)
+}
+
+// inTurn serves at most places requests at a time. The others wait, as long as their clients do: to refuse them would let
+// any flood of requests take the page from its honest readers. The places of the listener bound how many wait.
+func inTurn(next http.Handler, places int) http.Handler {
+	taken := make(chan struct{}, places)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case taken <- struct{}{}:
+			defer func() { <-taken }()
+			next.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
 	})
 }
 
