@@ -22,8 +22,6 @@ const (
 	nonceInterval = int64(100 * time.Millisecond)
 	// maxLaneReply: who asks for more than this uses its own connection for ownAfterBig.
 	maxLaneReply = 1 << 20
-	// maxMerged: see mergeTrip.
-	maxMerged = pageSize
 )
 
 type laneState uint8
@@ -81,8 +79,6 @@ type lane struct {
 	waiting   int      // their commands
 	idleSince int64
 	replied   int64 // when a run of replies was last whole
-	asked     int64 // when an idle lane was written to, until it answers
-	trip      int64 // how soon it does, see tripLocked
 }
 
 // submission is what came of handing a batch to a lane.
@@ -148,7 +144,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 		}
 		return taken{result: submitNever}
 	}
-	// Where replies are on their way, those who get them are about to ask again: the writer joins them.
+	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands.
 	idle := !l.token && l.slots == 0 && l.commands == 0
 	t = taken{result: submitted, direct: idle && l.up.tls == nil, mine: a == admittedMine}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
@@ -157,11 +153,8 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	if l.nonceDueLocked(now) {
 		t.out = l.appendNonceLocked(t.out, now)
 	}
-	if idle {
-		l.asked = now
-	}
-	t.start = !l.token && !l.mergesLocked(len(t.out))
-	l.token = l.token || t.start
+	t.start = !l.token
+	l.token = true
 	if mutated(mutantDropToken) {
 		l.token, t.direct = false, true
 	}
@@ -172,23 +165,6 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	}
 	l.countLocked()
 	return t
-}
-
-// mergesLocked says that the reader, to which a reply is due, writes what waits and n bytes more. hot
-func (l *lane) mergesLocked(n int) bool {
-	return l.trip > 0 && l.trip <= int64(l.set.server.c.mergeTrip) && len(l.out)+n <= maxMerged && l.slots > 0 && l.ring[l.head].at < l.passed
-}
-
-// tripLocked learns how soon an idle lane answers: the best of late, which one answer in a busy moment changes little. hot
-func (l *lane) tripLocked(now int64) {
-	if l.asked == 0 {
-		return
-	}
-	trip := now - l.asked
-	if l.asked = 0; l.trip != 0 && trip > l.trip {
-		trip = l.trip + (trip-l.trip)/16
-	}
-	l.trip = trip
 }
 
 // unlock is deferred: a panic goes on behind it. hot

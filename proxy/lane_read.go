@@ -54,7 +54,6 @@ func (l *lane) takeIn() error {
 			}
 			return cause
 		}
-		l.writeMerged()
 	}
 	return err
 }
@@ -126,7 +125,6 @@ func (l *lane) next(now int64) bool {
 	r := &l.in
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tripLocked(now)
 	l.finishRunLocked(now)
 	if l.slots == 0 || l.ring[l.head].at >= l.passed {
 		return false
@@ -234,7 +232,6 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 		r.ready = append(r.ready, s)
 	}
 	if unsent > minBudget && int64(unsent) > s.account().budget(l.set.server.c.SessionBuffer) {
-		l.writeMerged()
 		l.drainReady()
 		l.follow(s)
 	}

@@ -99,29 +99,6 @@ func (l *lane) write() {
 	}
 }
 
-// writeMerged is called by the reader behind replies: it writes what was submitted meanwhile, see mergesLocked. hot
-func (l *lane) writeMerged() {
-	l.mu.Lock()
-	b := l.out
-	if l.token || len(b) == 0 || l.state >= laneFailed {
-		l.mu.Unlock()
-		return
-	}
-	l.token = true
-	if l.up.tls != nil { // whose write may wait
-		l.mu.Unlock()
-		l.wakeWriter()
-		return
-	}
-	l.out, l.spare, l.writing = l.spare, nil, l.writing+cap(b)
-	l.passed = l.given
-	l.mu.Unlock()
-	l.writeOne(b)
-	l.mu.Lock()
-	l.keepLocked(b)
-	l.mu.Unlock()
-}
-
 // keepLocked keeps a buffer that was written for what comes.
 func (l *lane) keepLocked(b []byte) {
 	l.writing -= cap(b)

@@ -141,7 +141,7 @@ func (b *laneBackend) startBehind(change func(*Config), wrap func(net.Listener) 
 	return startBehind(b.t, b.addr, func(c *Config) {
 		share(c)
 		c.Backend.Credentials = credentials("", "secret")
-		c.Backend.Lanes, c.mergeTrip, c.unavailableTimeout = 1, -1, patience
+		c.Backend.Lanes, c.unavailableTimeout = 1, patience
 		if change != nil {
 			change(c)
 		}

@@ -254,7 +254,8 @@ func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
 	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
 }
 
-// faulty is what a lane's writer writes to. It passes everything on until it is armed: the next write is the fault's.
+// faulty is what a lane's writer writes to. It passes everything on until it is armed: then each write waits for fault, and
+// fails with its error.
 type faulty struct {
 	net.Conn
 	armed atomic.Bool
@@ -263,7 +264,9 @@ type faulty struct {
 
 func (f *faulty) Write(p []byte) (int, error) {
 	if f.armed.Load() {
-		return 0, f.fault()
+		if err := f.fault(); err != nil {
+			return 0, err
+		}
 	}
 	return f.Conn.Write(p)
 }
@@ -287,22 +290,28 @@ func (l *lane) replaceWith(t testing.TB, change func(*backendConn)) *lane {
 	return next
 }
 
-// stuckWrite is the fault of a write that takes nothing, and then fails.
+// stuckWrite is the fault of one write that takes nothing until the test has it fail or go on.
 type stuckWrite struct {
 	*faulty
 	writing chan struct{} // closed when something is written
 	fail    chan struct{}
+	goOn    chan struct{}
 }
 
 // stick opens a lane in the place of this one whose writer, not a session, makes such a write once it is armed.
 func (l *lane) stick(t testing.TB) (*lane, *stuckWrite) {
 	t.Helper()
-	s := &stuckWrite{writing: make(chan struct{}), fail: make(chan struct{})}
+	s := &stuckWrite{writing: make(chan struct{}), fail: make(chan struct{}), goOn: make(chan struct{})}
 	next := l.replaceWith(t, func(up *backendConn) {
 		s.faulty = &faulty{Conn: up.conn, fault: func() error {
+			s.armed.Store(false)
 			close(s.writing)
-			<-s.fail
-			return errors.New("on purpose")
+			select {
+			case <-s.fail:
+				return errors.New("on purpose")
+			case <-s.goOn:
+				return nil
+			}
 		}}
 		up.conn = s.faulty
 	})

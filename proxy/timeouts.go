@@ -28,10 +28,6 @@ type timeouts struct {
 	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
 	// each other's replies at each step; 1 s, below 0: it does not stay.
 	stayInterval time.Duration
-	// mergeTrip: while a backend works that answers an idle lane so soon, what is submitted waits for its next reply and
-	// goes out in one write, until there is maxMerged of it. Nobody waits longer than the trip, and wake-ups are saved;
-	// 200 us, below 0: nothing waits.
-	mergeTrip time.Duration
 	// ownAfterBig: a session that asked for more than maxLaneReply uses its own connection for so long; 1 min.
 	ownAfterBig time.Duration
 	// sweepInterval: how often the sweeper looks for sessions and connections that are to be closed; 1 s. A quarter of
@@ -58,7 +54,6 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.followTimeout, 2*time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
 	setDefault(&t.stayInterval, time.Second)
-	setDefault(&t.mergeTrip, 200*time.Microsecond)
 	setDefault(&t.ownAfterBig, time.Minute)
 	setDefault(&t.sweepInterval, time.Second)
 	setDefault(&t.laneIdle, 5*time.Second)
