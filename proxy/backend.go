@@ -48,9 +48,8 @@ type backend struct {
 	stats        *backendStats
 	keepAlive    time.Duration
 	writeTimeout time.Duration
-	room         chan struct{} // a place for each open connection; nil: no limit
-	makeRoom     func() bool   // closes an idle connection; nil: there are none that may be closed
-	epoch        *epoch        // of shared sessions; nil: every dial resolves
+	room         *room  // nil: no limit
+	epoch        *epoch // of shared sessions; nil: every dial resolves
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex
@@ -74,7 +73,7 @@ func newBackend(c BackendConfig, b *buffers, s *backendStats, keepAlive, writeTi
 		be.writeTimeout = writeTimeout + 30*time.Second
 	}
 	if c.MaxConnections > 0 {
-		be.room = make(chan struct{}, c.MaxConnections)
+		be.room = &room{places: make(chan struct{}, c.MaxConnections)}
 	}
 	return be
 }
@@ -85,13 +84,13 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 		return nil, err
 	}
 	if b.room != nil {
-		if !b.takePlace(ctx) {
+		if !b.room.take(ctx) {
 			b.stats.errors.add("max_connections")
 			return nil, errBackendFull
 		}
 		defer func() {
 			if c == nil {
-				<-b.room
+				b.room.leave()
 			}
 		}()
 	}
@@ -118,39 +117,12 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 		b.buffers.fix(-cost)
 		b.stats.connections.Add(-1)
 		if b.room != nil {
-			<-b.room
+			b.room.leave()
 		}
 	}
 	b.stats.connections.Add(1)
 	return c, nil
 }
-
-// takePlace waits for a place among MaxConnections; whoever has been idle for longest makes it.
-func (b *backend) takePlace(ctx context.Context) bool {
-	for {
-		select {
-		case b.room <- struct{}{}:
-			return true
-		default:
-		}
-		if b.makeRoom != nil {
-			b.makeRoom()
-		}
-		t := time.NewTimer(placeInterval)
-		select {
-		case b.room <- struct{}{}:
-			t.Stop()
-			return true
-		case <-ctx.Done():
-			t.Stop()
-			return false
-		case <-t.C:
-		}
-	}
-}
-
-// placeInterval: so often who waits for a place looks for an idle connection anew.
-const placeInterval = 10 * time.Millisecond
 
 // takeTurn lets everybody dial at once while dials work; after a failure one at a time.
 func (b *backend) takeTurn(ctx context.Context) (done func(error), err error) {

@@ -14,6 +14,10 @@ import (
 func (s *session) runPump() {
 	p := &s.pump
 	defer close(p.done)
+	if s.shared {
+		s.server.owners.add(s)
+		defer s.server.owners.remove(s)
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			s.recovered(v)

@@ -65,6 +65,7 @@ type Server struct {
 	running        sync.WaitGroup // handshakes, sessions, prober, sweeper
 
 	lanes          laneSets
+	owners         owners
 	dialPaces      dialPaces
 	scripts        scripts // that sessions have sent
 	pending        *places
@@ -122,7 +123,9 @@ func New(c Config) (*Server, error) {
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
 	if c.Backend.Shared {
-		s.backend.makeRoom = s.closeLongestIdle
+		if s.backend.room != nil {
+			s.backend.room.closeIdle = s.closeIdlest
+		}
 		s.backend.epoch = newEpoch(c.resolveInterval)
 		s.backend.epoch.changed = s.moveTo
 	}

@@ -20,27 +20,3 @@ func (s *Server) sweepShared() {
 		}
 	})
 }
-
-// closeLongestIdle closes the backend connection that has been idle for longest, to make room for another. false: none is.
-func (s *Server) closeLongestIdle() bool {
-	var longest int64
-	var close func()
-	s.lanes.each(func(l *lane) {
-		if since, idle := l.idleAt(); idle && (close == nil || since < longest) {
-			longest, close = since, l.retire
-		}
-	})
-	s.each(func(n *session) {
-		if !n.isShared() {
-			return
-		}
-		if since, idle := n.ownIdleAt(); idle && (close == nil || since < longest) {
-			longest, close = since, func() { n.closeOwn(since) }
-		}
-	})
-	if close == nil {
-		return false
-	}
-	close()
-	return true
-}

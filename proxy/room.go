@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// placeInterval: so often idle connections are looked for while dials wait for a place.
+const placeInterval = 10 * time.Millisecond
+
+// room bounds the backend connections that are open. Dials that find no place wait in turn, and while they do one
+// goroutine closes connections that are idle. Safe for concurrent use.
+type room struct {
+	places    chan struct{} // has one value for each connection
+	closeIdle func(n int)   // closes up to n connections, those that have been idle for longest; nil: none may be closed
+
+	mu      sync.Mutex
+	waiting int  // dials; guarded by mu
+	making  bool // the goroutine runs; guarded by mu
+}
+
+// take waits for a place. It reports whether there was one before ctx ended.
+func (r *room) take(ctx context.Context) bool {
+	select {
+	case r.places <- struct{}{}:
+		return true
+	default:
+	}
+	r.wait()
+	defer r.waited()
+	select {
+	case r.places <- struct{}{}: // the runtime serves those that wait in turn
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (r *room) leave() { <-r.places }
+
+func (r *room) wait() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting++
+	if !r.making && r.closeIdle != nil {
+		r.making = true
+		go r.make() // ends when no dial waits; nobody waits for it
+	}
+}
+
+func (r *room) waited() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting--
+}
+
+// make closes idle connections until no dial waits for a place.
+func (r *room) make() {
+	for {
+		r.mu.Lock()
+		n := r.waiting
+		r.making = n > 0
+		r.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		r.closeIdle(n)
+		time.Sleep(placeInterval)
+	}
+}
+
+// owners is the sessions that have a connection of their own, or dial one. Safe for concurrent use.
+type owners struct {
+	mu  sync.Mutex
+	all map[*session]struct{} // guarded by mu
+}
+
+func (o *owners) add(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.all == nil {
+		o.all = make(map[*session]struct{})
+	}
+	o.all[s] = struct{}{}
+}
+
+func (o *owners) remove(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.all, s)
+}
+
+// list returns them all.
+func (o *owners) list() []*session {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := make([]*session, 0, len(o.all))
+	for s := range o.all {
+		all = append(all, s)
+	}
+	return all
+}
+
+// idleConn is a backend connection that nobody uses.
+type idleConn struct {
+	since int64
+	close func() bool // reports whether it was idle still
+}
+
+// closeIdlest closes up to n backend connections, those that have been idle for longest. It looks at connections only: there
+// may be many more sessions.
+func (s *Server) closeIdlest(n int) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+		}
+	}()
+	var idle []idleConn
+	for _, l := range s.lanes.all() {
+		if since, ok := l.idleAt(); ok {
+			idle = append(idle, idleConn{since, func() bool { l.retire(); return true }})
+		}
+	}
+	for _, o := range s.owners.list() {
+		if since, ok := o.ownIdleAt(); ok {
+			idle = append(idle, idleConn{since, func() bool { return o.closeOwn(since) }})
+		}
+	}
+	slices.SortFunc(idle, func(a, b idleConn) int { return cmp.Compare(a.since, b.since) })
+	for _, c := range idle {
+		if n == 0 {
+			return
+		}
+		if c.close() {
+			n--
+		}
+	}
+}
