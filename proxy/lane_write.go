@@ -99,13 +99,30 @@ func (l *lane) write() {
 	}
 }
 
-// keepLocked keeps a buffer that was written for what comes.
+// maxKept bounds the buffer that a lane keeps for the next write while it is in use: growing another one of this size costs
+// more than what fills it.
+const maxKept = laneBytes
+
+// keepLocked keeps a buffer that was written for what comes, unless memory is scarce. hot
 func (l *lane) keepLocked(b []byte) {
 	l.writing -= cap(b)
-	if cap(b) <= 2*chunkSize && l.state != laneClosed {
+	if cap(b) > cap(l.spare) && cap(b) <= maxKept && l.state != laneClosed && !(cap(b) > chunkSize && l.account().pressed()) {
 		l.spare = b[:0]
 	}
 	l.countLocked()
+}
+
+// shed gives back what a lane without work keeps. The sweeper calls it.
+func (l *lane) shed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.idleLocked() && len(l.out) == 0 {
+		l.out, l.spare = nil, nil
+		if len(l.ring) > fewSlots {
+			l.ring, l.head = nil, 0
+		}
+		l.countLocked()
+	}
 }
 
 // countLocked counts what the lane holds: commands that wait for the backend, and slots. hot

@@ -42,6 +42,11 @@ func (s *session) ride(t testing.TB, l *lane, batch, replies []byte, n int) {
 	if got := l.submit(s, s.server.now()); got != submitted {
 		t.Fatalf("submission %v", got)
 	}
+	s.deliverTo(t, l, replies)
+}
+
+// deliverTo hands the replies to the session, whose client takes them at once.
+func (s *session) deliverTo(t testing.TB, l *lane, replies []byte) {
 	if err := l.deliver(replies); err != nil {
 		t.Fatal(err)
 	}
@@ -82,5 +87,57 @@ func BenchmarkLane(b *testing.B) {
 				s.ride(b, l, batch, replies, n)
 			}
 		})
+	}
+}
+
+// rideWritten takes so many batches of one command to the lane and back, while the lane's writer has the token: they are
+// copied, and go out in one write.
+func (s *session) rideWritten(t testing.TB, l *lane, batch, reply []byte, times int) {
+	l.mu.Lock()
+	l.token = true
+	l.mu.Unlock()
+	c := &s.client
+	for range times {
+		c.out, c.pend, c.replies, c.frames = batch, append(c.pend[:0], slot{n: 1}), 1, 1
+		if got := l.submit(s, s.server.now()); got != submitted {
+			t.Fatalf("submission %v", got)
+		}
+	}
+	for l.writeBatch() {
+	}
+	for range times {
+		s.deliverTo(t, l, reply)
+	}
+}
+
+// A lane keeps what large commands made it grow to while it is in use, unless memory is scarce, and counts it. Idle, it
+// keeps nothing.
+func TestLaneKeepsItsBuffersWhileItWorks(t *testing.T) {
+	s, l := onALane(t)
+	batch, reply := []byte(cmd("SET", "k", strings.Repeat("v", 60<<10))), []byte("+OK\r\n")
+	ride := func() { s.rideWritten(t, l, batch, reply, 4) }
+	ride()
+	ride() // takes the second buffer
+	if got := testing.AllocsPerRun(100, ride); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+	held := l.account().held.Load() + l.account().kept.Load()
+	if held < 2*4*60<<10 {
+		t.Errorf("%d bytes are counted", held)
+	}
+	l.shed()
+	if n := cap(l.out) + cap(l.spare) + len(l.ring); n > fewSlots {
+		t.Errorf("an idle lane keeps %d", n)
+	}
+	if got := l.account().held.Load(); got != 0 {
+		t.Errorf("an idle lane holds %d bytes", got)
+	}
+	l.account().buffers.limit, l.account().buffers.share = 1<<20, 1 // scarce
+	s.server.quotas.join(l.account(), quotaKey{})
+	for range 3 { // each of its buffers is written
+		ride()
+	}
+	if n := cap(l.out) + cap(l.spare); n > laneKept {
+		t.Errorf("where memory is scarce the lane keeps %d bytes", n)
 	}
 }

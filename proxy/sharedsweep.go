@@ -1,5 +1,10 @@
 package proxy
 
+import "time"
+
+// sheddingAfter: a lane that has been idle for so long gives its buffers back.
+const sheddingAfter = int64(time.Second)
+
 // sweepShared closes what shared sessions do not use any more.
 func (s *Server) sweepShared() {
 	now := s.now()
@@ -10,6 +15,8 @@ func (s *Server) sweepShared() {
 			l.retire()
 		case l.pushed.Load():
 			l.set.renew(l)
+		case idle && now-since >= sheddingAfter:
+			l.shed()
 		}
 	})
 	s.lanes.tidy(now)
