@@ -41,6 +41,7 @@ type laneSlot struct {
 	at      uint64   // where their bytes begin in all that the lane was given
 	tx      bool     // the run is MULTI .. EXEC
 	nonce   uint64
+	sent    int64 // when it was handed to the lane
 }
 
 // lane is a backend connection that sessions of one key share for commands of which each has exactly one reply. Replies
@@ -51,6 +52,7 @@ type lane struct {
 	up     *backendConn
 	opened int64
 	load   atomic.Int32  // commands in flight or waiting for room, for who chooses a lane
+	late   atomic.Bool   // its backend does not keep up, see pulse
 	wake   chan struct{} // to the writer, with the token
 	closed chan struct{} // closed when the reader has ended
 	pushed atomic.Bool   // a push has come: the sweeper replaces the lane, see laneSet.renew
@@ -79,6 +81,7 @@ type lane struct {
 	waiting   int      // their commands
 	idleSince int64
 	replied   int64 // when a run of replies was last whole
+	pulse     pulse
 }
 
 // submission is what came of handing a batch to a lane.
@@ -148,7 +151,11 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	idle := !l.token && l.slots == 0 && l.commands == 0
 	t = taken{result: submitted, direct: idle && l.up.tls == nil, mine: a == admittedMine}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
-	l.pushBatchLocked(s)
+	if l.commands == 0 {
+		l.pulse.begin(now)
+	}
+	l.pushBatchLocked(s, now)
+	l.judgePulseLocked(now)
 	t.out = c.out
 	if l.nonceDueLocked(now) {
 		t.out = l.appendNonceLocked(t.out, now)
@@ -283,7 +290,7 @@ func (l *lane) stopWaiting(s *session) {
 }
 
 // pushBatchLocked makes a slot of each slot that the session's queue got. hot
-func (l *lane) pushBatchLocked(s *session) {
+func (l *lane) pushBatchLocked(s *session, now int64) {
 	c := &s.client
 	if s.againN = 0; c.rereads && c.replies == 1 && len(c.out) <= len(s.again) {
 		s.againN = copy(s.again[:], c.out)
@@ -295,7 +302,7 @@ func (l *lane) pushBatchLocked(s *session) {
 			continue
 		}
 		// The first slot accounts for the bytes: a batch goes out whole.
-		l.pushLocked(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx})
+		l.pushLocked(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx, sent: now})
 		size = 0
 	}
 	l.given += uint64(len(c.out))
@@ -334,7 +341,7 @@ func (l *lane) nonceDueLocked(now int64) bool {
 func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	word := rand.Uint64()
 	nonce := appendNonce(make([]byte, 0, nonceSize), word)
-	l.pushLocked(laneSlot{n: 1, at: l.given, nonce: word})
+	l.pushLocked(laneSlot{n: 1, at: l.given, nonce: word, sent: now})
 	l.given += uint64(nonceSize)
 	l.unnonced, l.nonceAt = 0, now
 	if mutated(mutantNonceInTransaction) {

@@ -160,15 +160,20 @@ func (l *lane) finishRunLocked(now int64) {
 		return
 	}
 	r.open = false
-	l.replied = now
 	if s := r.cur.session; s != nil {
+		if now-max(l.replied, r.cur.sent) > int64(l.set.server.c.slowCommand) {
+			s.noteSlow(now)
+		}
+		l.pulse.finished(r.cur.n, r.cur.sent, now)
 		l.commands -= r.cur.n
 		l.bytes -= r.cur.bytes
 		s.onLane.add(-r.cur.n, -r.cur.bytes)
 		l.loadLocked()
 		l.wakeWaiterLocked()
 	}
+	l.replied = now
 	r.cur = laneSlot{}
+	l.judgePulseLocked(now)
 	if l.commands == 0 {
 		l.idleSince = now
 	}

@@ -2,60 +2,50 @@ package proxy
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
-// crowdOf is two sessions that have more in flight on one lane than calls for another.
+// crowdOf is a session that has more in flight on one lane than calls for another.
 type crowdOf struct {
-	held  *laneHold
-	wires [2]*wire
-	want  [2]string
+	held *laneHold
+	wire *wire
+	want string
 }
 
-// busy has them send it; the backend stops at the first command, on the lane that had least to do.
+// busy has it send that; the backend stops at the first command, on the lane that had least to do.
 func (b *laneBackend) busy(h *harness, name string) *crowdOf {
 	h.t.Helper()
-	const each = growAbove/2 + 100
-	c := &crowdOf{held: b.hold(name)}
-	for i := range c.wires {
-		w := h.dial()
-		c.wires[i] = w
-		commands, replies := pipelineOf(each, fmt.Sprint(name, "-", i))
-		s := h.sessionOf(w)
-		if i == 0 {
-			w.send(cmd("GET", name))
-			<-c.held.reached
-			replies = valueOf(name) + replies
-		}
-		c.want[i] = replies
-		go io.WriteString(w, commands) // ends with the bytes, or the connection
-		eventually(h.t, "it is in flight", func() bool {
-			return s.onLane.commands.Load() >= each && s.hand.Load() == handEmpty
-		})
-	}
+	c := &crowdOf{held: b.hold(name), wire: h.dial()}
+	s := h.sessionOf(c.wire)
+	c.wire.send(cmd("GET", name))
+	<-c.held.reached
+	commands, replies := pipelineOf(growAbove+1, name)
+	c.wire.send(commands)
+	c.want = valueOf(name) + replies
+	eventually(h.t, "it is in flight", func() bool {
+		return s.onLane.commands.Load() > growAbove && s.hand.Load() == handEmpty
+	})
 	return c
 }
 
 // more puts another command on the busy lane.
 func (c *crowdOf) more(h *harness, key string) {
 	h.t.Helper()
-	s := h.sessionOf(c.wires[1])
+	s := h.sessionOf(c.wire)
 	before := s.onLane.commands.Load()
-	c.wires[1].send(cmd("GET", key))
-	c.want[1] += valueOf(key)
+	c.wire.send(cmd("GET", key))
+	c.want += valueOf(key)
 	eventually(h.t, "it is in flight", func() bool { return s.onLane.commands.Load() > before && s.hand.Load() == handEmpty })
 }
 
 // release lets the backend go on.
 func (c *crowdOf) release() {
 	c.held.release()
-	for i, w := range c.wires {
-		w.wantLong(c.want[i])
-	}
+	c.wire.wantLong(c.want)
 }
 
 // notDialling waits until no lane is being opened.
@@ -78,33 +68,16 @@ func grown(t *testing.T, lanes int) (*laneBackend, *harness) {
 	return b, h
 }
 
-// A lane that is busy gets the key another one, up to the number that is configured. Who has nothing in flight takes the
-// one with least to do.
+// A lane that is busy gets the key another one, up to the number that is configured. A session that has nothing in flight
+// takes the one with least to do.
 func TestKeyGetsAnotherLaneForItsLoad(t *testing.T) {
 	t.Parallel()
-	for lanes, most := range map[int]int{0: max(4, runtime.GOMAXPROCS(0)), 1: 1, 3: 3} {
+	for lanes, most := range map[int]int{0: max(2, runtime.GOMAXPROCS(0)/2), 1: 1, 3: 3} {
 		t.Run(fmt.Sprint(lanes), func(t *testing.T) {
 			t.Parallel()
 			b, h := grown(t, lanes)
 			idle := h.dial()
-			var all []*crowdOf
-			for n := 1; n <= most; n++ {
-				all = append(all, b.busy(h, fmt.Sprint("held ", n)))
-				want := min(n+1, most)
-				eventually(t, fmt.Sprint(want, " lanes"), func() bool { return len(h.openLanes()) >= want })
-				h.onlySet().notDialling(t)
-				if got := len(h.openLanes()); got != want || b.lanes() != want {
-					t.Fatalf("%d lanes are open and %d were, want %d", got, b.lanes(), want)
-				}
-				if n < most {
-					idle.get("not behind the others")
-					all[n-1].more(h, "while another has nothing to do")
-					h.onlySet().notDialling(t)
-					if got := len(h.openLanes()); got != want {
-						t.Errorf("%d lanes, though one of %d had nothing to do", got, want)
-					}
-				}
-			}
+			all := fill(t, b, h, most, idle)
 			for _, c := range slices.Backward(all) {
 				c.release()
 			}
@@ -112,6 +85,118 @@ func TestKeyGetsAnotherLaneForItsLoad(t *testing.T) {
 				t.Errorf("%d lanes, sessions closed: %v", b.lanes(), h.Stats().SessionsClosed)
 			}
 		})
+	}
+}
+
+// fill has crowds of sessions open one lane after the other, up to most, while idle asks beside them.
+func fill(t *testing.T, b *laneBackend, h *harness, most int, idle *wire) (all []*crowdOf) {
+	t.Helper()
+	for n := len(h.openLanes()); n <= most; n++ {
+		all = append(all, b.busy(h, fmt.Sprint("held ", n)))
+		want := min(n+1, most)
+		eventually(t, fmt.Sprint(want, " lanes"), func() bool { return len(h.openLanes()) >= want })
+		h.onlySet().notDialling(t)
+		if got := len(h.openLanes()); got != want || b.lanes() != want {
+			t.Fatalf("%d lanes are open and %d were, want %d", got, b.lanes(), want)
+		}
+		if n < most {
+			idle.get("not behind the others")
+			all[len(all)-1].more(h, "while another has nothing to do")
+			h.onlySet().notDialling(t)
+			if got := len(h.openLanes()); got != want {
+				t.Errorf("%d lanes, though one of %d had nothing to do", got, want)
+			}
+		}
+	}
+	return all
+}
+
+// Where the backend does not keep up with the lanes that there are, there come more than load alone calls for.
+func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.Backend.Lanes, c.lateAfter = 0, 2*time.Millisecond })
+	w := h.dial()
+	w.get("0")
+	most := h.onlySet().most
+	if most < 4 {
+		t.Fatalf("%d lanes at most", most)
+	}
+	var helds []*laneHold
+	var wires []*wire
+	for n := 1; n <= most; n++ { // each takes the lane that owes nothing, and another is opened for the next
+		key := fmt.Sprint("held ", n)
+		held, w := b.hold(key), h.dial()
+		w.send(cmd("GET", key))
+		<-held.reached
+		helds, wires = append(helds, held), append(wires, w)
+		if n == most {
+			break
+		}
+		h.ahead.Add(int64(5 * time.Millisecond)) // nothing was answered meanwhile
+		s := h.sessionOf(w)
+		w.send(cmd("GET", "behind it"))
+		eventually(t, "it is in flight", func() bool { return s.onLane.commands.Load() == 2 })
+		eventually(t, fmt.Sprint(n+1, " lanes"), func() bool { return len(h.openLanes()) == n+1 })
+	}
+	if n := b.lanes(); n != most {
+		t.Errorf("%d lanes", n)
+	}
+	for i, held := range helds {
+		held.release()
+		wires[i].want(valueOf(fmt.Sprint("held ", i+1)))
+		if i < most-1 {
+			wires[i].want(valueOf("behind it"))
+		}
+	}
+	w.get("afterwards")
+	if n := len(h.Stats().SessionsClosed); n != 0 {
+		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+	}
+}
+
+// A session that sends slow commands moves to lanes of such, once there is one; those on the lane that it leaves do not wait
+// for it any more. It returns when it has sent none for slowMemory.
+func TestSessionWithSlowCommandsRidesApart(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.slowCommand = 5 * time.Millisecond })
+	slow, quick := h.dial(), h.dial()
+	slow.get("0")
+	quick.get("1")
+	ask := func() {
+		held := b.hold("slow")
+		slow.send(cmd("GET", "slow"))
+		<-held.reached
+		h.ahead.Add(int64(10 * time.Millisecond))
+		held.release()
+		slow.want(valueOf("slow"))
+	}
+	ask()
+	slow.get("once is not enough")
+	if n := b.lanes(); n != 1 {
+		t.Errorf("%d lanes after one slow command", n)
+	}
+	ask()
+	slow.get("has a lane dialled")
+	eventually(t, "a lane apart", func() bool { return b.lanes() == 2 })
+	held := b.hold("slow again")
+	eventually(t, "it rides there", func() bool {
+		slow.get("next")
+		return b.conn("GET", "next") >= 0 && len(b.connsWith(true, "GET")) == 2
+	})
+	slow.send(cmd("GET", "slow again"))
+	<-held.reached
+	quick.get("meanwhile")
+	held.release()
+	slow.want(valueOf("slow again"))
+	h.pass(slowMemory)
+	slow.get("returned")
+	if b.conn("GET", "returned") != b.conn("GET", "0") {
+		t.Error("it did not return")
+	}
+	if n := len(h.Stats().SessionsClosed); n != 0 {
+		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
 	}
 }
 

@@ -12,8 +12,10 @@ import (
 	"time"
 )
 
-// growAbove: with so many commands in flight on its least loaded lane a key gets another.
-const growAbove = laneCommands / 4
+// growAbove: with more commands in flight on its least loaded lane a key gets another one, until it has laneSet.enough.
+// While the backend works on what one lane brought, the sessions of the other are answered and ask again. With fewer
+// commands a second connection costs more than it gains.
+const growAbove = 16
 
 // laneKey says who may share a lane: sessions that nothing at the backend tells apart.
 type laneKey struct {
@@ -76,7 +78,8 @@ func (a *laneSets) close() {
 type laneSet struct {
 	server *Server
 	key    laneKey
-	most   int
+	most   int                     // lanes that it may have
+	enough int                     // lanes that it gets for its load alone; the others only help where the backend does not keep up
 	open   atomic.Pointer[[]*lane] // never modified
 
 	refs int // sessions; guarded by laneSets.mu
@@ -98,11 +101,11 @@ func (a *laneSets) get(key laneKey, l login) *laneSet {
 	defer a.mu.Unlock()
 	set := a.sets[key]
 	if set == nil {
-		most := a.server.c.Backend.Lanes
+		most, enough := a.server.c.Backend.Lanes, a.server.c.Backend.Lanes
 		if most == 0 {
-			most = max(4, runtime.GOMAXPROCS(0))
+			most, enough = max(4, runtime.GOMAXPROCS(0)), max(2, runtime.GOMAXPROCS(0)/2)
 		}
-		set = &laneSet{server: a.server, key: key, most: most, changed: make(chan struct{})}
+		set = &laneSet{server: a.server, key: key, most: most, enough: enough, changed: make(chan struct{})}
 		if a.sets == nil {
 			a.sets = make(map[laneKey]*laneSet)
 		}
@@ -157,12 +160,17 @@ func (set *laneSet) lanes() []*lane {
 	return nil
 }
 
-// least is the lane with the least in flight; nil: none is open. hot
+// least is the lane with the least in flight among those whose backend keeps up, or else among all; nil: none is open. hot
 func (set *laneSet) least() *lane {
 	var best *lane
+	var least int32
 	for _, l := range set.lanes() {
-		if best == nil || l.load.Load() < best.load.Load() {
-			best = l
+		load := l.load.Load()
+		if l.late.Load() {
+			load += laneCommands
+		}
+		if best == nil || load < least {
+			best, least = l, load
 		}
 	}
 	return best
@@ -182,11 +190,12 @@ func (set *laneSet) growWith(l *lane) {
 
 // calledFor reports whether the work of l calls for another lane. hot
 func (set *laneSet) calledFor(l *lane) bool {
-	if l.load.Load() <= growAbove || len(set.lanes()) >= set.most {
+	n := len(set.lanes())
+	if n >= set.most || !l.late.Load() && (n >= set.enough || l.load.Load() <= growAbove) {
 		return false
 	}
 	least := set.least()
-	return least != nil && least.load.Load() > growAbove
+	return least != nil && (least.late.Load() || n < set.enough && least.load.Load() > growAbove)
 }
 
 // barredUntil tells how long the key has no lanes.

@@ -58,7 +58,7 @@ const (
 	// slotCost of a slot, noteCost of a note with a name of maxRemembered bytes, laneSlotCost of a laneSlot.
 	slotCost     = 80
 	noteCost     = 768
-	laneSlotCost = 56
+	laneSlotCost = 64
 
 	// laneKept: a lane keeps its buffers and slots for what comes, up to so much. Only what is beyond shows that commands wait.
 	laneKept = 512 << 10

@@ -245,6 +245,11 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 	if at.lane != nil && s.owes() {
 		return at.lane, nil
 	}
+	if want == routeLane && s.server.now() < s.slowUntil.Load() {
+		if l := s.laneApart(); l != nil {
+			return l, nil
+		}
+	}
 	s.findSet(want == routeUnbounded)
 	if l := at.set.least(); l != nil {
 		return l, nil
@@ -253,6 +258,22 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 	defer close(over)
 	go s.watchUntil(over) // ends with the wait; nobody waits for it
 	return at.set.await(s.done)
+}
+
+// laneApart returns a lane of those for slow commands, to a session that sends such. Where there is none yet, it has one
+// dialled, and returns nil: the session does not wait for it.
+func (s *session) laneApart() *lane {
+	s.findSet(true)
+	set := s.at.set
+	l := set.least()
+	if l == nil {
+		set.mu.Lock()
+		if set.barred <= s.server.now() {
+			set.dialLocked(false)
+		}
+		set.mu.Unlock()
+	}
+	return l
 }
 
 // findSet sees that at.set is that of the session as it is now.

@@ -66,6 +66,8 @@ type sharing struct {
 	proven      atomic.Bool   // the backend serves it
 	proofOnly   atomic.Bool   // its own connection has done nothing but show that
 	gen         atomic.Uint64 // counts the changes of what decides about its lanes
+	slowAt      atomic.Int64  // see noteSlow, and the next
+	slowUntil   atomic.Int64
 	ownUntil    atomic.Int64  // see Server.now: until then it uses its own connection
 	stickies    atomic.Uint64 // commands that opened a transaction or watched keys; the reader counts
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended

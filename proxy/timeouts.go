@@ -28,6 +28,10 @@ type timeouts struct {
 	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
 	// each other's replies at each step; 1 s, below 0: it does not stay.
 	stayInterval time.Duration
+	// lateAfter: a lane whose backend owes a reply for so long may get help from others, see pulse; 2 ms.
+	lateAfter time.Duration
+	// slowCommand: a command that alone keeps the backend for so long is slow, see noteSlow; 5 ms.
+	slowCommand time.Duration
 	// ownAfterBig: a session that asked for more than maxLaneReply uses its own connection for so long; 1 min.
 	ownAfterBig time.Duration
 	// sweepInterval: how often the sweeper looks for sessions and connections that are to be closed; 1 s. A quarter of
@@ -54,6 +58,8 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.followTimeout, 2*time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
 	setDefault(&t.stayInterval, time.Second)
+	setDefault(&t.lateAfter, 2*time.Millisecond)
+	setDefault(&t.slowCommand, 5*time.Millisecond)
 	setDefault(&t.ownAfterBig, time.Minute)
 	setDefault(&t.sweepInterval, time.Second)
 	setDefault(&t.laneIdle, 5*time.Second)

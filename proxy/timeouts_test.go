@@ -40,7 +40,7 @@ func patient(c *Config) {
 	c.HandshakeTimeout, c.WriteTimeout, c.Backend.ConnectTimeout = patience, patience, patience
 	c.timeouts = timeouts{
 		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
-		followTimeout: followTimeout, stuckTimeout: patience,
+		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle),
 		sweepInterval: time.Hour, unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
 	}

@@ -1,0 +1,67 @@
+package proxy
+
+import "time"
+
+const (
+	// A lane is late when a reply has been owed for longer than timeouts.lateAfter, and the backend takes longer than
+	// lateEach for a command: then other lanes can help. Where replies only wait because there are many, the backend or this machine
+	// is busy, and more lanes would add to its work.
+	lateEach = int64(50 * time.Microsecond)
+	// pulseWindow: the time for a command is that of the commands of so long.
+	pulseWindow = int64(5 * time.Millisecond)
+	// slowMemory: a session that sends two slow commands within this time rides lanes of such sessions until it has sent
+	// none for so long.
+	slowMemory = int64(time.Minute)
+)
+
+// pulse is what a lane knows of how its backend keeps up. Guarded by lane.mu.
+type pulse struct {
+	since    int64 // when the window began
+	commands int   // that were answered since
+	each     int64 // nanoseconds for a command, in the last window
+	wait     int64 // of the last command that was answered
+}
+
+// begin starts anew with a lane that had nothing to do. hot
+func (p *pulse) begin(now int64) { *p = pulse{since: now} }
+
+// finished counts a run of commands that was handed to the lane at sent. hot
+func (p *pulse) finished(commands int, sent, now int64) {
+	p.commands += commands
+	p.wait = now - sent
+	if now-p.since >= pulseWindow {
+		p.each = (now - p.since) / int64(p.commands)
+		p.since, p.commands = now, 0
+	}
+}
+
+// judgePulseLocked sees whether the backend keeps up with the lane. hot
+func (l *lane) judgePulseLocked(now int64) {
+	late := false
+	if l.commands > 0 {
+		oldest := l.oldestLocked()
+		each := max(l.pulse.each, now-max(l.replied, oldest))
+		late = each > lateEach && max(l.pulse.wait, now-oldest) > int64(l.set.server.c.lateAfter)
+	}
+	if late != l.late.Load() {
+		l.late.Store(late)
+	}
+}
+
+// oldestLocked is when the first command was handed to the lane that is owed a reply; one is.
+func (l *lane) oldestLocked() int64 {
+	switch {
+	case l.in.open:
+		return l.in.cur.sent
+	case l.slots > 0:
+		return l.ring[l.head].sent
+	}
+	return l.pulse.since
+}
+
+// noteSlow remembers a slow command of the session. A lane's reader calls it.
+func (s *session) noteSlow(now int64) {
+	if last := s.slowAt.Swap(now); last != 0 && now-last < slowMemory {
+		s.slowUntil.Store(now + slowMemory)
+	}
+}
