@@ -37,8 +37,8 @@ func (p *pulse) finished(commands int, sent, now int64) {
 
 // judgePulseLocked sees whether the backend keeps up with the lane. hot
 func (l *lane) judgePulseLocked(now int64) {
-	late := false
-	if l.commands > 0 {
+	late := l.big
+	if !late && l.commands > 0 {
 		oldest := l.oldestLocked()
 		each := max(l.pulse.each, now-max(l.replied, oldest))
 		late = each > lateEach && max(l.pulse.wait, now-oldest) > int64(l.set.server.c.lateAfter)

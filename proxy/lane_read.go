@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -159,7 +160,7 @@ func (l *lane) finishRunLocked(now int64) {
 	if !r.open {
 		return
 	}
-	r.open = false
+	r.open, l.big = false, false
 	if s := r.cur.session; s != nil {
 		if now-max(l.replied, r.cur.sent) > int64(l.set.server.c.slowCommand) {
 			s.noteSlow(now)
@@ -270,8 +271,9 @@ func (l *lane) nonceCame(b []byte, whole int) error {
 	return nil
 }
 
-// noteBig: who asks for so much uses its own connection for a while, and the lane ends with it. At the beginning of the
-// reply, while others wait behind it, even this command goes there, if it may: then nobody waits for this client.
+// noteBig: a session that asks for so much uses its own connection for a while, and the others find another lane while this
+// one carries the reply. At the beginning of the reply, while others wait behind it, even this command goes over the
+// session's own connection, if it may: then nobody waits for this client.
 func (l *lane) noteBig(beginning bool) {
 	r := &l.in
 	r.noted = true
@@ -279,7 +281,12 @@ func (l *lane) noteBig(beginning bool) {
 	if s == nil {
 		return
 	}
-	l.leaveTo(s)
+	s.ownUntil.Store(l.set.server.now() + int64(l.set.server.c.ownAfterBig))
+	l.mu.Lock()
+	l.big = true
+	l.judgePulseLocked(l.set.server.now())
+	l.mu.Unlock()
+	l.set.openAnother(l)
 	if beginning && !r.half && !r.cur.tx && r.cur.n == 1 && l.othersWait(s) {
 		if frame := l.askedAlone(s); frame != nil {
 			r.dropped = s.askAgain(frame)
@@ -297,28 +304,20 @@ func (l *lane) askedAlone(s *session) []byte {
 	return append([]byte(nil), s.again[:s.againN]...)
 }
 
-// leaveTo retires the lane, which follows the pace of this client from now on.
-func (l *lane) leaveTo(s *session) {
-	s.ownUntil.Store(l.set.server.now() + int64(l.set.server.c.ownAfterBig))
-	l.retire()
-}
-
-// follow waits while a client does not take what came for it.
+// follow waits while a client does not take what came for it, which costs only those who wait on this lane: the lane takes
+// no new work, and this session uses its own connection for good. Where others wait it is closed after followTimeout.
 func (l *lane) follow(s *session) {
 	followTimeout := l.set.server.c.followTimeout
 	q := &s.queue
-	l.leaveTo(s)
+	s.ownUntil.Store(math.MaxInt64)
+	l.retire()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := l.set.server.now
-	sent, since := q.out.sent, now()
-	for !q.closed && q.out.unsent > q.out.budget()/2 {
+	for since := now(); !q.closed && q.out.unsent > q.out.budget()/2; {
 		t := time.AfterFunc(followTimeout/4, q.notify)
 		q.changed.Wait()
 		t.Stop()
-		if q.out.sent-sent >= maxLaneReply {
-			sent, since = q.out.sent, now()
-		}
 		if now()-since < int64(followTimeout) || q.closed {
 			continue
 		}
@@ -327,7 +326,6 @@ func (l *lane) follow(s *session) {
 			s.kill(closeSlow)
 		}
 		q.mu.Lock()
-		since = now()
 	}
 }
 

@@ -188,6 +188,16 @@ func (set *laneSet) growWith(l *lane) {
 	}
 }
 
+// openAnother opens another lane for those who would wait behind a reply that takes l for long, unless there is one already.
+// It never waits.
+func (set *laneSet) openAnother(l *lane) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	if set.barred <= set.server.now() && len(set.lanes()) < set.most && set.least() == l {
+		set.dialLocked(false)
+	}
+}
+
 // calledFor reports whether the work of l calls for another lane. hot
 func (set *laneSet) calledFor(l *lane) bool {
 	n := len(set.lanes())

@@ -8,7 +8,6 @@ type outbox struct {
 	size int      // bytes in bufs
 	// unsent counts those that the writer has taken too, until the client's socket has them.
 	unsent int
-	sent   uint64 // bytes that the socket has taken, ever
 
 	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
 	below   int    // the reader wants to know when less than this is owed
@@ -276,7 +275,6 @@ func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
 func (q *replyQueue) sentLocked(n int) {
 	before := q.out.unsent
 	q.out.unsent = max(0, before-n)
-	q.out.sent += uint64(n)
 	if n > 0 && before > pageSize {
 		q.notifyLocked()
 	}

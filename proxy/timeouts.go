@@ -20,7 +20,7 @@ type timeouts struct {
 	// placeTimeout: how long a newcomer waits for a place of its identity. A client that comes back at once is here
 	// before the end of its last connection is; 1 s.
 	placeTimeout time.Duration
-	// followTimeout: a client behind which others wait takes maxLaneReply bytes in this time, or is closed; 2 s.
+	// followTimeout: a client that has more unsent than its budget is closed after this time if others wait behind it; 1 s.
 	followTimeout time.Duration
 	// stuckTimeout: how long a lane's reader goes on for what the backend still says after a failed write; 1 s.
 	stuckTimeout time.Duration
@@ -55,7 +55,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.goodbyeTimeout, 500*time.Millisecond)
 	setDefault(&t.closeTimeout, 5*time.Second)
 	setDefault(&t.placeTimeout, time.Second)
-	setDefault(&t.followTimeout, 2*time.Second)
+	setDefault(&t.followTimeout, time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
 	setDefault(&t.stayInterval, time.Second)
 	setDefault(&t.lateAfter, 2*time.Millisecond)
