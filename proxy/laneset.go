@@ -82,7 +82,7 @@ type laneSet struct {
 	enough int                     // lanes that it gets for its load alone; the others only help where the backend does not keep up
 	open   atomic.Pointer[[]*lane] // never modified
 
-	refs int // sessions; guarded by laneSets.mu
+	refs atomic.Int32 // sessions; changed with laneSets.mu
 
 	mu sync.Mutex
 	// guarded by mu
@@ -111,7 +111,7 @@ func (a *laneSets) get(key laneKey, l login) *laneSet {
 		}
 		a.sets[key] = set
 	}
-	set.refs++
+	set.refs.Add(1)
 	set.mu.Lock()
 	set.login = l
 	set.mu.Unlock()
@@ -120,7 +120,7 @@ func (a *laneSets) get(key laneKey, l login) *laneSet {
 
 func (a *laneSets) leave(set *laneSet) {
 	a.mu.Lock()
-	set.refs--
+	set.refs.Add(-1)
 	a.mu.Unlock()
 }
 
@@ -145,7 +145,7 @@ func (a *laneSets) tidy(now int64) {
 	defer a.mu.Unlock()
 	for key, set := range a.sets {
 		set.mu.Lock()
-		unused := set.refs == 0 && !set.dialing && set.barred <= now && len(set.lanes()) == 0
+		unused := set.refs.Load() == 0 && !set.dialing && set.barred <= now && len(set.lanes()) == 0
 		set.mu.Unlock()
 		if unused {
 			delete(a.sets, key)

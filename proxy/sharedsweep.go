@@ -5,13 +5,37 @@ import "time"
 // sheddingAfter: a lane that has been idle for so long gives its buffers back.
 const sheddingAfter = int64(time.Second)
 
+// fewConnections: where BACKEND_MAX_CONNECTIONS sets no limit, idle lanes stay open for longer while there are no more
+// backend connections than this.
+const fewConnections = 1000
+
+// roomForIdleLanes reports whether lanes may stay open for the next command of clients that seldom ask.
+func (s *Server) roomForIdleLanes() bool {
+	most := int64(fewConnections)
+	if n := int64(s.c.Backend.MaxConnections); n > 0 {
+		most = n / 2
+	}
+	return s.backendStats.connections.Load() <= most
+}
+
+// isLastOfUsed reports whether l is the only lane of a key that sessions use.
+func (set *laneSet) isLastOfUsed(l *lane) bool {
+	lanes := set.lanes()
+	return len(lanes) == 1 && lanes[0] == l && set.refs.Load() > 0
+}
+
 // sweepShared closes what shared sessions do not use any more.
 func (s *Server) sweepShared() {
 	now := s.now()
+	room := s.roomForIdleLanes()
 	s.lanes.each(func(l *lane) {
 		since, idle := l.idleAt()
+		stays := s.c.laneIdle
+		if room && l.set.isLastOfUsed(l) {
+			stays = s.c.laneStay
+		}
 		switch {
-		case idle && now-since >= int64(s.c.laneIdle) || !l.up.authenticated() && now-l.opened >= int64(s.c.unprovenLane):
+		case idle && now-since >= int64(stays) || !l.up.authenticated() && now-l.opened >= int64(s.c.unprovenLane):
 			l.retire()
 		case l.pushed.Load():
 			l.set.renew(l)

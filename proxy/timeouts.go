@@ -39,6 +39,9 @@ type timeouts struct {
 	sweepInterval time.Duration
 	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time; 5 s.
 	laneIdle time.Duration
+	// laneStay: the last lane of a key that sessions use closes only after this time, see roomForIdleLanes; 5 min. Dialling
+	// anew costs several times what a command does.
+	laneStay time.Duration
 	// unprovenLane: a lane without credentials shows every so often that the backend still wants none; 1 min.
 	unprovenLane time.Duration
 	// laneRetry: a key whose lanes cannot be proven has none for so long; 30 s. laneBusyRetry is for a backend that
@@ -63,6 +66,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.ownAfterBig, time.Minute)
 	setDefault(&t.sweepInterval, time.Second)
 	setDefault(&t.laneIdle, 5*time.Second)
+	setDefault(&t.laneStay, 5*time.Minute)
 	setDefault(&t.unprovenLane, time.Minute)
 	setDefault(&t.laneRetry, 30*time.Second)
 	setDefault(&t.laneBusyRetry, time.Second)

@@ -41,7 +41,7 @@ func patient(c *Config) {
 	c.timeouts = timeouts{
 		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
-		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle),
+		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
 		sweepInterval: time.Hour, unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
 	}
 }
