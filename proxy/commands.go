@@ -45,6 +45,7 @@ type command struct {
 	class     commandClass
 	rereads   bool                   // it only reads: asked again, it is answered as if it had come later
 	known     map[string]*subcommand // with a class of their own
+	bound     bound
 	hasSubs   bool                   // its second word decides: it is in known or in subs
 	forbidden []byte                 // the reply where the rules of a client refuse it
 	denied    []byte                 // the reply when DENY_COMMANDS names it; nil: allowed
@@ -68,7 +69,7 @@ func newCommandTable(deny []string) (*commandTable, error) {
 	all := commandCatalogue()
 	for i, n := range all.names {
 		c := t.add(n)
-		c.class, c.known, c.rereads = all.classes[i], all.subs[n], all.onlyReads(n)
+		c.class, c.known, c.rereads, c.bound = all.classes[i], all.subs[n], all.onlyReads(n), boundOf(n)
 		c.hasSubs = c.known != nil
 	}
 	t.other = &command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}

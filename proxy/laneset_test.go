@@ -80,7 +80,7 @@ func (h *harness) onlySet() (found *laneSet) {
 	h.lanes.mu.Lock()
 	defer h.lanes.mu.Unlock()
 	for _, set := range h.lanes.sets {
-		if set.refs > 0 {
+		if set.refs.Load() > 0 {
 			if found != nil {
 				h.t.Fatal("more than one key")
 			}

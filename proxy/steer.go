@@ -58,6 +58,10 @@ func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) s
 func (s *session) classOf(cmd *command, sub, frame []byte, args int) commandClass {
 	class := cmd.classOf(sub)
 	switch class {
+	case classQuiet:
+		if cmd.bound.exceeded(frame, args) {
+			return classUnbounded
+		}
 	case classPlain, classUnboundedPlain:
 		switch {
 		case holdsLineBreak(frame, args) && !(mutated(mutantExpireQuiet) && cmd.name == "EXPIRE"):
