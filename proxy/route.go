@@ -170,24 +170,8 @@ func (s *session) flushLane(want routeKind) bool {
 		return false
 	}
 	result := l.submit(s, now)
-	for result == submitWait {
-		lost := false
-		s.park(func() bool {
-			lost = s.queue.lost
-			return s.queue.room || lost
-		})
-		s.queue.takeRoom()
-		if lost { // there is nothing to wait for
-			result = submitLost
-			break
-		}
-		if s.ended() {
-			l.stopWaiting(s)
-		}
-		if !l.waits(s) {
-			return false // it is to choose anew
-		}
-		result = l.submit(s, s.server.now())
+	if result == submitWait {
+		result = s.awaitRoom(l)
 	}
 	switch result {
 	case submitted:
@@ -212,15 +196,38 @@ func (s *session) flushLane(want routeKind) bool {
 	case submitLater:
 		s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
 	case submitLost:
-		l.stopWaiting(s)
 		s.failBatch(errLost)
 		return true
 	case submitNever:
-		l.stopWaiting(s)
 		s.client.flushErr = errEnded
 		return true
 	}
 	return false
+}
+
+// awaitRoom waits for room on l, and submits the batch when its turn comes. submitWait: the session is to choose anew. However
+// it ends, the session is not among the waiters any more.
+func (s *session) awaitRoom(l *lane) submission {
+	defer l.stopWaiting(s)
+	for {
+		lost := false
+		s.park(func() bool {
+			lost = s.queue.lost
+			return s.queue.room || lost
+		})
+		s.queue.takeRoom()
+		switch {
+		case lost: // there is nothing to wait for
+			return submitLost
+		case s.ended():
+			return submitNever
+		case !l.waits(s):
+			return submitWait
+		}
+		if result := l.submit(s, s.server.now()); result != submitWait {
+			return result
+		}
+	}
 }
 
 // hasRoom wakes the reader that waits for room on a lane.
