@@ -20,20 +20,22 @@ const (
 
 	busyRate     = 8 << 20 // bytes a second
 	quietRate    = 1 << 20
-	quietSamples = 2
+	quietSamples = 2  // before the GC percent falls
+	freeSamples  = 40 // before memory is given back to the system, which costs a burst of handshakes more than a tenth of itself
 
 	paceInterval = 250 * time.Millisecond
 )
 
-// paceGC moves the GC percent with the rate of allocation, until ctx ends. Where GOGC is set it touches nothing.
-func paceGC(ctx context.Context) {
+// paceGC moves the GC percent with the rate of allocation, which it looks at after each interval, until ctx ends. Where GOGC
+// is set it touches nothing.
+func paceGC(ctx context.Context, interval time.Duration) {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
 	debug.SetGCPercent(idlePercent)
 	var heap heapReader
 	p := newGCPacer(debug.SetMemoryLimit(-1), heap.read())
-	wait := time.NewTimer(paceInterval) // no ticker: after a long collection its next tick comes too soon to judge a rate
+	wait := time.NewTimer(interval) // no ticker: after a long collection its next tick comes too soon to judge a rate
 	defer wait.Stop()
 	for {
 		select {
@@ -49,7 +51,7 @@ func paceGC(ctx context.Context) {
 		if free {
 			debug.FreeOSMemory()
 		}
-		wait.Reset(paceInterval)
+		wait.Reset(interval)
 	}
 }
 
@@ -80,7 +82,8 @@ type gcPacer struct {
 	percent  int
 	headroom uint64 // bytes of garbage before a collection, while busy
 	busy     bool
-	quiet    int // samples in a row, while busy
+	grown    bool // since memory was last given back
+	quiet    int  // samples in a row
 	last     heapSample
 }
 
@@ -95,13 +98,16 @@ func (p *gcPacer) observe(s heapSample) (free bool) {
 	p.last = s
 	switch {
 	case rate > busyRate:
-		p.busy, p.quiet = true, 0
+		p.busy, p.grown, p.quiet = true, true, 0
 		if want := p.wanted(s.live); math.Abs(float64(want-p.percent)) > float64(p.percent)/4 {
 			p.percent = want
 		}
-	case rate < quietRate && p.busy:
-		if p.quiet++; p.quiet == quietSamples {
-			p.busy, p.quiet, p.percent = false, 0, idlePercent
+	case rate < quietRate && p.grown:
+		if p.quiet++; p.quiet >= quietSamples && p.busy {
+			p.busy, p.percent = false, idlePercent
+		}
+		if p.quiet >= freeSamples {
+			p.grown = false
 			return true
 		}
 	default:

@@ -14,27 +14,26 @@ func TestGCPercentFollowsTheRateOfAllocation(t *testing.T) {
 		rate    float64 // MiB a second, since the step before
 		live    uint64  // MiB
 		percent int
-		free    bool
 	}
 	for name, test := range map[string]struct {
 		limit int64 // MiB
 		steps []step
 	}{
-		"idle from the start": {1024, []step{{0, 2, 50, false}, {0.5, 2, 50, false}, {0.5, 2, 50, false}}},
-		"some allocation":     {1024, []step{{8, 2, 50, false}, {8, 2, 50, false}}},
+		"idle from the start": {1024, []step{{0, 2, 50}, {0.5, 2, 50}, {0.5, 2, 50}}},
+		"some allocation":     {1024, []step{{8, 2, 50}, {8, 2, 50}}},
 		"a storm, then quiet": {1024, []step{
-			{150, 2, 400, false}, {150, 3, 400, false},
-			{0.5, 3, 400, false}, {0.5, 3, 50, true}, {0, 3, 50, false}, {0, 3, 50, false},
+			{150, 2, 400}, {150, 3, 400},
+			{0.5, 3, 400}, {0.5, 3, 50}, {0, 3, 50}, {0, 3, 50},
 		}},
-		"storms":                       {1024, []step{{9, 0, 400, false}, {0, 0, 400, false}, {0, 0, 50, true}, {9, 0, 400, false}, {0, 0, 400, false}, {0, 0, 50, true}}},
-		"one quiet sample":             {1024, []step{{9, 2, 400, false}, {0, 2, 400, false}, {2, 2, 400, false}, {0, 2, 400, false}, {9, 2, 400, false}, {0, 2, 400, false}}},
-		"between busy and quiet":       {1024, []step{{9, 2, 400, false}, {1, 2, 400, false}, {1, 2, 400, false}, {8, 2, 400, false}}},
-		"live heap grows":              {1024, []step{{9, 8, 400, false}, {9, 16, 200, false}, {9, 32, 100, false}, {9, 4096, 50, false}}},
-		"live heap shrinks":            {1024, []step{{9, 4096, 50, false}, {9, 32, 100, false}, {9, 4, 400, false}}},
-		"changes of a quarter at most": {1024, []step{{9, 16, 200, false}, {9, 21, 200, false}, {9, 13, 200, false}, {9, 22, 145, false}}},
-		"little memory":                {64, []step{{9, 2, 200, false}, {9, 8, 100, false}, {9, 64, 50, false}}},
-		"very little memory":           {16, []step{{9, 0, 50, false}, {0, 0, 50, false}, {0, 0, 50, true}}},
-		"no limit of memory":           {math.MaxInt64 >> 20, []step{{9, 16, 200, false}}},
+		"storms":                       {1024, []step{{9, 0, 400}, {0, 0, 400}, {0, 0, 50}, {9, 0, 400}, {0, 0, 400}, {0, 0, 50}}},
+		"one quiet sample":             {1024, []step{{9, 2, 400}, {0, 2, 400}, {2, 2, 400}, {0, 2, 400}, {9, 2, 400}, {0, 2, 400}}},
+		"between busy and quiet":       {1024, []step{{9, 2, 400}, {1, 2, 400}, {1, 2, 400}, {8, 2, 400}}},
+		"live heap grows":              {1024, []step{{9, 8, 400}, {9, 16, 200}, {9, 32, 100}, {9, 4096, 50}}},
+		"live heap shrinks":            {1024, []step{{9, 4096, 50}, {9, 32, 100}, {9, 4, 400}}},
+		"changes of a quarter at most": {1024, []step{{9, 16, 200}, {9, 21, 200}, {9, 13, 200}, {9, 22, 145}}},
+		"little memory":                {64, []step{{9, 2, 200}, {9, 8, 100}, {9, 64, 50}}},
+		"very little memory":           {16, []step{{9, 0, 50}, {0, 0, 50}, {0, 0, 50}}},
+		"no limit of memory":           {math.MaxInt64 >> 20, []step{{9, 16, 200}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := heapSample{at: time.Unix(0, 0), allocated: 1 << 40}
@@ -43,12 +42,43 @@ func TestGCPercentFollowsTheRateOfAllocation(t *testing.T) {
 				s.at = s.at.Add(500 * time.Millisecond)
 				s.allocated += uint64(want.rate * (1 << 20) / 2)
 				s.live = want.live << 20
-				free := p.observe(s)
-				if p.percent != want.percent || free != want.free {
-					t.Fatalf("step %d: got %d, %v, want %d, %v", i, p.percent, free, want.percent, want.free)
+				if p.observe(s); p.percent != want.percent {
+					t.Fatalf("step %d: got %d, want %d", i, p.percent, want.percent)
 				}
 			}
 		})
+	}
+}
+
+// Bursts with seconds between them do not pay for memory that the next one wants again.
+func TestMemoryIsGivenBackOnceAllIsQuiet(t *testing.T) {
+	s := heapSample{at: time.Unix(0, 0)}
+	p := newGCPacer(1<<30, s)
+	sample := func(rate uint64) bool {
+		s.at = s.at.Add(time.Second)
+		s.allocated += rate
+		return p.observe(s)
+	}
+	for range 2 * freeSamples {
+		if sample(0) {
+			t.Fatal("without a burst")
+		}
+	}
+	for burst := range 3 {
+		sample(100 << 20)
+		for i := range freeSamples - 1 {
+			if sample(0) {
+				t.Fatalf("burst %d: after %d quiet samples", burst, i+1)
+			}
+		}
+	}
+	if !sample(0) {
+		t.Error("never")
+	}
+	for range 2 * freeSamples {
+		if sample(0) {
+			t.Fatal("twice")
+		}
 	}
 }
 
@@ -57,7 +87,7 @@ func TestGCPercentRisesUnderAllocationAndFallsBack(t *testing.T) {
 	t.Setenv("GOGC", "")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); paceGC(ctx) }() // ends with cancel
+	go func() { defer close(ended); paceGC(ctx, 5*time.Millisecond) }() // ends with cancel
 	defer func() { cancel(); <-ended }()
 
 	collections := readMetric("/gc/cycles/forced:gc-cycles")
@@ -78,7 +108,7 @@ func TestGCPercentOfTheUserStays(t *testing.T) {
 	t.Setenv("GOGC", "77")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	paceGC(ctx)
+	paceGC(ctx, time.Millisecond)
 	if got := readMetric("/gc/gogc:percent"); got != 77 {
 		t.Errorf("got %d, want 77", got)
 	}

@@ -193,7 +193,7 @@ func (s *service) run(started func()) int {
 	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(s.signals)
 	s.startAlerts(ctx)
-	s.watching.Go(func() { paceGC(ctx) })
+	s.watching.Go(func() { paceGC(ctx, paceInterval) })
 	s.watching.Go(func() { s.store.Watch(ctx, s.c.TLSReloadInterval) })
 	if s.backend != nil {
 		s.watching.Go(func() { s.backend.Watch(ctx, s.c.TLSReloadInterval) })
