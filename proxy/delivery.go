@@ -99,7 +99,7 @@ func (d *delivery) frame() error {
 		return d.special()
 	}
 	if q.run.proves && p.replies.Kind() != '-' {
-		s.proven.Store(true)
+		s.prove()
 	}
 	d.count()
 	return nil

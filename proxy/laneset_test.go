@@ -265,6 +265,34 @@ func TestSessionWithoutCredentialsIsToBeServedFirst(t *testing.T) {
 	h.wantOnLanes("EXEC", 1)
 }
 
+// What a fresh connection shows holds for the sessions of its lane key that begin within a second, and for no others.
+func TestProofOfOneSessionServesThoseThatBeginSoon(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) {
+		c.Recheck, c.Backend.Credentials, c.proofAge = (&judgement{}).recheck, nil, time.Second
+	})
+	onLanes := 0
+	ask := func(w *wire, rides bool) {
+		t.Helper()
+		if w.get("k"); rides {
+			onLanes++
+		}
+		h.wantOnLanes("GET", onLanes)
+	}
+	authenticated := h.dialAs("a")
+	authenticated.do("+OK\r\n", "AUTH", "secret")
+	ask(authenticated, false)
+	first, second, another := h.dialAs("a"), h.dialAs("a"), h.dialAs("b")
+	ask(first, false) // what a client shows that has authenticated itself is no proof
+	ask(second, true)
+	ask(another, false) // of another identity
+	h.ahead.Add(int64(time.Second) + 1)
+	late := h.dialAs("a")
+	ask(late, false)
+	ask(h.dialAs("a"), true)
+}
+
 // A connection that only showed that the backend serves its session is not kept; one that did more is, for a while.
 func TestProofIsClosedAtOnce(t *testing.T) {
 	t.Parallel()

@@ -88,7 +88,7 @@ func (s *session) wantedRoute(now int64) routeKind {
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
 	owed := s.owes() // first: what a reply says of the session is known before it is owed no more
-	if !s.proven.Load() || s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+	if !s.isProven(now) || s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
 	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {

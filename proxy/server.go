@@ -66,6 +66,7 @@ type Server struct {
 
 	lanes          laneSets
 	owners         owners
+	proofs         proofs
 	dialPaces      dialPaces
 	scripts        scripts // that sessions have sent
 	pending        *places

@@ -44,6 +44,7 @@ func (s *Server) sweepShared() {
 		}
 	})
 	s.lanes.tidy(now)
+	s.proofs.tidy(now - int64(s.c.proofAge))
 	s.each(func(n *session) {
 		if n.isShared() {
 			n.shedDirty()

@@ -44,6 +44,9 @@ type timeouts struct {
 	laneStay time.Duration
 	// unprovenLane: a lane without credentials shows every so often that the backend still wants none; 1 min.
 	unprovenLane time.Duration
+	// proofAge: for so long one connection without a password shows for all of its lane key that the backend wants none; 1 s,
+	// below 0: it shows that for itself alone.
+	proofAge time.Duration
 	// laneRetry: a key whose lanes cannot be proven has none for so long; 30 s. laneBusyRetry is for a backend that
 	// takes no connection now; 1 s.
 	laneRetry, laneBusyRetry time.Duration
@@ -68,6 +71,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.laneIdle, 5*time.Second)
 	setDefault(&t.laneStay, 5*time.Minute)
 	setDefault(&t.unprovenLane, time.Minute)
+	setDefault(&t.proofAge, time.Second)
 	setDefault(&t.laneRetry, 30*time.Second)
 	setDefault(&t.laneBusyRetry, time.Second)
 	setDefault(&t.resolveInterval, time.Second)
