@@ -10,10 +10,11 @@ import (
 	"time"
 )
 
-// backendProgram is redis-server or Dragonfly.
+// backendProgram is redis-server, Dragonfly or a model of a backend.
 type backendProgram struct {
 	path      string
 	dragonfly bool
+	model     *pace // nil: it is none
 }
 
 // backend is one of its processes.
@@ -24,8 +25,15 @@ type backend struct {
 	files   *tlsFiles // nil: in clear
 }
 
-// findBackend prefers what the user names.
-func findBackend(env func(string) string) (backendProgram, error) {
+// findBackend prefers what the user names: a model, or else a Dragonfly.
+func findBackend(name string, env func(string) string) (backendProgram, error) {
+	if name != "" && name != "redis-server" {
+		p, err := parsePace(name)
+		if err != nil {
+			return backendProgram{}, fmt.Errorf("--backend %w", err)
+		}
+		return p.program()
+	}
 	if path := env("DRAGONFLY_BIN"); path != "" {
 		if _, err := exec.LookPath(path); err != nil {
 			return backendProgram{}, fmt.Errorf("DRAGONFLY_BIN: %w", err)
@@ -40,7 +48,10 @@ func findBackend(env func(string) string) (backendProgram, error) {
 }
 
 func (b backendProgram) name() string {
-	if b.dragonfly {
+	switch {
+	case b.model != nil:
+		return b.model.String()
+	case b.dragonfly:
 		return "dragonfly"
 	}
 	return "redis-server"
@@ -49,6 +60,9 @@ func (b backendProgram) name() string {
 // command listens on address alone: with TLS 1.3 and client certificates if there are files, else in clear.
 func (b backendProgram) command(dir, address string, files *tlsFiles) *exec.Cmd {
 	host, port, _ := net.SplitHostPort(address)
+	if b.model != nil {
+		return b.model.command(b.path, host, port)
+	}
 	args := []string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", dir, "--maxclients", "20000"}
 	if files != nil {
 		args = []string{"--bind", host, "--port", "0", "--tls-port", port, "--save", "", "--appendonly", "no", "--dir", dir,

@@ -29,6 +29,9 @@ const (
 func main() { os.Exit(dispatch(os.Args[1:])) }
 
 func dispatch(args []string) int {
+	if len(args) > 0 && args[0] == modelCommand {
+		return serveModel(args[1:])
+	}
 	if len(args) == 1 {
 		switch args[0] {
 		case loadCommand:
@@ -54,6 +57,7 @@ type options struct {
 	load            string
 	html, json, svg string
 	markdown        bool
+	backend         string
 	command         string
 }
 
@@ -80,6 +84,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	seconds := flags.Float64("seconds", 0, "length of a measured window (default 3; with --quick 0.4)")
 	rounds := flags.Int("rounds", 0, "interleaved rounds (default 5; with --quick 3)")
 	flags.StringVar(&o.load, "load", "own", "own; or redis-benchmark: measure with it too, where it can, to check our own")
+	flags.StringVar(&o.backend, "backend", "", "redis-server; model: with the times of a Dragonfly; slow: 100 us for each command; or model:BATCH,EACH (default a Dragonfly, if DRAGONFLY_BIN names it, or else redis-server)")
 	flags.StringVar(&o.html, "html", "dragonbench.html", "file for the report; empty: none")
 	flags.StringVar(&o.json, "json", "", "file for all samples")
 	flags.StringVar(&o.svg, "svg", "", "file for a chart")
@@ -166,7 +171,7 @@ func runAndReport(ctx context.Context, k *keeper, m machine, o options) error {
 	if o.load != "own" {
 		k.pin = newPinner()
 	}
-	r, err := newRig(ctx, k)
+	r, err := newRig(ctx, k, o.backend)
 	if err != nil {
 		return err
 	}

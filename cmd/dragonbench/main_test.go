@@ -82,7 +82,7 @@ func testRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.close)
-	r, err := newRig(context.Background(), k)
+	r, err := newRig(context.Background(), k, "")
 	if err != nil {
 		t.Fatal(err)
 	}

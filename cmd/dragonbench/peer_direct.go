@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,6 +28,9 @@ func clearPeer() peer {
 }
 
 func (r *rig) backendFound(ctx context.Context) (program, error) {
+	if r.backend.model != nil {
+		return program{path: r.backend.path, version: r.backend.name()}, nil
+	}
 	out, err := r.keeper.output(ctx, exec.Command(r.backend.path, "--version"))
 	if err != nil {
 		return program{}, fmt.Errorf("%s --version: %w", r.backend.path, err)
@@ -43,6 +47,9 @@ func findOwnTLS(ctx context.Context, r *rig) (program, error) {
 	p, err := r.backendFound(ctx)
 	if err != nil {
 		return p, err
+	}
+	if r.backend.model != nil {
+		return p, errors.New("a model has no TLS")
 	}
 	b, err := r.startBackend(ctx, "", r.authority.files)
 	if err != nil {

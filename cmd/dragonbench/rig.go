@@ -25,10 +25,10 @@ type rig struct {
 	shared       *backend // in clear, for all proxies
 }
 
-func newRig(ctx context.Context, k *keeper) (*rig, error) {
+func newRig(ctx context.Context, k *keeper, backend string) (*rig, error) {
 	r := &rig{keeper: k, dragontlsBin: os.Getenv("DRAGONTLS_BIN")}
 	var err error
-	if r.backend, err = findBackend(os.Getenv); err != nil {
+	if r.backend, err = findBackend(backend, os.Getenv); err != nil {
 		return nil, err
 	}
 	if r.descriptors, err = raiseDescriptors(); err != nil {
