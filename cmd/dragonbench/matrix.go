@@ -23,7 +23,7 @@ const (
 // matrix is every row there is.
 func matrix() (rows []row) {
 	for _, command := range []string{getCommand, setCommand} {
-		for _, size := range []int{64, 4 << 10, 64 << 10} {
+		for _, size := range []int{64, 4 << 10, 16 << 10, 60 << 10, 64 << 10} {
 			rows = append(rows, commandRows(command, size)...)
 		}
 	}
@@ -38,8 +38,11 @@ func matrix() (rows []row) {
 }
 
 func commandRows(command string, size int) (rows []row) {
-	for _, connections := range []int{1, 50, 500} {
+	for _, connections := range []int{1, 2, 4, 8, 50, 500} {
 		for _, pipeline := range []int{1, 16, 100} {
+			if few := connections > 1 && connections < 50; few && pipeline > 1 {
+				continue // what small pools of connections wait for is a reply
+			}
 			rows = append(rows, row{
 				ID:      fmt.Sprintf("%s-%s-c%d-p%d", command, shortSize(size), connections, pipeline),
 				Title:   fmt.Sprintf("%s %s, %s, %s", commandTitle(command), sizeName(size), plural(connections, "connection"), pipelineName(pipeline)),
