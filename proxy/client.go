@@ -8,9 +8,15 @@ import (
 )
 
 // read is the reader goroutine: it frames the client's commands, judges them, and writes them to the backend in
-// batches. It ends when the session does; the server waits for it.
+// batches. It ends when the session does, for which the server waits, or when the session rests.
 func (s *session) read() {
-	defer s.finish()
+	if !s.converse() {
+		s.finish()
+	}
+}
+
+// converse reports whether the session rests; otherwise it has ended, or is about to.
+func (s *session) converse() (rests bool) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.recovered(v)
@@ -18,7 +24,9 @@ func (s *session) read() {
 	}()
 	for !s.ended() {
 		s.pause()
-		s.fill()
+		if s.fill() && s.rest() {
+			return true
+		}
 		if !s.consume() || !s.queueHasRoom() {
 			break
 		}
@@ -28,6 +36,7 @@ func (s *session) read() {
 		}
 	}
 	s.linger()
+	return false
 }
 
 // pause waits while memory is scarce and the session holds some. A reader that has part of a command or of a record goes
@@ -62,8 +71,9 @@ func (wouldWait) Error() string   { return "read would wait" }
 func (wouldWait) Timeout() bool   { return true }
 func (wouldWait) Temporary() bool { return true }
 
-// fill reads once into the buffer. The bytes gathered so far go to the backend before it waits (flush).
-func (s *session) fill() {
+// fill reads once into the buffer. The bytes gathered so far go to the backend before it waits (flush). It reports whether
+// the read was interrupted: then crypto/tls holds no byte of a command either.
+func (s *session) fill() (interrupted bool) {
 	c := &s.client
 	s.makeRoom()
 	n, err := c.conn.Read(c.buf[c.w:])
@@ -83,10 +93,8 @@ func (s *session) fill() {
 			s.setBuf(nil, nil)
 		}
 	case c.flushErr != nil || errors.Is(err, os.ErrDeadlineExceeded):
-		// the session has ended, or the reader was woken
-		if s.shared {
-			s.woken()
-		}
+		s.woken() // or the session has ended
+		return n == 0
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		c.eof = true
 		if c.uncount && c.holding {
@@ -99,6 +107,7 @@ func (s *session) fill() {
 		c.failed = err
 		s.kill(closeClientError)
 	}
+	return false
 }
 
 // beforeWait runs before a read that waits for the client: what was taken is passed on first.

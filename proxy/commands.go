@@ -46,10 +46,10 @@ type command struct {
 	rereads   bool                   // it only reads: asked again, it is answered as if it had come later
 	known     map[string]*subcommand // with a class of their own
 	bound     bound
-	hasSubs   bool                   // its second word decides: it is in known or in subs
-	forbidden []byte                 // the reply where the rules of a client refuse it
-	denied    []byte                 // the reply when DENY_COMMANDS names it; nil: allowed
-	subs      map[string][]byte      // the same by subcommand
+	hasSubs   bool              // its second word decides: it is in known or in subs
+	forbidden []byte            // the reply where the rules of a client refuse it
+	denied    []byte            // the reply when DENY_COMMANDS names it; nil: allowed
+	subs      map[string][]byte // the same by subcommand
 }
 
 // commandTable knows commands by name. What it does not know is other.

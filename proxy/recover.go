@@ -85,7 +85,7 @@ func (s *session) lostLocked() {
 		q.startWriterLocked()
 	}
 	q.notifyLocked()
-	s.client.conn.SetReadDeadline(time.Now())
+	s.interrupt()
 }
 
 // woken: a read of the client was interrupted.

@@ -1,7 +1,5 @@
 package proxy
 
-import "time"
-
 // askAgain has the session's reader ask its own connection what a lane was asked: the reply is big, and others wait
 // behind it. frame is all that the session has in flight, and nothing of the reply was handed on. false: it is too late.
 func (s *session) askAgain(frame []byte) bool {
@@ -13,7 +11,7 @@ func (s *session) askAgain(frame []byte) bool {
 	}
 	q.out.refetch, q.onLane = frame, false
 	q.notifyLocked()
-	s.client.conn.SetReadDeadline(time.Now())
+	s.interrupt()
 	return true
 }
 

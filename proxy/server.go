@@ -67,6 +67,7 @@ type Server struct {
 	lanes          laneSets
 	owners         owners
 	proofs         proofs
+	rests          *restWatcher // nil: no session rests
 	dialPaces      dialPaces
 	scripts        scripts // that sessions have sent
 	pending        *places
@@ -158,6 +159,9 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.audit.start()
 	s.running.Add(1)
 	s.running.Add(1)
+	if s.rests = newRestWatcher(); s.rests != nil {
+		go s.rests.watch() // ends with close, which Close calls
+	}
 	go s.sweep() // stopped by done, Close waits for it
 	s.running.Add(1)
 	go s.relieve() // stopped by done, Close waits for it
@@ -284,6 +288,12 @@ func (s *Server) Close() {
 	s.each(func(n *session) { n.kill(closeShutdown) })
 	s.lanes.close()
 	s.running.Wait()
+	s.mu.Lock()
+	rests := s.rests
+	s.mu.Unlock()
+	if rests != nil {
+		rests.close()
+	}
 	s.flushing.Do(s.audit.close)
 }
 

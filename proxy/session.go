@@ -36,6 +36,8 @@ type session struct {
 	peer atomic.Pointer[Peer] // nil before it is judged
 	ends atomic.Int64         // unix nanoseconds, when its certificate's end ends it
 
+	toRest     atomic.Bool  // the reader is to look whether the session may rest
+	resting    atomic.Int32 // see restState
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	hand       atomic.Int32 // what the reader holds, see handEmpty
 	subscribed atomic.Bool  // replies are not counted any more
@@ -197,7 +199,7 @@ func (s *session) end(reason closeReason) {
 		s.reason = reason
 		close(s.done)
 		s.queue.close()
-		s.client.conn.SetReadDeadline(time.Now())
+		s.interrupt()
 		s.pump.mu.Lock()
 		up := s.pump.up
 		s.pump.mu.Unlock()

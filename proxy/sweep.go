@@ -22,6 +22,7 @@ func (s *Server) sweep() {
 			s.closeIdle()
 		}
 		s.closeExpired()
+		s.restIdle()
 		s.dialPaces.tidy(s.now())
 		s.tellPlaces(&places)
 		if s.c.Backend.Shared {

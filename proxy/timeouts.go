@@ -42,6 +42,8 @@ type timeouts struct {
 	// laneStay: the last lane of a key that sessions use closes only after this time, see roomForIdleLanes; 5 min. Dialling
 	// anew costs several times what a command does.
 	laneStay time.Duration
+	// restAfter: a session that has been idle for so long rests; 5 s.
+	restAfter time.Duration
 	// unprovenLane: a lane without credentials shows every so often that the backend still wants none; 1 min.
 	unprovenLane time.Duration
 	// proofAge: for so long one connection without a password shows for all of its lane key that the backend wants none; 1 s,
@@ -70,6 +72,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.sweepInterval, time.Second)
 	setDefault(&t.laneIdle, 5*time.Second)
 	setDefault(&t.laneStay, 5*time.Minute)
+	setDefault(&t.restAfter, 5*time.Second)
 	setDefault(&t.unprovenLane, time.Minute)
 	setDefault(&t.proofAge, time.Second)
 	setDefault(&t.laneRetry, 30*time.Second)

@@ -42,6 +42,6 @@ func patient(c *Config) {
 		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
-		sweepInterval: time.Hour, unprovenLane: time.Duration(unprovenLane), proofAge: -1, laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
+		sweepInterval: time.Hour, unprovenLane: time.Duration(unprovenLane), proofAge: -1, restAfter: patience, laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
 	}
 }

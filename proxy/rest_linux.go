@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// restWatcher has one epoll instance for the sockets of all sessions at rest. Safe for concurrent use.
+type restWatcher struct {
+	epoll *os.File // known to the runtime's own poller, so that no thread waits for it
+	raw   syscall.RawConn
+	ended chan struct{} // closed by watch
+
+	mu      sync.Mutex
+	resting map[int32]*session // by the descriptor of the socket; guarded by mu
+}
+
+// newRestWatcher returns nil where the kernel has no room for one: then no session rests.
+func newRestWatcher() *restWatcher {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil
+	}
+	f := os.NewFile(uintptr(fd), "epoll")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil
+	}
+	return &restWatcher{epoll: f, raw: raw, ended: make(chan struct{}), resting: make(map[int32]*session)}
+}
+
+// add has the session woken once its client sends something or leaves, which may be at once. It reports whether the kernel
+// has agreed.
+func (w *restWatcher) add(s *session) (ok bool) {
+	s.client.sock.raw.Control(func(fd uintptr) {
+		w.mu.Lock()
+		w.resting[int32(fd)] = s
+		w.mu.Unlock()
+		e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
+		w.raw.Control(func(epoll uintptr) {
+			err := unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, int(fd), &e)
+			if err == unix.EEXIST {
+				err = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_MOD, int(fd), &e)
+			}
+			ok = err == nil
+		})
+	})
+	return ok
+}
+
+// remove forgets the session. Its socket stays in the epoll instance, where it is silent until add.
+func (w *restWatcher) remove(s *session) {
+	s.client.sock.raw.Control(func(fd uintptr) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.resting[int32(fd)] == s {
+			delete(w.resting, int32(fd))
+		}
+	})
+}
+
+// watch wakes sessions until close.
+func (w *restWatcher) watch() {
+	defer close(w.ended)
+	events := make([]unix.EpollEvent, 128)
+	for {
+		n := 0
+		if w.raw.Read(func(epoll uintptr) bool {
+			err := error(unix.EINTR)
+			for err == unix.EINTR {
+				n, err = unix.EpollWait(int(epoll), events, 0)
+			}
+			return n != 0 || err != nil
+		}) != nil || n < 0 {
+			return
+		}
+		for _, e := range events[:n] {
+			w.mu.Lock()
+			s := w.resting[e.Fd]
+			w.mu.Unlock()
+			if s != nil {
+				s.wake()
+			}
+		}
+	}
+}
+
+func (w *restWatcher) close() {
+	w.epoll.Close()
+	<-w.ended
+}

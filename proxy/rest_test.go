@@ -1,0 +1,88 @@
+//go:build linux
+
+package proxy
+
+import (
+	"testing"
+	"time"
+)
+
+// rest has the session of a client rest, and waits until it does.
+func (h *harness) rest(w *wire) *session {
+	h.t.Helper()
+	s := h.sessionOf(w)
+	eventually(h.t, "the session rests", func() bool {
+		h.ahead.Add(int64(h.c.restAfter))
+		h.restIdle()
+		return s.resting.Load() == restResting
+	})
+	return s
+}
+
+// A session at rest has no reader; its client notices nothing.
+func TestSessionThatRestsGoesOn(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
+		w := h.dial()
+		w.do("+OK\r\n", "SET", "k", "v")
+		for range 20 {
+			h.rest(w)
+			w.do("$1\r\nv\r\n", "GET", "k")
+		}
+		h.rest(w)
+		w.send("*2\r\n$3\r\nGET\r\n$1\r\n") // half a command keeps the reader
+		s := h.sessionOf(w)
+		eventually(t, "it is read", func() bool { return s.hand.Load() == handHalf })
+		h.ahead.Add(int64(time.Hour))
+		h.restIdle()
+		w.send("k\r\n")
+		w.want("$1\r\nv\r\n")
+		h.rest(w)
+		w.do("+OK\r\n", "QUIT")
+		w.wantCleanEnd()
+	})
+}
+
+// What ends a session, or wants its reader, finds it at rest too.
+func TestSessionThatRestsEnds(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		for name, tt := range map[string]struct {
+			end    func(h *harness, w *wire)
+			reason closeReason
+		}{
+			"its client leaves": {func(_ *harness, w *wire) { w.Close() }, closeClient},
+			"its client resets": {func(_ *harness, w *wire) { w.breaks() }, closeClientError},
+			"the server closes": {func(h *harness, _ *wire) { h.Close() }, closeShutdown},
+			"the server drains": {func(h *harness, _ *wire) { drain(h, time.Minute) }, closeDrain},
+			"it is closed":      {func(h *harness, w *wire) { h.sessionOf(w).end(closeIdle) }, closeIdle},
+			"it is killed":      {func(h *harness, w *wire) { h.sessionOf(w).kill(closeMemory) }, closeMemory},
+		} {
+			t.Run(name, func(t *testing.T) {
+				h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
+				w := h.dial()
+				w.do("+PONG\r\n", "PING")
+				h.rest(w)
+				tt.end(h, w)
+				h.wantClosed(tt.reason, 1)
+				eventually(t, "nobody is left", func() bool { return h.live() == 0 })
+			})
+		}
+	})
+}
+
+// A message comes to a subscriber at rest.
+func TestSubscriberAtRestIsTold(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
+		w, other := h.dial(), h.dial()
+		w.do("*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n", "SUBSCRIBE", "ch")
+		h.rest(w)
+		other.do(":1\r\n", "PUBLISH", "ch", "hello")
+		w.want("*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$5\r\nhello\r\n")
+		h.rest(w)
+		w.do("*3\r\n$11\r\nunsubscribe\r\n$2\r\nch\r\n:0\r\n", "UNSUBSCRIBE", "ch")
+	})
+}
