@@ -36,35 +36,63 @@ const (
 // handshakes need is set aside beside it.
 func (c *Config) ClientMemory() int64 { return int64(c.MemoryLimit) / 8 * clientEighths }
 
-// fitDescriptors lowers defaults that do not fit the limit of open files and
-// refuses explicit values that do not. A session needs two: client and backend.
+// fitDescriptors lowers defaults that do not fit the limit of open files and refuses explicit values that do not.
 func (l *loader) fitDescriptors() {
 	c := &l.config
 	if l.faulty["MAX_CONNECTIONS"] || l.faulty["MAX_HANDSHAKES"] || l.faulty["BACKEND_MAX_CONNECTIONS"] {
 		return
 	}
-	limit := int64(min(l.machine.descriptors, 1<<40))
-	if limit > 0 {
-		if quarter := max(1, limit/4); !l.explicit["MAX_HANDSHAKES"] && int64(c.MaxHandshakes) > quarter {
-			l.note("%sMAX_HANDSHAKES lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxHandshakes, quarter, limit)
-			c.MaxHandshakes = int(quarter)
+	backend := int64(2 * c.MaxConnections)
+	if l.machine.descriptors > 0 {
+		limit := int64(min(l.machine.descriptors, 1<<40))
+		if !l.fitHandshakes(limit) {
+			return
 		}
-		reserved := reservedDescriptors + int64(c.MaxHandshakes)
-		switch fit := (limit - reserved) / 2; {
-		case int64(c.MaxConnections) <= fit:
-		case l.explicit["MAX_CONNECTIONS"]:
-			l.refuse("MAX_CONNECTIONS", fmt.Sprintf("at most %d under a limit of %d open files", max(0, fit), limit),
-				fmt.Sprintf("lower it, or raise the limit to %d", 2*int64(c.MaxConnections)+reserved))
-		case fit < 1:
-			l.refuse("MAX_HANDSHAKES", fmt.Sprintf("leaves no descriptor for a session under a limit of %d open files", limit),
-				"lower it, or raise the limit")
-		default:
-			l.note("%sMAX_CONNECTIONS lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxConnections, fit, limit)
-			c.MaxConnections = int(fit)
-		}
+		room := limit - reservedDescriptors - int64(c.MaxHandshakes)
+		l.fitSessions(limit, room)
+		backend = min(backend, room-int64(c.MaxConnections))
 	}
 	if c.BackendMaxConnections == 0 {
-		c.BackendMaxConnections = 2 * c.MaxConnections
+		c.BackendMaxConnections = int(max(1, backend))
+	}
+}
+
+// fitHandshakes reports whether it leaves a descriptor for a session and one for its connection to the backend.
+func (l *loader) fitHandshakes(limit int64) bool {
+	c := &l.config
+	if quarter := max(1, limit/4); !l.explicit["MAX_HANDSHAKES"] && int64(c.MaxHandshakes) > quarter {
+		l.note("%sMAX_HANDSHAKES lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxHandshakes, quarter, limit)
+		c.MaxHandshakes = int(quarter)
+	}
+	if limit-reservedDescriptors-int64(c.MaxHandshakes) >= 2 {
+		return true
+	}
+	l.refuse("MAX_HANDSHAKES", fmt.Sprintf("leaves no descriptor for a session under a limit of %d open files", limit),
+		"lower it, or raise the limit")
+	return false
+}
+
+// fitSessions: each session needs a descriptor, and one more for a connection to the backend of its own, up to
+// BACKEND_MAX_CONNECTIONS in all. room is what is left for both under the limit of open files.
+func (l *loader) fitSessions(limit, room int64) {
+	c := &l.config
+	most := int64(c.BackendMaxConnections) // 0: as many as there are sessions, and lanes in their place
+	fit := room / 2
+	if most > 0 {
+		fit = max(fit, room-most)
+	}
+	switch sessions := int64(c.MaxConnections); {
+	case sessions <= fit:
+	case l.explicit["MAX_CONNECTIONS"]:
+		need := 2 * sessions
+		if most > 0 {
+			need = min(need, sessions+most)
+		}
+		l.refuse("MAX_CONNECTIONS", fmt.Sprintf("at most %d under a limit of %d open files", fit, limit),
+			fmt.Sprintf("lower it, or raise the limit to %d", need+limit-room))
+	default:
+		l.note("%sMAX_CONNECTIONS lowered from %d to %d: the limit of open files is %d", Prefix, sessions, fit, limit)
+		c.MaxConnections = int(fit)
 	}
 }
 

@@ -12,8 +12,8 @@ func TestDefaultsAreLoweredToTheDescriptorLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.MaxHandshakes != 256 || c.MaxConnections != 352 || c.BackendMaxConnections != 704 {
-		t.Errorf("got %d, %d, %d, want 256, 352, 704", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
+	if c.MaxHandshakes != 256 || c.MaxConnections != 352 || c.BackendMaxConnections != 352 {
+		t.Errorf("got %d, %d, %d, want 256, 352, 352", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
 	}
 	if len(c.Notes) != 2 || !strings.Contains(c.Notes[1], "MAX_CONNECTIONS lowered from 10000 to 352") {
 		t.Errorf("got notes %q", c.Notes)
@@ -34,6 +34,36 @@ func TestExplicitConnectionsMustFit(t *testing.T) {
 	}
 	if _, err := load(environment(t, "MAX_CONNECTIONS=1000000"), machine{}); err != nil {
 		t.Errorf("an unknown limit refuses nothing: %v", err)
+	}
+}
+
+// Each session may need a connection to the backend of its own, but all of them together no more than there may be.
+func TestDescriptorsAreCountedByWhatTheBackendMayHave(t *testing.T) {
+	m := machine{descriptors: 1064, memory: 1 << 30}
+	for _, tt := range []struct {
+		vars              string
+		sessions, backend int
+		want              string // in the error
+	}{
+		{"MAX_HANDSHAKES=100", 450, 450, ""},
+		{"MAX_HANDSHAKES=100 MAX_CONNECTIONS=300", 300, 600, ""},
+		{"MAX_HANDSHAKES=100 MAX_CONNECTIONS=400", 400, 500, ""},
+		{"MAX_HANDSHAKES=100 BACKEND_MAX_CONNECTIONS=16", 884, 16, ""},
+		{"MAX_HANDSHAKES=100 BACKEND_MAX_CONNECTIONS=16 MAX_CONNECTIONS=884", 884, 16, ""},
+		{"MAX_HANDSHAKES=100 BACKEND_MAX_CONNECTIONS=16 MAX_CONNECTIONS=885", 0, 0, "at most 884 under a limit of 1064 open files; lower it, or raise the limit to 1065"},
+		{"MAX_HANDSHAKES=100 BACKEND_MAX_CONNECTIONS=2000", 450, 2000, ""},
+		{"MAX_HANDSHAKES=100 BACKEND_MAX_CONNECTIONS=2000 MAX_CONNECTIONS=451", 0, 0, "at most 450 under a limit of 1064 open files; lower it, or raise the limit to 1066"},
+		{"MAX_HANDSHAKES=999", 0, 0, "leaves no descriptor"},
+	} {
+		c, err := load(environment(t, strings.Fields(tt.vars)...), m)
+		switch {
+		case tt.want != "":
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: got %v, want %q", tt.vars, err, tt.want)
+			}
+		case err != nil || c.MaxConnections != tt.sessions || c.BackendMaxConnections != tt.backend:
+			t.Errorf("%s: got %v, %d, %d, want %d, %d", tt.vars, err, c.MaxConnections, c.BackendMaxConnections, tt.sessions, tt.backend)
+		}
 	}
 }
 
