@@ -5,17 +5,11 @@ import "time"
 // sheddingAfter: a lane that has been idle for so long gives its buffers back.
 const sheddingAfter = int64(time.Second)
 
-// fewConnections: where BACKEND_MAX_CONNECTIONS sets no limit, idle lanes stay open for longer while there are no more
-// backend connections than this.
-const fewConnections = 1000
-
-// roomForIdleLanes reports whether lanes may stay open for the next command of clients that seldom ask.
+// roomForIdleLanes reports whether lanes may stay open for the next command of clients that seldom ask: fewer than half of the
+// connections that the backend may have are open.
 func (s *Server) roomForIdleLanes() bool {
-	most := int64(fewConnections)
-	if n := int64(s.c.Backend.MaxConnections); n > 0 {
-		most = n / 2
-	}
-	return s.backendStats.connections.Load() <= most
+	most := int64(s.c.Backend.MaxConnections)
+	return most <= 0 || s.backendStats.connections.Load() < most/2
 }
 
 // isLastOfUsed reports whether l is the only lane of a key that sessions use.
