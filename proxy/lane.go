@@ -1,10 +1,10 @@
 package proxy
 
 import (
+	"container/list"
 	"encoding/hex"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,8 +77,8 @@ type lane struct {
 	bytes     int    // in flight
 	unnonced  int    // commands since the last nonce
 	nonceAt   int64
-	waiters   []waiter // for room, in their order
-	waiting   int      // their commands
+	waiters   list.List // of *waiter, for room, in their order
+	waiting   int       // their commands
 	idleSince int64
 	replied   int64 // when a run of replies was last whole
 	pulse     pulse
@@ -201,93 +201,9 @@ func (c *clientSide) mustFitLane() {
 	}
 }
 
-// waiter is a session whose batch of so many commands and bytes waits for room.
-type waiter struct {
-	session  *session
-	commands int
-	bytes    int
-	woken    bool
-}
-
-// roomLocked keeps the window; who finds no room waits in turn. hot
-func (l *lane) roomLocked(s *session, commands, bytes int) bool {
-	if len(l.waiters) == 0 && l.fitsLocked(commands, bytes) {
-		return true
-	}
-	for i := range l.waiters {
-		w := &l.waiters[i]
-		if w.session != s {
-			continue
-		}
-		if i == 0 && l.fitsLocked(commands, bytes) {
-			l.waiting -= w.commands
-			l.waiters = slices.Delete(l.waiters, 0, 1)
-			return true
-		}
-		l.waiting += commands - w.commands
-		*w = waiter{s, commands, bytes, false}
-		return false
-	}
-	l.waiters = append(l.waiters, waiter{s, commands, bytes, false})
-	l.waiting += commands
-	l.loadLocked()
-	return false
-}
-
-// dismiss has everybody who waits choose anew.
-func (l *lane) dismiss() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.dismissLocked()
-}
-
-func (l *lane) dismissLocked() {
-	for _, w := range l.waiters {
-		w.session.hasRoom()
-	}
-	l.waiters, l.waiting = nil, 0
-	l.loadLocked()
-}
-
-func (l *lane) waits(s *session) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.ContainsFunc(l.waiters, func(w waiter) bool { return w.session == s })
-}
-
 // loadLocked tells who chooses a lane what this one has to do. hot
 func (l *lane) loadLocked() {
 	l.load.Store(int32(l.commands + l.waiting))
-}
-
-func (l *lane) fitsLocked(commands, bytes int) bool {
-	return l.commands == 0 || l.commands+commands <= laneCommands && l.bytes+bytes <= laneBytes
-}
-
-// wakeWaiterLocked wakes who waits first, once there is room for it. hot
-func (l *lane) wakeWaiterLocked() {
-	if len(l.waiters) == 0 {
-		return
-	}
-	if w := &l.waiters[0]; !w.woken && l.fitsLocked(w.commands, w.bytes) {
-		w.woken = true
-		w.session.hasRoom()
-	}
-}
-
-// stopWaiting takes back the place of a session that has ended or gone elsewhere.
-func (l *lane) stopWaiting(s *session) {
-	l.mu.Lock()
-	l.waiters = slices.DeleteFunc(l.waiters, func(w waiter) bool {
-		if w.session != s {
-			return false
-		}
-		l.waiting -= w.commands
-		return true
-	})
-	l.loadLocked()
-	l.wakeWaiterLocked()
-	l.mu.Unlock()
 }
 
 // pushBatchLocked makes a slot of each slot that the session's queue got. hot

@@ -63,7 +63,7 @@ func (l *lane) occupy(n int) {
 func (l *lane) howManyWait() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.waiters)
+	return l.waiters.Len()
 }
 
 func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
@@ -96,14 +96,15 @@ func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
 		t.Fatal("the second is to follow")
 	}
 	l.stopWaiting(all[2])
-	if !woken(3) || !room(3, 1) || len(l.waiters) != 0 {
+	if !woken(3) || !room(3, 1) || l.waiters.Len() != 0 {
 		t.Fatal("who gave up stands in the way")
 	}
 	l.bytes = laneBytes - 1
 	if l.roomLocked(all[0], 1, 2) {
 		t.Fatal("more bytes than the window has")
 	}
-	l.waiters, l.commands, l.bytes = nil, 0, 0
+	l.stopWaiting(all[0])
+	l.commands, l.bytes = 0, 0
 	if !l.roomLocked(all[0], 1, 2*laneBytes) {
 		t.Fatal("what is more than a window fits when nothing is in flight")
 	}

@@ -64,6 +64,7 @@ const (
 type sharing struct {
 	at          route
 	onLane      onLane        // what is in flight on its lane
+	waiter      waiter        // for room on its lane; guarded by that lane's mu
 	pinned      atomic.Bool   // it keeps its own connection
 	proven      atomic.Bool   // the backend serves it
 	proofOnly   atomic.Bool   // its own connection has done nothing but show that
