@@ -18,16 +18,21 @@ func (s *Server) sweep() {
 			return
 		case <-t.C:
 		}
-		if s.c.IdleTimeout > 0 {
-			s.closeIdle()
-		}
-		s.closeExpired()
-		s.restIdle()
-		s.dialPaces.tidy(s.now())
+		s.sweepOnce()
 		s.tellPlaces(&places)
-		if s.c.Backend.Shared {
-			s.sweepShared()
-		}
+	}
+}
+
+// sweepOnce looks at each session, lane and key once.
+func (s *Server) sweepOnce() {
+	if s.c.IdleTimeout > 0 {
+		s.closeIdle()
+	}
+	s.closeExpired()
+	s.restIdle()
+	s.dialPaces.tidy(s.now())
+	if s.c.Backend.Shared {
+		s.sweepShared()
 	}
 }
 
