@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"slices"
 
 	"dragontls/certs/identity"
 )
@@ -32,17 +33,21 @@ func (l *Login) required() bool { return l.Allow != nil || l.AllowFile != "" || 
 
 // login is the parsed form in a snapshot.
 type login struct {
-	allow []identity.Pattern // nil: every certificate may
-	users *identity.Users    // nil: nobody is mapped
+	allow *identity.Set   // nil: every certificate may
+	users *identity.Users // nil: nobody is mapped
 }
 
 func parseLogin(c contents, o *Login) (login, error) {
-	l := login{allow: o.Allow}
+	var l login
 	var all faults
+	patterns := slices.Clone(o.Allow)
 	if o.AllowFile != "" {
 		more, err := parseAllowFile(c, o.AllowFile)
 		all.add(err)
-		l.allow = append(l.allow[:len(l.allow):len(l.allow)], more...)
+		patterns = append(patterns, more...)
+	}
+	if patterns != nil {
+		l.allow = identity.NewSet(patterns)
 	}
 	if o.UsersFile != "" {
 		var err error
@@ -105,7 +110,7 @@ func parseUsers(c contents, o *Login) (*identity.Users, error) {
 // admit decides about a verified chain, and says who it is.
 func (l *login) admit(chain []*x509.Certificate) (Peer, error) {
 	subject := identity.FromChain(chain)
-	if l.allow != nil && !identity.MatchAny(l.allow, &subject) {
+	if l.allow != nil && !l.allow.Matches(&subject) {
 		return Peer{}, ErrNotAllowed
 	}
 	p := Peer{Identity: subject.ID, Name: subject.Name(), Serial: chain[0].SerialNumber.Text(16)}

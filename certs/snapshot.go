@@ -122,8 +122,7 @@ func (s *Snapshot) trustDigest() [32]byte {
 		h.Write(s.revocation.digest[:])
 	}
 	if s.login.allow != nil {
-		sum := identity.DigestPatterns(s.login.allow)
-		fmt.Fprintf(h, "allow %x\n", sum)
+		fmt.Fprintf(h, "allow %x\n", s.login.allow.Digest())
 	}
 	if s.login.users != nil {
 		fmt.Fprintf(h, "users %x\n", s.login.users.Digest())

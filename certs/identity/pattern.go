@@ -77,19 +77,13 @@ func ParseList(data []byte) ([]Pattern, error) {
 	return patterns, nil
 }
 
-// MatchAny reports whether at least one pattern matches. An empty list matches nothing.
-func MatchAny(patterns []Pattern, s *Subject) bool {
-	return slices.ContainsFunc(patterns, func(p Pattern) bool { return p.Matches(s) })
-}
-
 // MatchAll reports whether every pattern matches; different names of one
 // certificate may satisfy different patterns. An empty list matches nothing.
 func MatchAll(patterns []Pattern, s *Subject) bool {
 	return len(patterns) > 0 && !slices.ContainsFunc(patterns, func(p Pattern) bool { return !p.Matches(s) })
 }
 
-// DigestPatterns depends neither on the order of the patterns nor on repetition.
-func DigestPatterns(patterns []Pattern) [32]byte {
+func digestPatterns(patterns []Pattern) [32]byte {
 	h := sha256.New()
 	writeStrings(h, canonical(patterns))
 	return [32]byte(h.Sum(nil))

@@ -321,7 +321,7 @@ func TestAnyAndAll(t *testing.T) {
 		{parse("dns:a.internal", "dns:b.internal", "cn:web"), true, true},
 		{[]Pattern{{}}, false, false},
 	} {
-		if got := MatchAny(c.patterns, s); got != c.any {
+		if got := NewSet(c.patterns).Matches(s); got != c.any {
 			t.Errorf("%v: any is %v, want %v", c.patterns, got, c.any)
 		}
 		if got := MatchAll(c.patterns, s); got != c.all {
@@ -350,7 +350,7 @@ func TestDigestOfPatternsKnowsNoOrder(t *testing.T) {
 	parse := func(list ...string) [32]byte {
 		patterns, err := ParsePatterns(list)
 		must(t, err)
-		return DigestPatterns(patterns)
+		return NewSet(patterns).Digest()
 	}
 	one := parse("dns:A.internal", "cn:web")
 	if one != parse("cn:web", "dns:a.internal.", "cn:web") {

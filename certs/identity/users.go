@@ -19,6 +19,7 @@ var (
 // Users are the rules of one users file, in its order.
 type Users struct {
 	rules []*Rule
+	index *index // of the rules' patterns
 }
 
 // Rule maps the certificates that have all of its patterns to a user of the backend.
@@ -57,17 +58,16 @@ type Match struct {
 // or ErrBadUser where that rule's template gives no acceptable name: later rules
 // are not asked then.
 func (u *Users) Match(s *Subject) (Match, error) {
-	for i, r := range u.rules {
-		if !MatchAll(r.patterns, s) {
-			continue
-		}
-		user, err := r.userOf(s)
-		if err != nil {
-			return Match{}, err
-		}
-		return Match{Rule: r, User: user, Index: i}, nil
+	i := u.index.first(s)
+	if i < 0 {
+		return Match{}, ErrUnmapped
 	}
-	return Match{}, ErrUnmapped
+	r := u.rules[i]
+	user, err := r.userOf(s)
+	if err != nil {
+		return Match{}, err
+	}
+	return Match{Rule: r, User: user, Index: i}, nil
 }
 
 // Rules in the order of the file.

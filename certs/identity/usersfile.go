@@ -27,6 +27,11 @@ func ParseUsers(path string, data []byte) (*Users, error) {
 	if len(p.faults.List) > 0 {
 		return nil, p.faults
 	}
+	lists := make([][]Pattern, len(u.rules))
+	for i, r := range u.rules {
+		lists[i] = r.patterns
+	}
+	u.index = newIndex(lists)
 	return u, nil
 }
 
