@@ -70,7 +70,7 @@ func crowd(b *testing.B, n int, distinct bool, command, reply string) (*harness,
 func queueUp(n int) func() {
 	all := make([]*session, n)
 	for i := range all {
-		all[i] = &session{}
+		all[i] = &session{sharing: new(sharing)}
 		all[i].queue.init(newBuffers(0).open())
 	}
 	return func() {

@@ -70,7 +70,7 @@ func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
 	l := &lane{commands: laneCommands - 10}
 	var all [4]*session
 	for i := range all {
-		all[i] = &session{}
+		all[i] = &session{sharing: new(sharing)}
 		all[i].queue.init(newBuffers(0).open())
 	}
 	room := func(i, n int) bool {

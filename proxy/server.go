@@ -171,6 +171,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.mu.Unlock()
 	go s.probe() // stopped by done, Close waits for it
+	l, _ := ln.(*listener)
+	tuned := l != nil && l.tuned
 	var pause time.Duration
 	for {
 		conn, err := ln.Accept()
@@ -190,6 +192,9 @@ func (s *Server) Serve(ln net.Listener) error {
 			}
 		}
 		pause = 0
+		if !tuned {
+			tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
+		}
 		s.accept(conn)
 	}
 }
@@ -211,7 +216,6 @@ func (s *Server) accept(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
 	sock, err := newSocket(conn, s.buffers, s.c.WriteTimeout)
 	if err != nil {
 		s.handshakes.add(HandshakeKey{Reason: handshakeOther})

@@ -295,17 +295,3 @@ func (s *socket) abort() {
 	}
 	s.Conn.Close()
 }
-
-// tune sets what a long-lived connection needs: keepalive, and an end for peers that vanish with unacknowledged
-// bytes. Linux counts a peer's closed window as silence, hence longer than the write timeout.
-func tune(c net.Conn, keepAlive, writeTimeout time.Duration) {
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	t.SetNoDelay(true)
-	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: keepAlive > 0, Idle: keepAlive, Interval: keepAlive / 3, Count: 3})
-	if writeTimeout > 0 {
-		setUserTimeout(t, writeTimeout+30*time.Second)
-	}
-}

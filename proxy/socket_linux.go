@@ -18,6 +18,31 @@ func setUserTimeout(c *net.TCPConn, d time.Duration) {
 	})
 }
 
+// tuneListener sets on a listener what tune sets on a connection, which each connection gets from it. It reports whether that
+// has worked.
+func tuneListener(raw syscall.RawConn, keepAlive, writeTimeout time.Duration) bool {
+	options := map[[2]int]int{}
+	if keepAlive > 0 {
+		options[[2]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE}] = 1
+		options[[2]int{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE}] = seconds(keepAlive)
+		options[[2]int{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL}] = seconds(keepAlive / keepAliveCount)
+		options[[2]int{unix.IPPROTO_TCP, unix.TCP_KEEPCNT}] = keepAliveCount
+	}
+	if writeTimeout > 0 {
+		options[[2]int{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT}] = int(userTimeout(writeTimeout).Milliseconds())
+	}
+	ok := true
+	err := raw.Control(func(fd uintptr) {
+		for option, value := range options {
+			ok = unix.SetsockoptInt(int(fd), option[0], option[1], value) == nil && ok
+		}
+	})
+	return ok && err == nil
+}
+
+// seconds rounds up, as SetKeepAliveConfig does.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
 // readable says that a read would not wait. Nobody else reads.
 func (s *socket) readable() (yes bool) {
 	s.raw.Control(func(fd uintptr) {

@@ -155,7 +155,7 @@ func (s *service) backendTLS() *tls.Config {
 
 func (s *service) listen() error {
 	var err error
-	if s.listener, err = net.Listen("tcp", s.c.Listen); err != nil {
+	if s.listener, err = proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout); err != nil {
 		return fmt.Errorf("%w\nset DRAGONTLS_LISTEN to an address that is free", err)
 	}
 	if s.c.AdminListen == "" {

@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An accepted connection has the same options whether the listener handed them down or tune set them.
+func TestConnectionsHaveTheirOptionsFromTheListener(t *testing.T) {
+	t.Parallel()
+	options := map[string][2]int{
+		"SO_KEEPALIVE": {unix.SOL_SOCKET, unix.SO_KEEPALIVE}, "TCP_KEEPIDLE": {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE},
+		"TCP_KEEPINTVL": {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL}, "TCP_KEEPCNT": {unix.IPPROTO_TCP, unix.TCP_KEEPCNT},
+		"TCP_USER_TIMEOUT": {unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT}, "TCP_NODELAY": {unix.IPPROTO_TCP, unix.TCP_NODELAY},
+	}
+	of := func(c net.Conn) map[string]int {
+		raw, err := c.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := make(map[string]int)
+		raw.Control(func(fd uintptr) {
+			for name, o := range options {
+				if all[name], err = unix.GetsockoptInt(int(fd), o[0], o[1]); err != nil {
+					t.Error(name, err)
+				}
+			}
+		})
+		return all
+	}
+	for _, d := range [][2]time.Duration{{31 * time.Second, 40 * time.Second}, {500 * time.Millisecond, 0}, {0, time.Second}} {
+		ours, err := Listen("127.0.0.1:0", d[0], d[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ours.(*listener).tuned {
+			t.Fatal("the kernel took not all options")
+		}
+		got, want := of(accepted(t, ours)), map[string]int(nil)
+		c := accepted(t, theirs)
+		tune(c, d[0], d[1])
+		want = of(c)
+		for name := range options {
+			if keeps := want["SO_KEEPALIVE"] != 0; got[name] != want[name] && (keeps || name[:5] != "TCP_K") {
+				t.Errorf("%v: %s is %d, want %d", d, name, got[name], want[name])
+			}
+		}
+	}
+}
+
+// accepted returns the listener's side of a new connection.
+func accepted(t *testing.T, ln net.Listener) net.Conn {
+	t.Helper()
+	t.Cleanup(func() { ln.Close() })
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); a.Close() })
+	return a
+}
