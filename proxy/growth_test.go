@@ -25,30 +25,29 @@ func BenchmarkGrowth(b *testing.B) {
 			})
 		}
 		each("sweep of idle sessions", func(b *testing.B) func() {
-			h, _ := crowd(b, n, false, cmd("PING"), "+PONG\r\n")
+			h, _ := many(b, n, false, cmd("PING"), "+PONG\r\n")
 			return h.sweepOnce
 		})
 		each("sweep of lane keys", func(b *testing.B) func() {
-			h, _ := crowd(b, n, true, cmd("GET", "none"), "$-1\r\n")
+			h, _ := many(b, n, true, cmd("GET", "none"), "$-1\r\n")
 			return h.sweepOnce
 		})
 		each("judging anew", func(b *testing.B) func() {
-			h, _ := crowd(b, n, false, cmd("PING"), "+PONG\r\n")
+			h, _ := many(b, n, false, cmd("PING"), "+PONG\r\n")
 			return h.Recheck
 		})
 		each("own connections when a dial waits", func(b *testing.B) func() {
-			h, _ := crowd(b, n, false, cmd("CLIENT", "GETNAME"), "$-1\r\n")
+			h, _ := many(b, n, false, cmd("CLIENT", "GETNAME"), "$-1\r\n")
 			return func() { h.closeIdlest(0) }
 		})
 		each("waiters for room on a lane", func(b *testing.B) func() { return queueUp(n) })
 	}
 }
 
-// crowd is n sessions that have had the reply to one command, of one identity or each of its own.
-func crowd(b *testing.B, n int, distinct bool, command, reply string) (*harness, []*wire) {
+// many is n sessions that have had the reply to one command, of one identity or each of its own.
+func many(b *testing.B, n int, distinct bool, command, reply string) (*harness, []*wire) {
 	var identities atomic.Uint64
 	h := modes()[0].start(b, redisServer(b, "--maxclients", "20000"), func(c *Config) {
-		unswept(c)
 		c.MaxConnections, c.laneIdle, c.laneStay = 2*n, time.Hour, time.Hour
 		c.Recheck = func(cs *tls.ConnectionState) (p Peer, err error) {
 			if distinct {

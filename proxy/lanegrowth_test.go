@@ -160,7 +160,7 @@ func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
 func TestSessionWithSlowCommandsRidesApart(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { c.slowCommand = 5 * time.Millisecond })
+	h := b.start(func(c *Config) { c.slowCommand = time.Duration(slowMemory / 6) })
 	slow, quick := h.dial(), h.dial()
 	slow.get("0")
 	quick.get("1")
@@ -168,7 +168,7 @@ func TestSessionWithSlowCommandsRidesApart(t *testing.T) {
 		held := b.hold("slow")
 		slow.send(cmd("GET", "slow"))
 		<-held.reached
-		h.ahead.Add(int64(10 * time.Millisecond))
+		h.ahead.Add(slowMemory / 3)
 		held.release()
 		slow.want(valueOf("slow"))
 	}

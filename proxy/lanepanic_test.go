@@ -106,8 +106,14 @@ const uncountable = "LOLWUT"
 // onOneLane is so many clients whose sessions have ridden one lane.
 func onOneLane(t *testing.T, n int) (*harness, *laneBackend, []*wire) {
 	t.Helper()
+	return onOneOfLanes(t, n, 1)
+}
+
+// onOneOfLanes is onOneLane where there may be more of them.
+func onOneOfLanes(t *testing.T, n, lanes int) (*harness, *laneBackend, []*wire) {
+	t.Helper()
 	b := newLaneBackend(t)
-	h := b.start(nil)
+	h := b.start(func(c *Config) { c.Backend.Lanes = lanes })
 	h.mu.Lock() // sessions start under it
 	c := *h.commands.byName["GET"]
 	c.name, c.id = uncountable, 1<<20

@@ -33,7 +33,7 @@ func TestNothingIsLeftOfConnectionsThatEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer toBackend.Close()
-		h := m.start(t, toBackend.Addr(), nil)
+		h := m.start(t, toBackend.Addr(), func(c *Config) { c.Backend.Lanes = 1 })
 		toProxy, err := proxytest.NewRelay(h.addr, proxytest.Faults{})
 		if err != nil {
 			t.Fatal(err)

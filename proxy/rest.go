@@ -13,8 +13,7 @@ func (s *Server) restIdle() {
 	}
 	idle := s.now() - int64(s.c.restAfter)
 	s.each(func(n *session) {
-		if n.lastActive.Load() <= idle && n.resting.Load() == restAwake && n.hand.Load() == handEmpty && !n.owing() {
-			n.toRest.Store(true)
+		if n.lastActive.Load() <= idle && n.hand.Load() == handEmpty && !n.owing() && n.resting.CompareAndSwap(restAwake, restAsked) {
 			n.client.conn.SetReadDeadline(time.Now())
 		}
 	})
@@ -25,6 +24,7 @@ type restState = int32
 
 const (
 	restAwake    restState = iota
+	restAsked              // it has one, which is to look whether the session may rest
 	restSettling           // its reader is about to end
 	restResting            // it has none
 )
@@ -32,11 +32,10 @@ const (
 // rest gives the goroutine of the reader up, which calls it after an interrupted read, if nothing of the session needs it.
 // It reports whether it did: then the session belongs to whoever wakes it.
 func (s *session) rest() bool {
-	if !s.toRest.Swap(false) || !s.mayRest() {
+	if !s.resting.CompareAndSwap(restAsked, restSettling) {
 		return false
 	}
-	s.resting.Store(restSettling)
-	if s.server.rests.add(s) && !s.isCalled() && s.resting.CompareAndSwap(restSettling, restResting) {
+	if s.mayRest() && s.server.rests.add(s) && !s.isCalled() && s.resting.CompareAndSwap(restSettling, restResting) {
 		return true
 	}
 	s.resting.Store(restAwake)

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"syscall"
@@ -47,7 +48,7 @@ func (w *restWatcher) add(s *session) (ok bool) {
 		e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
 		w.raw.Control(func(epoll uintptr) {
 			err := unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, int(fd), &e)
-			if err == unix.EEXIST {
+			if errors.Is(err, unix.EEXIST) {
 				err = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_MOD, int(fd), &e)
 			}
 			ok = err == nil
@@ -75,7 +76,7 @@ func (w *restWatcher) watch() {
 		n := 0
 		if w.raw.Read(func(epoll uintptr) bool {
 			err := error(unix.EINTR)
-			for err == unix.EINTR {
+			for errors.Is(err, unix.EINTR) {
 				n, err = unix.EpollWait(int(epoll), events, 0)
 			}
 			return n != 0 || err != nil

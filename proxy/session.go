@@ -36,10 +36,9 @@ type session struct {
 	peer atomic.Pointer[Peer] // nil before it is judged
 	ends atomic.Int64         // unix nanoseconds, when its certificate's end ends it
 
-	toRest     atomic.Bool  // the reader is to look whether the session may rest
-	resting    atomic.Int32 // see restState
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	hand       atomic.Int32 // what the reader holds, see handEmpty
+	resting    atomic.Int32 // see restState
 	subscribed atomic.Bool  // replies are not counted any more
 
 	shared   bool // it may ride lanes

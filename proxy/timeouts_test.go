@@ -30,9 +30,9 @@ var patience = func() time.Duration {
 	return time.Minute
 }()
 
-// swept has the sweeper run every second, as it does for users. In all other tests it does not run on its own, so that it closes
-// nothing between two steps of a test: a test that needs what it does calls it.
-func swept(c *Config) { c.sweepInterval = time.Second }
+// swept has the sweeper look around, and sessions rest, more often than they do for users. In all other tests neither happens on
+// its own, so that nothing changes between two steps of a test: a test that needs what the sweeper does calls it.
+func swept(c *Config) { c.sweepInterval, c.restAfter = 200*time.Millisecond, 10*time.Millisecond }
 
 // patient is the configuration that tests begin with: a test that is about a time-out, about a backend that is away, or about
 // the sweeper sets it itself.
@@ -42,6 +42,7 @@ func patient(c *Config) {
 		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
-		sweepInterval: time.Hour, unprovenLane: time.Duration(unprovenLane), proofAge: -1, restAfter: patience, laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
+		sweepInterval: time.Hour, restAfter: time.Hour, proofAge: -1,
+		unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
 	}
 }

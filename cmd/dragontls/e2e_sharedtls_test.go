@@ -35,7 +35,7 @@ func newTLSRedis(t testing.TB) *tlsRedis {
 	r.redis = lockedRedis(t, "--bind", r.at.Addr().String(), "--tls-port", fmt.Sprint(r.at.Port()),
 		"--tls-cert-file", serverCert, "--tls-key-file", serverKey, "--tls-ca-cert-file", caFile)
 	r.vars = []string{"BACKEND_CA_FILE=" + caFile, "BACKEND_CERT_FILE=" + clientCert, "BACKEND_KEY_FILE=" + clientKey,
-		"BACKEND_MODE=shared", "BACKEND_PASSWORD=" + backendPassword}
+		"BACKEND_MODE=shared", "BACKEND_LANES=1", "BACKEND_PASSWORD=" + backendPassword}
 	return r
 }
 
