@@ -156,7 +156,7 @@ func encodeCommand(args ...string) []byte {
 	return b
 }
 
-func appendBulk(b []byte, s string) []byte {
+func appendBulk[T string | []byte](b []byte, s T) []byte {
 	b = append(b, '$')
 	b = strconv.AppendInt(b, int64(len(s)), 10)
 	b = append(b, "\r\n"...)

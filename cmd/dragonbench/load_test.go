@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,7 +53,7 @@ func (s *scripted) serve(conn net.Conn) {
 	defer conn.Close()
 	r := bufio.NewReader(conn)
 	for {
-		args, err := readCommand(r)
+		args, err := readStrings(r)
 		if err != nil {
 			return
 		}
@@ -64,24 +63,10 @@ func (s *scripted) serve(conn net.Conn) {
 	}
 }
 
-func readCommand(r *bufio.Reader) (args []string, err error) {
-	number := func() (int, error) {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			return 0, err
-		}
-		return strconv.Atoi(strings.TrimSpace(line[1:]))
-	}
-	n, err := number()
-	for ; n > 0 && err == nil; n-- {
-		var size int
-		if size, err = number(); err != nil {
-			break
-		}
-		b := make([]byte, size+2)
-		if _, err = io.ReadFull(r, b); err == nil {
-			args = append(args, string(b[:size]))
-		}
+func readStrings(r *bufio.Reader) (args []string, err error) {
+	all, err := readCommand(r)
+	for _, arg := range all {
+		args = append(args, string(arg))
 	}
 	return args, err
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,9 +14,9 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain lets the test binary be its own load generator and janitor, as dragonbench is.
+// TestMain lets the test binary be its own load generator, janitor and model, as dragonbench is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && (os.Args[1] == loadCommand || os.Args[1] == janitorCommand) {
+	if len(os.Args) > 1 && slices.Contains([]string{loadCommand, janitorCommand, modelCommand}, os.Args[1]) {
 		os.Exit(dispatch(os.Args[1:]))
 	}
 	var err error

@@ -220,8 +220,3 @@ func (s *modelSession) reply(out []byte, name string, args [][]byte) []byte {
 	}
 	return append(out, "+OK\r\n"...)
 }
-
-func appendBulk(out, value []byte) []byte {
-	out = append(append(out, '$'), strconv.Itoa(len(value))...)
-	return append(append(append(out, "\r\n"...), value...), "\r\n"...)
-}
