@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,8 +51,13 @@ func (a *authority) issue(leaf pki.Leaf, certFile, keyFile string) error {
 	return replaceFile(certFile, cert)
 }
 
-// manyClients writes n client certificates, each followed by its key, into one file and returns its path.
+// manyClients writes n client certificates, each followed by its key, into one file and returns its path. The next call with
+// the same n returns the same file.
 func (a *authority) manyClients(n int) (string, error) {
+	path := filepath.Join(filepath.Dir(a.files.CA), fmt.Sprintf("clients-%d.pem", n))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
 	var all bytes.Buffer
 	for i := range n {
 		cert, key, err := a.ca.Issue(pki.Leaf{CN: keyName(i), Client: true})
@@ -61,7 +67,6 @@ func (a *authority) manyClients(n int) (string, error) {
 		all.Write(cert)
 		all.Write(key)
 	}
-	path := filepath.Join(filepath.Dir(a.files.CA), "clients.pem")
 	return path, replaceFile(path, all.Bytes())
 }
 

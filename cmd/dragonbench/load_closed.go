@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -21,7 +20,11 @@ func (g *generator) commands(ctx context.Context) error {
 			return err
 		}
 	}
-	clients, err := g.dialAll(ctx, func(int) *tls.Config { return g.tls })
+	config, err := g.configs(g.Connections)
+	if err != nil {
+		return err
+	}
+	clients, err := g.dialAll(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -39,7 +42,7 @@ func (g *generator) commands(ctx context.Context) error {
 	var running sync.WaitGroup
 	sources := g.sources()
 	for i, c := range clients {
-		d := &driver{generator: g, shard: g.rec.shard(i), fresh: func() source { return sources(i) }}
+		d := &driver{generator: g, config: config(i), shard: g.rec.shard(i), fresh: func() source { return sources(i) }}
 		d.use(ctx, c)
 		running.Go(func() { drive(ctx, d, i) }) // ends with ctx
 	}
@@ -52,42 +55,16 @@ func (g *generator) commands(ctx context.Context) error {
 	return err
 }
 
-// dialAll connects everybody, a few at a time: a backlog that overflows costs a second.
-func (g *generator) dialAll(ctx context.Context, config func(i int) *tls.Config) ([]*client, error) {
-	const atOnce = 32
-	clients := make([]*client, g.Connections)
-	errs := make([]error, atOnce)
-	var dialing sync.WaitGroup
-	for worker := range atOnce {
-		dialing.Go(func() { // ends with its share
-			for i := worker; i < len(clients); i += atOnce {
-				if clients[i], errs[worker] = dial(ctx, g.Address, config(i)); errs[worker] != nil {
-					return
-				}
-			}
-		})
-	}
-	dialing.Wait()
-	if err := errors.Join(errs...); err != nil {
-		for _, c := range clients {
-			if c != nil {
-				c.abort()
-			}
-		}
-		return nil, fmt.Errorf("connect %d clients: %w", g.Connections, err)
-	}
-	return clients, nil
-}
-
 // driver keeps one connection busy. It belongs to one goroutine.
 type driver struct {
 	*generator
-	c     *client // nil: lost
-	free  func() bool
-	shard *shard
-	next  source
-	fresh func() source // a new source, since what a lost connection wrote is unknown
-	batch []exchange
+	config *tls.Config // nil: in clear
+	c      *client     // nil: lost
+	free   func() bool
+	shard  *shard
+	next   source
+	fresh  func() source // a new source, since what a lost connection wrote is unknown
+	batch  []exchange
 }
 
 // drive sends a pipeline, reads its replies, and so on until ctx ends.
@@ -108,7 +85,7 @@ func (d *driver) connected(ctx context.Context) bool {
 	if d.c != nil {
 		return true
 	}
-	c, err := dial(ctx, d.Address, d.tls)
+	c, err := dial(ctx, d.Address, d.config)
 	if err != nil {
 		if ctx.Err() == nil {
 			d.shard.fail(err)

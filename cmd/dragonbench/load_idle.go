@@ -2,17 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
-// idle connects everybody, asks each once, holds still, and at the end asks each again.
+// idle connects everybody, asks each once, and holds still.
 func (g *generator) idle() error {
 	ctx := context.Background()
-	clients, err := g.dialEach(ctx)
+	config, err := g.configs(g.Connections)
+	if err != nil {
+		return err
+	}
+	clients, err := g.dialAll(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -73,27 +75,4 @@ func (g *generator) askAgain(ctx context.Context, c **client) (err error) {
 		*c = nil
 	}
 	return err
-}
-
-// dialEach is dialAll, with a certificate of its own for each client where there is a file of them.
-func (g *generator) dialEach(ctx context.Context) ([]*client, error) {
-	if g.Clients == "" {
-		return g.dialAll(ctx, func(int) *tls.Config { return g.tls })
-	}
-	bundle, err := os.ReadFile(g.Clients)
-	if err != nil {
-		return nil, err
-	}
-	pairs, err := splitPairs(bundle)
-	if err != nil {
-		return nil, fmt.Errorf("read %q: %w", g.Clients, err)
-	}
-	if len(pairs) < g.Connections {
-		return nil, fmt.Errorf("read %q: %d certificates for %d connections", g.Clients, len(pairs), g.Connections)
-	}
-	return g.dialAll(ctx, func(i int) *tls.Config {
-		config := g.tls.Clone()
-		config.Certificates = pairs[i : i+1]
-		return config
-	})
 }

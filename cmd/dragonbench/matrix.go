@@ -28,6 +28,12 @@ func matrix() (rows []row) {
 		}
 	}
 	rows = append(rows, commandRows(mixedCommand, 64)...)
+	for _, connections := range []int{2, 4, 8} {
+		rows = append(rows, commandRow(getCommand, 64, connections, 1).eachItsOwn())
+	}
+	for _, connections := range []int{200, 800} { // a slow backend takes many to be busy
+		rows = append(rows, commandRow(getCommand, 64, connections, 1))
+	}
 	for _, connections := range []int{1, 50, 500} {
 		rows = append(rows, openRow(connections))
 	}
@@ -43,16 +49,28 @@ func commandRows(command string, size int) (rows []row) {
 			if few := connections > 1 && connections < 50; few && pipeline > 1 {
 				continue // what small pools of connections wait for is a reply
 			}
-			rows = append(rows, row{
-				ID:      fmt.Sprintf("%s-%s-c%d-p%d", command, shortSize(size), connections, pipeline),
-				Title:   fmt.Sprintf("%s %s, %s, %s", commandTitle(command), sizeName(size), plural(connections, "connection"), pipelineName(pipeline)),
-				work:    work{Kind: closedLoop, Command: command, Size: size, Connections: connections, Pipeline: pipeline},
-				measure: (*bench).measureLoad,
-				extra:   time.Duration(connections) * time.Millisecond,
-			})
+			rows = append(rows, commandRow(command, size, connections, pipeline))
 		}
 	}
 	return rows
+}
+
+func commandRow(command string, size, connections, pipeline int) row {
+	return row{
+		ID:      fmt.Sprintf("%s-%s-c%d-p%d", command, shortSize(size), connections, pipeline),
+		Title:   fmt.Sprintf("%s %s, %s, %s", commandTitle(command), sizeName(size), plural(connections, "connection"), pipelineName(pipeline)),
+		work:    work{Kind: closedLoop, Command: command, Size: size, Connections: connections, Pipeline: pipeline},
+		measure: (*bench).measureLoad,
+		extra:   time.Duration(connections) * time.Millisecond,
+	}
+}
+
+// eachItsOwn is the same row with a client certificate of its own for each connection.
+func (r row) eachItsOwn() row {
+	r.distinct = true
+	r.ID += "-distinct"
+	r.Title += ", each with its own client certificate"
+	return r
 }
 
 func openRow(connections int) row {
@@ -100,9 +118,7 @@ func memoryRow(connections int, distinct bool) row {
 		rounds:  3, extra: time.Duration(connections) * 1500 * time.Microsecond,
 	}
 	if distinct {
-		r.distinct = true
-		r.ID += "-distinct"
-		r.Title += ", each with its own client certificate"
+		return r.eachItsOwn()
 	}
 	return r
 }

@@ -10,21 +10,28 @@ import (
 func cpuCount() int { return runtime.NumCPU() }
 
 // work completes the row's work for an instance.
-func (b *bench) work(r *row, i *instance) work {
-	w := r.work
+func (b *bench) work(r *row, i *instance) (w work, err error) {
+	w = r.work
 	w.Address, w.TLS = i.address, i.clientFiles()
 	w.Warmup, w.Windows = b.plan.warmup, b.plan.windows(r)
-	return w
+	if r.distinct && !i.clear {
+		w.Clients, err = i.authority.manyClients(w.Connections)
+	}
+	return w, err
 }
 
 // measureLoad runs the generator against a running instance.
 func (b *bench) measureLoad(ctx context.Context, r *row, i *instance) (sample, error) {
+	w, err := b.work(r, i)
+	if err != nil {
+		return sample{}, err
+	}
 	proxy, backend := i.groups()
 	var before, after cpuTimes
 	var proxyPss, backendPss int64
 	idlePss := groupPss(proxy)
 	var ours []int
-	windows, load, err := b.rig.runLoad(ctx, b.work(r, i), hooks{
+	windows, load, err := b.rig.runLoad(ctx, w, hooks{
 		start: func(int) { before = readCPU() },
 		stop: func(int) {
 			after = readCPU()
@@ -53,11 +60,9 @@ func (b *bench) measureMemory(ctx context.Context, r *row, template *instance) (
 		return sample{}, err
 	}
 	defer i.stop()
-	w := b.work(r, i)
-	if r.distinct && !i.clear {
-		if w.Clients, err = i.authority.manyClients(r.work.Connections); err != nil {
-			return sample{}, err
-		}
+	w, err := b.work(r, i)
+	if err != nil {
+		return sample{}, err
 	}
 	proxy, backend := i.groups()
 	group := proxy
@@ -89,8 +94,12 @@ func (b *bench) measureStorm(ctx context.Context, r *row, template *instance) (s
 		return sample{}, err
 	}
 	defer i.stop()
+	w, err := b.work(r, i)
+	if err != nil {
+		return sample{}, err
+	}
 	s := newRotator(ctx, i)
-	windows, _, err := b.rig.runLoad(ctx, b.work(r, i), hooks{
+	windows, _, err := b.rig.runLoad(ctx, w, hooks{
 		start: func(n int) {
 			if n == 1 {
 				s.start()
@@ -124,8 +133,12 @@ func (b *bench) measureOutage(ctx context.Context, r *row, template *instance) (
 		return sample{}, err
 	}
 	defer i.stop()
+	w, err := b.work(r, i)
+	if err != nil {
+		return sample{}, err
+	}
 	var restarted time.Time
-	windows, _, err := b.rig.runLoad(ctx, b.work(r, i), hooks{killed: func() error {
+	windows, _, err := b.rig.runLoad(ctx, w, hooks{killed: func() error {
 		old := i.backend
 		old.stop()
 		restarted = time.Now()
@@ -138,7 +151,6 @@ func (b *bench) measureOutage(ctx context.Context, r *row, template *instance) (
 	if err != nil {
 		return sample{}, err
 	}
-	w := windows[0]
 	// The errors of an outage are what it is; they are no fault of the peer.
-	return sample{FirstReply: float64(w.FirstReply-restarted.UnixNano()) / 1e6}, nil
+	return sample{FirstReply: float64(windows[0].FirstReply-restarted.UnixNano()) / 1e6}, nil
 }

@@ -203,8 +203,23 @@ func TestDistinctClientCertificates(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := generator{work: work{Clients: path, Connections: 4}}
-	if _, err := g.dialEach(context.Background()); err == nil || !strings.Contains(err.Error(), "3 certificates for 4 connections") {
+	g.tls = &tls.Config{}
+	if _, err := g.configs(4); err == nil || !strings.Contains(err.Error(), "3 certificates for 4 connections") {
 		t.Errorf("got %v", err)
+	}
+	config, err := g.configs(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for i := range 3 {
+		seen[config(i).Certificates[0].Leaf.Subject.CommonName] = true
+	}
+	if len(seen) != 3 || !seen[keyName(2)] {
+		t.Errorf("got certificates of %v, want three", seen)
+	}
+	if again, err := a.manyClients(3); err != nil || again != path {
+		t.Errorf("the same number: got %q, %v, want %q", again, err, path)
 	}
 	if _, err := splitPairs([]byte("no PEM")); err == nil {
 		t.Error("garbage was accepted")

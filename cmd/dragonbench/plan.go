@@ -20,7 +20,7 @@ type row struct {
 	extra    time.Duration // what a sample takes beside warm-up and windows
 	rounds   int           // 0: those of the plan
 	ownOnly  bool          // dragontls alone
-	distinct bool          // memory: each connection shows a client certificate of its own
+	distinct bool          // each connection shows a client certificate of its own
 	// stretch makes the last window this much longer than the others.
 	stretch float64
 }
