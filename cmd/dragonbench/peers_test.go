@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -223,6 +224,28 @@ func TestDistinctClientCertificates(t *testing.T) {
 	}
 	if _, err := splitPairs([]byte("no PEM")); err == nil {
 		t.Error("garbage was accepted")
+	}
+}
+
+// A version goes into tables and web pages, where the colours of a terminal are rubbish.
+func TestVersionsHaveNoColours(t *testing.T) {
+	k, err := newKeeper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.close)
+	r := &rig{keeper: k}
+	r.backend.path = filepath.Join(k.dir, "dragonfly")
+	script := "#!/bin/sh\nprintf '\\033[1;32mdragonfly v1.40.0\\033[0m-\\033[38;5;9mabcdef\\033[m\\n'\n"
+	if err := os.WriteFile(r.backend.path, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.backendFound(context.Background())
+	if want := "dragonfly v1.40.0-abcdef"; err != nil || p.version != want {
+		t.Errorf("got %q, %v, want %q", p.version, err, want)
+	}
+	if p, err = installed(r.backend.path, "", "-v")(context.Background(), r); err != nil || strings.ContainsRune(p.version, 0x1b) {
+		t.Errorf("got %q, %v", p.version, err)
 	}
 }
 

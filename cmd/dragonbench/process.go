@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -195,9 +195,15 @@ func (p *process) tail() string {
 	if err != nil {
 		return err.Error()
 	}
-	all := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
+	all := strings.Split(strings.TrimSpace(plain(b)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
+
+// escapeSequence is what a program sends to a terminal for colours (CSI in ECMA-48).
+var escapeSequence = regexp.MustCompile("\x1b\\[[0-9;:?]*[ -/]*[@-~]")
+
+// plain is what a program printed, without its colours: Dragonfly colours its version, and what it logs, even in a file.
+func plain(b []byte) string { return escapeSequence.ReplaceAllString(string(b), "") }
 
 // output runs a client to its end and returns what it printed on both streams.
 func (k *keeper) output(ctx context.Context, cmd *exec.Cmd) (string, error) {
@@ -215,5 +221,5 @@ func (k *keeper) output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	if err == nil && !cmd.ProcessState.Success() {
 		err = errors.New(cmd.ProcessState.String())
 	}
-	return string(out), err
+	return plain(out), err
 }
