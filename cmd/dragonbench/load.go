@@ -30,9 +30,11 @@ const (
 	idle       = "idle"      // connect, one PING, be silent
 	storm      = "storm"     // closedLoop with new handshakes beside it
 	outage     = "outage"    // one PING after the other until the backend is back
+	slowOne    = "slow one"  // closedLoop beside a client whose commands take long
+	laggards   = "laggards"  // closedLoop, from the second window on beside clients that do not read their replies, or slowly
 )
 
-// Commands of a closedLoop, openLoop and storm.
+// Commands of a closedLoop, openLoop, storm, slowOne and laggards.
 const (
 	getCommand   = "get"
 	setCommand   = "set"
@@ -48,9 +50,11 @@ type work struct {
 	Size        int // bytes of a value
 	Connections int
 	Pipeline    int
-	Rate        float64 // openLoop: commands a second; storm: handshakes a second
+	Rate        float64 // openLoop: commands a second; storm: handshakes a second; slowOne: slow commands a second
 	Resume      bool    // handshakes: with the session ticket of the one before
-	Clients     string  // idle: file with a certificate and key for each connection; "": all show the same
+	Clients     string  // file with a certificate and key for each client; "": all show the same
+	Laggards    int     // laggards: clients beside Connections
+	Together    bool    // laggards: they share one of the certificates in Clients
 	Warmup      time.Duration
 	Windows     []time.Duration
 }
@@ -60,6 +64,8 @@ type window struct {
 	Seconds    float64
 	Count      int64          // commands answered as they should, or connections made
 	Handshakes int64          // storm: those beside the commands
+	Slow       int64          // slowOne: slow commands answered
+	Closed     int64          // laggards: connections that the peer closed
 	Errors     map[string]int // by what went wrong
 	P50        float64        // microseconds
 	P99        float64
@@ -85,6 +91,8 @@ type generator struct {
 	out   *json.Encoder
 	rec   *recorder
 	pacer *pacer // openLoop only
+	// before, if there is one, is called before each window, from 0.
+	before func(window int) error
 }
 
 // generate is the main function of the child.
@@ -122,7 +130,7 @@ func (g *generator) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	switch g.Kind {
-	case closedLoop, openLoop, storm:
+	case closedLoop, openLoop, storm, slowOne, laggards:
 		return g.commands(ctx)
 	case handshakes, churn:
 		return g.connects(ctx)
@@ -150,7 +158,12 @@ func (g *generator) proceed() error {
 // measure warms up, then takes each window; the load runs meanwhile in goroutines of its own.
 func (g *generator) measure() error {
 	time.Sleep(g.Warmup)
-	for _, length := range g.Windows {
+	for n, length := range g.Windows {
+		if g.before != nil {
+			if err := g.before(n); err != nil {
+				return err
+			}
+		}
 		runtime.GC()
 		g.tell(event{Event: "start"})
 		g.rec.reset()

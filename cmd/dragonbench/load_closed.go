@@ -11,7 +11,7 @@ import (
 // reconnectDelay is the pause behind a failed connect.
 const reconnectDelay = 5 * time.Millisecond
 
-// commands drives the connections of a closedLoop, openLoop or storm.
+// commands drives the connections of a closedLoop, openLoop, storm, slowOne or laggards.
 func (g *generator) commands(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -20,7 +20,7 @@ func (g *generator) commands(ctx context.Context) error {
 			return err
 		}
 	}
-	config, err := g.configs(g.Connections)
+	config, err := g.configs(g.Connections + g.Laggards)
 	if err != nil {
 		return err
 	}
@@ -46,8 +46,18 @@ func (g *generator) commands(ctx context.Context) error {
 		d.use(ctx, c)
 		running.Go(func() { drive(ctx, d, i) }) // ends with ctx
 	}
-	if g.Kind == storm {
+	switch g.Kind {
+	case storm:
 		running.Go(func() { g.greet(ctx) }) // ends with ctx
+	case slowOne:
+		running.Go(func() { g.askSlowly(ctx) }) // ends with ctx
+	case laggards:
+		g.before = func(window int) error {
+			if window != 1 {
+				return nil
+			}
+			return g.lag(ctx, &running, config)
+		}
 	}
 	err = g.measure()
 	cancel() // closes the connections too, which wakes who waits for a reply

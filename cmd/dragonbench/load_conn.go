@@ -71,6 +71,11 @@ func dial(ctx context.Context, address string, config *tls.Config) (*client, err
 	if err != nil {
 		return nil, err
 	}
+	return handshake(ctx, conn, config)
+}
+
+// handshake makes a client of conn, which it closes if it fails.
+func handshake(ctx context.Context, conn net.Conn, config *tls.Config) (*client, error) {
 	c := &client{conn: conn}
 	if config != nil {
 		c.tls = tls.Client(conn, config)

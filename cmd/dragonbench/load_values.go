@@ -45,7 +45,14 @@ func (g *generator) fill(ctx context.Context) error {
 		return fmt.Errorf("fill: %w", err)
 	}
 	defer c.abort()
-	for _, s := range append(g.exchanges(set), set(benchmarkKey, value(benchmarkKey, g.Size))) {
+	all := append(g.exchanges(set), set(benchmarkKey, value(benchmarkKey, g.Size)))
+	switch g.Kind {
+	case slowOne:
+		all = append(all, set(slowKey, value(slowKey, g.Size)))
+	case laggards:
+		all = append(all, set(largeKey, value(largeKey, largeSize)))
+	}
+	for _, s := range all {
 		if err := c.ask(s.command, s.reply); err != nil {
 			return fmt.Errorf("fill: %w", err)
 		}

@@ -40,7 +40,10 @@ func matrix() (rows []row) {
 	return append(rows,
 		handshakeRow(false), handshakeRow(true), churnRow(),
 		memoryRow(200, false), memoryRow(3000, false), memoryRow(3000, true),
-		stormRow(), outageRow())
+		stormRow(), outageRow(), slowOneRow(),
+		laggardsRow("slow-readers", "all of one identity", true, true),
+		laggardsRow("slow-readers-distinct", "each of its own identity", true, false),
+		laggardsRow("slow-readers-same", "all of the others' identity", false, false))
 }
 
 func commandRows(command string, size int) (rows []row) {
@@ -142,6 +145,32 @@ func outageRow() row {
 		work:    work{Kind: outage},
 		measure: (*bench).measureOutage,
 		extra:   1500 * time.Millisecond,
+	}
+}
+
+func slowOneRow() row {
+	return row{
+		ID: "slow-command", Title: "GET 64 B, 50 connections, beside one that sends a command of " + slowTime + " a second",
+		Note: "All of one identity. The slow command holds up its own connection to the backend only; what is measured are the others. " +
+			"Needs the model.",
+		work:    work{Kind: slowOne, Command: getCommand, Size: 64, Connections: 50, Pipeline: 1, Rate: 1},
+		measure: (*bench).measureSlowOne,
+		extra:   50 * time.Millisecond,
+	}
+}
+
+// laggardsRow has laggards beside as many clients that keep up. With distinct those show certificates of their own.
+func laggardsRow(id, whose string, distinct, together bool) row {
+	const each = 40
+	return row{
+		ID: id, Title: fmt.Sprintf("GET 64 B, %d connections, beside %d slow readers, %s", each, each, whose),
+		Note: fmt.Sprintf("Each slow reader pipelines %d GETs of %s; half of them read nothing, half read %d KiB/s. Measured are the others: "+
+			"first without, then with slow readers. A slow reader that is closed comes again, one that reads nothing does not.",
+			lagPipeline, sizeName(largeSize), lagRate>>10),
+		work:     work{Kind: laggards, Command: getCommand, Size: 64, Connections: each, Laggards: each, Together: together, Pipeline: 1},
+		measure:  (*bench).measureLaggards,
+		distinct: distinct,
+		extra:    500*time.Millisecond + 2*each*time.Millisecond,
 	}
 }
 

@@ -15,7 +15,7 @@ func (b *bench) work(r *row, i *instance) (w work, err error) {
 	w.Address, w.TLS = i.address, i.clientFiles()
 	w.Warmup, w.Windows = b.plan.warmup, b.plan.windows(r)
 	if r.distinct && !i.clear {
-		w.Clients, err = i.authority.manyClients(w.Connections)
+		w.Clients, err = i.authority.manyClients(w.Connections + w.Laggards)
 	}
 	return w, err
 }

@@ -26,6 +26,10 @@ type pace struct{ batch, each time.Duration }
 // Dragonfly 1.40 with two threads answered 1 command in 71 us and 50 in 116 us on one connection, and as soon on two at once.
 var dragonflyPace = pace{70 * time.Microsecond, 900 * time.Nanosecond}
 
+// slowKeyPrefix begins the names of keys that take long to read: "dragonbench:slow:200ms" takes 200 ms, on its own connection
+// only.
+const slowKeyPrefix = "dragonbench:slow:"
+
 // slowPace is that of a backend that does much work for each command.
 var slowPace = pace{0, 100 * time.Microsecond}
 
@@ -122,7 +126,8 @@ func (m *model) converse(c net.Conn) {
 			out = s.answer(out, args)
 			n++
 		}
-		sleepFor(m.pace.batch + time.Duration(n)*m.pace.each)
+		sleepFor(m.pace.batch + time.Duration(n)*m.pace.each + s.slow)
+		s.slow = 0
 		if _, err := c.Write(out); err != nil || s.quit {
 			return
 		}
@@ -166,6 +171,7 @@ type modelSession struct {
 	queued []byte // replies to what MULTI holds
 	count  int    // of them
 	quit   bool
+	slow   time.Duration // what slow keys of this batch add to its time
 }
 
 // answer appends the reply to a command.
@@ -184,10 +190,24 @@ func (s *modelSession) answer(out []byte, args [][]byte) []byte {
 	return s.reply(out, name, args)
 }
 
+// slowKeyTime is how much longer the GET of a key takes: no longer, unless its name is slowKeyPrefix and a time.
+func slowKeyTime(key []byte) time.Duration {
+	text, ok := bytes.CutPrefix(key, []byte(slowKeyPrefix))
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return 0
+	}
+	return max(0, d)
+}
+
 func (s *modelSession) reply(out []byte, name string, args [][]byte) []byte {
 	m := s.model
 	switch {
 	case name == "GET" && len(args) == 2:
+		s.slow += slowKeyTime(args[1])
 		m.mu.RLock()
 		value, ok := m.values[string(args[1])]
 		m.mu.RUnlock()

@@ -25,6 +25,16 @@ func TestParsePace(t *testing.T) {
 	}
 }
 
+func TestSlowKeyTime(t *testing.T) {
+	for key, want := range map[string]time.Duration{
+		slowKeyPrefix + "200ms": 200 * time.Millisecond, "k": 0, slowKeyPrefix: 0, slowKeyPrefix + "x": 0, slowKeyPrefix + "-1s": 0, "x" + slowKeyPrefix + "1s": 0,
+	} {
+		if got := slowKeyTime([]byte(key)); got != want {
+			t.Errorf("%q: got %v, want %v", key, got, want)
+		}
+	}
+}
+
 // A connection of the model takes its time for each batch and each command; what it answers is what a backend answers.
 func TestModelAnswersInItsPace(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,6 +71,11 @@ func TestModelAnswersInItsPace(t *testing.T) {
 	ask("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n$1\r\nw\r\n", encodeCommand("MULTI"), encodeCommand("SET", "k", "w"), encodeCommand("GET", "k"), encodeCommand("EXEC"))
 	ask("%1\r\n$5\r\nproto\r\n:3\r\n", encodeCommand("HELLO", "3"))
 	ask("-ERR unknown command '\"KEYS\"'\r\n", encodeCommand("KEYS", "*"))
+	begun := time.Now()
+	ask("$-1\r\n", encodeCommand("GET", slowKeyPrefix+"30ms"))
+	if took := time.Since(begun); took < 42*time.Millisecond {
+		t.Errorf("a slow key took %v, want 42 ms at least", took)
+	}
 	ask("+OK\r\n", encodeCommand("QUIT"))
 	if _, err := bufio.NewReader(c).ReadByte(); err != io.EOF {
 		t.Errorf("after QUIT: %v", err)

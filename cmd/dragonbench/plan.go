@@ -178,6 +178,8 @@ func (p *plan) windows(r *row) []time.Duration {
 	switch r.work.Kind {
 	case storm:
 		return []time.Duration{p.seconds, time.Duration(float64(p.seconds) * r.stretch)}
+	case laggards:
+		return []time.Duration{p.seconds, p.seconds}
 	case idle:
 		return []time.Duration{p.settle}
 	case outage:

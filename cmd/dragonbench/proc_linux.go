@@ -71,7 +71,13 @@ func ticks(fields ...string) (sum time.Duration) {
 }
 
 // groupPss is the proportional set size of a process group, in bytes: what it would give back by ending.
-func groupPss(group int) (sum int64) {
+func groupPss(group int) int64 { return sumOf(group, "smaps_rollup", "Pss:") }
+
+// groupPeakRSS is the most that the processes of a group ever had in memory, each by itself, in bytes.
+func groupPeakRSS(group int) int64 { return sumOf(group, "status", "VmHWM:") }
+
+// sumOf adds up what a file in /proc says of each process of a group: a number of KiB after a name.
+func sumOf(group int, file, name string) (sum int64) {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
 		b, err := os.ReadFile(path)
@@ -80,19 +86,19 @@ func groupPss(group int) (sum int64) {
 		}
 		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 		if len(fields) > 2 && fields[2] == strconv.Itoa(group) {
-			sum += pss(filepath.Dir(path))
+			sum += kibibytes(filepath.Join(filepath.Dir(path), file), name)
 		}
 	}
 	return sum
 }
 
-func pss(dir string) int64 {
-	b, err := os.ReadFile(filepath.Join(dir, "smaps_rollup"))
+func kibibytes(path, name string) int64 {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "Pss:" {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == name {
 			kib, _ := strconv.ParseInt(f[1], 10, 64)
 			return kib << 10
 		}

@@ -19,6 +19,7 @@ type cpuTimes struct {
 	at                time.Time
 }
 
-func readCPU() cpuTimes    { return cpuTimes{} }
-func groupPss(int) int64   { return 0 }
-func readMachine() machine { return machine{} }
+func readCPU() cpuTimes      { return cpuTimes{} }
+func groupPss(int) int64     { return 0 }
+func groupPeakRSS(int) int64 { return 0 }
+func readMachine() machine   { return machine{} }

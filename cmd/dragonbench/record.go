@@ -26,6 +26,8 @@ type shard struct {
 	latency    *hdrhistogram.Histogram // nanoseconds
 	count      int64
 	handshakes int64
+	slow       int64
+	closed     int64
 	unanswered int
 	errors     map[string]int
 	leaves     map[string]bool
@@ -51,7 +53,7 @@ func (r *recorder) reset() {
 		s := &r.shards[i]
 		s.mu.Lock()
 		s.latency.Reset()
-		s.count, s.handshakes, s.unanswered = 0, 0, 0
+		s.count, s.handshakes, s.slow, s.closed, s.unanswered = 0, 0, 0, 0, 0
 		s.errors, s.leaves = map[string]int{}, map[string]bool{}
 		s.mu.Unlock()
 	}
@@ -94,6 +96,20 @@ func (s *shard) met(leaf string) {
 	s.leaves[leaf] = true
 }
 
+// slowOneAnswered notes a slow command beside the others, whose latencies alone are recorded.
+func (s *shard) slowOneAnswered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow++
+}
+
+// laggardClosed notes that the peer closed a client that did not keep up.
+func (s *shard) laggardClosed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+}
+
 func (s *shard) agreed(session string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,6 +127,8 @@ func (r *recorder) window(took time.Duration) window {
 		all.Merge(s.latency)
 		w.Count += s.count
 		w.Handshakes += s.handshakes
+		w.Slow += s.slow
+		w.Closed += s.closed
 		w.Unanswered += s.unanswered
 		for kind, n := range s.errors {
 			w.Errors[kind] += n

@@ -91,6 +91,12 @@ func (r *row) figure() figure {
 		return figure{stormRatio, "throughput, of that without rotations", func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }, false}
 	case handshakes, churn:
 		return figure{rate, "connections a second", showRate, false}
+	case openLoop:
+		return figure{p999, "p99.9", showMicros, true}
+	case slowOne:
+		return figure{p99, "p99 of the other commands", showMicros, true}
+	case laggards:
+		return figure{p99, "p99 of those that keep up", showMicros, true}
 	}
 	return figure{rate, "commands a second", showRate, false}
 }
@@ -189,6 +195,11 @@ func (r *result) note(in *row) string {
 	if in.work.Kind == storm && len(r.Samples) > 0 {
 		notes = append(notes, fmt.Sprintf("%d rotations, %d certificates seen, %.0f handshakes/s", rotations, leaves,
 			r.of(func(s sample) float64 { return s.Handshakes }).Median))
+	}
+	if in.work.Kind == laggards && len(r.Samples) > 0 {
+		closed := r.of(func(s sample) float64 { return float64(s.Closed) })
+		notes = append(notes, fmt.Sprintf("p99 without them %s, longest wait %s, peak RSS %s, %.0f of them closed",
+			showMicros(r.of(calmP99).Median), showMicros(r.of(longest).Max), showBytes(r.of(peakRSS).Max), closed.Median))
 	}
 	if unanswered > 0 {
 		notes = append(notes, fmt.Sprintf("%d without an answer at the end", unanswered))

@@ -26,7 +26,11 @@ type sample struct {
 	IdlePss    int64          `json:"idle_pss_bytes,omitempty"`       // of the proxy, before the load
 	PerConn    float64        `json:"per_connection_bytes,omitempty"` // memory row
 	Calm       float64        `json:"calm_rate,omitempty"`            // storm: rate without rotations
-	Handshakes float64        `json:"handshakes,omitempty"`           // storm: a second
+	CalmP99    float64        `json:"calm_p99_us,omitempty"`          // laggards: p99 without them
+	PeakRSS    int64          `json:"proxy_peak_rss_bytes,omitempty"` // laggards: since its start
+	Slow       int64          `json:"slow_commands,omitempty"`        // slow one: those answered
+	Closed     int64          `json:"laggards_closed,omitempty"`
+	Handshakes float64        `json:"handshakes,omitempty"` // storm: a second
 	Rotations  int            `json:"rotations,omitempty"`
 	Leaves     int            `json:"certificates_seen,omitempty"`
 	FirstReply float64        `json:"first_reply_ms,omitempty"` // restart
@@ -132,7 +136,7 @@ func (r *rig) runLoad(ctx context.Context, w work, h hooks) (windows []window, g
 func fromWindow(w window) sample {
 	return sample{
 		Rate: float64(w.Count) / w.Seconds, P50: w.P50, P99: w.P99, P999: w.P999, Max: w.Max,
-		Handshakes: float64(w.Handshakes) / w.Seconds, Leaves: w.Leaves, Unanswered: w.Unanswered,
+		Handshakes: float64(w.Handshakes) / w.Seconds, Leaves: w.Leaves, Unanswered: w.Unanswered, Slow: w.Slow, Closed: w.Closed,
 		Errors: w.Errors, Session: w.Session,
 	}
 }

@@ -29,6 +29,10 @@ type metric func(sample) float64
 func rate(s sample) float64       { return s.Rate }
 func p50(s sample) float64        { return s.P50 }
 func p99(s sample) float64        { return s.P99 }
+func p999(s sample) float64       { return s.P999 }
+func longest(s sample) float64    { return s.Max }
+func peakRSS(s sample) float64    { return float64(s.PeakRSS) }
+func calmP99(s sample) float64    { return s.CalmP99 }
 func proxyCPU(s sample) float64   { return s.ProxyCPU }
 func backendCPU(s sample) float64 { return s.BackendCPU }
 func loadCPU(s sample) float64    { return s.LoadCPU }
@@ -41,6 +45,14 @@ func stormRatio(s sample) float64 {
 		return 0
 	}
 	return s.Rate / s.Calm
+}
+
+// p99Ratio is how many times the p99 without laggards theirs is.
+func p99Ratio(s sample) float64 {
+	if s.CalmP99 == 0 {
+		return 0
+	}
+	return s.P99 / s.CalmP99
 }
 
 // of is the spread of a metric over the rounds.
