@@ -25,7 +25,8 @@ import (
 const (
 	closedLoop = "closed"    // each connection sends when its last replies are there
 	openLoop   = "open"      // commands are due at a fixed rate, whatever the peer does
-	handshakes = "handshake" // connect, handshake, orderly end
+	handshakes = "handshake" // connect, handshake, end
+	bursts     = "burst"     // as many handshakes at a time, then quiet for the length of the window
 	churn      = "churn"     // connect, one GET, close
 	idle       = "idle"      // connect, one PING, be silent
 	storm      = "storm"     // closedLoop with new handshakes beside it
@@ -52,6 +53,8 @@ type work struct {
 	Pipeline    int
 	Rate        float64 // openLoop: commands a second; storm: handshakes a second; slowOne: slow commands a second
 	Resume      bool    // handshakes: with the session ticket of the one before
+	Orderly     bool    // handshakes, bursts: a FIN from both sides instead of a reset
+	Burst       int     // bursts: handshakes in each
 	Clients     string  // file with a certificate and key for each client; "": all show the same
 	Laggards    int     // laggards: clients beside Connections
 	Together    bool    // laggards: they share one of the certificates in Clients
@@ -93,6 +96,8 @@ type generator struct {
 	pacer *pacer // openLoop only
 	// before, if there is one, is called before each window, from 0.
 	before func(window int) error
+	// during, if there is one, lets a window pass and returns how long what is counted took.
+	during func(length time.Duration) time.Duration
 }
 
 // generate is the main function of the child.
@@ -134,6 +139,8 @@ func (g *generator) run() error {
 		return g.commands(ctx)
 	case handshakes, churn:
 		return g.connects(ctx)
+	case bursts:
+		return g.bursts(ctx)
 	case idle:
 		return g.idle()
 	case outage:
@@ -155,6 +162,16 @@ func (g *generator) proceed() error {
 	return err
 }
 
+// pass lets a window pass while the load runs.
+func (g *generator) pass(length time.Duration) time.Duration {
+	if g.during != nil {
+		return g.during(length)
+	}
+	began := time.Now()
+	time.Sleep(length)
+	return time.Since(began)
+}
+
 // measure warms up, then takes each window; the load runs meanwhile in goroutines of its own.
 func (g *generator) measure() error {
 	time.Sleep(g.Warmup)
@@ -167,9 +184,7 @@ func (g *generator) measure() error {
 		runtime.GC()
 		g.tell(event{Event: "start"})
 		g.rec.reset()
-		began := time.Now()
-		time.Sleep(length)
-		took := time.Since(began)
+		took := g.pass(length)
 		if g.pacer != nil {
 			g.pacer.overdue(g.rec, time.Now())
 		}

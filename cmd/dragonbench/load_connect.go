@@ -4,8 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -26,15 +30,7 @@ func (g *generator) connects(ctx context.Context) error {
 		running.Go(func() { // ends with ctx
 			config, next, shard := g.ownConfig(), sources(i), g.rec.shard(i)
 			for ctx.Err() == nil {
-				began := time.Now()
-				err := g.connect(ctx, config, next)
-				switch {
-				case err == nil:
-					shard.add(1, time.Since(began))
-				case ctx.Err() == nil && !errors.Is(err, errFirst):
-					shard.fail(err)
-					time.Sleep(reconnectDelay)
-				}
+				g.attempt(ctx, config, next, shard)
 			}
 		})
 	}
@@ -42,6 +38,55 @@ func (g *generator) connects(ctx context.Context) error {
 	cancel()
 	running.Wait()
 	return err
+}
+
+// attempt makes one connection and counts it, or why there is none.
+func (g *generator) attempt(ctx context.Context, config *tls.Config, next source, shard *shard) {
+	began := time.Now()
+	err := g.connect(ctx, config, next)
+	switch {
+	case err == nil:
+		shard.add(1, time.Since(began))
+	case ctx.Err() == nil && !errors.Is(err, errFirst):
+		shard.fail(err)
+		time.Sleep(reconnectDelay)
+	}
+}
+
+// bursts makes Burst connections as fast as it can, Connections of them at a time, once in each window.
+func (g *generator) bursts(ctx context.Context) error {
+	configs := make([]*tls.Config, g.Connections)
+	for i := range configs {
+		configs[i] = g.ownConfig()
+		if !g.Resume {
+			continue
+		}
+		if err := g.connect(ctx, configs[i], nil); !errors.Is(err, errFirst) {
+			return fmt.Errorf("get a ticket: %w", err)
+		}
+	}
+	g.during = func(pause time.Duration) time.Duration {
+		began := time.Now()
+		g.burst(ctx, configs)
+		took := time.Since(began)
+		time.Sleep(pause)
+		return took
+	}
+	return g.measure()
+}
+
+func (g *generator) burst(ctx context.Context, configs []*tls.Config) {
+	var left atomic.Int64
+	left.Store(int64(g.Burst))
+	var running sync.WaitGroup
+	for i, config := range configs {
+		running.Go(func() { // ends with the burst
+			for left.Add(-1) >= 0 {
+				g.attempt(ctx, config, nil, g.rec.shard(i))
+			}
+		})
+	}
+	running.Wait()
 }
 
 // errFirst says that a handshake could not be a resumed one, since there was none before it.
@@ -74,7 +119,7 @@ func (g *generator) connect(ctx context.Context, config *tls.Config, next source
 		e := next()
 		return c.ask(e.command, e.reply)
 	}
-	if err := c.endOrderly(); err != nil {
+	if err := c.end(g.Orderly); err != nil {
 		return err
 	}
 	if c.tls != nil {
@@ -90,23 +135,35 @@ func (g *generator) connect(ctx context.Context, config *tls.Config, next source
 	return nil
 }
 
-// endOrderly closes our side and waits for the peer's end. A peer that did not accept our certificate sends an alert
-// instead; the session ticket comes on the way too.
-func (c *client) endOrderly() error {
+// end sends close_notify and waits for the peer's end. A peer that did not accept our certificate sends an alert instead; the
+// session ticket comes on the way too. With orderly it also sends a FIN and waits for the peer's; without, abort resets the
+// connection.
+func (c *client) end(orderly bool) error {
 	if c.tls == nil {
 		return nil
 	}
 	if err := c.tls.CloseWrite(); err != nil {
 		return err
 	}
+	raw := c.tls.NetConn().(*net.TCPConn)
+	if orderly {
+		if err := raw.CloseWrite(); err != nil {
+			return err
+		}
+	}
 	_, err := c.tls.Read(make([]byte, 1))
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil // with or without a close_notify of its own
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		return errWrongReply
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF): // with or without a close_notify of its own
+		return err
+	case !orderly:
+		return nil
 	}
-	return err
+	if _, err := io.Copy(io.Discard, raw); err != nil && !errors.Is(err, syscall.ECONNRESET) { // a reset is an end too
+		return err
+	}
+	return raw.Close()
 }
 
 // lastSession is a session cache for one server and one goroutine.

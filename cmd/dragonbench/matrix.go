@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -10,6 +11,8 @@ const (
 	settleTime = 2 * time.Second
 	// handshakeClients make connections at the same time.
 	handshakeClients = 16
+	// handshakeBurst is how many of them a burst makes.
+	handshakeBurst = 2000
 	// openRate is far below what any peer can do on two CPUs: what is looked for is latency, not throughput.
 	openRate = 2000
 	// rotationInterval is how often the certificate changes in a storm, greetRate how many new handshakes a second
@@ -38,7 +41,8 @@ func matrix() (rows []row) {
 		rows = append(rows, openRow(connections))
 	}
 	return append(rows,
-		handshakeRow(false), handshakeRow(true), churnRow(),
+		handshakeRow(false), handshakeRow(true), handshakeRow(false).inOrder(), handshakeRow(true).inOrder(),
+		burstRow(false), burstRow(true), burstRow(false).inOrder(), burstRow(true).inOrder(), churnRow(),
 		memoryRow(200, false), memoryRow(3000, false), memoryRow(3000, true),
 		stormRow(), outageRow(), slowOneRow(),
 		laggardsRow("slow-readers", "all of one identity", true, true),
@@ -91,7 +95,8 @@ func openRow(connections int) row {
 func handshakeRow(resume bool) row {
 	r := row{
 		ID: "handshake-full", Title: "Full mTLS handshakes",
-		Note:    "Connect, handshake, close_notify, wait for the peer's end; an alert instead of it is an error. 16 clients at a time.",
+		Note: fmt.Sprintf("Connect, handshake, close_notify, wait for the peer's end, reset; an alert instead of it is an error. "+
+			"%d clients at a time.", handshakeClients),
 		work:    work{Kind: handshakes, Connections: handshakeClients, Resume: resume},
 		measure: (*bench).measureLoad,
 	}
@@ -99,6 +104,26 @@ func handshakeRow(resume bool) row {
 		r.ID, r.Title = "handshake-resumed", "Resumed mTLS handshakes"
 		r.Note = "As full ones, each with the session ticket of the one before. What was not resumed is an error."
 	}
+	return r
+}
+
+// burstRow is handshakeRow with seconds between bursts. Its rate is that of the bursts, its CPU time that of the pauses too.
+func burstRow(resume bool) row {
+	r := handshakeRow(resume)
+	r.ID += "-burst"
+	r.Title += fmt.Sprintf(", in bursts of %d", handshakeBurst)
+	r.Note += " The rate is that of the bursts; the CPU time is that of a burst and the pause after it."
+	r.work.Kind, r.work.Burst = bursts, handshakeBurst
+	r.extra = 1500 * time.Millisecond
+	return r
+}
+
+// inOrder is the same row with connections that end by a FIN from both sides.
+func (r row) inOrder() row {
+	r.ID += "-orderly"
+	r.Title += ", closed in order"
+	r.Note = strings.Replace(r.Note, "close_notify, wait for the peer's end, reset", "close_notify, FIN, wait for the peer's FIN", 1)
+	r.work.Orderly = true
 	return r
 }
 

@@ -193,7 +193,7 @@ func (r *row) takes(p peer) bool {
 	if r.ownOnly && !isOwn(p.name) {
 		return false
 	}
-	return !p.clear || r.work.Kind != handshakes && r.work.Kind != storm
+	return !p.clear || r.work.Kind != handshakes && r.work.Kind != bursts && r.work.Kind != storm
 }
 
 // estimate is about how long a run of the plan takes with these peers.

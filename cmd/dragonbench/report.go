@@ -89,7 +89,7 @@ func (r *row) figure() figure {
 		return figure{firstReply, "ms to the first good reply", func(v float64) string { return fmt.Sprintf("%.0f ms", v) }, true}
 	case storm:
 		return figure{stormRatio, "throughput, of that without rotations", func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) }, false}
-	case handshakes, churn:
+	case handshakes, bursts, churn:
 		return figure{rate, "connections a second", showRate, false}
 	case openLoop:
 		return figure{p999, "p99.9", showMicros, true}
