@@ -44,11 +44,20 @@ func (m machine) warnings() (all []string) {
 	return all
 }
 
+// wantedDescriptors is enough for every row.
+const wantedDescriptors = 1 << 16
+
 // raiseDescriptors lets us and all we start open as many files as the system allows. It returns the limit.
 func raiseDescriptors() (uint64, error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, err
+	}
+	if limit.Max < wantedDescriptors { // root may raise this limit too
+		raised := syscall.Rlimit{Cur: wantedDescriptors, Max: wantedDescriptors}
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
+			return raised.Cur, nil
+		}
 	}
 	limit.Cur = limit.Max
 	// Without this call the children would get the lower limit that we were started with: see os/rlimit.go.

@@ -43,7 +43,7 @@ func matrix() (rows []row) {
 	return append(rows,
 		handshakeRow(false), handshakeRow(true), handshakeRow(false).inOrder(), handshakeRow(true).inOrder(),
 		burstRow(false), burstRow(true), burstRow(false).inOrder(), burstRow(true).inOrder(), churnRow(),
-		memoryRow(200, false), memoryRow(3000, false), memoryRow(3000, true),
+		memoryRow(200, false), memoryRow(1000, false), memoryRow(3000, false), memoryRow(3000, true), memoryRow(10000, false),
 		stormRow(), outageRow(), slowOneRow(),
 		laggardsRow("slow-readers", "all of one identity", true, true),
 		laggardsRow("slow-readers-distinct", "each of its own identity", true, false),

@@ -50,12 +50,12 @@ func (b *bench) measureLoad(ctx context.Context, r *row, i *instance) (sample, e
 
 // measureMemory starts a fresh instance, since memory that was used before would hide growth.
 func (b *bench) measureMemory(ctx context.Context, r *row, template *instance) (sample, error) {
-	// Each connection is two descriptors for a proxy; the others need less.
-	if need := uint64(2*r.work.Connections + 200); b.rig.descriptors < need {
+	// Each connection is two descriptors for a proxy, which may set others aside; the others need less.
+	if need := uint64(2*r.work.Connections + r.work.Connections/4 + 200); b.rig.descriptors < need {
 		return sample{}, fmt.Errorf("%w: the limit of open files is %d, this takes %d\nraise it: ulimit -n %d",
 			errUnmeasurable, b.rig.descriptors, need, need)
 	}
-	i, err := b.rig.start(ctx, template.found, startOptions{ownBackend: true, ownFiles: true})
+	i, err := b.rig.start(ctx, template.found, startOptions{ownBackend: true, ownFiles: true, clients: r.work.Connections + 100})
 	if err != nil {
 		return sample{}, err
 	}

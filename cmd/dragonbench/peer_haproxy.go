@@ -12,7 +12,7 @@ import (
 )
 
 const haproxyConfig = `global
-  maxconn 8000
+  maxconn %[6]d
   stats socket %[1]s/admin.sock mode 600 level admin
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
@@ -39,7 +39,7 @@ func haproxyPeer() peer {
 			if err := joinPair(s); err != nil {
 				return nil, err
 			}
-			text := fmt.Sprintf(haproxyConfig, s.dir, s.address, s.files.CA, cipherSuite, s.backend)
+			text := fmt.Sprintf(haproxyConfig, s.dir, s.address, s.files.CA, cipherSuite, s.backend, s.clients)
 			path, err := s.write("haproxy.cfg", text)
 			// -db: in the foreground, one process with a thread for each CPU.
 			return exec.Command(p.path, "-db", "-f", path), err

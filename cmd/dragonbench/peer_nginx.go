@@ -15,7 +15,7 @@ const nginxConfig = `%[1]sdaemon off;
 worker_processes auto;
 pid %[2]s/nginx.pid;
 error_log stderr error;
-events { worker_connections 8192; }
+events { worker_connections %[9]d; }
 stream {
   server {
     listen %[3]s ssl backlog=4096;
@@ -47,13 +47,22 @@ func nginxPeer() peer {
 		},
 		command: func(r *rig, p program, s site) (*exec.Cmd, error) {
 			text := fmt.Sprintf(nginxConfig, p.options, s.dir, s.address, s.files.ServerCert, s.files.ServerKey, s.files.CA,
-				cipherSuite, s.backend)
+				cipherSuite, s.backend, nginxConnections(s.clients))
 			path, err := s.write("nginx.conf", text)
 			return exec.Command(p.path, "-p", s.dir, "-e", "stderr", "-c", path), err
 		},
 		reload:  func(_ context.Context, i *instance) error { return i.signal(syscall.SIGHUP) },
 		reloads: "SIGHUP: new workers, old ones go on with their connections",
 	}
+}
+
+// nginxConnections is what one worker may have to hold: each client takes two connections, and workers do not share evenly. It
+// takes memory for all of them at once, so that it gets no more than half where that does.
+func nginxConnections(clients int) int {
+	if clients <= usualClients {
+		return 8192
+	}
+	return 2 * clients
 }
 
 var modulesPath = regexp.MustCompile(`--modules-path=(\S+)`)

@@ -35,7 +35,11 @@ type site struct {
 	files   *tlsFiles
 	address string // where it is to listen
 	backend string // address of the backend, in clear
+	clients int    // so many must be able to connect at the same time
 }
+
+// usualClients is what proxies that must be told are told, unless a row needs more.
+const usualClients = 8000
 
 // peers are all there are, in the order of the report. The modes of dragontls come first.
 func allPeers() []peer {

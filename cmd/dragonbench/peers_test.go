@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -246,6 +247,36 @@ func TestVersionsHaveNoColours(t *testing.T) {
 	}
 	if p, err = installed(r.backend.path, "", "-v")(context.Background(), r); err != nil || strings.ContainsRune(p.version, 0x1b) {
 		t.Errorf("got %q, %v", p.version, err)
+	}
+}
+
+func TestProxiesAreToldHowManyClientsComeAtOnce(t *testing.T) {
+	a, err := newAuthority(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		clients int
+		want    []string
+	}{
+		{usualClients, []string{"maxconn 8000\n", "worker_connections 8192;"}},
+		{10100, []string{"maxconn 10100\n", "worker_connections 20200;"}},
+	} {
+		s := site{dir: t.TempDir(), files: a.files, address: "127.0.0.1:1", backend: "127.0.0.1:2", clients: test.clients}
+		for n, p := range []peer{haproxyPeer(), nginxPeer()} {
+			cmd, err := p.command(nil, program{path: "/bin/true"}, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(s.dir, []string{"haproxy.cfg", "nginx.conf"}[n])
+			text, err := os.ReadFile(path)
+			if err != nil || !strings.Contains(string(text), test.want[n]) {
+				t.Errorf("%s, %d clients: there is no %q in\n%s%v", p.name, test.clients, test.want[n], text, err)
+			}
+			if !slices.Contains(cmd.Args, path) {
+				t.Errorf("%s is not told to read %s: %q", p.name, path, cmd.Args)
+			}
+		}
 	}
 }
 

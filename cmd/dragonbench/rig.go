@@ -62,6 +62,7 @@ type instance struct {
 type startOptions struct {
 	ownBackend bool
 	ownFiles   bool // a PKI of its own, to rotate
+	clients    int  // so many must fit; fewer than usualClients always do
 }
 
 // start starts a peer and waits until it answers.
@@ -83,6 +84,7 @@ func (r *rig) start(ctx context.Context, f found, o startOptions) (i *instance, 
 		}
 	}
 	i.site.files = i.authority.files
+	i.site.clients = max(usualClients, o.clients)
 	if f.command == nil {
 		files := i.site.files
 		if f.clear {
