@@ -126,7 +126,7 @@ func (rep *report) charts(r *row) (all []chart) {
 		if len(res.Samples) == 0 {
 			continue
 		}
-		b := bar{label: res.Peer, own: isOwn(res.Peer)}
+		b := bar{label: res.Peer, own: isOwn(res.Peer) && !strings.HasPrefix(res.Peer, oldPrefix)}
 		s := res.of(f.metric)
 		main.add(b, f.show(s.Median), s.Median)
 		main.bars[len(main.bars)-1].low, main.bars[len(main.bars)-1].high = s.Min, s.Max

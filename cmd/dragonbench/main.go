@@ -65,9 +65,10 @@ const usage = `usage: dragonbench [flags]
 
 Measures dragontls side by side with what it finds: HAProxy, nginx stream, stunnel, ghostunnel and the backend's own
 TLS. Takes about ten minutes; writes a table here and a report to dragonbench.html.
-  DRAGONTLS_BIN   binary to measure; else it is built
-  DRAGONFLY_BIN   Dragonfly to use as backend instead of redis-server
-  GHOSTUNNEL_BIN  ghostunnel, if not in PATH
+  DRAGONTLS_BIN      binary to measure; else it is built
+  DRAGONTLS_OLD_BIN  another build of it, measured beside: the peers "old dragontls paired" and "old dragontls shared"
+  DRAGONFLY_BIN      Dragonfly to use as backend instead of redis-server
+  GHOSTUNNEL_BIN     ghostunnel, if not in PATH
 
 `
 

@@ -12,11 +12,29 @@ import (
 // errModeRefused is the one reason for which dragontls may be missing: a run without it would be idle.
 var errModeRefused = errors.New("this binary refuses the mode")
 
+// oldPrefix begins the names of the peers whose binary oldVariable names: another build of dragontls, to compare both in one
+// run.
+const (
+	oldPrefix   = "old "
+	oldVariable = "DRAGONTLS_OLD_BIN"
+)
+
 // dragontlsPeer is dragontls in one of its modes. A mode that the binary refuses is missing.
 func dragontlsPeer(mode string) peer {
-	return peer{
-		name: "dragontls " + mode,
-		find: func(ctx context.Context, r *rig) (program, error) { return r.findDragontls(ctx, mode) },
+	return dragontlsBuild("dragontls "+mode, mode, (*rig).dragontls)
+}
+
+// oldDragontlsPeer is the other build.
+func oldDragontlsPeer(mode string) peer {
+	return dragontlsBuild(oldPrefix+"dragontls "+mode, mode, func(*rig, context.Context) (string, error) {
+		return os.Getenv(oldVariable), nil
+	})
+}
+
+// dragontlsBuild is the build that binary finds, in one of its modes.
+func dragontlsBuild(name, mode string, binary func(*rig, context.Context) (string, error)) peer {
+	p := peer{
+		name: name,
 		command: func(r *rig, p program, s site) (*exec.Cmd, error) {
 			cmd := exec.Command(p.path, "serve")
 			cmd.Env = dragontlsEnv(mode, s)
@@ -25,6 +43,14 @@ func dragontlsPeer(mode string) peer {
 		reload:  func(context.Context, *instance) error { return nil }, // it watches the files
 		reloads: "by itself: it watches the files",
 	}
+	p.find = func(ctx context.Context, r *rig) (program, error) {
+		path, err := binary(r, ctx)
+		if err != nil {
+			return program{}, err
+		}
+		return r.findDragontls(ctx, p, path, mode)
+	}
+	return p
 }
 
 // dragontlsEnv holds none of the machine's own DRAGONTLS_ variables: the settings are the defaults.
@@ -42,19 +68,14 @@ func dragontlsEnv(mode string, s site) []string {
 	return env
 }
 
-func (r *rig) findDragontls(ctx context.Context, mode string) (program, error) {
-	path, err := r.dragontls(ctx)
-	if err != nil {
-		return program{}, err
-	}
+func (r *rig) findDragontls(ctx context.Context, own peer, path, mode string) (program, error) {
 	out, err := r.keeper.output(ctx, exec.Command(path, "version"))
 	if err != nil {
 		return program{}, fmt.Errorf("%s version: %w", path, err)
 	}
 	p := program{path: path, version: strings.TrimPrefix(firstWords(out), "dragontls ")}
 	// Whether it knows the mode is asked by using it.
-	f := found{dragontlsPeer(mode), p}
-	i, err := r.start(ctx, f, startOptions{})
+	i, err := r.start(ctx, found{own, p}, startOptions{})
 	if err != nil {
 		if strings.Contains(err.Error(), "BACKEND_MODE") {
 			return program{}, fmt.Errorf("%w: DRAGONTLS_BACKEND_MODE=%s", errModeRefused, mode)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 )
@@ -41,12 +42,14 @@ type site struct {
 // usualClients is what proxies that must be told are told, unless a row needs more.
 const usualClients = 8000
 
-// peers are all there are, in the order of the report. The modes of dragontls come first.
+// allPeers are all there are, in the order of the report. The modes of dragontls come first, then those of another build of it
+// where there is one.
 func allPeers() []peer {
-	return []peer{
-		dragontlsPeer("paired"), dragontlsPeer("shared"),
-		haproxyPeer(), nginxPeer(), stunnelPeer(), ghostunnelPeer(), ownTLSPeer(), clearPeer(),
+	peers := []peer{dragontlsPeer("paired"), dragontlsPeer("shared")}
+	if os.Getenv(oldVariable) != "" {
+		peers = append(peers, oldDragontlsPeer("paired"), oldDragontlsPeer("shared"))
 	}
+	return append(peers, haproxyPeer(), nginxPeer(), stunnelPeer(), ghostunnelPeer(), ownTLSPeer(), clearPeer())
 }
 
 // found is a peer that this machine has.

@@ -250,6 +250,41 @@ func TestVersionsHaveNoColours(t *testing.T) {
 	}
 }
 
+// Another build of dragontls is a peer of its own, in each mode, with its own program.
+func TestOldBuildIsMeasuredBesideTheNewOne(t *testing.T) {
+	r := testRig(t)
+	old := filepath.Join(t.TempDir(), "dragontls-of-yesterday")
+	if err := os.Symlink(r.dragontlsBin, old); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(oldVariable, old)
+	p := quickPlan()
+	if err := p.narrow("dragontls,old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.findPeers(context.Background(), p.peers); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range r.peers {
+		got[f.name] = f.path
+	}
+	for _, mode := range []string{"paired", "shared"} {
+		if got["dragontls "+mode] != r.dragontlsBin || got["old dragontls "+mode] != old {
+			t.Errorf("%s: got %q, want both builds", mode, got)
+		}
+	}
+	storm := stormRow()
+	storm.ownOnly = true
+	if !isOwn(r.peers[3].name) || !storm.takes(r.peers[3].peer) {
+		t.Errorf("%s is not taken for dragontls", r.peers[3].name)
+	}
+	t.Setenv(oldVariable, "")
+	if err := p.narrow("old"); err == nil {
+		t.Error("there is an old build though none is named")
+	}
+}
+
 func TestProxiesAreToldHowManyClientsComeAtOnce(t *testing.T) {
 	a, err := newAuthority(t.TempDir())
 	if err != nil {

@@ -37,7 +37,8 @@ type plan struct {
 }
 
 // chosenPeers are those that the figures to reach speak of. The others need --full or --only.
-var chosenPeers = []string{"dragontls paired", "dragontls shared", "HAProxy", "ghostunnel", ownTLSName}
+var chosenPeers = []string{"dragontls paired", "dragontls shared", oldPrefix + "dragontls paired", oldPrefix + "dragontls shared",
+	"HAProxy", "ghostunnel", ownTLSName}
 
 // Rows that a run without --full takes.
 var (
@@ -135,7 +136,10 @@ func matches(pattern, name string) bool {
 	return strings.HasPrefix(name, pattern) || strings.HasSuffix(name, " "+pattern)
 }
 
-func isOwn(peer string) bool { return strings.HasPrefix(peer, "dragontls") }
+// isOwn reports whether a peer is dragontls, of whichever build.
+func isOwn(peer string) bool {
+	return strings.HasPrefix(strings.TrimPrefix(peer, oldPrefix), "dragontls")
+}
 
 func hasRow(rows []row, id string) bool {
 	return slices.ContainsFunc(rows, func(r row) bool { return r.ID == id })
