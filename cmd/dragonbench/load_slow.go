@@ -57,21 +57,23 @@ func (g *generator) askSlowly(ctx context.Context) {
 // lag connects the laggards and starts them. Every second one reads nothing, the others read slowly. With Together they show
 // one certificate, else each its own; the clients that keep up show others. It returns when all of them are connected.
 func (g *generator) lag(ctx context.Context, running *sync.WaitGroup, config func(i int) *tls.Config) error {
-	configOf := func(i int) *tls.Config {
-		if g.Together {
-			i = 0
-		}
-		return config(g.Connections + i)
-	}
-	clients, err := connectAll(g.Laggards, func(i int) (*client, error) { return g.dialLaggard(ctx, configOf(i)) })
+	clients, err := connectAll(g.Laggards, func(i int) (*client, error) { return g.dialLaggard(ctx, config(g.laggardCertificate(i))) })
 	if err != nil {
 		return err
 	}
 	for i, c := range clients {
-		l := &laggard{generator: g, config: configOf(i), shard: g.rec.shard(i), stuck: i%2 == 0}
+		l := &laggard{generator: g, config: config(g.laggardCertificate(i)), shard: g.rec.shard(i), stuck: i%2 == 0}
 		running.Go(func() { l.run(ctx, c) }) // ends with ctx
 	}
 	return nil
+}
+
+// laggardCertificate is which of the certificates laggard i shows.
+func (g *generator) laggardCertificate(i int) int {
+	if g.Together {
+		i = 0
+	}
+	return g.Connections + i
 }
 
 // laggard is a client that does not keep up. It belongs to one goroutine.

@@ -21,7 +21,7 @@ type scripted struct {
 	mu     sync.Mutex
 	values map[string]string
 	count  atomic.Int64
-	// answer may replace a reply; n counts commands from 1.
+	// answer may replace a reply; n counts commands from 1. After "" the connection is closed.
 	answer func(n int64, args []string, reply string) string
 }
 
@@ -57,7 +57,8 @@ func (s *scripted) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		if _, err := io.WriteString(conn, s.answer(s.count.Add(1), args, s.reply(args))); err != nil {
+		reply := s.answer(s.count.Add(1), args, s.reply(args))
+		if _, err := io.WriteString(conn, reply); err != nil || reply == "" {
 			return
 		}
 	}
