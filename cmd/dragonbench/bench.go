@@ -21,6 +21,7 @@ type bench struct {
 	progress       *progress
 	instances      map[string]*instance // of each peer, for rows that share one
 	results        []*result
+	capacity       *result // of what capacityRow says; nil: not measured yet
 }
 
 // run takes every row in interleaved rounds: each round asks all peers, one after the other, so that what the machine
@@ -53,6 +54,15 @@ func (b *bench) row(ctx context.Context, r *row) error {
 		}
 	}
 	b.results = append(b.results, results...)
+	if r.share > 0 {
+		why, err := b.setRate(ctx, r)
+		if err != nil {
+			return err
+		}
+		for _, res := range results {
+			res.Unmeasured = why
+		}
+	}
 	rounds := b.plan.roundsOf(r)
 	for round := range rounds {
 		for n := range results {

@@ -23,6 +23,9 @@ const (
 	stormStretch = 20.0 / 3
 )
 
+// openLoads are the rates of open loops, in percent of capacity.
+var openLoads = []int{30, 60, 90}
+
 // matrix is every row there is.
 func matrix() (rows []row) {
 	for _, command := range []string{getCommand, setCommand} {
@@ -39,6 +42,9 @@ func matrix() (rows []row) {
 	}
 	for _, connections := range []int{1, 50, 500} {
 		rows = append(rows, openRow(connections))
+	}
+	for _, percent := range openLoads {
+		rows = append(rows, loadRow(percent))
 	}
 	return append(rows,
 		handshakeRow(false), handshakeRow(true), handshakeRow(false).inOrder(), handshakeRow(true).inOrder(),
@@ -90,6 +96,15 @@ func openRow(connections int) row {
 		measure: (*bench).measureLoad,
 		extra:   time.Duration(connections) * time.Millisecond,
 	}
+}
+
+// loadRow is openRow at a part of what HAProxy can do, for every peer the same.
+func loadRow(percent int) row {
+	r := openRow(50)
+	r.ID, r.share = fmt.Sprintf("open-%d", percent), percent
+	r.Title = fmt.Sprintf("GET 64 B at %d %% of capacity, %s", percent, plural(r.work.Connections, "connection"))
+	r.Note += " Capacity is the throughput of HAProxy, or of the first peer where there is none, with as many connections in a closed loop."
+	return r
 }
 
 func handshakeRow(resume bool) row {
@@ -217,7 +232,10 @@ func shortSize(n int) string {
 }
 
 func sizeName(n int) string {
-	if n >= 1<<10 {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10:
 		return fmt.Sprintf("%d KiB", n>>10)
 	}
 	return fmt.Sprintf("%d B", n)

@@ -19,6 +19,13 @@ const (
 	oldVariable = "DRAGONTLS_OLD_BIN"
 )
 
+// Peers that others are compared with.
+const (
+	paired    = "dragontls paired"
+	shared    = "dragontls shared"
+	oldShared = oldPrefix + shared
+)
+
 // dragontlsPeer is dragontls in one of its modes. A mode that the binary refuses is missing.
 func dragontlsPeer(mode string) peer {
 	return dragontlsBuild("dragontls "+mode, mode, (*rig).dragontls)

@@ -11,6 +11,8 @@ import (
 	"time"
 )
 
+const haproxyName = "HAProxy"
+
 const haproxyConfig = `global
   maxconn %[6]d
   stats socket %[1]s/admin.sock mode 600 level admin
@@ -27,7 +29,7 @@ listen resp
 
 func haproxyPeer() peer {
 	return peer{
-		name: "HAProxy",
+		name: haproxyName,
 		find: func(ctx context.Context, r *rig) (program, error) {
 			p, err := installed("haproxy", "apt-get install haproxy", "-v")(ctx, r)
 			if words := strings.Fields(p.version); len(words) > 2 { // HAProxy version 2.6.12-1+deb12u4 2026/10/17

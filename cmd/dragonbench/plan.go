@@ -21,6 +21,8 @@ type row struct {
 	rounds   int           // 0: those of the plan
 	ownOnly  bool          // dragontls alone
 	distinct bool          // each connection shows a client certificate of its own
+	// share, in percent, makes the rate of an open loop from what HAProxy does in a closed one; 0: the rate is given.
+	share int
 	// stretch makes the last window this much longer than the others.
 	stretch float64
 }
@@ -37,8 +39,7 @@ type plan struct {
 }
 
 // chosenPeers are those that the figures to reach speak of. The others need --full or --only.
-var chosenPeers = []string{"dragontls paired", "dragontls shared", oldPrefix + "dragontls paired", oldPrefix + "dragontls shared",
-	"HAProxy", "ghostunnel", ownTLSName}
+var chosenPeers = []string{paired, shared, oldPrefix + paired, oldShared, haproxyName, "ghostunnel", ownTLSName}
 
 // Rows that a run without --full takes.
 var (
