@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -25,26 +28,66 @@ type backend struct {
 	files   *tlsFiles // nil: in clear
 }
 
-// findBackend prefers what the user names: a model, or else a Dragonfly.
-func findBackend(name string, env func(string) string) (backendProgram, error) {
-	if name != "" && name != "redis-server" {
-		p, err := parsePace(name)
-		if err != nil {
-			return backendProgram{}, fmt.Errorf("--backend %w", err)
+// Names of backends on the command line; parsePace knows those of models.
+const (
+	redisName     = "redis-server"
+	dragonflyName = "dragonfly"
+)
+
+// findBackends finds the programs of a comma-separated list of names. An empty list is what findBackend chooses.
+func findBackends(list string, env func(string) string) (all []backendProgram, err error) {
+	for _, name := range splitBackends(list) {
+		if name == "" && list != "" {
+			return nil, fmt.Errorf("--backend %q: a name is empty", list)
 		}
-		return p.program()
+		one, err := findBackend(name, env)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(all, func(other backendProgram) bool { return other.name() == one.name() }) {
+			return nil, fmt.Errorf("--backend %q: %s is there twice", list, one.name())
+		}
+		all = append(all, one)
 	}
-	if path := env("DRAGONFLY_BIN"); path != "" {
-		if _, err := exec.LookPath(path); err != nil {
+	return all, nil
+}
+
+// splitBackends keeps the two times of a model together, which a comma separates too.
+func splitBackends(list string) (names []string) {
+	for part := range strings.SplitSeq(list, ",") {
+		part = strings.TrimSpace(part)
+		if n := len(names) - 1; n >= 0 && strings.HasPrefix(names[n], modelPrefix) && !strings.Contains(names[n], ",") {
+			names[n] += "," + part
+			continue
+		}
+		names = append(names, part)
+	}
+	return names
+}
+
+// findBackend finds what the user names. Without a name it prefers a Dragonfly.
+func findBackend(name string, env func(string) string) (backendProgram, error) {
+	dragonfly := env("DRAGONFLY_BIN")
+	switch {
+	case name == dragonflyName && dragonfly == "":
+		return backendProgram{}, errors.New("--backend dragonfly: name its program in DRAGONFLY_BIN")
+	case name == dragonflyName, name == "" && dragonfly != "":
+		if _, err := exec.LookPath(dragonfly); err != nil {
 			return backendProgram{}, fmt.Errorf("DRAGONFLY_BIN: %w", err)
 		}
-		return backendProgram{path: path, dragonfly: true}, nil
+		return backendProgram{path: dragonfly, dragonfly: true}, nil
+	case name == redisName, name == "":
+		path, err := lookPath(redisName)
+		if err != nil {
+			return backendProgram{}, fmt.Errorf("no backend: %w\ninstall one (apt-get install redis-server) or name a Dragonfly in DRAGONFLY_BIN", err)
+		}
+		return backendProgram{path: path}, nil
 	}
-	path, err := lookPath("redis-server")
+	p, err := parsePace(name)
 	if err != nil {
-		return backendProgram{}, fmt.Errorf("no backend: %w\ninstall one (apt-get install redis-server) or name a Dragonfly in DRAGONFLY_BIN", err)
+		return backendProgram{}, fmt.Errorf("--backend %w", err)
 	}
-	return backendProgram{path: path}, nil
+	return p.program()
 }
 
 func (b backendProgram) name() string {
@@ -52,9 +95,24 @@ func (b backendProgram) name() string {
 	case b.model != nil:
 		return b.model.String()
 	case b.dragonfly:
-		return "dragonfly"
+		return dragonflyName
 	}
-	return "redis-server"
+	return redisName
+}
+
+// figures names the figures to reach that a run in front of this backend is judged by; "" if there are none.
+func (b backendProgram) figures() string {
+	switch {
+	case b.model == nil && b.dragonfly:
+		return figuresDragonfly
+	case b.model == nil:
+		return figuresRedis
+	case *b.model == dragonflyPace:
+		return figuresModel
+	case *b.model == slowPace:
+		return figuresSlow
+	}
+	return ""
 }
 
 // command listens on address alone: with TLS 1.3 and client certificates if there are files, else in clear.

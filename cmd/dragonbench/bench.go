@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // errUnmeasurable says that a row cannot be measured here or with this peer; it is a result, not a fault.
 var errUnmeasurable = errors.New("not measurable")
 
-// bench is a run.
+// bench is the part of a run in front of one backend.
 type bench struct {
 	plan           plan
 	rig            *rig
@@ -41,6 +39,13 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// stop ends what run started, so that it takes nothing from the runs that come after it.
+func (b *bench) stop() {
+	for _, i := range b.instances {
+		i.stop()
+	}
 }
 
 func (b *bench) row(ctx context.Context, r *row) error {
@@ -123,79 +128,4 @@ func find(results []*result, row, peer string) *result {
 		return nil
 	}
 	return results[n]
-}
-
-// shares are what others used of the machine, and what the hypervisor took, while commands were measured.
-func (b *bench) shares() (others, steal spread) {
-	var o, s []float64
-	for _, r := range b.results {
-		for _, one := range r.Samples {
-			if one.Rate > 0 && one.LoadCPU > 0 {
-				o, s = append(o, one.OthersCPU), append(s, one.Steal)
-			}
-		}
-	}
-	return spreadOf(o), spreadOf(s)
-}
-
-// report is everything that the formats show.
-func (b *bench) report(m machine, took time.Duration, command string) *report {
-	rep := &report{
-		Machine: m, Backend: b.rig.backendIs, Command: command, Plan: b.plan.name, Rounds: b.plan.rounds,
-		WindowSeconds: b.plan.seconds.Seconds(), TookSeconds: took.Seconds(), Missing: b.rig.missing, Results: b.results,
-		Rows: b.plan.rows, Warnings: m.warnings(), Load: "dragonbench",
-	}
-	if b.redisBenchmark != "" {
-		rep.Load = "dragonbench, checked by redis-benchmark"
-		rep.Checks = checkGenerator(b.results)
-	}
-	for _, f := range b.rig.peers {
-		rep.Peers = append(rep.Peers, peerReport{f.name, f.version, f.path, f.reloads})
-	}
-	others, steal := b.shares()
-	if others.Median > busyShare {
-		rep.Warnings = append(rep.Warnings, fmt.Sprintf("other processes used %.0f %% of the machine while it was measured "+
-			"(median; at most %.0f %%): run again when it is quiet", 100*others.Median, 100*others.Max))
-	}
-	if steal.Median > stealShare {
-		rep.Warnings = append(rep.Warnings, fmt.Sprintf("the hypervisor took %.0f %% of the CPU time (median)", 100*steal.Median))
-	}
-	rep.Warnings = append(rep.Warnings, unequalSessions(b.results)...)
-	rep.Verdicts = judge(rep)
-	return rep
-}
-
-// checkGenerator compares our own generator with redis-benchmark.
-func checkGenerator(results []*result) (checks []string) {
-	for _, r := range results {
-		peer, check := strings.CutSuffix(r.Peer, byRedisBenchmark)
-		own := find(results, r.Row, peer)
-		if !check || own == nil || len(own.Samples) == 0 || len(r.Samples) == 0 {
-			continue
-		}
-		checks = append(checks, fmt.Sprintf("%s, %s: our throughput is %s of redis-benchmark's", r.Row, peer, showSpread(ratio(own, r, rate), "")))
-	}
-	return checks
-}
-
-// unequalSessions warns where peers did not agree on the same cipher and key exchange.
-func unequalSessions(results []*result) (warnings []string) {
-	seen := map[string]string{}
-	for _, r := range results {
-		for _, s := range r.Samples {
-			if s.Session != "" {
-				seen[r.Peer] = s.Session
-			}
-		}
-	}
-	first := ""
-	for _, name := range slices.Sorted(maps.Keys(seen)) {
-		if first == "" {
-			first = name
-		}
-		if seen[name] != seen[first] {
-			warnings = append(warnings, fmt.Sprintf("%s agreed on %s, %s on %s: not the same work", first, seen[first], name, seen[name]))
-		}
-	}
-	return warnings
 }

@@ -116,7 +116,7 @@ func drawing(charts []chart, alone bool) string {
 }
 
 // charts are those of a row: its figure, and where measured latency, CPU and memory.
-func (rep *report) charts(r *row) (all []chart) {
+func (rep *backendReport) charts(r *row) (all []chart) {
 	f := r.figure()
 	main := chart{title: r.Title, subtitle: f.name + better(f.fewer) + "; line: lowest to highest round"}
 	latency := chart{title: "Latency", subtitle: "full: p50, pale: up to p99; less is better"}
@@ -175,8 +175,15 @@ func (c *chart) add(b bar, text string, parts ...float64) {
 func (rep *report) writeSVG(path string) error {
 	const most = 6 // what a README can bear
 	var all []chart
-	for n := range rep.Rows {
-		if charts := rep.charts(&rep.Rows[n]); len(charts) > 0 && len(all) < most {
+	for _, b := range rep.Backends {
+		for n := range b.Rows {
+			charts := b.charts(&b.Rows[n])
+			if len(charts) == 0 || len(all) == most {
+				continue
+			}
+			if len(rep.Backends) > 1 {
+				charts[0].subtitle += "; backend: " + b.Name
+			}
 			all = append(all, charts[0])
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -85,7 +86,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	seconds := flags.Float64("seconds", 0, "length of a measured window (default 3; with --quick 0.4)")
 	rounds := flags.Int("rounds", 0, "interleaved rounds (default 5; with --quick 3)")
 	flags.StringVar(&o.load, "load", "own", "own; or redis-benchmark: measure with it too, where it can, to check our own")
-	flags.StringVar(&o.backend, "backend", "", "redis-server; model: with the times of a Dragonfly; slow: 100 us for each command; or model:BATCH,EACH (default a Dragonfly, if DRAGONFLY_BIN names it, or else redis-server)")
+	flags.StringVar(&o.backend, "backend", "", "comma-separated: redis-server; dragonfly, which DRAGONFLY_BIN names; model: with the times of a Dragonfly; slow: 100 us for each command; or model:BATCH,EACH (default dragonfly, if DRAGONFLY_BIN names one, or else redis-server)")
 	flags.StringVar(&o.html, "html", "dragonbench.html", "file for the report; empty: none")
 	flags.StringVar(&o.json, "json", "", "file for all samples")
 	flags.StringVar(&o.svg, "svg", "", "file for a chart")
@@ -167,40 +168,66 @@ func measure(o options) int {
 	return exitOK
 }
 
+// runAndReport measures in front of one backend after the other. If one of them fails, those before it are reported.
 func runAndReport(ctx context.Context, k *keeper, m machine, o options) error {
 	began := time.Now()
 	if o.load != "own" {
 		k.pin = newPinner()
 	}
-	r, err := newRig(ctx, k, o.backend)
+	programs, err := findBackends(o.backend, os.Getenv)
 	if err != nil {
 		return err
+	}
+	var benches []*bench
+	var failed error
+	for _, program := range programs {
+		b, err := measureWith(ctx, k, program, o)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			failed = fmt.Errorf("%s: %w", program.name(), err)
+			break
+		}
+		benches = append(benches, b)
+	}
+	if len(benches) == 0 {
+		return failed
+	}
+	return errors.Join(failed, newReport(o.plan, benches, m, time.Since(began), o.command).write(o))
+}
+
+// measureWith takes every row of the plan in front of one backend.
+func measureWith(ctx context.Context, k *keeper, program backendProgram, o options) (*bench, error) {
+	r, err := newRig(ctx, k, program)
+	defer r.close()
+	if err != nil {
+		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "backend: %s; looking for peers\n", r.backendIs)
 	if err := r.findPeers(ctx, o.plan.peers); err != nil {
 		writeMissing(os.Stderr, r.missing)
-		return err
+		return nil, err
 	}
 	writeMissing(os.Stderr, r.missing)
 	b := &bench{plan: o.plan, rig: r}
+	b.plan.rows = slices.Clone(o.plan.rows) // titles may tell what was measured
 	if o.load != "own" {
 		if b.redisBenchmark, err = r.findRedisBenchmark(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	estimate := o.plan.estimate(r.peers)
+	estimate := b.plan.estimate(r.peers)
 	if b.redisBenchmark != "" {
 		estimate *= 3 // each of its samples takes two runs
 	}
-	fmt.Fprintf(os.Stderr, "%d rows, %d peers, %d rounds of %v: about %v\n", len(o.plan.rows), len(r.peers), o.plan.rounds,
-		o.plan.seconds, estimate.Round(time.Second))
+	fmt.Fprintf(os.Stderr, "%d rows, %d peers, %d rounds of %v: about %v\n", len(b.plan.rows), len(r.peers), b.plan.rounds,
+		b.plan.seconds, estimate.Round(time.Second))
 	b.progress = newProgress(os.Stderr, estimate)
+	defer b.stop()
 	err = b.run(ctx)
 	b.progress.clear()
-	if err != nil {
-		return err
-	}
-	return b.report(m, time.Since(began), o.command).write(o)
+	return b, err
 }
 
 // write writes every format that was asked for.

@@ -83,7 +83,11 @@ func testRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.close)
-	r, err := newRig(context.Background(), k, "")
+	backend, err := findBackend("", os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRig(context.Background(), k, backend)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,10 @@ const slowKeyPrefix = "dragonbench:slow:"
 // slowPace is that of a backend that does much work for each command.
 var slowPace = pace{0, 100 * time.Microsecond}
 
-func (p pace) String() string { return fmt.Sprintf("model:%v,%v", p.batch, p.each) }
+// modelPrefix begins the name of a model with times of its own.
+const modelPrefix = "model:"
+
+func (p pace) String() string { return fmt.Sprintf(modelPrefix+"%v,%v", p.batch, p.each) }
 
 // parsePace reads "model", "slow" or "model:70us,900ns".
 func parsePace(name string) (pace, error) {
@@ -43,10 +46,10 @@ func parsePace(name string) (pace, error) {
 	case "slow":
 		return slowPace, nil
 	}
-	times, ok := strings.CutPrefix(name, "model:")
+	times, ok := strings.CutPrefix(name, modelPrefix)
 	batch, each, both := strings.Cut(times, ",")
 	if !ok || !both {
-		return pace{}, fmt.Errorf("%q: redis-server, model, slow or model:BATCH,EACH, such as %s", name, dragonflyPace)
+		return pace{}, fmt.Errorf("%q: redis-server, dragonfly, model, slow or model:BATCH,EACH, such as %s", name, dragonflyPace)
 	}
 	b, err := time.ParseDuration(batch)
 	e, err2 := time.ParseDuration(each)
@@ -75,7 +78,7 @@ func serveModel(args []string) int {
 		fmt.Fprintln(os.Stderr, "dragonbench model: want BATCH EACH ADDRESS")
 		return exitUsage
 	}
-	p, err := parsePace("model:" + args[0] + "," + args[1])
+	p, err := parsePace(modelPrefix + args[0] + "," + args[1])
 	if err == nil {
 		var ln net.Listener
 		if ln, err = net.Listen("tcp", args[2]); err == nil {

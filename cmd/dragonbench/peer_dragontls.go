@@ -103,6 +103,9 @@ func (r *rig) dragontls(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("no Go to build it with: %w\nname a binary in DRAGONTLS_BIN", err)
 	}
 	bin := r.keeper.dir + "/dragontls"
+	if _, err := os.Stat(bin); err == nil { // built for another backend of this run
+		return bin, nil
+	}
 	cmd := exec.Command(path, "build", "-o", bin, "dragontls/cmd/dragontls")
 	cmd.Env = append(os.Environ(), "GOTMPDIR="+r.keeper.dir)
 	if out, err := r.keeper.output(ctx, cmd); err != nil {

@@ -31,13 +31,20 @@ func TestPlansTakeTheTimeTheyPromise(t *testing.T) {
 	}
 }
 
-func TestEveryGoalHasItsRowInTheDefault(t *testing.T) {
+func TestEveryGoalHasItsRow(t *testing.T) {
 	for _, g := range goals() {
-		if !slices.Contains(defaultRows, g.row) {
-			t.Errorf("%s: row %q is not in the default", g.work, g.row)
+		for _, id := range []string{g.row, g.otherRow} {
+			if id != "" && !hasRow(fullPlan().rows, id) {
+				t.Errorf("%s: there is no row %q", g.work, id)
+			}
 		}
-		if g.against != "" && !slices.Contains(chosenPeers, g.against) {
-			t.Errorf("%s: peer %q is not in the default", g.work, g.against)
+		for _, peer := range []string{g.against, g.only} {
+			if peer != "" && !slices.Contains(chosenPeers, peer) {
+				t.Errorf("%s: peer %q is not in the default", g.work, peer)
+			}
+		}
+		if g.want == 0 && g.dragonfly == 0 && g.slow == 0 {
+			t.Errorf("%s: it wants nothing", g.work)
 		}
 	}
 	if got := defaultPlan().rows; len(got) != len(defaultRows) {
@@ -70,6 +77,10 @@ func TestOnlyChoosesRowsAndPeers(t *testing.T) {
 		{"dragontls,nginx", nil, []string{"dragontls paired", "dragontls shared", "nginx stream"}},
 		{"paired, churn", []string{"churn"}, []string{"dragontls paired"}},
 		{"own tls", nil, []string{ownTLSName}},
+		{"open-?0", []string{"open-30", "open-60", "open-90"}, nil},
+		{"get-64B-c?-p1-distinct", []string{"get-64B-c2-p1-distinct", "get-64B-c4-p1-distinct", "get-64B-c8-p1-distinct"}, nil},
+		{"slow-readers*", []string{"slow-readers", "slow-readers-distinct", "slow-readers-same"}, nil},
+		{"handshake-full-*", []string{"handshake-full-orderly", "handshake-full-burst", "handshake-full-burst-orderly"}, nil},
 	} {
 		t.Run(test.only, func(t *testing.T) {
 			p := quickPlan()

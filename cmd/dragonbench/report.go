@@ -10,21 +10,36 @@ import (
 
 // report is a finished run: what every format shows, and what --json writes.
 type report struct {
-	Machine       machine      `json:"machine"`
-	Backend       string       `json:"backend"`
-	Command       string       `json:"command"`
-	Plan          string       `json:"plan"`
-	Load          string       `json:"load"`
-	Rounds        int          `json:"rounds"`
-	WindowSeconds float64      `json:"window_seconds"`
-	TookSeconds   float64      `json:"took_seconds"`
-	Warnings      []string     `json:"warnings,omitempty"`
-	Checks        []string     `json:"checks,omitempty"` // of the generator
-	Peers         []peerReport `json:"peers"`
-	Missing       []missing    `json:"missing,omitempty"`
-	Rows          []row        `json:"rows"`
-	Results       []*result    `json:"results"`
-	Verdicts      []verdict    `json:"verdicts"`
+	Machine       machine          `json:"machine"`
+	Command       string           `json:"command"`
+	Plan          string           `json:"plan"`
+	Load          string           `json:"load"`
+	Rounds        int              `json:"rounds"`
+	WindowSeconds float64          `json:"window_seconds"`
+	TookSeconds   float64          `json:"took_seconds"`
+	Warnings      []string         `json:"warnings,omitempty"`
+	Checks        []string         `json:"checks,omitempty"` // of the generator
+	Backends      []*backendReport `json:"backends"`
+	Verdicts      []verdict        `json:"verdicts"`
+}
+
+// backendReport is what was measured in front of one backend.
+type backendReport struct {
+	Name    string       `json:"name"`              // and version
+	Figures string       `json:"figures,omitempty"` // which figures to reach it is judged by
+	Peers   []peerReport `json:"peers"`
+	Missing []missing    `json:"missing,omitempty"`
+	Rows    []row        `json:"rows"`
+	Results []*result    `json:"results"`
+}
+
+// backends names them all.
+func (rep *report) backends() string {
+	var all []string
+	for _, b := range rep.Backends {
+		all = append(all, b.Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // peerReport is a peer that was measured.
@@ -35,12 +50,12 @@ type peerReport struct {
 	Reloads string `json:"reloads,omitempty"`
 }
 
-func (rep *report) has(peer string) bool {
+func (rep *backendReport) has(peer string) bool {
 	return slices.ContainsFunc(rep.Peers, func(p peerReport) bool { return p.Name == peer })
 }
 
 // measured returns a result with samples, or why there is none.
-func (rep *report) measured(row, peer string) (*result, string) {
+func (rep *backendReport) measured(row, peer string) (*result, string) {
 	if r := find(rep.Results, row, peer); r != nil {
 		if len(r.Samples) > 0 {
 			return r, ""
@@ -53,6 +68,9 @@ func (rep *report) measured(row, peer string) (*result, string) {
 		}
 	}
 	if !rep.has(peer) {
+		if strings.HasPrefix(peer, oldPrefix) {
+			return nil, peer + " is not part of this run (" + oldVariable + " names its program)"
+		}
 		return nil, peer + " is not part of this run"
 	}
 	return nil, fmt.Sprintf("not part of this run (--only %s)", row)
@@ -64,7 +82,7 @@ func firstLineOf(text string) string {
 }
 
 // of returns the results of a row, in the order of the peers.
-func (rep *report) of(row string) (all []*result) {
+func (rep *backendReport) of(row string) (all []*result) {
 	for _, r := range rep.Results {
 		if r.Row == row {
 			all = append(all, r)
@@ -156,7 +174,7 @@ type line struct {
 	Own                                                                        bool // dragontls
 }
 
-func (rep *report) lines(r *row) (all []line) {
+func (rep *backendReport) lines(r *row) (all []line) {
 	f := r.figure()
 	for _, res := range rep.of(r.ID) {
 		l := line{Peer: res.Peer, Own: isOwn(res.Peer), Figure: "-", Range: "-", P50: "-", P99: "-",

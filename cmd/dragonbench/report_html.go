@@ -22,19 +22,27 @@ func (rep *report) writeHTML(path string) error {
 		Charts template.HTML
 		Lines  []line
 	}
+	type chapter struct {
+		*backendReport
+		Sections []section
+	}
 	data := struct {
 		*report
-		Style    template.CSS
-		Where    string
-		Sections []section
-	}{report: rep, Style: chartStyle, Where: rep.Machine.describe()}
-	for n := range rep.Rows {
-		r := &rep.Rows[n]
-		s := section{Row: r, Lines: rep.lines(r)}
-		for _, c := range rep.charts(r) {
-			s.Charts += template.HTML(drawing([]chart{c}, false)) // made here, every text in it is escaped
+		Style        template.CSS
+		Where, Names string
+		Chapters     []chapter
+	}{report: rep, Style: chartStyle, Where: rep.Machine.describe(), Names: rep.backends()}
+	for _, one := range rep.Backends {
+		c := chapter{backendReport: one}
+		for n := range one.Rows {
+			r := &one.Rows[n]
+			s := section{Row: r, Lines: one.lines(r)}
+			for _, drawn := range one.charts(r) {
+				s.Charts += template.HTML(drawing([]chart{drawn}, false)) // made here, every text in it is escaped
+			}
+			c.Sections = append(c.Sections, s)
 		}
-		data.Sections = append(data.Sections, s)
+		data.Chapters = append(data.Chapters, c)
 	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, data); err != nil {

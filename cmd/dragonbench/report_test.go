@@ -15,21 +15,27 @@ import (
 
 // fullReport has every kind of row, a peer with a hostile name, and one that failed.
 func fullReport() *report {
-	rep := &report{
-		Machine: thisMachine(), Backend: "redis-server 7", Command: "go run ./cmd/dragonbench", Rounds: 2, WindowSeconds: 3,
-		Peers:    []peerReport{{Name: "dragontls paired", Version: "v1"}, {Name: `<b>&"x"`, Version: "<i>"}},
-		Missing:  []missing{{"ghostunnel", "not installed", "go install it"}},
-		Warnings: []string{"busy"},
-		Rows:     rowsNamed([]string{"get-64B-c50-p1", "memory-3000", "storm", "restart", "handshake-full"}),
+	one := &backendReport{
+		Name: "redis-server 7", Figures: figuresRedis,
+		Peers:   []peerReport{{Name: "dragontls paired", Version: "v1"}, {Name: `<b>&"x"`, Version: "<i>"}},
+		Missing: []missing{{"ghostunnel", "not installed", "go install it"}},
+		Rows: rowsNamed([]string{"get-64B-c50-p1", "memory-3000", "storm", "restart", "handshake-full", "handshake-full-burst-orderly",
+			"open-90", "slow-command", "slow-readers"}),
 	}
-	for _, r := range rep.Rows {
-		s := sample{Rate: 12345, P50: 80, P99: 2000, ProxyCPU: 9, BackendCPU: 7, ProxyPss: 20 << 20, BackendPss: 9 << 20,
-			PerConn: 24000, Calm: 12400, Rotations: 100, Leaves: 99, FirstReply: 12}
+	for _, r := range one.Rows {
+		s := sample{Rate: 12345, P50: 80, P99: 2000, P999: 2500, ProxyCPU: 9, BackendCPU: 7, ProxyPss: 20 << 20, BackendPss: 9 << 20,
+			PerConn: 24000, Calm: 12400, Rotations: 100, Leaves: 99, FirstReply: 12, CalmP99: 1000, PeakRSS: 33 << 20, Closed: 7}
 		bad := s
 		bad.Errors = map[string]int{"reply <ERR>": 2}
-		rep.Results = append(rep.Results,
+		one.Results = append(one.Results,
 			&result{Row: r.ID, Peer: "dragontls paired", Samples: []sample{s, s}},
 			&result{Row: r.ID, Peer: `<b>&"x"`, Samples: []sample{bad}, Unmeasured: "it fell over"})
+	}
+	other := *one
+	other.Name, other.Figures, other.Missing = "a model", figuresModel, nil
+	rep := &report{
+		Machine: thisMachine(), Command: "go run ./cmd/dragonbench", Rounds: 2, WindowSeconds: 3, Warnings: []string{"busy"},
+		Backends: []*backendReport{one, &other},
 	}
 	rep.Verdicts = judge(rep)
 	return rep
@@ -49,10 +55,11 @@ func wantXML(t *testing.T, text string) {
 
 func TestChartsAreWellFormed(t *testing.T) {
 	rep := fullReport()
-	for n := range rep.Rows {
-		charts := rep.charts(&rep.Rows[n])
+	one := rep.Backends[0]
+	for n := range one.Rows {
+		charts := one.charts(&one.Rows[n])
 		if len(charts) == 0 {
-			t.Errorf("%s: no chart", rep.Rows[n].ID)
+			t.Errorf("%s: no chart", one.Rows[n].ID)
 		}
 		wantXML(t, drawing(charts, false))
 	}
@@ -109,11 +116,47 @@ func TestTextAndMarkdownSayErrorsAndWhatIsMissing(t *testing.T) {
 	fullReport().writeText(&text)
 	fullReport().writeMarkdown(&markdown)
 	for name, got := range map[string]string{"text": text.String(), "markdown": markdown.String()} {
-		for _, want := range []string{"ERRORS: 2 x reply <ERR>", "12,345/s", "ghostunnel", "not installed", "busy", "23.4 KiB"} {
+		for _, want := range []string{"ERRORS: 2 x reply <ERR>", "12,345/s", "ghostunnel", "not installed", "busy", "23.4 KiB",
+			"2.50 ms", "p99 without them 1.00 ms, longest wait -, peak RSS 33.0 MiB, 7 of them closed"} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s: there is no %q in\n%s", name, want, got)
 			}
 		}
+	}
+}
+
+// The figures of one backend are never compared with those of another: each has its table, and its verdicts bear its name.
+func TestBackendsAreKeptApart(t *testing.T) {
+	var text, markdown bytes.Buffer
+	rep := fullReport()
+	rep.writeText(&text)
+	rep.writeMarkdown(&markdown)
+	path := filepath.Join(t.TempDir(), "report.html")
+	if err := rep.writeHTML(path); err != nil {
+		t.Fatal(err)
+	}
+	html, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, text, head, row string }{
+		{"text", text.String(), "backend: ", ""},
+		{"markdown", markdown.String(), "In front of ", "| "},
+		{"html", string(html), "<h2>In front of ", "<h3>"},
+	} {
+		_, rest, _ := strings.Cut(test.text, test.head+"redis-server 7")
+		first, second, found := strings.Cut(rest, test.head+"a model")
+		title := test.row + "GET 64 B, 50 connections, no pipeline"
+		if !found || strings.Count(first, title) != 1 || strings.Count(second, title) != 1 {
+			t.Errorf("%s: not one table for each backend:\n%s", test.name, test.text)
+		}
+	}
+	seen := map[string]int{}
+	for _, v := range rep.Verdicts {
+		seen[v.Backend]++
+	}
+	if seen[figuresRedis] == 0 || seen[figuresModel] == 0 || seen[figuresDragonfly] != 0 || seen[figuresSlow] != 1 {
+		t.Errorf("got verdicts for %v", seen)
 	}
 }
 
@@ -130,7 +173,7 @@ func TestJSONHoldsEverySample(t *testing.T) {
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
-	if got := find(back.Results, "storm", "dragontls paired"); got == nil || len(got.Samples) != 2 || got.Samples[1].Leaves != 99 {
+	if got := find(back.Backends[1].Results, "storm", "dragontls paired"); got == nil || len(got.Samples) != 2 || got.Samples[1].Leaves != 99 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -144,8 +187,8 @@ func TestBusyMachineIsSaid(t *testing.T) {
 	if got := busy.warnings(); len(got) != 1 || !strings.Contains(got[0], "load average 2.00 on 4 CPUs") {
 		t.Errorf("busy: got %q", got)
 	}
-	b := &bench{rig: &rig{}, results: []*result{{Row: "r", Peer: "p", Samples: []sample{{Rate: 1, LoadCPU: 1, OthersCPU: 0.4, Steal: 0.1}}}}}
-	warnings := strings.Join(b.report(quiet, 0, "").Warnings, "\n")
+	b := &bench{rig: &rig{backendIs: "redis-server 7"}, results: []*result{{Row: "r", Peer: "p", Samples: []sample{{Rate: 1, LoadCPU: 1, OthersCPU: 0.4, Steal: 0.1}}}}}
+	warnings := strings.Join(newReport(plan{}, []*bench{b}, quiet, 0, "").Warnings, "\n")
 	for _, want := range []string{"other processes used 40 %", "hypervisor took 10 %"} {
 		if !strings.Contains(warnings, want) {
 			t.Errorf("there is no %q in %q", want, warnings)

@@ -10,19 +10,16 @@ import (
 
 // writeText prints the table, the verdicts and what has to be said about them.
 func (rep *report) writeText(w io.Writer) {
-	fmt.Fprintf(w, "%s\nbackend: %s; load: %s; %d rounds of %g s; took %.0f s\n", rep.Machine.describe(), rep.Backend, rep.Load,
-		rep.Rounds, rep.WindowSeconds, rep.TookSeconds)
-	for _, p := range rep.Peers {
-		fmt.Fprintf(w, "  %s %s\n", p.Name, p.Version)
+	fmt.Fprintf(w, "%s\nload: %s; %d rounds of %g s; took %.0f s\n", rep.Machine.describe(), rep.Load, rep.Rounds, rep.WindowSeconds,
+		rep.TookSeconds)
+	for _, b := range rep.Backends {
+		b.writeText(w)
 	}
-	writeMissing(w, rep.Missing)
-	fmt.Fprintln(w)
-	rep.writeTable(w)
 	fmt.Fprintln(w, "\nCPU is per command or connection. Memory is the highest Pss of the proxy, or of the backend where there is no proxy.")
 	fmt.Fprintln(w, "\nFigures to reach:")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, v := range rep.Verdicts {
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", v.Outcome, v.Work, v.Wanted, v.Detail)
+		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\n", v.Outcome, v.Backend, v.Work, v.Wanted, v.Detail)
 	}
 	t.Flush()
 	for _, check := range rep.Checks {
@@ -33,8 +30,18 @@ func (rep *report) writeText(w io.Writer) {
 	}
 }
 
+func (rep *backendReport) writeText(w io.Writer) {
+	fmt.Fprintf(w, "\nbackend: %s\n", rep.Name)
+	for _, p := range rep.Peers {
+		fmt.Fprintf(w, "  %s %s\n", p.Name, p.Version)
+	}
+	writeMissing(w, rep.Missing)
+	fmt.Fprintln(w)
+	rep.writeTable(w)
+}
+
 // writeTable puts a title above the lines of each row. The titles come in behind the alignment, which they would break.
-func (rep *report) writeTable(w io.Writer) {
+func (rep *backendReport) writeTable(w io.Writer) {
 	var table bytes.Buffer
 	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "  PEER\tMEDIAN\tMIN .. MAX\tP50\tP99\tPROXY CPU\tBACKEND CPU\tCLIENT CPU\tMEMORY\tNOTE")

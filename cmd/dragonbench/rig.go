@@ -14,6 +14,7 @@ var errCannotReload = errors.New("cannot take a new certificate while it runs")
 // rig is what all measurements share: the certificates, the backend's program and the peers that were found.
 type rig struct {
 	keeper       *keeper
+	dir          string // its own, in that of the keeper
 	backend      backendProgram
 	backendIs    string // name and version
 	dragontlsBin string // "": build it
@@ -25,16 +26,16 @@ type rig struct {
 	shared       *backend // in clear, for all proxies
 }
 
-func newRig(ctx context.Context, k *keeper, backend string) (*rig, error) {
-	r := &rig{keeper: k, dragontlsBin: os.Getenv("DRAGONTLS_BIN")}
-	var err error
-	if r.backend, err = findBackend(backend, os.Getenv); err != nil {
+// newRig starts a backend. The caller must call close, also if newRig fails.
+func newRig(ctx context.Context, k *keeper, backend backendProgram) (r *rig, err error) {
+	r = &rig{keeper: k, backend: backend, dragontlsBin: os.Getenv("DRAGONTLS_BIN")}
+	if r.dir, err = os.MkdirTemp(k.dir, "rig"); err != nil {
 		return nil, err
 	}
 	if r.descriptors, err = raiseDescriptors(); err != nil {
 		return nil, err
 	}
-	if r.authority, err = newAuthority(filepath.Join(k.dir, "pki")); err != nil {
+	if r.authority, err = newAuthority(filepath.Join(r.dir, "pki")); err != nil {
 		return nil, err
 	}
 	program, err := r.backendFound(ctx)
@@ -44,6 +45,13 @@ func newRig(ctx context.Context, k *keeper, backend string) (*rig, error) {
 	r.backendIs = program.version
 	r.shared, err = r.startBackend(ctx, "", nil)
 	return r, err
+}
+
+// close stops the shared backend. What is left of the rig ends with the keeper.
+func (r *rig) close() {
+	if r != nil && r.shared != nil {
+		r.shared.stop()
+	}
 }
 
 // instance is a running peer with its backend.
@@ -74,7 +82,7 @@ func (r *rig) start(ctx context.Context, f found, o startOptions) (i *instance, 
 		}
 	}()
 	r.sites++
-	i.site.dir = filepath.Join(r.keeper.dir, fmt.Sprintf("site%d", r.sites))
+	i.site.dir = filepath.Join(r.dir, fmt.Sprintf("site%d", r.sites))
 	if err := os.Mkdir(i.site.dir, 0o700); err != nil {
 		return i, err
 	}

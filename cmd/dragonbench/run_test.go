@@ -137,12 +137,59 @@ func (p *benchProcess) wantMeasured(t *testing.T, peers ...string) {
 	}
 	for _, row := range []string{"get-64B-c1-p1", "handshake-full"} {
 		for _, peer := range peers {
-			r := find(rep.Results, row, peer)
+			r := find(rep.Backends[0].Results, row, peer)
 			if r == nil || len(r.Samples) != 2 || r.Samples[0].Rate <= 0 || len(r.errors()) > 0 || r.Unmeasured != "" {
 				t.Errorf("%s, %s: got %+v", row, peer, r)
 			}
 		}
 	}
+}
+
+// Rows that need more than one process to be seen: in front of two backends, with an old build beside the new one.
+func TestRunInFrontOfTwoBackends(t *testing.T) {
+	t.Parallel()
+	rows := []string{"get-64B-c2-p1-distinct", "open-30", "handshake-full-burst-orderly", "slow-readers-distinct"}
+	p := newBenchProcess(t, "--quick", "--seconds", "0.3", "--rounds", "1", "--backend", "redis-server,model",
+		"--only", strings.Join(rows, ",")+",dragontls shared", "--json", "out.json")
+	p.Env = append(p.Env, oldVariable+"="+built(t, "dragontls"))
+	var stderr bytes.Buffer
+	p.Stderr = &stderr
+	if err := p.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	b, err := os.ReadFile(filepath.Join(p.dir, "out.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rep report
+	if err := json.Unmarshal(b, &rep); err != nil {
+		t.Fatal(err)
+	}
+	if len(rep.Backends) != 2 || rep.Backends[0].Figures != figuresRedis || rep.Backends[1].Figures != figuresModel {
+		t.Fatalf("got %d backends\n%s", len(rep.Backends), &p.stdout)
+	}
+	for _, one := range rep.Backends {
+		for _, row := range rows {
+			for _, peer := range []string{shared, oldShared} {
+				r := find(one.Results, row, peer)
+				if r == nil || len(r.Samples) != 1 || r.Samples[0].Rate <= 0 || r.Samples[0].P99 <= 0 || len(r.errors()) > 0 || r.Unmeasured != "" {
+					t.Errorf("%s, %s, %s: got %+v", one.Name, row, peer, r)
+				}
+			}
+		}
+		if r := find(one.Results, "slow-readers-distinct", shared); r != nil && len(r.Samples) == 1 {
+			if s := r.Samples[0]; s.CalmP99 <= 0 || s.PeakRSS < 1<<20 {
+				t.Errorf("%s: got %+v", one.Name, s)
+			}
+		}
+	}
+	for _, want := range []string{"backend: redis-server", "backend: model:", "one slow command a second: p99 of the others against dragontls paired",
+		"throughput against old dragontls shared", "GET 64 B at 30 % of capacity, 50 connections: "} {
+		if !strings.Contains(p.stdout.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, &p.stdout)
+		}
+	}
+	p.wantNothingLeft(t)
 }
 
 // However and whenever a run is ended, no process and no file of it stays.

@@ -47,6 +47,9 @@ func stormRatio(s sample) float64 {
 	return s.Rate / s.Calm
 }
 
+// cpusInUse is how many CPUs proxy, backend and client used together.
+func cpusInUse(s sample) float64 { return s.Rate * (s.ProxyCPU + s.BackendCPU + s.LoadCPU) / 1e6 }
+
 // p99Ratio is how many times the p99 without laggards theirs is.
 func p99Ratio(s sample) float64 {
 	if s.CalmP99 == 0 {

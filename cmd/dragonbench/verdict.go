@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 )
 
 // Outcomes of a verdict.
@@ -15,85 +15,84 @@ const (
 
 // verdict compares a figure with what the design wants.
 type verdict struct {
+	Backend string `json:"backend"` // whose figure it is: Redis, Dragonfly, the model that stands for it, slow, or all
 	Work    string `json:"work"`
 	Wanted  string `json:"wanted"`
 	Outcome string `json:"outcome"`
 	Detail  string `json:"detail"` // the figure with its spread, or why there is none
 }
 
-// goal is a figure to reach, of dragontls against a peer in the same row.
-type goal struct {
-	work    string
-	row     string
-	against string // "": the figure itself
-	metric  metric
-	atMost  bool // else at least
-	want    float64
-	unit    string
-	scale   float64 // of the figure itself; 0: 1
-	only    string  // the mode of dragontls that the goal is about; "": shared where there is one
-}
-
-// goals are those of section 8 of the design.
-func goals() []goal {
-	const c50, c500, c1, p16 = "get-64B-c50-p1", "get-64B-c500-p1", "get-64B-c1-p1", "get-64B-c50-p16"
-	const haproxy, ghostunnel = "HAProxy", "ghostunnel"
-	return []goal{
-		{work: "50 connections: throughput", row: c50, against: haproxy, metric: rate, want: 1.3},
-		{work: "50 connections: throughput", row: c50, against: ghostunnel, metric: rate, want: 1.2},
-		{work: "50 connections: throughput", row: c50, against: ownTLSName, metric: rate, want: 1.0},
-		{work: "500 connections: throughput", row: c500, against: haproxy, metric: rate, want: 1.3},
-		{work: "500 connections: throughput", row: c500, against: ghostunnel, metric: rate, want: 1.3},
-		{work: "500 connections: throughput", row: c500, against: ownTLSName, metric: rate, want: 1.0},
-		{work: "50 connections: backend CPU per command", row: c50, against: ownTLSName, metric: backendCPU, atMost: true, want: 0.4},
-		{work: "500 connections: backend CPU per command", row: c500, against: ownTLSName, metric: backendCPU, atMost: true, want: 0.25},
-		{work: "50 connections: proxy CPU per command", row: c50, against: haproxy, metric: proxyCPU, atMost: true, want: 0.75},
-		{work: "pipeline of 16, 50 connections: throughput", row: p16, against: haproxy, metric: rate, want: 1.1},
-		{work: "1 connection: p50", row: c1, against: ghostunnel, metric: p50, atMost: true, want: 1.0},
-		{work: "1 connection: p50", row: c1, against: haproxy, metric: p50, atMost: true, want: 1.2},
-		{work: "full handshakes a second", row: "handshake-full", against: haproxy, metric: rate, want: 1.6},
-		{work: "full handshakes a second", row: "handshake-full", against: ghostunnel, metric: rate, want: 1.15},
-		{work: "full handshakes: server CPU each", row: "handshake-full", against: haproxy, metric: proxyCPU, atMost: true, want: 0.5},
-		{work: "resumed handshakes a second", row: "handshake-resumed", against: haproxy, metric: rate, want: 1.5},
-		{work: "memory per idle connection", row: "memory-3000", metric: perConn, atMost: true, want: 24, unit: " KiB", scale: 1 << 10},
-		{work: "paired: memory per idle connection", row: "memory-3000", metric: perConn, atMost: true, want: 32, unit: " KiB", scale: 1 << 10, only: "paired"},
-		{work: "paired, 50 connections: proxy CPU per command", row: c50, against: haproxy, metric: proxyCPU, atMost: true, want: 1.1, only: "paired"},
-	}
-}
-
-// judge gives each goal its verdict.
+// judge gives each goal its verdict, backend by backend.
 func judge(rep *report) (all []verdict) {
-	for _, g := range goals() {
-		all = append(all, g.judge(rep))
+	for _, b := range rep.Backends {
+		for _, g := range goals() {
+			if g.want = g.wantedOn(b.Figures); g.want > 0 {
+				all = append(all, g.judge(b))
+			}
+		}
+		if b.Figures == figuresRedis || b.Figures == figuresDragonfly || b.Figures == figuresModel {
+			all = append(all, judgeStorm(b))
+		}
 	}
-	return append(all, judgeStorm(rep), verdict{
-		Work: "allocations per command on the hot path", Wanted: "0", Outcome: notMeasurable,
-		Detail: "not visible from outside: tests and benchmarks of package proxy hold it",
-	})
+	return append(all, unjudged(rep)...)
 }
 
-// subject is the mode that a goal is about: lanes where there are any, else paired, which the verdict then says.
-func (g goal) subject(rep *report) string {
-	if g.only == "" && rep.has("dragontls shared") {
-		return "dragontls shared"
+// unjudged are the figures that this run, or no run, says anything about.
+func unjudged(rep *report) (all []verdict) {
+	has := func(figures ...string) bool {
+		return slices.ContainsFunc(rep.Backends, func(b *backendReport) bool { return slices.Contains(figures, b.Figures) })
 	}
-	return "dragontls paired"
+	add := func(backend, work, wanted, detail string) {
+		all = append(all, verdict{Backend: backend, Work: work, Wanted: wanted, Outcome: notMeasurable, Detail: detail})
+	}
+	const absent = "not part of this run "
+	if !has(figuresRedis) {
+		add(figuresRedis, "all its figures", "-", absent+"(--backend redis-server)")
+	}
+	if !has(figuresDragonfly, figuresModel) {
+		add(figuresDragonfly, "all its figures", "-", absent+"(--backend dragonfly with DRAGONFLY_BIN, or model in its place)")
+	}
+	if !has(figuresSlow) {
+		add(figuresSlow, "100 us per command and connection: throughput against "+paired, ">= 0.80", absent+"(--backend slow)")
+	}
+	add("all", "a hostile handshake that is refused: CPU against an honest one", "<= 2",
+		"no peer is asked for it: BenchmarkHostileHandshake of package certs measures it")
+	add("all", "allocations per command on the hot path", "0",
+		"not visible from outside: tests and benchmarks of package proxy hold it")
+	return all
 }
 
-func (g goal) judge(rep *report) verdict {
-	v := verdict{Work: g.work, Wanted: g.wanted(), Outcome: notMeasurable}
-	if g.against != "" {
-		v.Work += " against " + g.against
+// subject is the mode that a goal is about: shared where there is one, else paired, which the verdict then says.
+func (g goal) subject(rep *backendReport) string {
+	switch {
+	case g.only != "":
+		return g.only
+	case rep.has(shared) || g.against == paired || g.against == oldShared:
+		return shared
 	}
+	return paired
+}
+
+func (g goal) judge(rep *backendReport) verdict {
+	v := verdict{Backend: rep.Figures, Work: g.work, Wanted: g.wanted(), Outcome: notMeasurable}
 	subject := g.subject(rep)
+	base, baseRow := subject, g.row // what the figure is divided by
+	switch {
+	case g.against != "":
+		v.Work += " against " + g.against
+		base = g.against
+	case g.otherRow != "":
+		v.Work += " against " + g.otherRow
+		baseRow = g.otherRow
+	}
 	ours, why := rep.measured(g.row, subject)
 	if ours == nil {
 		v.Detail = why
 		return v
 	}
 	figure := ours.of(g.metric)
-	if g.against != "" {
-		theirs, why := rep.measured(g.row, g.against)
+	if base != subject || baseRow != g.row {
+		theirs, why := rep.measured(baseRow, base)
 		if theirs == nil {
 			v.Detail = why
 			return v
@@ -145,60 +144,4 @@ func (g goal) wanted() string {
 		return fmt.Sprintf("%s %g%s", sign, g.want, g.unit)
 	}
 	return fmt.Sprintf("%s %.2f", sign, g.want)
-}
-
-const (
-	stormRotations  = 1000
-	stormHandshakes = 200
-	stormShare      = 0.95
-)
-
-func judgeStorm(rep *report) verdict {
-	v := verdict{Work: "1,000 reloads under load and 200 new handshakes a second", Outcome: notMeasurable,
-		Wanted: "0 errors, throughput >= 0.95 of none"}
-	subject := goal{}.subject(rep)
-	r, why := rep.measured("storm", subject)
-	if r == nil {
-		v.Detail = why
-		return v
-	}
-	rotations, leaves := 0, 0
-	for _, s := range r.Samples {
-		rotations += s.Rotations
-		leaves += s.Leaves
-	}
-	share := r.of(stormRatio)
-	greeted := r.of(func(s sample) float64 { return s.Handshakes })
-	var faults []string
-	if e := r.errors(); len(e) > 0 {
-		faults = append(faults, "errors: "+showErrors(e))
-	}
-	if share.Median < stormShare {
-		faults = append(faults, "throughput fell")
-	}
-	if leaves < 2 {
-		faults = append(faults, "no new certificate was seen")
-	}
-	v.Outcome = reached
-	if len(faults) > 0 {
-		v.Outcome = missed
-	}
-	if greeted.Median < stormHandshakes {
-		faults = append(faults, "the machine did not make 200 handshakes a second")
-		if v.Outcome == reached {
-			v.Outcome = notMeasurable
-		}
-	}
-	if rotations < stormRotations {
-		faults = append(faults, "a shorter storm than wanted")
-		if v.Outcome == reached {
-			v.Outcome = notMeasurable
-		}
-	}
-	v.Detail = fmt.Sprintf("%s: %d rotations, %d certificates seen, %.0f handshakes/s, throughput %s of none",
-		subject, rotations, leaves, greeted.Median, showSpread(share, ""))
-	if len(faults) > 0 {
-		v.Detail += "; " + strings.Join(faults, ", ")
-	}
-	return v
 }
