@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,11 +106,15 @@ func (m *model) serve(ln net.Listener) error {
 	}
 }
 
-// converse answers one client. The goroutine has a thread of its own, whose sleeps are exact.
+// converse answers one client.
 func (m *model) converse(c net.Conn) {
 	defer c.Close()
-	runtime.LockOSThread()
-	sleepExactly()
+	sleep, err := newNap()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "dragonbench model: %v\n", err)
+		return
+	}
+	defer sleep.close()
 	r, out := bufio.NewReaderSize(c, 64<<10), []byte(nil)
 	s := modelSession{model: m}
 	for {
@@ -129,7 +132,9 @@ func (m *model) converse(c net.Conn) {
 			out = s.answer(out, args)
 			n++
 		}
-		sleepFor(m.pace.batch + time.Duration(n)*m.pace.each + s.slow)
+		if err := sleep.take(m.pace.batch + time.Duration(n)*m.pace.each + s.slow); err != nil {
+			return
+		}
 		s.slow = 0
 		if _, err := c.Write(out); err != nil || s.quit {
 			return

@@ -4,6 +4,14 @@ package main
 
 import "time"
 
-func sleepExactly() {}
+// nap is how a connection of the model sleeps.
+type nap struct{}
 
-func sleepFor(d time.Duration) { time.Sleep(d) }
+func newNap() (*nap, error) { return &nap{}, nil }
+
+func (n *nap) take(d time.Duration) error {
+	time.Sleep(d)
+	return nil
+}
+
+func (n *nap) close() {}
