@@ -39,7 +39,7 @@ func TestCapacityIsMeasuredOnce(t *testing.T) {
 	if err := r.findPeers(ctx, peersNamed([]string{clearName})); err != nil {
 		t.Fatal(err)
 	}
-	p := plan{rows: rowsNamed([]string{"open-30", "open-60"}), rounds: 1, seconds: 200 * time.Millisecond}
+	p := plan{rows: rowsNamed([]string{"open-30", "open-60"}), rounds: 1, seconds: time.Second}
 	b := &bench{rig: r, plan: p, progress: newProgress(os.Stderr, 0)}
 	if err := b.run(ctx); err != nil {
 		t.Fatal(err)

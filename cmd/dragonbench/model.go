@@ -52,8 +52,11 @@ func parsePace(name string) (pace, error) {
 	}
 	b, err := time.ParseDuration(batch)
 	e, err2 := time.ParseDuration(each)
-	if err = errors.Join(err, err2); err != nil || b < 0 || e < 0 {
-		return pace{}, fmt.Errorf("%q: two times of 0 or more, such as %s (%v)", name, dragonflyPace, err)
+	if err = errors.Join(err, err2); err != nil {
+		return pace{}, fmt.Errorf("%q: two times, such as %s: %w", name, dragonflyPace, err)
+	}
+	if b < 0 || e < 0 {
+		return pace{}, fmt.Errorf("%q: two times of 0 or more, such as %s", name, dragonflyPace)
 	}
 	return pace{b, e}, nil
 }
@@ -126,7 +129,7 @@ func (m *model) converse(c net.Conn) {
 		for r.Buffered() > 0 { // a command may go on in the next read
 			args, err := readCommand(r)
 			if err != nil {
-				c.Write([]byte("-ERR Protocol error: arrays of bulk strings only\r\n"))
+				_, _ = c.Write([]byte("-ERR Protocol error: arrays of bulk strings only\r\n")) // it may be gone
 				return
 			}
 			out = s.answer(out, args)
