@@ -50,8 +50,12 @@ func (b *bench) measureLoad(ctx context.Context, r *row, i *instance) (sample, e
 
 // measureMemory starts a fresh instance, since memory that was used before would hide growth.
 func (b *bench) measureMemory(ctx context.Context, r *row, template *instance) (sample, error) {
-	// Each connection is two descriptors for a proxy, which may set others aside; the others need less.
-	if need := uint64(2*r.work.Connections + r.work.Connections/4 + 200); b.rig.descriptors < need {
+	// A connection is one descriptor, and one more in a proxy. Peers and backends set some aside.
+	need := uint64(r.work.Connections + r.work.Connections/4 + 200)
+	if template.command != nil {
+		need += uint64(r.work.Connections)
+	}
+	if b.rig.descriptors < need {
 		return sample{}, fmt.Errorf("%w: the limit of open files is %d, this takes %d\nraise it: ulimit -n %d",
 			errUnmeasurable, b.rig.descriptors, need, need)
 	}

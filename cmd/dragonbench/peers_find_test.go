@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,6 +42,17 @@ func TestOldBuildIsMeasuredBesideTheNewOne(t *testing.T) {
 	t.Setenv(oldVariable, "")
 	if err := p.narrow("old"); err == nil {
 		t.Error("there is an old build though none is named")
+	}
+}
+
+// A row for which there are too few descriptors says so, and how many it needs.
+func TestMemoryRowSaysWhenItCannotRun(t *testing.T) {
+	b := &bench{rig: &rig{descriptors: 20000}, plan: quickPlan()}
+	row := memoryRow(10000, false)
+	proxy := &instance{found: found{peer: haproxyPeer()}}
+	_, err := b.measureMemory(context.Background(), &row, proxy)
+	if !errors.Is(err, errUnmeasurable) || !strings.Contains(err.Error(), "the limit of open files is 20000, this takes 22700\nraise it: ulimit -n 22700") {
+		t.Errorf("got %v", err)
 	}
 }
 

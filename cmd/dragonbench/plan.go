@@ -57,8 +57,12 @@ func defaultPlan() plan {
 	p := plan{name: "default", rows: rowsNamed(defaultRows), peers: peersNamed(chosenPeers), rounds: 5,
 		warmup: 500 * time.Millisecond, seconds: 3 * time.Second, settle: settleTime}
 	for i := range p.rows {
-		// 1,000 rotations take two minutes for each peer; the goal is dragontls' own.
-		p.rows[i].ownOnly = p.rows[i].work.Kind == storm
+		switch r := &p.rows[i]; r.work.Kind {
+		case storm: // 1,000 rotations take two minutes for each peer; the goal is dragontls' own
+			r.ownOnly = true
+		case idle: // rounds hardly differ
+			r.rounds = 2
+		}
 	}
 	return p
 }
