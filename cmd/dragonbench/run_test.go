@@ -138,7 +138,8 @@ func (p *benchProcess) wantMeasured(t *testing.T, peers ...string) {
 	for _, row := range []string{"get-64B-c1-p1", "handshake-full"} {
 		for _, peer := range peers {
 			r := find(rep.Backends[0].Results, row, peer)
-			if r == nil || len(r.Samples) != 2 || r.Samples[0].Rate <= 0 || len(r.errors()) > 0 || r.Unmeasured != "" {
+			// One of the windows may be lost to others on a busy machine.
+			if r == nil || len(r.Samples) != 2 || r.of(rate).Max <= 0 || len(r.errors()) > 0 || r.Unmeasured != "" {
 				t.Errorf("%s, %s: got %+v", row, peer, r)
 			}
 		}
