@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// greeter is a TLS server that ends each connection after its client, and tells how the client did that. It ends with the test.
+// greeter is a TLS server that answers a close_notify with its own, ends each connection after its client, and tells how the
+// client did that. It ends with the test.
 type greeter struct {
 	net.Listener
 	files *tlsFiles
@@ -61,7 +62,6 @@ func (g *greeter) serve(conn *net.TCPConn, config *tls.Config) {
 		return
 	}
 	c.CloseWrite()
-	conn.CloseWrite()
 	_, err := conn.Read(make([]byte, 1))
 	if errors.Is(err, io.EOF) {
 		err = nil

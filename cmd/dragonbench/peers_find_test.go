@@ -45,6 +45,24 @@ func TestOldBuildIsMeasuredBesideTheNewOne(t *testing.T) {
 	}
 }
 
+func TestSiteKnowsHowManyClientsCome(t *testing.T) {
+	r := testRig(t)
+	ctx := context.Background()
+	if err := r.findPeers(ctx, peersNamed([]string{clearName})); err != nil {
+		t.Fatal(err)
+	}
+	for clients, want := range map[int]int{0: usualClients, 100: usualClients, 10100: 10100} {
+		i, err := r.start(ctx, r.peers[0], startOptions{clients: clients})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.stop()
+		if i.site.clients != want {
+			t.Errorf("%d clients: got %d, want %d", clients, i.site.clients, want)
+		}
+	}
+}
+
 // A row for which there are too few descriptors says so, and how many it needs.
 func TestMemoryRowSaysWhenItCannotRun(t *testing.T) {
 	b := &bench{rig: &rig{descriptors: 20000}, plan: quickPlan()}
