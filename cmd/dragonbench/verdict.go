@@ -37,7 +37,7 @@ func judge(rep *report) (all []verdict) {
 	return append(all, unjudged(rep)...)
 }
 
-// unjudged are the figures that this run, or no run, says anything about.
+// unjudged are the figures that this run says nothing about, and those that no run can measure.
 func unjudged(rep *report) (all []verdict) {
 	has := func(figures ...string) bool {
 		return slices.ContainsFunc(rep.Backends, func(b *backendReport) bool { return slices.Contains(figures, b.Figures) })
