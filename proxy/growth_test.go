@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,10 +49,15 @@ func BenchmarkGrowth(b *testing.B) {
 
 // many is n sessions that have had the reply to one command, of one identity or each of its own.
 func many(b *testing.B, n int, distinct bool, command, reply string) (*harness, []*wire) {
+	return manyOf(b, n, distinct, command, reply, func(*Config) {})
+}
+
+func manyOf(b *testing.B, n int, distinct bool, command, reply string, change func(*Config)) (*harness, []*wire) {
 	var identities atomic.Uint64
 	h := modes()[0].start(b, redisServer(b, "--maxclients", "20000"), func(c *Config) {
-		c.MaxConnections, c.laneIdle, c.laneStay = 2*n, time.Hour, time.Hour
-		c.Recheck = func(cs *tls.ConnectionState) (p Peer, err error) {
+		c.MaxConnections, c.laneIdle, c.laneStay = 20000, time.Hour, time.Hour
+		change(c)
+		c.Recheck = func(*tls.ConnectionState) (p Peer, err error) {
 			if distinct {
 				p.Identity = sha256.Sum256(binary.AppendUvarint(nil, identities.Add(1)))
 			}
@@ -86,5 +94,42 @@ func queueUp(n int) func() {
 			}
 			l.commands++
 		}
+	}
+}
+
+// BenchmarkFullBackend is 200 sessions that want a connection of their own, of which there are 16, beside more and more idle
+// sessions: these may cost them nothing.
+func BenchmarkFullBackend(b *testing.B) {
+	for _, idle := range []int{0, 1000, 6000} {
+		b.Run(fmt.Sprintf("%d idle sessions", idle), func(b *testing.B) {
+			h, _ := manyOf(b, idle, false, cmd("PING"), "+PONG\r\n", func(c *Config) {
+				swept(c)
+				c.Backend.MaxConnections, c.proofAge, c.unavailableTimeout = 16, time.Second, 2*time.Second
+			})
+			var refused atomic.Int64
+			b.SetParallelism(200 / runtime.GOMAXPROCS(0))
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer c.Close()
+				r := bufio.NewReader(c)
+				for pb.Next() {
+					io.WriteString(c, cmd("CLIENT", "GETNAME"))
+					line, err := r.ReadString('\n')
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					if line != "$-1\r\n" {
+						refused.Add(1)
+					}
+				}
+			})
+			b.ReportMetric(float64(refused.Load()), "refused")
+		})
 	}
 }
