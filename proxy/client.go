@@ -72,7 +72,7 @@ func (wouldWait) Timeout() bool   { return true }
 func (wouldWait) Temporary() bool { return true }
 
 // fill reads once into the buffer. The bytes gathered so far go to the backend before it waits (flush). It reports whether
-// the read was interrupted: then crypto/tls holds no byte of a command either.
+// the read was interrupted: then crypto/tls needs more of the client before it has another byte of a command.
 func (s *session) fill() (interrupted bool) {
 	c := &s.client
 	s.makeRoom()

@@ -43,11 +43,12 @@ func (s *session) rest() bool {
 	return false
 }
 
-// mayRest reports whether the reader holds nothing of what it read and has nothing to do.
+// mayRest reports whether the reader holds nothing of what it read and has nothing to do. crypto/tls may hold a part of a record
+// or of a handshake message: it has asked the socket for the rest, which is what wakes the session.
 func (s *session) mayRest() bool {
 	c := &s.client
 	return c.r == c.w && c.page == nil && c.chunk == nil && c.streamed == nil && len(c.pend) == 0 && c.outChunk == nil && !c.recovering && !c.eof &&
-		c.sock.page == nil && c.sock.input.left == 0 && c.sock.input.n == 0 && c.sock.input.whole == 0
+		c.sock.page == nil
 }
 
 // isCalled reports whether the session has ended, or its reader is wanted for something else than what the client sends.

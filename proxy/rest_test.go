@@ -3,6 +3,9 @@
 package proxy
 
 import (
+	"crypto/tls"
+	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -98,5 +101,33 @@ func TestSubscriberAtRestIsTold(t *testing.T) {
 		w.want("*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$5\r\nhello\r\n")
 		h.rest(w)
 		w.do("*3\r\n$11\r\nunsubscribe\r\n$2\r\nch\r\n:0\r\n", "UNSUBSCRIBE", "ch")
+	})
+}
+
+// A client that has said nothing yet, or half of something in TLS, leaves nothing to its reader either: its next byte comes
+// from the kernel.
+func TestSessionRestsWhateverPartOfARecordHasCome(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
+		raw, err := net.Dial("tcp", h.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cut := &cutConn{Conn: raw}
+		w := newWire(t, tls.Client(cut, testPKI().clientConfig()))
+		if err := w.Conn.(*tls.Conn).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		s := h.rest(w)
+		cut.between = func() {
+			eventually(t, "the first part has come", func() bool { return s.account().held.Load() > pageSize })
+			h.rest(w)
+		}
+		value := strings.Repeat("x", 10000)
+		for range 3 {
+			w.do(bulk(value), "ECHO", value)
+			h.rest(w)
+		}
 	})
 }
