@@ -244,9 +244,7 @@ func (s *session) linger() {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if s.shared {
-				s.woken()
-			}
+			s.woken() // by the sweeper too, which may have looked before the last word
 			continue
 		}
 		s.limitBackend(s.server.c.eofTimeout)

@@ -131,3 +131,23 @@ func TestSessionRestsWhateverPartOfARecordHasCome(t *testing.T) {
 		}
 	})
 }
+
+// The sweeper may interrupt a reader that has got a command since it looked, and its last one at that.
+func TestInterruptedReaderThatLingersReadsOn(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), nil)
+		w := h.dial()
+		w.do("+PONG\r\n", "PING")
+		s := h.anySessionOf(w)
+		w.send(cmd("BLPOP", "nokey", "0") + "*x\r\n")
+		eventually(t, "it lingers", func() bool {
+			s.queue.mu.Lock()
+			defer s.queue.mu.Unlock()
+			return s.queue.size > 0 && s.queue.ring[(s.queue.head+s.queue.size-1)%len(s.queue.ring)].kind == slotFinal
+		})
+		s.client.conn.SetReadDeadline(time.Now())
+		w.Close()
+		eventually(t, "the session has ended", s.ended)
+	})
+}
