@@ -13,10 +13,16 @@ func (s *Server) restIdle() {
 	}
 	idle := s.now() - int64(s.c.restAfter)
 	s.each(func(n *session) {
-		if n.lastActive.Load() <= idle && n.hand.Load() == handEmpty && !n.owing() && n.resting.CompareAndSwap(restAwake, restAsked) {
+		if n.lastActive.Load() <= idle && n.hand.Load() == handEmpty && !n.owing() && n.askToRest() {
 			n.client.conn.SetReadDeadline(time.Now())
 		}
 	})
+}
+
+// askToRest reports whether the reader of the session is there and now asked. One that was asked before may have taken the
+// interruption for something else, see hold.
+func (s *session) askToRest() bool {
+	return s.resting.CompareAndSwap(restAwake, restAsked) || s.resting.Load() == restAsked
 }
 
 // restState says whether a session has a reader goroutine.

@@ -151,3 +151,15 @@ func TestInterruptedReaderThatLingersReadsOn(t *testing.T) {
 		eventually(t, "the session has ended", s.ended)
 	})
 }
+
+// A reader that waits for a reply takes the sweeper's interruption for that of whom it waits for.
+func TestSessionWhoseReaderWasAskedInVainIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
+		w := h.dial()
+		w.do("+PONG\r\n", "PING")
+		h.anySessionOf(w).resting.Store(restAsked)
+		h.rest(w)
+	})
+}
