@@ -43,7 +43,7 @@ func newRestWatcher() *restWatcher {
 func (w *restWatcher) add(s *session) (ok bool) {
 	s.client.sock.raw.Control(func(fd uintptr) {
 		w.mu.Lock()
-		w.resting[int32(fd)] = s
+		w.resting[int32(fd)], s.restsAs = s, int32(fd)
 		w.mu.Unlock()
 		e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
 		w.raw.Control(func(epoll uintptr) {
@@ -57,15 +57,14 @@ func (w *restWatcher) add(s *session) (ok bool) {
 	return ok
 }
 
-// remove forgets the session. Its socket stays in the epoll instance, where it is silent until add.
+// remove forgets the session. Its socket stays in the epoll instance until it is closed, which it may be already; after one
+// event at most it is silent until add.
 func (w *restWatcher) remove(s *session) {
-	s.client.sock.raw.Control(func(fd uintptr) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.resting[int32(fd)] == s {
-			delete(w.resting, int32(fd))
-		}
-	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.resting[s.restsAs] == s {
+		delete(w.resting, s.restsAs)
+	}
 }
 
 // watch wakes sessions until close.

@@ -163,3 +163,22 @@ func TestSessionWhoseReaderWasAskedInVainIsAskedAgain(t *testing.T) {
 		h.rest(w)
 	})
 }
+
+// A session that ends while it settles may have lost its socket when the watcher is to forget it.
+func TestWatcherForgetsASessionWhoseSocketIsClosed(t *testing.T) {
+	t.Parallel()
+	h := start(t, redisServer(t), nil)
+	w := h.dial()
+	w.do("+PONG\r\n", "PING")
+	s := h.anySessionOf(w)
+	if !h.rests.add(s) {
+		t.Fatal("the kernel does not agree")
+	}
+	s.kill(closeMemory)
+	h.rests.remove(s)
+	h.rests.mu.Lock()
+	defer h.rests.mu.Unlock()
+	if n := len(h.rests.resting); n > 0 {
+		t.Errorf("%d sessions are kept", n)
+	}
+}
