@@ -25,13 +25,19 @@ func newRestWatcher() *restWatcher {
 	if err != nil {
 		return nil
 	}
+	return restWatcherOf(fd)
+}
+
+// restWatcherOf returns nil, and closes fd, where the runtime's own poller has not taken it, which os.NewFile does not tell:
+// watch could not wait for it, and nobody would wake the sessions at rest.
+func restWatcherOf(fd int) *restWatcher {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return nil
 	}
 	f := os.NewFile(uintptr(fd), "epoll")
 	raw, err := f.SyscallConn()
-	if err != nil {
+	if err != nil || f.SetReadDeadline(noTime) != nil {
 		f.Close()
 		return nil
 	}

@@ -5,9 +5,12 @@ package proxy
 import (
 	"crypto/tls"
 	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // rest has the session of a client rest, and waits until it does.
@@ -180,5 +183,17 @@ func TestWatcherForgetsASessionWhoseSocketIsClosed(t *testing.T) {
 	defer h.rests.mu.Unlock()
 	if n := len(h.rests.resting); n > 0 {
 		t.Errorf("%d sessions are kept", n)
+	}
+}
+
+// The runtime's poller does not take files, nor anything where the kernel has no room for another watch.
+func TestNoSessionRestsWhereNobodyCouldWaitForTheWatcher(t *testing.T) {
+	t.Parallel()
+	fd, err := unix.Open(filepath.Join(t.TempDir(), "file"), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if restWatcherOf(fd) != nil {
+		t.Error("there is a watcher")
 	}
 }
