@@ -96,6 +96,7 @@ const (
 	submitLater            // the client has to take more of its replies first
 	submitLost             // the session has to recover first
 	submitNever            // the session has ended
+	submitOwn              // what is owed comes over the own connection first, see askAgain
 )
 
 // submit takes the batch of a session whole or not at all. The session's reader calls it. hot
@@ -145,6 +146,8 @@ func (l *lane) take(s *session, now int64) (t taken) {
 			return taken{result: submitLost}
 		case admitLater:
 			return taken{result: submitLater}
+		case admitGone:
+			return taken{result: submitOwn}
 		}
 		return taken{result: submitNever}
 	}

@@ -82,7 +82,7 @@ const (
 	admitLost              // the session has to recover first
 	admitLater             // its client has to take more of its replies first
 	admitNever             // the session has ended
-	admitGone              // the own connection is gone
+	admitGone              // the own connection is gone; on a lane: it is the own connection that owes what is owed
 )
 
 // admit pushes all slots or none, stamped with now, for a lane. hot
@@ -98,6 +98,8 @@ func (q *replyQueue) admitLocked(slots []slot, now int64, lane bool) admission {
 		return admitNever
 	case q.lost:
 		return admitLost
+	case lane && q.owed > 0 && !q.onLane: // since askAgain
+		return admitGone
 	case q.out.tooMuchUnsent():
 		return admitLater
 	}

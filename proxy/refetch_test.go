@@ -107,3 +107,45 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	}
 	<-ended
 }
+
+// A session whose command is asked again over its own connection waits for room on the lane at that moment, and gets it: its
+// next command must not be answered first.
+func TestNothingRidesALaneWhileTheOwnConnectionOwesWhatIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	h, b, all := onOneLane(t, 2)
+	asks, behind := all[0], all[1]
+	l := h.lane()
+	big := bulk(strings.Repeat("x", maxLaneReply+1))
+	onLane := b.hold("big")
+	asks.send(cmd("GET", "big"))
+	<-onLane.reached
+	behind.send(cmd("GET", "behind"))
+	eventually(t, "both are in flight", func() bool { return l.inFlight() == 2 })
+	l.occupy(laneCommands)
+	asks.send(cmd("GET", "next"))
+	eventually(t, "it waits for room", func() bool { return l.howManyWait() == 1 })
+	onOwn := b.hold("big")
+	onLane.say(big)
+	<-onOwn.reached
+	behind.want(valueOf("behind"))
+	l.occupy(-laneCommands)
+	eventually(t, "it waits no more", func() bool { return l.howManyWait() == 0 })
+	onOwn.say(big)
+	asks.wantLong(big + valueOf("next"))
+	if n := len(h.Stats().SessionsClosed); n != 0 {
+		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+	}
+	asks.get("afterwards")
+}
+
+// The lane's reader wants a command asked again just before the session's next one is submitted to the lane.
+func TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain(t *testing.T) {
+	t.Parallel()
+	s := &session{server: &Server{}, shared: true, sharing: &sharing{}}
+	s.queue.init(newBuffers(0).open())
+	s.queue.out = &outbox{account: s.account(), refetch: []byte(cmd("GET", "big"))}
+	s.queue.owed, s.queue.onLane = 1, false
+	if got := s.queue.admit([]slot{{n: 1}}, 0); got != admitGone || s.queue.owed != 1 || s.queue.onLane {
+		t.Errorf("got %v, %d owed, by a lane: %v", got, s.queue.owed, s.queue.onLane)
+	}
+}

@@ -193,6 +193,8 @@ func (s *session) flushLane(want routeKind) bool {
 		l.set.remove(l) // which it does itself only when it ends: nobody is to look at it until then
 		s.park(func() bool { return s.queue.owed == 0 })
 		s.at.lane = nil
+	case submitOwn:
+		s.settledForRoute()
 	case submitLater:
 		s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
 	case submitLost:
