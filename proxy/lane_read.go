@@ -305,7 +305,8 @@ func (l *lane) askedAlone(s *session) []byte {
 }
 
 // follow waits while a client does not take what came for it, which costs only those who wait on this lane: the lane takes
-// no new work, and this session uses its own connection for good. Where others wait it is closed after followTimeout.
+// no new work, and this session uses its own connection for good. Where others wait it is closed once they have waited for
+// followTimeout in all.
 func (l *lane) follow(s *session) {
 	followTimeout := l.set.server.c.followTimeout
 	q := &s.queue
@@ -314,7 +315,9 @@ func (l *lane) follow(s *session) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := l.set.server.now
-	for since := now(); !q.closed && q.out.unsent > q.out.budget()/2; {
+	since := now() - s.followed
+	defer func() { s.followed = now() - since }()
+	for !q.closed && q.out.unsent > q.out.budget()/2 {
 		t := time.AfterFunc(followTimeout/4, q.notify)
 		q.changed.Wait()
 		t.Stop()

@@ -155,6 +155,35 @@ func TestClientThatDoesNotReadHoldsUpNobodyForLong(t *testing.T) {
 	}
 }
 
+// A client that takes what came for it just in time, again and again, is closed once those behind it have waited for
+// followTimeout in all.
+func TestClientThatReadsInTimeAgainAndAgainHoldsUpNobodyForLong(t *testing.T) {
+	t.Parallel()
+	c := newSlowClient(t, 8, func(c *Config) { c.SessionBuffer = 1 << 20 })
+	h, w, behind := c.h, c.w, c.behind
+	l, s := h.lane(), h.sessionOf(w)
+	behind.send(cmd("GET", "behind"))
+	eventually(t, "it is in flight", func() bool { return l.inFlight() == 9 })
+	c.held.release()
+	eventually(t, "the lane retires", func() bool { return l.stateNow() == laneRetired })
+	w.SetReadDeadline(time.Now().Add(patience))
+	took := 0
+	for b := make([]byte, 16<<10); took < len(c.replies); {
+		h.ahead.Add(int64(followTimeout) / 40) // a lane that waits goes on after some 32 records
+		s.queue.notify()
+		c.gate.admit()
+		n, err := w.r.Read(b)
+		if took += n; err != nil {
+			break
+		}
+	}
+	if took == len(c.replies) {
+		t.Error("it got all, and others waited")
+	}
+	h.wantClosed(closeSlow, 1)
+	behind.want(valueOf("behind"))
+}
+
 func TestClientThatReadsSlowlyIsWaitedForWhileNobodyElseWaits(t *testing.T) {
 	t.Parallel()
 	c := newSlowClient(t, 10, func(c *Config) { c.SessionBuffer = 1 << 20 })

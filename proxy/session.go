@@ -72,6 +72,7 @@ type sharing struct {
 	slowAt      atomic.Int64  // see noteSlow, and the next
 	slowUntil   atomic.Int64
 	ownUntil    atomic.Int64  // see Server.now: until then it uses its own connection
+	followed    int64         // how long its lane has waited for its client, in all; guarded by queue.mu
 	stickies    atomic.Uint64 // commands that opened a transaction or watched keys; the reader counts
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
 	state       connState     // that the backend has confirmed; guarded by pump.mu
