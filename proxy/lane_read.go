@@ -281,7 +281,9 @@ func (l *lane) noteBig(beginning bool) {
 	if s == nil {
 		return
 	}
-	s.ownUntil.Store(l.set.server.now() + int64(l.set.server.c.ownAfterBig))
+	if s.ownUntil.Load() < math.MaxInt64 { // which follow has set
+		s.ownUntil.Store(l.set.server.now() + int64(l.set.server.c.ownAfterBig))
+	}
 	l.mu.Lock()
 	l.big = true
 	l.judgePulseLocked(l.set.server.now())

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -84,6 +85,25 @@ func TestBigReplyHasAnotherLaneOpened(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that did not keep up uses its own connection for good, even where the replies that are still to come are big.
+func TestBigReplyDoesNotBringASlowClientBack(t *testing.T) {
+	t.Parallel()
+	h, b, all := onOneLane(t, 1)
+	w := all[0]
+	s := h.sessionOf(w)
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	s.ownUntil.Store(math.MaxInt64) // as follow does
+	big := bulk(strings.Repeat("x", maxLaneReply+1))
+	held.say(big)
+	w.wantLong(big)
+	h.pass(ownAfterBig)
+	before := h.Stats().CommandsLane["GET"]
+	w.get("on its own")
+	h.wantOnLanes("GET", int(before))
 }
 
 const slowValue = 900 << 10 // below what counts as big
