@@ -25,6 +25,7 @@ type backendConn struct {
 	credentials func() (user, password string, err error) // nil: it did not
 	small       []byte                                    // of a TLS connection
 	epoch       uint64
+	opened      int64     // when a session got it for its own
 	lane        laneProof // what it has shown
 	pushed      bool      // a push came while it was introduced
 	full        bool

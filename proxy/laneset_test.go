@@ -293,6 +293,34 @@ func TestProofOfOneSessionServesThoseThatBeginSoon(t *testing.T) {
 	ask(h.dialAs("a"), true)
 }
 
+// A reply on a connection that was opened long ago shows nothing of what the backend now wants of a fresh one.
+func TestOldConnectionIsNoProof(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) {
+		c.Recheck, c.Backend.Credentials, c.proofAge = (&judgement{}).recheck, nil, time.Minute
+	})
+	old, first, another := h.dialAs("a"), h.dialAs("a"), h.dialAs("a")
+	held := b.hold("held")
+	old.send(cmd("INFO", "held")) // or a command that blocks
+	<-held.reached
+	first.get("0")
+	first.get("1") // on a lane, which stays open for a while
+	const noAuth = "-NOAUTH Authentication required.\r\n"
+	h.ahead.Add(int64(time.Minute) + 1)
+	b.onAccept(func(c *laneConn) { // a password is wanted from here on
+		for {
+			if _, err := c.next(); err != nil {
+				return
+			}
+			c.w.WriteString(noAuth)
+		}
+	})
+	held.release()
+	old.want(bulk("info"))
+	another.do(noAuth, "GET", "k")
+}
+
 // A connection that only showed that the backend serves its session is not kept; one that did more is, for a while.
 func TestProofIsClosedAtOnce(t *testing.T) {
 	t.Parallel()

@@ -6,19 +6,19 @@ import "sync"
 // zero value works. Safe for concurrent use.
 type proofs struct {
 	mu  sync.Mutex
-	all map[laneKey]int64 // when; guarded by mu
+	all map[laneKey]int64 // when that connection was opened; guarded by mu
 }
 
-func (p *proofs) note(key laneKey, now int64) {
+func (p *proofs) note(key laneKey, opened int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
 		p.all = make(map[laneKey]int64)
 	}
-	p.all[key] = now
+	p.all[key] = max(p.all[key], opened)
 }
 
-// since reports whether there was such a proof at from or later.
+// since reports whether there is such a proof by a connection that was opened at from or later.
 func (p *proofs) since(key laneKey, from int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -54,11 +54,12 @@ func (s *session) isProven(now int64) bool {
 	return true
 }
 
-// prove notes that the session's own connection has shown that the backend serves it. The pump calls it.
+// prove notes that the session's own connection has shown that the backend serves it. For others that holds as of when the
+// connection was opened: a backend goes on serving old ones when it begins to want a password. The pump calls it.
 func (s *session) prove() {
 	if s.proven.Swap(true) || !s.shared || s.pinned.Load() { // which may have authenticated itself
 		return
 	}
 	key, _ := s.laneKey(false)
-	s.server.proofs.note(key, s.server.now())
+	s.server.proofs.note(key, s.pump.conn.opened)
 }

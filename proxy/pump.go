@@ -178,6 +178,9 @@ func (s *session) awaitWanted() (time.Time, bool) {
 // about to start the pump.
 func (s *session) setUpstream(up *backendConn, err error) bool {
 	s.pump.conn = up
+	if up != nil {
+		up.opened = s.server.now()
+	}
 	s.pump.mu.Lock()
 	s.pump.up, s.pump.upErr = up, err
 	s.pump.dialled = s.pump.dialled || up != nil
