@@ -24,7 +24,8 @@ const (
 var bounds = map[string]bound{
 	"MGET": {args: manyArgs}, "MSET": {args: 2 * manyArgs}, "MSETNX": {args: 2 * manyArgs}, "DEL": {args: manyArgs}, "UNLINK": {args: manyArgs},
 	"EXISTS": {args: manyArgs}, "TOUCH": {args: manyArgs}, "PFCOUNT": {args: 2}, "PFMERGE": {args: 2},
-	"SETRANGE": {number: 2}, "SETBIT": {number: 2}, "CMS.INITBYDIM": {number: 2}, "SPOP": {number: 2}, "LPOP": {number: 2}, "RPOP": {number: 2},
+	"SETRANGE": {number: 2}, "SETBIT": {number: 2}, "SPOP": {number: 2}, "LPOP": {number: 2}, "RPOP": {number: 2},
+	"LMPOP": {args: 4}, "ZMPOP": {args: 4}, // with a COUNT, or more keys than one
 	"ZPOPMIN": {number: 2}, "ZPOPMAX": {number: 2}, "LSET": {number: 2}, "LINDEX": {number: 2},
 }
 
