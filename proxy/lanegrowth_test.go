@@ -88,6 +88,31 @@ func TestKeyGetsAnotherLaneForItsLoad(t *testing.T) {
 	}
 }
 
+// A session is on one lane at a time: a key has no use for more lanes than it has sessions, whatever these send.
+func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.Backend.Lanes, c.lateAfter = 0, 2*time.Millisecond })
+	crowd := b.busy(h, "held")
+	h.ahead.Add(int64(5 * time.Millisecond)) // and the backend is late
+	crowd.more(h, "behind it")
+	h.onlySet().notDialling(t)
+	crowd.release()
+	if n := b.lanes(); n != 1 {
+		t.Errorf("%d lanes for one session", n)
+	}
+	other := h.dial()
+	crowd.held = b.hold("held again")
+	crowd.wire.send(cmd("GET", "held again"))
+	<-crowd.held.reached
+	h.ahead.Add(int64(5 * time.Millisecond))
+	other.send(cmd("GET", "behind the other"))
+	eventually(t, "a lane for another session", func() bool { return b.lanes() == 2 })
+	crowd.held.release()
+	crowd.wire.want(valueOf("held again"))
+	other.want(valueOf("behind the other"))
+}
+
 // fill has crowds of sessions open one lane after the other, up to most, while idle asks beside them.
 func fill(t *testing.T, b *laneBackend, h *harness, most int, idle *wire) (all []*crowdOf) {
 	t.Helper()

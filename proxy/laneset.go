@@ -198,10 +198,11 @@ func (set *laneSet) openAnother(l *lane) {
 	}
 }
 
-// calledFor reports whether the work of l calls for another lane. hot
+// calledFor reports whether the work of l calls for another lane. There is no use in more lanes than sessions, each of which is
+// on one at a time. hot
 func (set *laneSet) calledFor(l *lane) bool {
 	n := len(set.lanes())
-	if n >= set.most || !l.late.Load() && (n >= set.enough || l.load.Load() <= growAbove) {
+	if n >= set.most || n >= int(set.refs.Load()) || !l.late.Load() && (n >= set.enough || l.load.Load() <= growAbove) {
 		return false
 	}
 	least := set.least()
