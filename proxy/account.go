@@ -146,11 +146,16 @@ func (a *account) freePage(p *page) {
 	a.buffers.pages.Put(p)
 }
 
-// pressed reports whether the account should take in nothing more before it has given something back: memory is three
-// quarters full or its quota's share is half full, and it holds more than a page. Whoever holds nothing goes on.
+// pressed reports whether the account should take in nothing more before it has given something back: memory is scarce, and
+// it holds more than a page. Whoever holds nothing goes on.
 func (a *account) pressed() bool {
+	return a.buffers.limit > 0 && a.held.Load() > pageSize && a.scarce()
+}
+
+// scarce reports whether memory is three quarters full, or the share of the account's quota half full.
+func (a *account) scarce() bool {
 	b := a.buffers
-	if b.limit <= 0 || a.held.Load() <= pageSize {
+	if b.limit <= 0 {
 		return false
 	}
 	q := a.quota.Load()

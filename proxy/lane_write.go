@@ -106,7 +106,7 @@ const maxKept = laneBytes
 // keepLocked keeps a buffer that was written for what comes, unless memory is scarce. hot
 func (l *lane) keepLocked(b []byte) {
 	l.writing -= cap(b)
-	if cap(b) > cap(l.spare) && cap(b) <= maxKept && l.state != laneClosed && !(cap(b) > chunkSize && l.account().pressed()) {
+	if cap(b) > cap(l.spare) && cap(b) <= maxKept && l.state != laneClosed && !(cap(b) > chunkSize && l.account().scarce()) {
 		l.spare = b[:0]
 	}
 	l.countLocked()

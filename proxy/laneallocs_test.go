@@ -146,12 +146,12 @@ func TestLaneKeepsItsBuffersWhileItWorks(t *testing.T) {
 	if got := l.account().held.Load(); got != 0 {
 		t.Errorf("an idle lane holds %d bytes", got)
 	}
-	l.account().buffers.limit, l.account().buffers.share = 1<<20, 1 // scarce
+	l.account().buffers.limit, l.account().buffers.share = 1, 1 // scarce
 	s.server.quotas.join(l.account(), quotaKey{})
 	for range 3 { // each of its buffers is written
 		ride()
 	}
-	if n := cap(l.out) + cap(l.spare); n > laneKept {
+	if n := cap(l.out) + cap(l.spare); n > chunkSize {
 		t.Errorf("where memory is scarce the lane keeps %d bytes", n)
 	}
 }
