@@ -239,7 +239,9 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	raw.SetReadDeadline(deadline)
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	if err = b.secure(ctx, c, address); err == nil {
+		begun := time.Now()
 		err = c.introduce(&l, user, password)
+		c.trip = time.Since(begun)
 	}
 	if !stop() {
 		err = ctx.Err() // and the socket is closed, whatever else it led to

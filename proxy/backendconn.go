@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"dragontls/proxy/resp"
 )
@@ -25,9 +26,10 @@ type backendConn struct {
 	credentials func() (user, password string, err error) // nil: it did not
 	small       []byte                                    // of a TLS connection
 	epoch       uint64
-	opened      int64     // when a session got it for its own
-	lane        laneProof // what it has shown
-	pushed      bool      // a push came while it was introduced
+	trip        time.Duration // that its introduction took: a round trip, where the backend has nothing else to do
+	opened      int64         // when a session got it for its own
+	lane        laneProof     // what it has shown
+	pushed      bool          // a push came while it was introduced
 	full        bool
 }
 

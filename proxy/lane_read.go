@@ -162,7 +162,7 @@ func (l *lane) finishRunLocked(now int64) {
 	}
 	r.open, l.big = false, false
 	if s := r.cur.session; s != nil {
-		if now-max(l.replied, r.cur.sent) > int64(l.set.server.c.slowCommand) {
+		if now-max(l.replied, r.cur.sent) > int64(l.up.trip+l.set.server.c.slowCommand) {
 			s.noteSlow(now)
 		}
 		l.pulse.finished(r.cur.n, r.cur.sent, now)

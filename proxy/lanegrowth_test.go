@@ -225,6 +225,32 @@ func TestSessionWithSlowCommandsRidesApart(t *testing.T) {
 	}
 }
 
+// Where the backend is far away every command takes long, and no session is slow for that.
+func TestNoSessionIsSlowForTheWayToTheBackend(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.slowCommand = time.Duration(slowMemory / 6) })
+	w := h.dial()
+	w.get("on the lane")
+	l := h.lane()
+	l.mu.Lock()
+	l.up.trip = time.Duration(slowMemory / 5)
+	l.mu.Unlock()
+	for i := range 4 {
+		key := fmt.Sprint(i)
+		held := b.hold(key)
+		w.send(cmd("GET", key))
+		<-held.reached
+		h.ahead.Add(slowMemory / 5)
+		held.release()
+		w.want(valueOf(key))
+	}
+	w.get("afterwards")
+	if s := h.sessionOf(w); s.slowUntil.Load() != 0 || b.lanes() != 1 {
+		t.Errorf("it rides apart, %d lanes", b.lanes())
+	}
+}
+
 func TestSurplusLanesCloseWhenIdle(t *testing.T) {
 	t.Parallel()
 	b, h := grown(t, 0)

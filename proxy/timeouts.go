@@ -30,7 +30,7 @@ type timeouts struct {
 	stayInterval time.Duration
 	// lateAfter: a lane whose backend owes a reply for so long may get help from others, see pulse; 2 ms.
 	lateAfter time.Duration
-	// slowCommand: a command that alone keeps the backend for so long is slow, see noteSlow; 5 ms.
+	// slowCommand: a command that alone keeps the backend for so long, besides the way there, is slow, see noteSlow; 5 ms.
 	slowCommand time.Duration
 	// ownAfterBig: a session that asked for more than maxLaneReply uses its own connection for so long; 1 min.
 	ownAfterBig time.Duration
