@@ -113,6 +113,29 @@ func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
 	other.want(valueOf("behind the other"))
 }
 
+// Where all places of BACKEND_MAX_CONNECTIONS are taken, a busy key takes none from others for another lane.
+func TestKeyGetsAnotherLaneOnlyWhereThereIsAPlace(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.Backend.Lanes, c.Backend.MaxConnections = 3, 2 })
+	own := h.dial()
+	own.do(bulk("info"), "INFO")
+	s := h.sessionOf(own)
+	eventually(t, "its connection is idle", func() bool { _, idle := s.ownIdleAt(); return idle })
+	h.dial().get("0")
+	crowd := b.busy(h, "held")
+	crowd.more(h, "and more")
+	h.onlySet().notDialling(t)
+	if n := b.lanes(); n != 1 || !s.hasOwn() {
+		t.Errorf("%d lanes, the session has its own connection still: %v", n, s.hasOwn())
+	}
+	crowd.release()
+	own.do(bulk("info"), "INFO")
+	if n := len(b.connsWith(false, "INFO")); n != 1 {
+		t.Errorf("%d own connections, want 1", n)
+	}
+}
+
 // fill has crowds of sessions open one lane after the other, up to most, while idle asks beside them.
 func fill(t *testing.T, b *laneBackend, h *harness, most int, idle *wire) (all []*crowdOf) {
 	t.Helper()

@@ -176,9 +176,10 @@ func (set *laneSet) least() *lane {
 	return best
 }
 
-// growWith opens another lane where the one just used is busy, none has little to do and there may be more. hot
+// growWith opens another lane where the one just used is busy, none has little to do and there may be more. It takes no place
+// from those who need one where the backend may have no more connections. hot
 func (set *laneSet) growWith(l *lane) {
-	if !set.calledFor(l) {
+	if !set.calledFor(l) || set.server.backend.room.isFull() {
 		return
 	}
 	set.mu.Lock()

@@ -41,6 +41,9 @@ func (r *room) take(ctx context.Context) bool {
 
 func (r *room) leave() { <-r.places }
 
+// isFull reports whether a dial would wait. A nil room never is.
+func (r *room) isFull() bool { return r != nil && len(r.places) == cap(r.places) }
+
 func (r *room) wait() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
