@@ -53,6 +53,7 @@ type lane struct {
 	opened int64
 	load   atomic.Int32  // commands in flight or waiting for room, for who chooses a lane
 	late   atomic.Bool   // its backend does not keep up, see pulse
+	busy   atomic.Bool   // it seldom has nothing in flight, see pulse
 	wake   chan struct{} // to the writer, with the token
 	closed chan struct{} // closed when the reader has ended
 	pushed atomic.Bool   // a push has come: the sweeper replaces the lane, see laneSet.renew
@@ -156,7 +157,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	t = taken{result: submitted, direct: idle && l.up.tls == nil, mine: a == admittedMine}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	if l.commands == 0 {
-		l.pulse.begin(now)
+		l.pulse.begin(l.idleSince, now)
 	}
 	l.pushBatchLocked(s, now)
 	l.judgePulseLocked(now)

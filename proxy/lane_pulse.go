@@ -7,8 +7,15 @@ const (
 	// lateEach for a command: then other lanes can help. Where replies only wait because there are many, the backend or this machine
 	// is busy, and more lanes would add to its work.
 	lateEach = int64(50 * time.Microsecond)
+	// lateStalls: it is late too when no reply came for so many times lateAfter. A busy machine stops for some milliseconds.
+	lateStalls = 5
 	// pulseWindow: the time for a command is that of the commands of so long.
 	pulseWindow = int64(5 * time.Millisecond)
+	// A lane is busy once it had nothing in flight for less than 1/busyBelow of a busyWindow, until it has for more than
+	// 1/busyUntil: then its backend, or its reader, is what its sessions wait for. With nothing in flight for longer it is the
+	// clients and this machine, and another lane would only cost more writes and reads for the same commands.
+	busyWindow           = int64(50 * time.Millisecond)
+	busyBelow, busyUntil = 32, 4
 	// slowMemory: a session that sends two slow commands within this time rides lanes of such sessions until it has sent
 	// none for so long.
 	slowMemory = int64(time.Minute)
@@ -20,10 +27,15 @@ type pulse struct {
 	commands int   // that were answered since
 	each     int64 // nanoseconds for a command, in the last window
 	wait     int64 // of the last command that was answered
+
+	window int64 // when the window began in which idle counts
+	idle   int64 // nanoseconds with nothing in flight
 }
 
-// begin starts anew with a lane that had nothing to do. hot
-func (p *pulse) begin(now int64) { *p = pulse{since: now} }
+// begin starts anew with a lane that had nothing in flight since idleSince. hot
+func (p *pulse) begin(idleSince, now int64) {
+	*p = pulse{since: now, window: p.window, idle: p.idle + now - idleSince}
+}
 
 // finished counts a run of commands that was handed to the lane at sent. hot
 func (p *pulse) finished(commands int, sent, now int64) {
@@ -39,12 +51,20 @@ func (p *pulse) finished(commands int, sent, now int64) {
 func (l *lane) judgePulseLocked(now int64) {
 	late := l.big
 	if !late && l.commands > 0 {
-		oldest := l.oldestLocked()
-		each := max(l.pulse.each, now-max(l.replied, oldest))
-		late = each > lateEach && max(l.pulse.wait, now-oldest) > int64(l.set.server.c.lateAfter)
+		after, oldest := int64(l.set.server.c.lateAfter), l.oldestLocked()
+		late = l.pulse.each > lateEach && max(l.pulse.wait, now-oldest) > after || now-max(l.replied, oldest) > lateStalls*after
 	}
 	if late != l.late.Load() {
 		l.late.Store(late)
+	}
+	if p := &l.pulse; now-p.window >= busyWindow {
+		switch took := now - p.window; {
+		case p.idle < took/busyBelow:
+			l.busy.Store(true)
+		case p.idle > took/busyUntil:
+			l.busy.Store(false)
+		}
+		p.window, p.idle = now, 0
 	}
 }
 

@@ -23,6 +23,9 @@ func (b *laneBackend) busy(h *harness, name string) *crowdOf {
 	s := h.sessionOf(c.wire)
 	c.wire.send(cmd("GET", name))
 	<-c.held.reached
+	for _, l := range h.openLanes() {
+		l.hasBeenBusy()
+	}
 	commands, replies := pipelineOf(growAbove+1, name)
 	c.wire.send(commands)
 	c.want = valueOf(name) + replies
@@ -30,6 +33,14 @@ func (b *laneBackend) busy(h *harness, name string) *crowdOf {
 		return s.onLane.commands.Load() > growAbove && s.hand.Load() == handEmpty
 	})
 	return c
+}
+
+// hasBeenBusy has the lane be busy as long as it has something in flight.
+func (l *lane) hasBeenBusy() {
+	l.busy.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pulse.window, l.pulse.idle = l.set.server.now()-busyWindow, 0
 }
 
 // more puts another command on the busy lane.
@@ -88,13 +99,48 @@ func TestKeyGetsAnotherLaneForItsLoad(t *testing.T) {
 	}
 }
 
+// Many commands at once call for no other lane where the lane is without any for much of the time.
+func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
+	t.Parallel()
+	_, l := onALane(t)
+	l.set.most, l.set.enough = 2, 2
+	l.set.refs.Store(2)
+	l.set.open.Store(&[]*lane{l})
+	l.load.Store(growAbove + 1)
+	now := int64(time.Hour)
+	l.pulse.window = now
+	for i, tt := range []struct {
+		idle time.Duration // in a window of 50 ms
+		busy bool
+	}{
+		{50 * time.Millisecond, false}, {2 * time.Millisecond, false}, {time.Millisecond, true}, {12 * time.Millisecond, true},
+		{13 * time.Millisecond, false}, {0, true},
+	} {
+		l.pulse.begin(now, now+int64(tt.idle))
+		l.judgePulseLocked(now + busyWindow - 1)
+		if l.pulse.window != now {
+			t.Errorf("%d: judged before its time", i)
+		}
+		now += busyWindow
+		l.judgePulseLocked(now)
+		if l.busy.Load() != tt.busy || l.set.calledFor(l) != tt.busy {
+			t.Errorf("%d: nothing in flight for %v of %v: busy %v, another lane is called for: %v",
+				i, tt.idle, time.Duration(busyWindow), l.busy.Load(), l.set.calledFor(l))
+		}
+	}
+	l.load.Store(growAbove)
+	if l.set.calledFor(l) {
+		t.Error("another lane is called for with few commands in flight")
+	}
+}
+
 // A session is on one lane at a time: a key has no use for more lanes than it has sessions, whatever these send.
 func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
 	h := b.start(func(c *Config) { c.Backend.Lanes, c.lateAfter = 0, 2*time.Millisecond })
 	crowd := b.busy(h, "held")
-	h.ahead.Add(int64(5 * time.Millisecond)) // and the backend is late
+	h.ahead.Add(int64(20 * time.Millisecond)) // and the backend is late
 	crowd.more(h, "behind it")
 	h.onlySet().notDialling(t)
 	crowd.release()
@@ -105,7 +151,7 @@ func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
 	crowd.held = b.hold("held again")
 	crowd.wire.send(cmd("GET", "held again"))
 	<-crowd.held.reached
-	h.ahead.Add(int64(5 * time.Millisecond))
+	h.ahead.Add(int64(20 * time.Millisecond))
 	other.send(cmd("GET", "behind the other"))
 	eventually(t, "a lane for another session", func() bool { return b.lanes() == 2 })
 	crowd.held.release()
@@ -181,7 +227,7 @@ func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
 		if n == most {
 			break
 		}
-		h.ahead.Add(int64(5 * time.Millisecond)) // nothing was answered meanwhile
+		h.ahead.Add(int64(20 * time.Millisecond)) // nothing was answered meanwhile
 		s := h.sessionOf(w)
 		w.send(cmd("GET", "behind it"))
 		eventually(t, "it is in flight", func() bool { return s.onLane.commands.Load() == 2 })
@@ -332,6 +378,7 @@ func TestSessionStaysOnItsLaneWhileItIsOwed(t *testing.T) {
 	first := h.lane()
 	second := first.another(t)
 	first.occupy(100)
+	first.hasBeenBusy()
 	s := h.sessionOf(w)
 	for i := range 20 {
 		key := fmt.Sprint("k", i)
@@ -368,6 +415,7 @@ func TestLaneThatIsRefusedIsNotAskedForAtOnceAgain(t *testing.T) {
 			w.get("1")
 			l := h.lane()
 			l.occupy(growAbove + 1)
+			l.hasBeenBusy()
 			for i := range 20 {
 				w.get(fmt.Sprint(i))
 				l.set.notDialling(t)

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// growAbove: with more commands in flight on its least loaded lane a key gets another one, until it has laneSet.enough.
-// While the backend works on what one lane brought, the sessions of the other are answered and ask again. With fewer
-// commands a second connection costs more than it gains.
+// growAbove: with more commands in flight on its least loaded lane, and a busy one, a key gets another lane, until it has
+// laneSet.enough. While the backend works on what one lane brought, the sessions of the other are answered and ask again. With
+// fewer commands a second connection costs more than it gains.
 const growAbove = 16
 
 // laneKey says who may share a lane: sessions that nothing at the backend tells apart.
@@ -160,6 +160,20 @@ func (set *laneSet) lanes() []*lane {
 	return nil
 }
 
+// choose returns a lane for a session that is owed nothing: the first one with room to spare, so that those that are not
+// needed become idle and close; nil: none is open. hot
+func (set *laneSet) choose() *lane {
+	for _, l := range set.lanes() {
+		if !l.late.Load() && !l.crowded() {
+			return l
+		}
+	}
+	return set.least()
+}
+
+// crowded reports whether the lane is busy with many commands. hot
+func (l *lane) crowded() bool { return l.load.Load() > growAbove && l.busy.Load() }
+
 // least is the lane with the least in flight among those whose backend keeps up, or else among all; nil: none is open. hot
 func (set *laneSet) least() *lane {
 	var best *lane
@@ -203,7 +217,7 @@ func (set *laneSet) openAnother(l *lane) {
 // on one at a time. hot
 func (set *laneSet) calledFor(l *lane) bool {
 	n := len(set.lanes())
-	if n >= set.most || n >= int(set.refs.Load()) || !l.late.Load() && (n >= set.enough || l.load.Load() <= growAbove) {
+	if n >= set.most || n >= int(set.refs.Load()) || !l.late.Load() && (n >= set.enough || !l.crowded()) {
 		return false
 	}
 	least := set.least()
@@ -223,7 +237,7 @@ func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
 	defer t.Stop()
 	for {
 		set.mu.Lock()
-		if l := set.least(); l != nil {
+		if l := set.choose(); l != nil {
 			set.mu.Unlock()
 			return l, nil
 		}
@@ -364,7 +378,7 @@ func barsLanes(err error) bool {
 func (set *laneSet) addLocked(up *backendConn) *lane {
 	s := set.server
 	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
-	l.idleSince, l.nonceAt = l.opened, l.opened
+	l.idleSince, l.nonceAt, l.pulse.window = l.opened, l.opened, l.opened
 	l.in.replies.Strict = true
 	if up.pushed {
 		l.notePush()

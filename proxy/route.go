@@ -260,7 +260,7 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 		}
 	}
 	s.findSet(want == routeUnbounded)
-	if l := at.set.least(); l != nil {
+	if l := at.set.choose(); l != nil {
 		return l, nil
 	}
 	over := make(chan struct{})
@@ -274,7 +274,7 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 func (s *session) laneApart() *lane {
 	s.findSet(true)
 	set := s.at.set
-	l := set.least()
+	l := set.choose()
 	if l == nil {
 		set.mu.Lock()
 		if set.barred <= s.server.now() {

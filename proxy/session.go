@@ -39,13 +39,13 @@ type session struct {
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	hand       atomic.Int32 // what the reader holds, see handEmpty
 	resting    atomic.Int32 // see restState
-	restsAs    int32        // the descriptor that the watcher knows its socket by; guarded by restWatcher.mu
 	subscribed atomic.Bool  // replies are not counted any more
 
 	shared   bool // it may ride lanes
 	*sharing      // nil where it does not
 
 	endOnce sync.Once
+	restsAs int32 // the descriptor that the watcher knows its socket by; guarded by restWatcher.mu
 	reason  closeReason
 	done    chan struct{} // closed by end
 
