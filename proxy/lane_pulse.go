@@ -8,7 +8,7 @@ const (
 	// is busy, and more lanes would add to its work.
 	lateEach = int64(50 * time.Microsecond)
 	// lateStalls: it is late too when no reply came for so many times lateAfter. A busy machine stops for some milliseconds.
-	lateStalls = 5
+	lateStalls = 10
 	// pulseWindow: the time for a command is that of the commands of so long.
 	pulseWindow = int64(5 * time.Millisecond)
 	// A lane is busy once it had nothing in flight for less than 1/busyBelow of a busyWindow, until it has for more than
@@ -56,6 +56,9 @@ func (l *lane) judgePulseLocked(now int64) {
 	}
 	if late != l.late.Load() {
 		l.late.Store(late)
+	}
+	if l.pulse.each > lateEach && !l.set.slow.Load() {
+		l.set.slow.Store(true)
 	}
 	if p := &l.pulse; now-p.window >= busyWindow {
 		switch took := now - p.window; {

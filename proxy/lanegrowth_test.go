@@ -134,6 +134,54 @@ func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
 	}
 }
 
+// Sessions take the first lane with room to spare, and spread over all where the backend takes long for each command.
+func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
+	t.Parallel()
+	_, first := onALane(t)
+	set := first.set
+	other := &lane{set: set}
+	set.open.Store(&[]*lane{first, other})
+	want := func(why string, l *lane) {
+		t.Helper()
+		if set.choose() != l {
+			t.Errorf("%s: the other lane was chosen", why)
+		}
+	}
+	first.load.Store(growAbove)
+	want("few commands", first)
+	first.load.Store(growAbove + 1)
+	want("many, and it is not busy", first)
+	first.busy.Store(true)
+	want("many, and it is busy", other)
+	first.load.Store(growAbove)
+	want("few, and it is busy", first)
+	first.late.Store(true)
+	want("late", other)
+	first.late.Store(false)
+	now := int64(time.Hour)
+	for _, tt := range []struct {
+		each int64
+		slow bool
+	}{{lateEach, false}, {lateEach + 1, true}} {
+		first.pulse.begin(now, now)
+		n := int(2 * pulseWindow / tt.each)
+		first.pulse.finished(n, now, now+int64(n)*tt.each)
+		first.judgePulseLocked(now)
+		if set.slow.Load() != tt.slow {
+			t.Errorf("%v for a command: the backend is slow: %v", time.Duration(tt.each), !tt.slow)
+		}
+	}
+	want("the backend is slow", other)
+
+	_, h := grown(t, 0)
+	set = h.onlySet()
+	set.slow.Store(true)
+	h.sweepShared()
+	if set.slow.Load() {
+		t.Error("the sweeper does not have it judged anew")
+	}
+}
+
 // A session is on one lane at a time: a key has no use for more lanes than it has sessions, whatever these send.
 func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
 	t.Parallel()

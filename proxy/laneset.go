@@ -81,6 +81,7 @@ type laneSet struct {
 	most   int                     // lanes that it may have
 	enough int                     // lanes that it gets for its load alone; the others only help where the backend does not keep up
 	open   atomic.Pointer[[]*lane] // never modified
+	slow   atomic.Bool             // the backend took long for each command since the sweeper looked last, see pulse
 
 	refs atomic.Int32 // sessions; changed with laneSets.mu
 
@@ -161,11 +162,14 @@ func (set *laneSet) lanes() []*lane {
 }
 
 // choose returns a lane for a session that is owed nothing: the first one with room to spare, so that those that are not
-// needed become idle and close; nil: none is open. hot
+// needed become idle and close. Where there is none, or the backend takes long for each command, the one with the least in
+// flight; nil: none is open. hot
 func (set *laneSet) choose() *lane {
-	for _, l := range set.lanes() {
-		if !l.late.Load() && !l.crowded() {
-			return l
+	if !set.slow.Load() {
+		for _, l := range set.lanes() {
+			if !l.late.Load() && !l.crowded() {
+				return l
+			}
 		}
 	}
 	return set.least()

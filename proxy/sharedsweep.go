@@ -23,6 +23,7 @@ func (s *Server) sweepShared() {
 	now := s.now()
 	room := s.roomForIdleLanes()
 	s.lanes.each(func(l *lane) {
+		l.set.slow.Store(false)
 		since, idle := l.idleAt()
 		stays := s.c.laneIdle
 		if room && l.set.isLastOfUsed(l) {

@@ -28,7 +28,7 @@ type timeouts struct {
 	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
 	// each other's replies at each step; 1 s, below 0: it does not stay.
 	stayInterval time.Duration
-	// lateAfter: a lane whose backend owes a reply for so long may get help from others, see pulse; 2 ms.
+	// lateAfter: a lane whose backend owes a reply for so long may get help from others, see pulse; 1 ms.
 	lateAfter time.Duration
 	// slowCommand: a command that alone keeps the backend for so long, besides the way there, is slow, see noteSlow; 5 ms.
 	slowCommand time.Duration
@@ -66,7 +66,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.followTimeout, time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
 	setDefault(&t.stayInterval, time.Second)
-	setDefault(&t.lateAfter, 2*time.Millisecond)
+	setDefault(&t.lateAfter, time.Millisecond)
 	setDefault(&t.slowCommand, 5*time.Millisecond)
 	setDefault(&t.ownAfterBig, time.Minute)
 	setDefault(&t.sweepInterval, time.Second)
