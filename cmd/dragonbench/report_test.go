@@ -123,6 +123,10 @@ func TestTextAndMarkdownSayErrorsAndWhatIsMissing(t *testing.T) {
 			}
 		}
 	}
+	// A README shows the figures of its run.
+	if got := markdown.String(); !strings.Contains(got, "This run says nothing of ") || strings.Contains(got, notMeasurable) {
+		t.Errorf("figures that were not measured are listed, or not counted, in\n%s", got)
+	}
 }
 
 // The figures of one backend are never compared with those of another: each has its table, and its verdicts bear its name.
