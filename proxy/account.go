@@ -149,7 +149,7 @@ func (a *account) freePage(p *page) {
 // pressed reports whether the account should take in nothing more before it has given something back: memory is scarce, and
 // it holds more than a page. Whoever holds nothing goes on.
 func (a *account) pressed() bool {
-	return a.buffers.limit > 0 && a.held.Load() > pageSize && a.scarce()
+	return a.held.Load() > pageSize && a.scarce()
 }
 
 // scarce reports whether memory is three quarters full, or the share of the account's quota half full.

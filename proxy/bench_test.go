@@ -12,6 +12,27 @@ import (
 
 // BenchmarkProxy is the whole way of a GET and of a handshake: clients and proxy in this process, redis-server as the
 // backend. For profiles; to compare with other proxies there is cmd/dragonbench.
+// askInParallel has so many clients send a batch and read its replies, again and again.
+func (h *harness) askInParallel(b *testing.B, clients int, batch string, read func(*bufio.Reader) error) {
+	b.SetParallelism(clients / runtime.GOMAXPROCS(0))
+	b.RunParallel(func(pb *testing.PB) {
+		c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer c.Close()
+		r := bufio.NewReader(c)
+		for pb.Next() {
+			io.WriteString(c, batch)
+			if err := read(r); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
 func BenchmarkProxy(b *testing.B) {
 	backend := redisServer(b)
 	for _, m := range modes() {
@@ -21,23 +42,7 @@ func BenchmarkProxy(b *testing.B) {
 		for _, pipeline := range []int{1, 16} {
 			batch, replies := strings.Repeat(cmd("GET", "key"), pipeline), len(value)*pipeline
 			b.Run(fmt.Sprintf("%s/pipeline of %d", m.name, pipeline), func(b *testing.B) {
-				b.SetParallelism(64 / runtime.GOMAXPROCS(0))
-				b.RunParallel(func(pb *testing.PB) {
-					c, err := tls.Dial("tcp", h.addr, testPKI().clientConfig())
-					if err != nil {
-						b.Error(err)
-						return
-					}
-					defer c.Close()
-					r := bufio.NewReader(c)
-					for pb.Next() {
-						io.WriteString(c, batch)
-						if _, err := r.Discard(replies); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
+				h.askInParallel(b, 64, batch, func(r *bufio.Reader) error { _, err := r.Discard(replies); return err })
 			})
 		}
 		b.Run(m.name+"/handshake", func(b *testing.B) {

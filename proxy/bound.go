@@ -54,7 +54,7 @@ func (b *bound) exceeded(frame []byte, args int) bool {
 func argument(frame []byte, place int) []byte {
 	at := bytes.IndexByte(frame, '\n') + 1
 	for ; at > 0 && at < len(frame); place-- {
-		n, i := 0, at+1 // behind the $
+		n, i := 0, at+1 // after the $
 		for ; i < len(frame) && frame[i] != '\r'; i++ {
 			n = 10*n + int(frame[i]-'0')
 		}

@@ -83,7 +83,7 @@ type lane struct {
 	idleSince int64
 	replied   int64 // when a run of replies was last whole
 	pulse     pulse
-	big       bool // the reply that comes is longer than maxLaneReply
+	big       bool // the reply under way is longer than maxLaneReply
 }
 
 // submission is what came of handing a batch to a lane.

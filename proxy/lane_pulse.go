@@ -7,13 +7,15 @@ const (
 	// lateEach for a command: then other lanes can help. Where replies only wait because there are many, the backend or this machine
 	// is busy, and more lanes would add to its work.
 	lateEach = int64(50 * time.Microsecond)
-	// lateStalls: it is late too when no reply came for so many times lateAfter. A busy machine stops for some milliseconds.
+	// lateStalls: a lane is also late when no reply has come for lateStalls times lateAfter. It is that many because a busy
+	// machine stops for some milliseconds now and then.
 	lateStalls = 10
-	// pulseWindow: the time for a command is that of the commands of so long.
+	// pulseWindow: pulse.each is the mean of the commands answered in this time.
 	pulseWindow = int64(5 * time.Millisecond)
-	// A lane is busy once it had nothing in flight for less than 1/busyBelow of a busyWindow, until it has for more than
-	// 1/busyUntil: then its backend, or its reader, is what its sessions wait for. With nothing in flight for longer it is the
-	// clients and this machine, and another lane would only cost more writes and reads for the same commands.
+	// A lane becomes busy when it had nothing in flight for less than 1/busyBelow of a busyWindow, and stops being busy when it
+	// had nothing in flight for more than 1/busyUntil of one. The sessions of a busy lane wait for its backend or for its reader.
+	// Those of any other lane wait for their clients and for this machine: a second lane would only split the same commands into
+	// more writes and reads.
 	busyWindow           = int64(50 * time.Millisecond)
 	busyBelow, busyUntil = 32, 4
 	// slowMemory: a session that sends two slow commands within this time rides lanes of such sessions until it has sent
@@ -23,13 +25,13 @@ const (
 
 // pulse is what a lane knows of how its backend keeps up. Guarded by lane.mu.
 type pulse struct {
-	since    int64 // when the window began
+	since    int64 // when the pulseWindow began
 	commands int   // that were answered since
-	each     int64 // nanoseconds for a command, in the last window
-	wait     int64 // of the last command that was answered
+	each     int64 // nanoseconds for a command, in the last pulseWindow
+	wait     int64 // nanoseconds that the last answered command took
 
-	window int64 // when the window began in which idle counts
-	idle   int64 // nanoseconds with nothing in flight
+	window int64 // when the busyWindow began
+	idle   int64 // nanoseconds of it with nothing in flight
 }
 
 // begin starts anew with a lane that had nothing in flight since idleSince. hot
@@ -47,7 +49,7 @@ func (p *pulse) finished(commands int, sent, now int64) {
 	}
 }
 
-// judgePulseLocked sees whether the backend keeps up with the lane. hot
+// judgePulseLocked judges whether the lane is late, whether its backend is slow and whether the lane is busy. hot
 func (l *lane) judgePulseLocked(now int64) {
 	late := l.big
 	if !late && l.commands > 0 {
@@ -60,15 +62,23 @@ func (l *lane) judgePulseLocked(now int64) {
 	if l.pulse.each > lateEach && !l.set.slow.Load() {
 		l.set.slow.Store(true)
 	}
-	if p := &l.pulse; now-p.window >= busyWindow {
-		switch took := now - p.window; {
-		case p.idle < took/busyBelow:
-			l.busy.Store(true)
-		case p.idle > took/busyUntil:
-			l.busy.Store(false)
-		}
-		p.window, p.idle = now, 0
+	l.judgeBusyLocked(now)
+}
+
+// judgeBusyLocked judges at the end of each busyWindow whether the lane is busy. hot
+func (l *lane) judgeBusyLocked(now int64) {
+	p := &l.pulse
+	took := now - p.window
+	if took < busyWindow {
+		return
 	}
+	switch {
+	case p.idle < took/busyBelow:
+		l.busy.Store(true)
+	case p.idle > took/busyUntil:
+		l.busy.Store(false)
+	}
+	p.window, p.idle = now, 0
 }
 
 // oldestLocked is when the first command was handed to the lane that is owed a reply; one is.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -281,7 +280,7 @@ func (l *lane) noteBig(beginning bool) {
 	if s == nil {
 		return
 	}
-	if s.ownUntil.Load() < math.MaxInt64 { // which follow has set
+	if s.ownUntil.Load() != forGood {
 		s.ownUntil.Store(l.set.server.now() + int64(l.set.server.c.ownAfterBig))
 	}
 	l.mu.Lock()
@@ -312,7 +311,7 @@ func (l *lane) askedAlone(s *session) []byte {
 func (l *lane) follow(s *session) {
 	followTimeout := l.set.server.c.followTimeout
 	q := &s.queue
-	s.ownUntil.Store(math.MaxInt64)
+	s.ownUntil.Store(forGood)
 	l.retire()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -377,7 +376,7 @@ func (l *lane) conclude(cause error) {
 	l.up.drop()
 	close(l.closed)
 	l.set.remove(l)
-	l.set.server.lanes.over(l)
+	l.set.server.lanes.live.remove(l)
 	l.set.server.backendStats.lanes.Add(-1)
 	if poisoned {
 		l.set.server.backendStats.errors.add("lane")

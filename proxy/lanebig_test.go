@@ -3,7 +3,6 @@ package proxy
 import (
 	"fmt"
 	"io"
-	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -96,7 +95,7 @@ func TestBigReplyDoesNotBringASlowClientBack(t *testing.T) {
 	held := b.hold("held")
 	w.send(cmd("GET", "held"))
 	<-held.reached
-	s.ownUntil.Store(math.MaxInt64) // as follow does
+	s.ownUntil.Store(forGood) // as follow does
 	big := bulk(strings.Repeat("x", maxLaneReply+1))
 	held.say(big)
 	w.wantLong(big)

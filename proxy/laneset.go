@@ -35,41 +35,12 @@ type laneSets struct {
 	mu     sync.Mutex
 	sets   map[laneKey]*laneSet // guarded by mu
 
-	liveMu sync.Mutex
-	live   map[*lane]struct{} // that have not ended, retired ones too; guarded by liveMu
-}
-
-func (a *laneSets) begun(l *lane) {
-	a.liveMu.Lock()
-	defer a.liveMu.Unlock()
-	if a.live == nil {
-		a.live = make(map[*lane]struct{})
-	}
-	a.live[l] = struct{}{}
-}
-
-func (a *laneSets) over(l *lane) {
-	a.liveMu.Lock()
-	defer a.liveMu.Unlock()
-	delete(a.live, l)
-}
-
-// all are the lanes that have not ended.
-func (a *laneSets) all() []*lane {
-	a.liveMu.Lock()
-	defer a.liveMu.Unlock()
-	all := make([]*lane, 0, len(a.live))
-	for l := range a.live {
-		all = append(all, l)
-	}
-	return all
+	live registry[*lane] // that have not ended, retired ones too
 }
 
 // close ends every lane at once, whatever its backend owes.
 func (a *laneSets) close() {
-	a.liveMu.Lock()
-	defer a.liveMu.Unlock()
-	for l := range a.live {
+	for _, l := range a.live.list() {
 		l.up.close()
 	}
 }
@@ -200,19 +171,19 @@ func (set *laneSet) growWith(l *lane) {
 	if !set.calledFor(l) || set.server.backend.room.isFull() {
 		return
 	}
-	set.mu.Lock()
-	defer set.mu.Unlock()
-	if set.barred <= set.server.now() && set.calledFor(l) { // a dial may have ended meanwhile
-		set.dialLocked(false)
-	}
+	set.openIf(func() bool { return set.calledFor(l) }) // a dial may have ended meanwhile
 }
 
 // openAnother opens another lane for those who would wait behind a reply that takes l for long, unless there is one already.
-// It never waits.
 func (set *laneSet) openAnother(l *lane) {
+	set.openIf(func() bool { return len(set.lanes()) < set.most && set.least() == l })
+}
+
+// openIf has a lane dialled if wanted, which is called under set.mu, says so and the key is not barred. It never waits.
+func (set *laneSet) openIf(wanted func() bool) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	if set.barred <= set.server.now() && len(set.lanes()) < set.most && set.least() == l {
+	if set.barred <= set.server.now() && wanted() {
 		set.dialLocked(false)
 	}
 }
@@ -388,7 +359,7 @@ func (set *laneSet) addLocked(up *backendConn) *lane {
 		l.notePush()
 	}
 	s.backendStats.lanes.Add(1)
-	s.lanes.begun(l)
+	s.lanes.live.add(l)
 	s.running.Add(1)
 	s.running.Add(1)
 	go l.read()  // ends with the connection, Close waits for it

@@ -133,7 +133,7 @@ func (s *Server) holders() []holder {
 			all = append(all, holder{account: n.account(), session: n, held: held, size: held + kept + sessionCost, active: n.lastActive.Load()})
 		}
 	})
-	for _, l := range s.lanes.all() {
+	for _, l := range s.lanes.live.list() {
 		held, kept := l.account().held.Load(), l.account().kept.Load()
 		if held > 0 && l.account().state.Load() == accountOpen {
 			all = append(all, holder{account: l.account(), lane: l, held: held, size: held + kept, active: l.lastReply()})

@@ -75,38 +75,6 @@ func (r *room) make() {
 	}
 }
 
-// owners is the sessions that have a connection of their own, or dial one. Safe for concurrent use.
-type owners struct {
-	mu  sync.Mutex
-	all map[*session]struct{} // guarded by mu
-}
-
-func (o *owners) add(s *session) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.all == nil {
-		o.all = make(map[*session]struct{})
-	}
-	o.all[s] = struct{}{}
-}
-
-func (o *owners) remove(s *session) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.all, s)
-}
-
-// list returns them all.
-func (o *owners) list() []*session {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	all := make([]*session, 0, len(o.all))
-	for s := range o.all {
-		all = append(all, s)
-	}
-	return all
-}
-
 // idleConn is a backend connection that nobody uses.
 type idleConn struct {
 	since int64
@@ -122,7 +90,7 @@ func (s *Server) closeIdlest(n int) {
 		}
 	}()
 	var idle []idleConn
-	for _, l := range s.lanes.all() {
+	for _, l := range s.lanes.live.list() {
 		if since, ok := l.idleAt(); ok {
 			idle = append(idle, idleConn{since, func() bool { l.retire(); return true }})
 		}

@@ -273,14 +273,9 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 // dialled, and returns nil: the session does not wait for it.
 func (s *session) laneApart() *lane {
 	s.findSet(true)
-	set := s.at.set
-	l := set.choose()
+	l := s.at.set.choose()
 	if l == nil {
-		set.mu.Lock()
-		if set.barred <= s.server.now() {
-			set.dialLocked(false)
-		}
-		set.mu.Unlock()
+		s.at.set.openIf(func() bool { return true })
 	}
 	return l
 }

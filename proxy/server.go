@@ -65,7 +65,7 @@ type Server struct {
 	running        sync.WaitGroup // handshakes, sessions, prober, sweeper
 
 	lanes          laneSets
-	owners         owners
+	owners         registry[*session] // those that share lanes and have a connection of their own, or dial one
 	proofs         proofs
 	rests          *restWatcher // nil: no session rests
 	dialPaces      dialPaces

@@ -54,6 +54,9 @@ type session struct {
 	identity *identity // whose place it holds; nil: none. Guarded by Server.mu
 }
 
+// forGood is a time that never comes, see sharing.ownUntil.
+const forGood = math.MaxInt64
+
 const (
 	handEmpty int32 = iota
 	handHalf        // the beginning of a command
@@ -71,7 +74,7 @@ type sharing struct {
 	gen         atomic.Uint64 // counts the changes of what decides about its lanes
 	slowAt      atomic.Int64  // see noteSlow, and the next
 	slowUntil   atomic.Int64
-	ownUntil    atomic.Int64  // see Server.now: until then it uses its own connection
+	ownUntil    atomic.Int64  // see Server.now: until then, or forGood, it uses its own connection
 	followed    int64         // how long its lane has waited for its client, in all; guarded by queue.mu
 	stickies    atomic.Uint64 // commands that opened a transaction or watched keys; the reader counts
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
