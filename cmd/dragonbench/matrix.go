@@ -8,7 +8,7 @@ import (
 
 const (
 	// settleTime lets a peer notice that its clients are idle before memory is read. dragontls lets sessions rest after 5 s,
-	// which is something to do, and gives memory back to the system after 10 s without much to do.
+	// which is work too, and gives memory back to the system after 10 s without much work.
 	settleTime = 20 * time.Second
 	// handshakeClients make connections at the same time.
 	handshakeClients = 16

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -69,10 +70,7 @@ func (b *bench) measureMemory(ctx context.Context, r *row, template *instance) (
 		return sample{}, err
 	}
 	proxy, backend := i.groups()
-	group := proxy
-	if proxy == 0 {
-		group = backend
-	}
+	group := cmp.Or(proxy, backend)
 	before := groupPss(group)
 	var after, backendPss int64
 	windows, _, err := b.rig.runLoad(ctx, w, hooks{stop: func(int) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 )
@@ -31,10 +32,7 @@ func (b *bench) measureLaggards(ctx context.Context, r *row, template *instance)
 		return sample{}, err
 	}
 	proxy, backend := i.groups()
-	group := proxy
-	if proxy == 0 {
-		group = backend
-	}
+	group := cmp.Or(proxy, backend)
 	idle := groupPss(proxy)
 	var before, after cpuTimes
 	var ours []int

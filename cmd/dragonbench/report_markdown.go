@@ -21,17 +21,17 @@ func (rep *report) writeMarkdown(w io.Writer) {
 		b.writeMarkdown(w)
 	}
 	fmt.Fprintln(w, "| figure to reach | backend | wanted | outcome | |\n|---|---|---|---|---|")
-	open := 0
+	unmeasured := 0
 	for _, v := range rep.Verdicts {
 		if v.Outcome == notMeasurable {
-			open++
+			unmeasured++
 			continue
 		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", v.Work, v.Backend, v.Wanted, v.Outcome, v.Detail)
 	}
 	fmt.Fprintln(w)
-	if open > 0 {
-		fmt.Fprintf(w, "This run says nothing of %d other figures; without `--markdown` it says why.\n\n", open)
+	if unmeasured > 0 {
+		fmt.Fprintf(w, "%d other figures were not measured in this run; without `--markdown`, dragonbench lists them and says why.\n\n", unmeasured)
 	}
 	for _, b := range rep.Backends {
 		b.writeVersions(w)
