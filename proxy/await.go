@@ -189,6 +189,7 @@ func (s *session) limitBackend(d time.Duration) {
 	s.pump.limit.Store(int64(d))
 	if up, _ := s.upstreamNow(); up != nil {
 		up.sock.SetReadDeadline(time.Now().Add(d))
+		s.server.wake(up)
 	}
 }
 

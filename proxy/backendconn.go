@@ -19,6 +19,8 @@ type backendConn struct {
 	conn    net.Conn // sock, or the TLS connection over it
 	tls     *tls.Conn
 	release func()
+	session *session // whose own connection it is; nil: nobody's
+	rests   rester   // its pump
 	once    sync.Once
 	writing sync.Mutex
 
@@ -94,6 +96,9 @@ func (c *backendConn) closeWrite() {
 func (c *backendConn) close() {
 	c.once.Do(func() {
 		c.sock.Close()
+		if c.session != nil {
+			c.session.server.wake(c)
+		}
 		if c.release != nil {
 			c.release()
 		}

@@ -24,7 +24,7 @@ func (s *session) converse() (rests bool) {
 	}()
 	for !s.ended() {
 		s.pause()
-		if s.fill() && s.rest() {
+		if s.fill() && s.server.rest(s) {
 			return true
 		}
 		if !s.consume() || !s.queueHasRoom() {

@@ -10,45 +10,78 @@ import (
 )
 
 // runPump is the pump goroutine: it passes the backend's replies on as they come, in their places. It ends with the
-// backend connection, or when the session does; the reader waits for it.
+// backend connection, or when the session does, for which the reader waits, or when the connection rests.
 func (s *session) runPump() {
-	p := &s.pump
-	defer close(p.done)
 	if s.shared {
 		s.server.owners.add(s)
-		defer s.server.owners.remove(s)
 	}
+	if s.pumpOn() {
+		return
+	}
+	s.dropUpstream()
+	if s.shared {
+		s.server.owners.remove(s)
+	}
+	close(s.pump.done)
+}
+
+// pumpOn reports whether the connection rests; otherwise it has ended.
+func (s *session) pumpOn() (rests bool) {
+	p := &s.pump
 	defer func() {
 		if v := recover(); v != nil {
 			s.recovered(v)
 		}
-		s.dropUpstream()
 	}()
 	if p.conn == nil && !s.connect() {
-		return
+		return false
 	}
-	for s.passOn(p.conn) { // which RESET replaces
+	for {
+		switch s.passOn(p.conn) { // which RESET replaces
+		case pumpEnds:
+			return false
+		case pumpAtRest:
+			return true
+		}
 	}
 }
 
-// passOn waits for the backend once, and delivers what it said. false: that was the last.
-func (s *session) passOn(up *backendConn) bool {
+// pumpNext is what the pump is to do after a read.
+type pumpNext uint8
+
+const (
+	pumpGoesOn pumpNext = iota
+	pumpEnds
+	pumpAtRest // the connection belongs to whoever wakes it
+)
+
+// passOn waits for the backend once, and delivers what it said.
+func (s *session) passOn(up *backendConn) pumpNext {
 	if d := s.pump.limit.Load(); d > 0 {
 		up.sock.SetReadDeadline(time.Now().Add(time.Duration(d)))
 	}
 	b, k, err := up.receive()
 	defer up.free(k)
+	if up.rests.state.Load() == restAsked {
+		interrupted := errors.Is(err, os.ErrDeadlineExceeded)
+		if s.pumpAsked(up, interrupted && len(b) == 0) {
+			return pumpAtRest
+		}
+		if interrupted {
+			err = nil
+		}
+	}
 	if len(b) > 0 && s.deliver(b) != nil {
-		return false
+		return pumpEnds
 	}
 	if err != nil {
 		s.backendEnded(err)
-		return false
+		return pumpEnds
 	}
 	if s.shared {
 		s.shedProof()
 	}
-	return true
+	return pumpGoesOn
 }
 
 func (s *session) upstreamNow() (*backendConn, error) {
@@ -179,6 +212,7 @@ func (s *session) awaitWanted() (time.Time, bool) {
 func (s *session) setUpstream(up *backendConn, err error) bool {
 	s.pump.conn = up
 	if up != nil {
+		up.session = s
 		up.opened = s.server.now()
 	}
 	s.pump.mu.Lock()

@@ -1,80 +1,134 @@
 package proxy
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
-// A session that has been idle for restAfter rests: it has no goroutine of its own, whose stack is a third of what an idle
-// session costs. A watcher has the kernel say when its client sends something or leaves. Whoever wants the reader of a session
-// interrupts it, and so wakes one at rest.
+// A session that has been idle for restAfter rests: neither its reader nor its pump has a goroutine, whose stacks are a third
+// of what an idle session costs each. A watcher has the kernel say when the client or the backend sends something or leaves.
+// Whoever wants one of the two interrupts it, and so wakes it where it rests.
 
-// restIdle has the readers of idle sessions look whether they may rest. The sweeper calls it.
+// sleeper is what may rest: the reader of a session (*session) and the reader of its own connection (*backendConn).
+type sleeper interface {
+	rester() *rester
+	socket() *socket
+	mayRest() bool // reports whether it holds nothing of what it read and nobody wants it
+	goOn()         // starts its goroutine again
+}
+
+// rester says whether a sleeper has a goroutine.
+type rester struct {
+	state atomic.Int32 // see restState
+	as    int32        // the descriptor that the watcher knows it by; guarded by restWatcher.mu
+}
+
+type restState = int32
+
+const (
+	restAwake    restState = iota
+	restAsked              // it has one, which is to look whether it may rest
+	restSettling           // its goroutine is about to end
+	restResting            // it has none
+)
+
+// restIdle has the goroutines of idle sessions look whether they may rest. The sweeper calls it.
 func (s *Server) restIdle() {
 	if s.rests == nil {
 		return
 	}
 	idle := s.now() - int64(s.c.restAfter)
 	s.each(func(n *session) {
-		if n.lastActive.Load() <= idle && n.hand.Load() == handEmpty && !n.owing() && n.askToRest() {
+		if n.lastActive.Load() > idle || n.hand.Load() != handEmpty || n.owing() {
+			return
+		}
+		if n.rests.ask() {
 			n.client.conn.SetReadDeadline(time.Now())
 		}
+		n.askPump()
 	})
 }
 
-// askToRest reports whether the reader of the session is there and now asked. One that was asked before may have taken the
-// interruption for something else, see hold.
-func (s *session) askToRest() bool {
-	return s.resting.CompareAndSwap(restAwake, restAsked) || s.resting.Load() == restAsked
+// ask reports whether a goroutine is there and now asked to look. One that was asked before may have taken the interruption
+// for something else, see hold.
+func (r *rester) ask() bool {
+	return r.state.CompareAndSwap(restAwake, restAsked) || r.state.Load() == restAsked
 }
 
-// restState says whether a session has a reader goroutine.
-type restState = int32
-
-const (
-	restAwake    restState = iota
-	restAsked              // it has one, which is to look whether the session may rest
-	restSettling           // its reader is about to end
-	restResting            // it has none
-)
-
-// rest gives the goroutine of the reader up, which calls it after an interrupted read, if nothing of the session needs it.
-// It reports whether it did: then the session belongs to whoever wakes it.
-func (s *session) rest() bool {
-	if !s.resting.CompareAndSwap(restAsked, restSettling) {
+// rest is called by the goroutine of x after an interrupted read. It reports whether that goroutine is to end: then x belongs
+// to whoever wakes it.
+func (s *Server) rest(x sleeper) bool {
+	r := x.rester()
+	if !r.state.CompareAndSwap(restAsked, restSettling) {
 		return false
 	}
-	if s.mayRest() && s.server.rests.add(s) && !s.isCalled() && s.resting.CompareAndSwap(restSettling, restResting) {
+	if x.mayRest() && s.rests.add(x) && r.state.CompareAndSwap(restSettling, restResting) {
 		return true
 	}
-	s.resting.Store(restAwake)
-	s.server.rests.remove(s)
+	r.state.Store(restAwake)
+	s.rests.remove(x)
 	return false
 }
 
-// mayRest reports whether the reader holds nothing of what it read and has nothing to do. crypto/tls may hold a part of a record
-// or of a handshake message: it has asked the socket for the rest, which is what wakes the session.
-func (s *session) mayRest() bool {
-	c := &s.client
-	return c.r == c.w && c.page == nil && c.chunk == nil && c.streamed == nil && len(c.pend) == 0 && c.outChunk == nil && !c.recovering && !c.eof &&
-		c.sock.page == nil
+// wake gives x a goroutine again where it rests, and keeps the one of an x that is settling.
+func (s *Server) wake(x sleeper) {
+	if x.rester().state.Swap(restAwake) == restResting {
+		s.rests.remove(x)
+		x.goOn()
+	}
 }
 
-// isCalled reports whether the session has ended, or its reader is wanted for something else than what the client sends.
-func (s *session) isCalled() bool {
-	q := &s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.closed || q.lost || q.out != nil && q.out.refetch != nil
-}
-
-// interrupt has the reader return from a read that waits, or go on where it rests. It may be called under any lock.
+// interrupt has the session's reader return from a read that waits, or go on where it rests. It may be called under any lock.
 func (s *session) interrupt() {
 	s.client.conn.SetReadDeadline(time.Now())
-	s.wake()
+	s.server.wake(s)
 }
 
-// wake gives a session at rest a goroutine again, and keeps the one of a session that is settling.
-func (s *session) wake() {
-	if s.resting.Swap(restAwake) == restResting {
-		s.server.rests.remove(s)
-		go s.read() // ends with the session, Close waits for it
+func (s *session) rester() *rester { return &s.rests }
+func (s *session) socket() *socket { return s.client.sock }
+func (s *session) goOn()           { go s.read() } // ends with the session, Close waits for it
+
+// mayRest is asked by the session's reader. crypto/tls may hold a part of a record or of a handshake message: it has asked the
+// socket for the rest, which is what wakes the session.
+func (s *session) mayRest() bool {
+	c, q := &s.client, &s.queue
+	if c.r < c.w || c.page != nil || c.chunk != nil || c.streamed != nil || len(c.pend) > 0 || c.outChunk != nil || c.recovering || c.eof || c.sock.page != nil {
+		return false
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !q.closed && !q.lost && (q.out == nil || q.out.refetch == nil)
+}
+
+// askPump asks the pump to look whether it may rest, unless it is about to read the answer to a question of its own.
+func (s *session) askPump() {
+	p := &s.pump
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.up != nil && (p.awaited == awaitNothing || p.outcome != outcomeNone) && p.up.rests.ask() {
+		p.up.sock.SetReadDeadline(time.Now())
+	}
+}
+
+// pumpAsked is called by the pump once it was asked, and reports whether its goroutine is to end. idle: the backend has said
+// nothing meanwhile.
+func (s *session) pumpAsked(up *backendConn, idle bool) bool {
+	s.pump.mu.Lock() // askPump has set its deadline by now
+	up.sock.SetReadDeadline(noTime)
+	s.pump.mu.Unlock()
+	if idle {
+		return s.server.rest(up)
+	}
+	s.server.wake(up)
+	return false
+}
+
+func (c *backendConn) rester() *rester { return &c.rests }
+func (c *backendConn) socket() *socket { return c.sock }
+func (c *backendConn) goOn()           { go c.session.runPump() } // ends with the connection or the session, whose reader waits for it
+
+// mayRest is asked by the pump.
+func (c *backendConn) mayRest() bool {
+	p := &c.session.pump
+	return !p.replies.Open() && len(p.held) == 0 && p.limit.Load() == 0 && c.sock.page == nil
 }

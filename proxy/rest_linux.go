@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restWatcher has one epoll instance for the sockets of all sessions at rest. Safe for concurrent use.
+// restWatcher has one epoll instance for the sockets of all that rest. Safe for concurrent use.
 type restWatcher struct {
 	epoll *os.File // known to the runtime's own poller, so that no thread waits for it
 	raw   syscall.RawConn
 	ended chan struct{} // closed by watch
 
 	mu      sync.Mutex
-	resting map[int32]*session // by the descriptor of the socket; guarded by mu
+	resting map[int32]sleeper // by the descriptor of the socket; guarded by mu
 }
 
 // newRestWatcher returns nil where the kernel has no room for one: then no session rests.
@@ -41,15 +41,14 @@ func restWatcherOf(fd int) *restWatcher {
 		f.Close()
 		return nil
 	}
-	return &restWatcher{epoll: f, raw: raw, ended: make(chan struct{}), resting: make(map[int32]*session)}
+	return &restWatcher{epoll: f, raw: raw, ended: make(chan struct{}), resting: make(map[int32]sleeper)}
 }
 
-// add has the session woken once its client sends something or leaves, which may be at once. It reports whether the kernel
-// has agreed.
-func (w *restWatcher) add(s *session) (ok bool) {
-	s.client.sock.raw.Control(func(fd uintptr) {
+// add has x woken once its peer sends something or leaves, which may be at once. It reports whether the kernel has agreed.
+func (w *restWatcher) add(x sleeper) (ok bool) {
+	x.socket().raw.Control(func(fd uintptr) {
 		w.mu.Lock()
-		w.resting[int32(fd)], s.restsAs = s, int32(fd)
+		w.resting[int32(fd)], x.rester().as = x, int32(fd)
 		w.mu.Unlock()
 		e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(fd)}
 		w.raw.Control(func(epoll uintptr) {
@@ -63,18 +62,18 @@ func (w *restWatcher) add(s *session) (ok bool) {
 	return ok
 }
 
-// remove forgets the session. Its socket stays in the epoll instance until it is closed, which it may be already; after one
+// remove forgets x. Its socket stays in the epoll instance until it is closed, which it may be already; after one
 // event at most it is silent until add.
-func (w *restWatcher) remove(s *session) {
+func (w *restWatcher) remove(x sleeper) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.resting[s.restsAs] == s {
-		delete(w.resting, s.restsAs)
+	if as := x.rester().as; w.resting[as] == x {
+		delete(w.resting, as)
 	}
 }
 
-// watch wakes sessions until close.
-func (w *restWatcher) watch() {
+// watch has wake called for what rests until close.
+func (w *restWatcher) watch(wake func(sleeper)) {
 	defer close(w.ended)
 	events := make([]unix.EpollEvent, 128)
 	for {
@@ -90,10 +89,10 @@ func (w *restWatcher) watch() {
 		}
 		for _, e := range events[:n] {
 			w.mu.Lock()
-			s := w.resting[e.Fd]
+			x := w.resting[e.Fd]
 			w.mu.Unlock()
-			if s != nil {
-				s.wake()
+			if x != nil {
+				wake(x)
 			}
 		}
 	}

@@ -2,11 +2,11 @@
 
 package proxy
 
-// restWatcher needs epoll: elsewhere no session rests.
+// restWatcher needs epoll: elsewhere nothing rests.
 type restWatcher struct{}
 
-func newRestWatcher() *restWatcher     { return nil }
-func (*restWatcher) add(*session) bool { return false }
-func (*restWatcher) remove(*session)   {}
-func (*restWatcher) watch()            {}
-func (*restWatcher) close()            {}
+func newRestWatcher() *restWatcher       { return nil }
+func (*restWatcher) add(sleeper) bool    { return false }
+func (*restWatcher) remove(sleeper)      {}
+func (*restWatcher) watch(func(sleeper)) {}
+func (*restWatcher) close()              {}

@@ -3,10 +3,14 @@
 package proxy
 
 import (
+	"bufio"
 	"crypto/tls"
+	"io"
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +24,8 @@ func (h *harness) rest(w *wire) *session {
 	eventually(h.t, "the session rests", func() bool {
 		h.ahead.Add(int64(h.c.restAfter))
 		h.restIdle()
-		return s.resting.Load() == restResting
+		up, _ := s.upstreamNow()
+		return s.rests.state.Load() == restResting && (up == nil || up.rests.state.Load() == restResting)
 	})
 	return s
 }
@@ -78,17 +83,88 @@ func TestSessionThatRestsEnds(t *testing.T) {
 			"the server drains": {func(h *harness, _ *wire) { drain(h, time.Second) }, closeDrain},
 			"it is closed":      {func(h *harness, w *wire) { h.anySessionOf(w).end(closeIdle) }, closeIdle},
 			"it is killed":      {func(h *harness, w *wire) { h.anySessionOf(w).kill(closeMemory) }, closeMemory},
+			"its backend ends":  {func(h *harness, w *wire) { h.endBackendOf(w) }, closeBackend},
 		} {
 			t.Run(name, func(t *testing.T) {
 				h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
 				w := h.dial()
-				w.do("+PONG\r\n", "PING")
+				w.do("$7\r\nkeep me\r\n", "EVAL", "redis.call('SELECT', 1) return 'keep me'", "0") // on an own connection for life
 				h.rest(w)
 				tt.end(h, w)
 				h.wantClosed(tt.reason, 1)
 				eventually(t, "nobody is left", func() bool { return h.live() == 0 })
 			})
 		}
+	})
+}
+
+// endBackendOf has redis-server close the own connection of w's session.
+func (h *harness) endBackendOf(w *wire) {
+	h.t.Helper()
+	up, _ := h.anySessionOf(w).upstreamNow()
+	if up == nil {
+		h.t.Fatal("the session has no connection of its own")
+	}
+	up.sock.closeWrite()
+}
+
+// A client leaves whose connection to the backend rests, and the backend does not care.
+func TestSubscriberAtRestLeavesASilentBackend(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		h := m.start(t, fakeBackend(t, func(c net.Conn) {
+			r := bufio.NewReader(c)
+			for {
+				switch args, err := readCommand(r); {
+				case err != nil:
+					<-t.Context().Done()
+					return
+				case args[0] == "SUBSCRIBE":
+					io.WriteString(c, "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n")
+				default:
+					io.WriteString(c, "+PONG\r\n")
+				}
+			}
+		}), func(c *Config) { c.restAfter, c.lingerTimeout = time.Second, 10*time.Millisecond })
+		w := h.dial()
+		w.do("*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n", "SUBSCRIBE", "ch")
+		h.rest(w)
+		w.Close()
+		h.wantClosed(closeClient, 1)
+		eventually(t, "nobody is left", func() bool { return h.live() == 0 })
+	})
+}
+
+// After a refused RESET the pump authenticates its connection and reads the answer itself: nobody may interrupt that.
+func TestPumpThatAuthenticatesIsNotAskedToRest(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		var reset atomic.Bool
+		var once sync.Once // the prober authenticates too
+		again, answer := make(chan struct{}), make(chan struct{})
+		h := m.start(t, scripted(t, func(args []string) string {
+			switch args[0] {
+			case "AUTH":
+				if reset.Load() {
+					once.Do(func() { close(again) })
+					<-answer
+				}
+				return "+OK\r\n"
+			case "RESET":
+				reset.Store(true)
+				return "-NOPERM no permissions\r\n"
+			}
+			return "+PONG\r\n"
+		}), func(c *Config) { c.Backend.Credentials = credentials("", "secret") })
+		w := h.dial()
+		w.send(cmd("RESET"))
+		<-again
+		for range 20 {
+			h.anySessionOf(w).askPump()
+		}
+		close(answer)
+		w.want("-NOPERM no permissions\r\n")
+		w.do("+PONG\r\n", "PING")
 	})
 }
 
@@ -162,7 +238,7 @@ func TestSessionWhoseReaderWasAskedInVainIsAskedAgain(t *testing.T) {
 		h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
 		w := h.dial()
 		w.do("+PONG\r\n", "PING")
-		h.anySessionOf(w).resting.Store(restAsked)
+		h.anySessionOf(w).rests.state.Store(restAsked)
 		h.rest(w)
 	})
 }

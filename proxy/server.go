@@ -160,7 +160,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.running.Add(1)
 	s.running.Add(1)
 	if s.rests = newRestWatcher(); s.rests != nil {
-		go s.rests.watch() // ends with close, which Close calls
+		go s.rests.watch(s.wake) // ends with close, which Close calls
 	}
 	go s.sweep() // stopped by done, Close waits for it
 	s.running.Add(1)

@@ -38,16 +38,15 @@ type session struct {
 
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	hand       atomic.Int32 // what the reader holds, see handEmpty
-	resting    atomic.Int32 // see restState
-	subscribed atomic.Bool  // replies are not counted any more
+	rests      rester       // its reader
 
 	shared   bool // it may ride lanes
 	*sharing      // nil where it does not
 
-	endOnce sync.Once
-	restsAs int32 // the descriptor that the watcher knows its socket by; guarded by restWatcher.mu
-	reason  closeReason
-	done    chan struct{} // closed by end
+	endOnce    sync.Once
+	subscribed atomic.Bool // replies are not counted any more
+	reason     closeReason
+	done       chan struct{} // closed by end
 
 	begun    int64     // see Server.now
 	bytesOut uint64    // RESP bytes given to writes to the client; whoever has the turn counts
