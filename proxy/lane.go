@@ -68,15 +68,15 @@ type lane struct {
 	ring      []laneSlot
 	head      int
 	slots     int
-	out       []byte // waits for the writer
-	spare     []byte
-	writing   int    // bytes of the buffers that are being written
-	counted   int64  // what these and ring hold, see countLocked
-	given     uint64 // bytes given to the lane, ever
-	passed    uint64 // ... and passed to a write
-	commands  int    // in flight
-	bytes     int    // in flight
-	unnonced  int    // commands since the last nonce
+	out       laneOut // waits for the writer
+	spare     laneOut // empty
+	writing   int     // bytes of the buffers that are being written
+	counted   int64   // what these and ring hold, see countLocked
+	given     uint64  // bytes given to the lane, ever
+	passed    uint64  // ... and passed to a write
+	commands  int     // in flight
+	bytes     int     // in flight
+	unnonced  int     // commands since the last nonce
 	nonceAt   int64
 	waiters   list.List // of *waiter, for room, in their order
 	waiting   int       // their commands
@@ -106,7 +106,7 @@ func (l *lane) submit(s *session, now int64) submission {
 	t := l.take(s, now)
 	switch {
 	case t.direct:
-		l.writeOne(t.out)
+		l.writeOne(s, t.out)
 	case t.start:
 		l.wakeWriter()
 	}
@@ -152,9 +152,10 @@ func (l *lane) take(s *session, now int64) (t taken) {
 		}
 		return taken{result: submitNever}
 	}
-	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands.
-	idle := !l.token && l.slots == 0 && l.commands == 0
-	t = taken{result: submitted, direct: idle && l.up.tls == nil, mine: a == admittedMine}
+	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
+	// this one is large.
+	idle := l.slots == 0 && l.commands == 0 || len(c.out) >= handOver
+	t = taken{result: submitted, direct: idle && !l.token && l.up.tls == nil, mine: a == admittedMine}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	if l.commands == 0 {
 		l.pulse.begin(l.idleSince, now)
@@ -173,7 +174,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	if t.direct {
 		l.passed = l.given
 	} else {
-		l.out = append(l.out, t.out...)
+		l.out.take(s, t.out)
 	}
 	l.countLocked()
 	return t

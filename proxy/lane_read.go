@@ -370,7 +370,7 @@ func (l *lane) conclude(cause error) {
 		left[0].session = nil // its own connection answers it
 	}
 	l.dismissLocked()
-	l.out, l.spare, l.ring, l.head = nil, nil, nil, 0
+	l.out, l.spare, l.ring, l.head = laneOut{}, laneOut{}, nil, 0
 	l.countLocked()
 	l.mu.Unlock()
 	l.up.drop()

@@ -9,10 +9,10 @@ import (
 
 // writeOne writes what the caller gave to an idle lane; it has the token. A session whose goroutine panics here takes
 // the lane with it. What the backend does not take at once is left to the writer. hot
-func (l *lane) writeOne(b []byte) {
+func (l *lane) writeOne(s *session, b []byte) {
 	defer l.failOnPanic()
 	n, err := l.up.sock.writeNow(b)
-	l.handOn(b[n:], err)
+	l.handOn(s, b[n:], err)
 }
 
 // failOnPanic closes the lane where a goroutine panics that has the token; the panic goes on.
@@ -25,17 +25,17 @@ func (l *lane) failOnPanic() {
 	}
 }
 
-// handOn gives the token to the writer where something waits, or back. rest goes first. hot
-func (l *lane) handOn(rest []byte, err error) {
+// handOn gives the token to the writer where something waits, or back. The rest of the session's batch goes first. hot
+func (l *lane) handOn(s *session, rest []byte, err error) {
 	l.mu.Lock()
 	if len(rest) > 0 && err == nil && l.state != laneClosed {
-		l.out = append(append(make([]byte, 0, len(rest)+len(l.out)), rest...), l.out...)
+		l.out.putFirst(s, rest)
 		l.countLocked()
 	}
 	if err != nil {
 		l.writeFailedLocked(err)
 	}
-	waits := len(l.out) > 0 && l.state < laneFailed
+	waits := !l.out.empty() && l.state < laneFailed
 	if !mutated(mutantDropToken) {
 		l.token = waits
 	}
@@ -103,11 +103,12 @@ func (l *lane) write() {
 // more than what fills it.
 const maxKept = laneBytes
 
-// keepLocked keeps a buffer that was written for what comes, unless memory is scarce. hot
-func (l *lane) keepLocked(b []byte) {
-	l.writing -= cap(b)
-	if cap(b) > cap(l.spare) && cap(b) <= maxKept && l.state != laneClosed && !(cap(b) > chunkSize && l.account().scarce()) {
-		l.spare = b[:0]
+// keepLocked keeps the buffer of what was written for what comes, unless memory is scarce. hot
+func (l *lane) keepLocked(o laneOut) {
+	l.writing -= o.held()
+	o = o.release(l.account().buffers)
+	if n := o.held(); n > l.spare.held() && n <= maxKept && l.state != laneClosed && !(n > chunkSize && l.account().scarce()) {
+		l.spare = o
 	}
 	l.countLocked()
 }
@@ -116,8 +117,8 @@ func (l *lane) keepLocked(b []byte) {
 func (l *lane) shed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.idleLocked() && len(l.out) == 0 {
-		l.out, l.spare = nil, nil
+	if l.idleLocked() && l.out.empty() {
+		l.out, l.spare = laneOut{}, laneOut{}
 		if len(l.ring) > fewSlots {
 			l.ring, l.head = nil, 0
 		}
@@ -127,7 +128,7 @@ func (l *lane) shed() {
 
 // countLocked counts what the lane holds: commands that wait for the backend, and slots. hot
 func (l *lane) countLocked() {
-	n := int64(cap(l.out)+cap(l.spare)+l.writing) + int64(len(l.ring))*laneSlotCost
+	n := int64(l.out.held()+l.spare.held()+l.writing) + int64(len(l.ring))*laneSlotCost
 	if n == l.counted {
 		return
 	}
@@ -156,8 +157,8 @@ func (l *lane) account() *account { return l.up.sock.account }
 // writeBatch writes what waits. false: nothing did, and the token is given back.
 func (l *lane) writeBatch() bool {
 	l.mu.Lock()
-	b := l.out
-	if len(b) == 0 || l.state >= laneFailed {
+	o := l.out
+	if o.empty() || l.state >= laneFailed {
 		l.token = false
 		done := l.state == laneRetired && l.idleLocked()
 		l.mu.Unlock()
@@ -166,12 +167,12 @@ func (l *lane) writeBatch() bool {
 		}
 		return false
 	}
-	l.out, l.spare, l.writing = l.spare, nil, l.writing+cap(b)
+	l.out, l.spare, l.writing = l.spare, laneOut{}, l.writing+o.held()
 	l.passed = l.given
 	l.mu.Unlock()
-	_, err := l.up.conn.Write(b)
+	err := o.writeTo(l.up.conn)
 	l.mu.Lock()
-	l.keepLocked(b)
+	l.keepLocked(o)
 	if err != nil {
 		l.writeFailedLocked(err)
 	}

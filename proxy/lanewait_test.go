@@ -9,7 +9,11 @@ import (
 func (l *lane) unwritten() (n int, free bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.out), !l.token
+	n = len(l.out.copied)
+	for _, k := range l.out.chunks {
+		n += len(k.b)
+	}
+	return n, !l.token
 }
 
 // waiting is a lane with a command at the backend, one in a write that takes nothing yet, and three that wait for that

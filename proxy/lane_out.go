@@ -1,0 +1,92 @@
+package proxy
+
+import (
+	"io"
+	"slices"
+)
+
+// handOver: at least this many bytes of a batch are not copied into the buffer of a lane, which gets the chunk that holds them.
+const handOver = chunkSize / 2
+
+// laneOut is what a lane is to write: copied bytes, and chunks that sessions handed over, in their order.
+type laneOut struct {
+	copied []byte
+	chunks []laneChunk
+}
+
+// laneChunk goes out before copied[at:].
+type laneChunk struct {
+	chunk *chunk
+	b     []byte // of it
+	at    int
+}
+
+func (o *laneOut) empty() bool { return len(o.copied) == 0 && len(o.chunks) == 0 }
+
+// held is how many bytes of memory it holds, unused ones included.
+func (o *laneOut) held() int { return cap(o.copied) + len(o.chunks)*chunkSize }
+
+// take adds the batch of a session. hot
+func (o *laneOut) take(s *session, b []byte) {
+	if k := s.handOver(b); k != nil {
+		o.chunks = append(o.chunks, laneChunk{chunk: k, b: b, at: len(o.copied)})
+		return
+	}
+	o.copied = append(o.copied, b...)
+}
+
+// putFirst adds the end of the batch of a session before everything else.
+func (o *laneOut) putFirst(s *session, b []byte) {
+	if k := s.handOver(b); k != nil {
+		o.chunks = slices.Insert(o.chunks, 0, laneChunk{chunk: k, b: b})
+		return
+	}
+	o.copied = slices.Insert(o.copied, 0, b...)
+	for i := range o.chunks {
+		o.chunks[i].at += len(b)
+	}
+}
+
+// handOver returns the chunk of the session's batch, which the session has no more, where b is a large part of it. hot
+func (s *session) handOver(b []byte) *chunk {
+	c := &s.client
+	k := c.outChunk
+	if len(b) < handOver || k == nil || &b[:cap(b)][cap(b)-1] != &k[chunkSize-1] {
+		return nil
+	}
+	s.account().hold(-chunkSize)
+	c.out, c.outChunk = nil, nil
+	return k
+}
+
+// writeTo writes everything.
+func (o *laneOut) writeTo(w io.Writer) error {
+	from := 0
+	for _, k := range o.chunks {
+		if err := writeSome(w, o.copied[from:k.at]); err != nil {
+			return err
+		}
+		if err := writeSome(w, k.b); err != nil {
+			return err
+		}
+		from = k.at
+	}
+	return writeSome(w, o.copied[from:])
+}
+
+func writeSome(w io.Writer, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := w.Write(b)
+	return err
+}
+
+// release gives the chunks back once no write uses them, and returns the rest of it, empty.
+func (o *laneOut) release(b *buffers) laneOut {
+	for _, k := range o.chunks {
+		b.chunks.Put(k.chunk)
+	}
+	clear(o.chunks)
+	return laneOut{o.copied[:0], o.chunks[:0]}
+}
