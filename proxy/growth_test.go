@@ -106,10 +106,14 @@ func BenchmarkFullBackend(b *testing.B) {
 			})
 			var refused atomic.Int64
 			b.ResetTimer()
-			h.askInParallel(b, 200, cmd("CLIENT", "GETNAME"), func(r *bufio.Reader) error {
-				line, err := r.ReadString('\n')
-				if err == nil && line != "$-1\r\n" {
+			const reply = "$7\r\ndefault\r\n"
+			h.askInParallel(b, 200, cmd("ACL", "WHOAMI"), func(r *bufio.Reader) error { // keeps no session on its connection
+				got, err := r.Peek(len(reply))
+				if err == nil && string(got) != reply {
 					refused.Add(1)
+					_, err = r.ReadString('\n')
+				} else {
+					r.Discard(len(reply))
 				}
 				return err
 			})
