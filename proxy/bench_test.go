@@ -10,8 +10,6 @@ import (
 	"testing"
 )
 
-// BenchmarkProxy is the whole way of a GET and of a handshake: clients and proxy in this process, redis-server as the
-// backend. For profiles; to compare with other proxies there is cmd/dragonbench.
 // askInParallel has so many clients send a batch and read its replies, again and again.
 func (h *harness) askInParallel(b *testing.B, clients int, batch string, read func(*bufio.Reader) error) {
 	b.SetParallelism(clients / runtime.GOMAXPROCS(0))
@@ -33,6 +31,8 @@ func (h *harness) askInParallel(b *testing.B, clients int, batch string, read fu
 	})
 }
 
+// BenchmarkProxy is the whole way of a GET and of a handshake: clients and proxy in this process, redis-server as the
+// backend. For profiles; to compare with other proxies there is cmd/dragonbench.
 func BenchmarkProxy(b *testing.B) {
 	backend := redisServer(b)
 	for _, m := range modes() {

@@ -159,7 +159,7 @@ func (b *backend) suspect() {
 	}
 }
 
-// follow resolves the backend's name again whenever the address is doubted.
+// followBackend resolves the backend's name again whenever the address is doubted.
 func (s *Server) followBackend() {
 	defer s.running.Done()
 	for {

@@ -318,7 +318,7 @@ func (l *lane) retire() {
 
 func (l *lane) idleLocked() bool { return l.slots == 0 && l.commands == 0 && !l.token }
 
-// idleSinceBefore tells since when nothing is in flight on an open lane.
+// idleAt returns since when nothing is in flight, and reports whether the lane is open and idle.
 func (l *lane) idleAt() (since int64, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

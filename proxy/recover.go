@@ -154,8 +154,8 @@ func (s *session) answerLost(cmd *command, stateful bool) bool {
 	return len(c.pend) < 256 || s.flush() == nil
 }
 
-// recovered runs before the reader asks the kernel for more: once all errors are written and nothing is there, what
-// comes goes on.
+// recover is called by the session's reader before it asks the kernel for more. It waits until every error reply is written; if
+// nothing more of the client is there then, the session takes commands again.
 func (s *session) recover() {
 	c, q := &s.client, &s.queue
 	if !s.park(func() bool { return q.owed == 0 && q.size == 0 && !q.turn }) {

@@ -1,4 +1,3 @@
-// Package proxy accepts TLS clients and passes their RESP commands on to one backend.
 package proxy
 
 import (

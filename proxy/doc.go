@@ -1,0 +1,134 @@
+// Package proxy accepts TLS clients and passes their RESP commands on to one backend.
+//
+// # The way of a command and of its reply
+//
+// A client connection is a session. Its reader frames the client's bytes, decides for each command whether it may pass and
+// where it goes, and gathers commands into a batch. Just before the reader would wait for the client, it submits the batch:
+//
+//	client ─TLS─> session's reader                                              client.go   read, fill, consume
+//	                │ command: rules, deny list, traits                         judge.go    command
+//	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer, classOf
+//	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
+//	                │ flush, before a read that waits                           batch.go    flush; route.go flushShared
+//	                ├── lane ──> take: slots into the reply queue and           route.go    flushLane, chooseLane
+//	                │            into the lane's ring, under lane.mu            lane.go     submit, take
+//	                │            written by the session if the lane is idle,    lane_write.go writeOne
+//	                │            or else by the lane's writer                   lane_write.go write, writeBatch
+//	                └── own ───> slots into the reply queue, then the write     own.go      flushOwn, openOwn
+//
+//	backend ──> lane's reader: frames, matches by order                         lane_read.go takeIn, deliver, next, judge
+//	              │ receive: into the session's outbox, counts the replies      outbox.go   receive
+//	              │ drainReady: has each session's replies written              lane_drain.go, outbox.go writeOutbox
+//	              └─TLS─> client
+//	backend ──> session's pump, which reads its own connection                  pump.go     runPump, passOn
+//	              │ waits for the turn, frames, matches by order                delivery.go deliver, frame
+//	              └─TLS─> client
+//
+// With BackendConfig.Shared false (BACKEND_MODE=paired), and for a client without a certificate, a session has its own
+// connection from the beginning and never rides a lane.
+//
+// # Goroutines
+//
+//	Server     Serve accepts. sweep, relieve, probe, followBackend and restWatcher.watch run until Close, which waits for them.
+//	           room.make runs while dials wait for a place.
+//	handshake  runHandshake, one for each socket; it ends with the handshake or its deadline, and starts the session.
+//	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest
+//	           it has no goroutine: the watcher, or whoever interrupts it, starts it again.
+//	           The pump (runPump) reads the own connection, while there is one. It ends with it and closes pump.done; it rests
+//	           as the reader does.
+//	           A writer (drain) runs while the client does not take at once what lanes brought. socket.flush does the same for
+//	           the last bytes of a record.
+//	lane       The reader (read) and the writer (write) end with the connection. Helpers (writeHelper) write to some of the
+//	           clients that one read brought replies for. A dial (laneSet.dial) starts a lane.
+//
+// # Words
+//
+//	lane            a backend connection that sessions of one lane key share; replies are matched by order alone
+//	lane key        what the backend could tell sessions apart by: identity, user, password, database, protocol (laneKey)
+//	lane set        the lanes of one key
+//	unbounded lane  a lane for commands whose work has no bound in their arguments, and for sessions whose commands are slow
+//	own connection  a backend connection that one session alone uses. What it is for: commands that are not audited for lanes,
+//	                or that change the state of a connection
+//	pump            the goroutine that reads the own connection, and the fields that it shares with the session's reader
+//	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.out and pend)
+//	slot            the place of one or more replies: in the reply queue of a session, and in the ring of a lane
+//	local reply     a reply of ours, such as a refusal; it has a slot too
+//	turn            the right to write to a session's client. Whoever holds it writes; nobody writes under a lock
+//	token           the right to write to a lane. The session that found the lane idle has it, or the lane's writer
+//	nonce           an ECHO of a random word that a lane sends now and then: it must return in exactly its place
+//	owed            submitted and not yet answered
+//	sticky          MULTI, WATCH or ASKING may be open on the own connection: the session stays on it until that has ended
+//	pinned          own for life: what the session did cannot be repeated on another connection
+//	proven          the backend has answered this session, or one like it a moment ago, without asking for a password
+//	note            what a reply will tell about the session, such as the database that SELECT chose
+//	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
+//	lost            replies will never come, because their connection is gone: each is answered by an error of ours
+//	refetch         a big reply on a lane, which others wait behind, is dropped and asked for again over the own connection
+//	epoch           the time for which the backend's name leads to one address
+//	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
+//	rest            an idle session without goroutines
+//
+// # Locks
+//
+// They are taken from left to right, and none is held across a read, a write or a call of somebody else's code:
+//
+//	laneSets.mu > laneSet.mu > lane.mu > replyQueue.mu > pump.mu > those of accounts, statistics and the watcher
+//
+// Server.mu is not held when any of these is taken. session.end takes replyQueue.mu, pump.mu and Server.mu, one after the
+// other: whoever calls it holds no lock of the session. crypto/tls holds a lock of its own during a write to the client, so
+// a write that may wait belongs to whoever has the turn.
+//
+// # What must always hold
+//
+// No reply ever reaches a session that did not ask for it, because:
+//
+//  1. A batch enters a reply queue and the ring of a lane whole, and in the same order as its bytes enter the lane (take).
+//  2. Only the holder of the token writes to a lane, and hands it on after its write has returned (handOn, writeBatch).
+//  3. A reply that comes before its command was passed to a write, or for which there is no slot, closes the lane (next).
+//  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
+//     error, an EXEC that neither ran nor was discarded, a panic. Everybody with a command in flight on the lane is closed
+//     (poison, conclude).
+//  5. Only commands that were audited to have exactly one reply ride lanes (classOf, commands.txt), and only whole
+//     transactions, without any other byte between MULTI and EXEC.
+//  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
+//  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute).
+//  8. Sessions that the backend could tell apart never share a lane (laneKey); an own connection never changes hands.
+//  9. Only the holder of the turn writes to a client, between two replies of others (acquireTurn, nextOut).
+//  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
+//  11. A command is counted, and its slot is there, before a byte of it is written.
+//  12. After a loss everything that the client had sent by then is answered by errors, in order, before anything else is sent
+//     (lose, failBatch, recover).
+//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (askAgain).
+//
+// # Questions that a reader of this code may have
+//
+// Where does a reply go whose client is gone? The lane's reader pops its slot as always; session.receive finds the queue
+// closed and drops the bytes.
+//
+// Why can no reply be written twice? Its bytes are in one place at a time: with the lane's reader, in the outbox, or with the
+// holder of the turn, who takes them out before it writes them.
+//
+// Who closes an own connection? The sweeper and a dial that waits for a place, if it is idle; the session when it ends; the pump
+// when the backend has closed it or said what nobody asked for; a RESET, which has another dialled in its place.
+//
+// What ends a lane? Its backend; anything of invariant 4; retire, once nothing is in flight: when it is idle, has carried a
+// push, belongs to a last address or password, or has been there unproven for too long.
+//
+// What if a client does not read? Its replies stay in its outbox up to its budget. From half of that on it submits nothing;
+// beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a
+// second (follow).
+//
+// When does a session that loses its connection go on? If errors can be told to it in order and its state can be given to
+// another connection: it was answered before, is neither sticky nor pinned, has no state command in flight, and has not
+// received half a reply (lose, canLoseOwnLocked, failBatch).
+//
+// Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
+//
+// What wakes a reader that waits for its client? Bytes of the client, or interrupt: a read deadline that has passed. fill then
+// asks woken what it is wanted for.
+//
+// Where is memory counted? memory.go has the table. Each account belongs to the quota of an identity.
+//
+// How does a new lane come to be? growWith, after a submission, if the lane used is busy or late and its key may have more.
+// laneSet.dial proves it with an empty transaction and a nonce before anybody rides it.
+package proxy
