@@ -242,9 +242,6 @@ func (s *session) decide(o outcome) {
 }
 
 func (s *session) mustReplace() bool {
-	if mutated(mutantResetKeepsUser) {
-		return false
-	}
 	up, _ := s.upstreamNow()
 	return up != nil && up.authenticated()
 }

@@ -168,9 +168,6 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	}
 	t.start = !l.token
 	l.token = true
-	if mutated(mutantDropToken) {
-		l.token, t.direct = false, true
-	}
 	if t.direct {
 		l.passed = l.given
 	} else {
@@ -266,12 +263,6 @@ func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	l.pushLocked(laneSlot{n: 1, at: l.given, nonce: word, sent: now})
 	l.given += uint64(nonceSize)
 	l.unnonced, l.nonceAt = 0, now
-	if mutated(mutantNonceInTransaction) {
-		const multi = "*1\r\n$5\r\nMULTI\r\n"
-		if len(out) > len(multi) && string(out[:len(multi)]) == multi {
-			return append(append(append([]byte(nil), out[:len(multi)]...), nonce...), out[len(multi):]...)
-		}
-	}
 	return append(out, nonce...)
 }
 

@@ -30,10 +30,12 @@ func TestLaneWritesWhatItWasGivenInItsOrder(t *testing.T) {
 	for round := range 50 {
 		var want, got []byte
 		handed := 0
-		for i := range r.IntN(6) {
+		n := r.IntN(6)
+		first := r.IntN(2*n + 1) // which of them, if any, is what a direct write left beside what came meanwhile
+		for i := range n {
 			p := batch()
 			switch {
-			case i == 0 && r.IntN(2) == 0: // what a direct write left
+			case i == first:
 				p = p[r.IntN(len(p)):]
 				want = append(bytes.Clone(p), want...)
 				out.putFirst(s, p)

@@ -30,9 +30,7 @@ func (l *lane) read() {
 	defer func() {
 		if v := recover(); v != nil {
 			l.set.server.lanePanic(v)
-			if !mutated(mutantReaderPanic) {
-				l.poison()
-			}
+			l.poison()
 			cause = errLanePanic
 		}
 		l.conclude(cause)
@@ -130,12 +128,7 @@ func (l *lane) next(now int64) bool {
 		return false
 	}
 	r.cur = l.ring[l.head]
-	if !mutated(mutantKeepDeparted) || r.cur.session == nil || !r.cur.session.ended() {
-		l.popLocked()
-	}
-	if mutated(mutantPopTwice) && l.slots > 0 {
-		r.cur = l.popLocked()
-	}
+	l.popLocked()
 	r.left, r.open, r.half = r.cur.n, true, false
 	return true
 }
@@ -199,7 +192,7 @@ func (l *lane) judge() error {
 		}
 	}
 	if r.cur.tx && r.left == 1 && kind != '*' && !r.replies.Null() {
-		if kind != '-' || !isExecAbort(r.replies.Line()) && !mutated(mutantAnyExecError) {
+		if kind != '-' || !isExecAbort(r.replies.Line()) {
 			return errLaneExec
 		}
 	}
@@ -246,10 +239,6 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 func (l *lane) nonceCame(b []byte, whole int) error {
 	r := &l.in
 	r.nonce = append(r.nonce, b...)
-	if mutated(mutantNoNonceCheck) {
-		r.nonce = r.nonce[:0]
-		return nil
-	}
 	if r.nonce[0] == '-' && (whole == 0 || strings.HasPrefix(string(r.nonce), "-BUSY ")) {
 		if whole == 1 { // a script runs for long: this one shows nothing, the next batch carries another
 			r.nonce = r.nonce[:0]

@@ -18,9 +18,7 @@ func (l *lane) writeOne(s *session, b []byte) {
 // failOnPanic closes the lane where a goroutine panics that has the token; the panic goes on.
 func (l *lane) failOnPanic() {
 	if v := recover(); v != nil {
-		if !mutated(mutantPanicKeepsLane) {
-			l.poison()
-		}
+		l.poison()
 		panic(v)
 	}
 }
@@ -36,9 +34,7 @@ func (l *lane) handOn(s *session, rest []byte, err error) {
 		l.writeFailedLocked(err)
 	}
 	waits := !l.out.empty() && l.state < laneFailed
-	if !mutated(mutantDropToken) {
-		l.token = waits
-	}
+	l.token = waits
 	done := l.state == laneRetired && l.idleLocked()
 	l.mu.Unlock()
 	if waits {
@@ -54,9 +50,7 @@ func (l *lane) wakeWriter() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
-		if !mutated(mutantDropToken) {
-			panic("the token of a lane was handed on twice")
-		}
+		panic("the token of a lane was handed on twice")
 	}
 }
 
@@ -81,9 +75,7 @@ func (l *lane) write() {
 	defer func() {
 		if v := recover(); v != nil {
 			l.set.server.lanePanic(v)
-			if !mutated(mutantWriterPanic) {
-				l.poison()
-			}
+			l.poison()
 		}
 	}()
 	for {

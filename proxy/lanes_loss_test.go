@@ -311,6 +311,8 @@ func (l *lane) stick(t testing.TB) (*lane, *stuckWrite) {
 				return errors.New("on purpose")
 			case <-s.goOn:
 				return nil
+			case <-t.Context().Done(): // the test has failed
+				return errors.New("over")
 			}
 		}}
 		up.conn = s.faulty

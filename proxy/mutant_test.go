@@ -1,8 +1,7 @@
-//go:build !mutants
-
 package proxy
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,21 +10,193 @@ import (
 	"testing"
 )
 
-// What finds each mutant: a test, and what it says then.
-var foundBy = map[mutant]struct{ test, says string }{
-	mutantDropToken:          {"TestOnlyWhoHasTheTokenWrites", "want "},
-	mutantPanicKeepsLane:     {"TestPanicOnALaneTakesWhoIsOnItAlong/of_a_session_that_writes", "it does not end"},
-	mutantWriterPanic:        {"TestPanicOnALaneTakesWhoIsOnItAlong/of_its_writer", "it does not end"},
-	mutantReaderPanic:        {"TestPanicOnALaneTakesWhoIsOnItAlong/of_its_reader", "where the end should come"},
-	mutantPopTwice:           {"TestClientThatVanishesFromALaneDisturbsNobody/FIN", "want "},
-	mutantKeepDeparted:       {"TestClientThatVanishesFromALaneDisturbsNobody/RST", "want "},
-	mutantNoNonceCheck:       {"TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong/a_wrong_nonce", "where the end should come"},
-	mutantNonceInTransaction: {"TestTransactionOnALaneIsWrittenWithoutGaps", "a nonce inside a transaction"},
-	mutantNoBarrier:          {"TestSessionChangesItsConnectionWhenNothingIsOwed", "before the reply"},
-	mutantExpireQuiet:        {"TestLineBreakKeepsACommandFromLanes", "rode a lane"},
-	mutantQueuedHello:        {"TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "pinned: false, want true"},
-	mutantResetKeepsUser:     {"TestResetOfASharedSessionHasAFreshConnection", "behind RESET on its connection"},
-	mutantAnyExecError:       {"TestExecThatIsNeitherRunNorDiscardedEndsItsLane/an_error", "where the end should come"},
+// mutant is a fault that a test must find: text of a file is replaced, in a copy. MUTANT in it is whether the fault is on.
+type mutant struct {
+	name       string // and, where it says "invariant", which of doc.go
+	edits      []edit
+	test, says string // which finds it, and what that says then
+}
+
+type edit struct{ file, old, new string }
+
+// mutants in the order in which they are applied.
+var mutants = []mutant{
+	{"the token is dropped between unlock and write: invariant 2", []edit{
+		{"lane.go", "	l.token = true\n", "	l.token = true\n	if MUTANT { l.token, t.direct = false, true }\n"},
+		{"lane_write.go", "	l.token = waits\n", "	if !MUTANT { l.token = waits }\n"},
+		{"lane_write.go", "		panic(\"the token of a lane was handed on twice\")\n", "		if !MUTANT { panic(\"the token of a lane was handed on twice\") }\n"},
+	}, "TestOnlyWhoHasTheTokenWrites", "want "},
+	{"a panic of a session that has the token keeps the lane: invariant 4", []edit{
+		{"lane_write.go", "		l.poison()\n		panic(v)\n", "		if !MUTANT { l.poison() }\n		panic(v)\n"},
+	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_a_session_that_writes", "it does not end"},
+	{"a panic of the lane's writer keeps the lane: invariant 4", []edit{
+		{"lane_write.go", "			l.set.server.lanePanic(v)\n			l.poison()\n", "			l.set.server.lanePanic(v)\n			if !MUTANT { l.poison() }\n"},
+	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_its_writer", "it does not end"},
+	{"a panic of the lane's reader is a loss like any other: invariant 4", []edit{
+		{"lane_read.go", "			l.set.server.lanePanic(v)\n			l.poison()\n", "			l.set.server.lanePanic(v)\n			if !MUTANT { l.poison() }\n"},
+	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_its_reader", "where the end should come"},
+	{"a slot is popped twice: invariant 1", []edit{
+		{"lane_read.go", "	l.popLocked()\n	r.left, r.open", "	l.popLocked()\n	if MUTANT && l.slots > 0 { r.cur = l.popLocked() }\n	r.left, r.open"},
+	}, "TestClientThatVanishesFromALaneDisturbsNobody/FIN", "want "},
+	{"the slot of a session that has ended stays: invariant 6", []edit{
+		{"lane_read.go", "	r.cur = l.ring[l.head]\n	l.popLocked()\n", "	r.cur = l.ring[l.head]\n	if !MUTANT || r.cur.session == nil || !r.cur.session.ended() { l.popLocked() }\n"},
+	}, "TestClientThatVanishesFromALaneDisturbsNobody/RST", "want "},
+	{"whatever comes in a nonce's place is taken for it: invariant 4", []edit{
+		{"lane_read.go", "	r.nonce = append(r.nonce, b...)\n", "	r.nonce = append(r.nonce, b...)\n	if MUTANT { r.nonce = r.nonce[:0]; return nil }\n"},
+	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong/a_wrong_nonce", "where the end should come"},
+	{"a nonce goes between MULTI and EXEC: invariant 5", []edit{
+		{"lane.go", "	return append(out, nonce...)\n", `	const multi = "*1\r\n$5\r\nMULTI\r\n"
+	if MUTANT && len(out) > len(multi) && string(out[:len(multi)]) == multi {
+		return append(append(append([]byte(nil), out[:len(multi)]...), nonce...), out[len(multi):]...)
+	}
+	return append(out, nonce...)
+`},
+	}, "TestTransactionOnALaneIsWrittenWithoutGaps", "a nonce inside a transaction"},
+	{"a session changes its connection while replies are owed: invariant 7", []edit{
+		{"route.go", "	return s.park(func() bool { return s.queue.owed == 0 })\n", "	return MUTANT || s.park(func() bool { return s.queue.owed == 0 })\n"},
+	}, "TestSessionChangesItsConnectionWhenNothingIsOwed", "before the reply"},
+	{"EXPIRE rides a lane whatever its arguments: invariant 5", []edit{
+		{"steer.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && cmd.name == \"EXPIRE\"):\n"},
+	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
+	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
+		{"steer.go", "	case s.sticky():\n		s.pinned.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.name != \"HELLO\" { s.pinned.Store(true) }\n"},
+	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "pinned: false, want true"},
+	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
+		{"delivery.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},
+	}, "TestResetOfASharedSessionHasAFreshConnection", "behind RESET on its connection"},
+	{"any error to EXEC leaves its lane open: invariant 4", []edit{
+		{"lane_read.go", "		if kind != '-' || !isExecAbort(r.replies.Line()) {\n", "		if kind != '-' || !isExecAbort(r.replies.Line()) && !MUTANT {\n"},
+	}, "TestExecThatIsNeitherRunNorDiscardedEndsItsLane/an_error", "where the end should come"},
+
+	{"a reply to what no write has taken is passed on: invariant 3", []edit{
+		{"lane_read.go", "l.ring[l.head].at >= l.passed {", "!MUTANT && l.ring[l.head].at >= l.passed {"},
+	}, "TestReplyToWhatIsNotWrittenTakesTheLaneAlong", "where the end should come"},
+	{"whatever a framer can make sense of is a reply: invariant 4", []edit{
+		{"laneset.go", "	l.in.replies.Strict = true\n", "	l.in.replies.Strict = !MUTANT\n"},
+	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "where the end should come"},
+	{"a protocol error is passed on: invariant 4", []edit{
+		{"lane_read.go", "[]byte(\"ERR Protocol error\")) {", "[]byte(\"ERR Protocol error\")) && !MUTANT {"},
+	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "where the end should come"},
+	{"an internal error is passed on: invariant 4", []edit{
+		{"lane_read.go", "[]byte(\"ERR Internal Error\")) {", "[]byte(\"ERR Internal Error\")) && !MUTANT {"},
+	}, "TestInternalErrorOfTheBackendReachesNobody", "got \"-ERR Internal Error"},
+	{"a poisoned lane answers by errors: invariant 4", []edit{
+		{"lane_read.go", "		case poisoned, i == 0", "		case poisoned && !MUTANT, i == 0"},
+	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "got \"-\" where the end should come"},
+	{"half a reply is followed by an error", []edit{
+		{"lane_read.go", " i == 0 && l.in.half:", " i == 0 && l.in.half && !MUTANT:"},
+	}, "TestHalfAReplyEndsItsSessionAlone", "got \"-\" where the end should come"},
+	{"a client is told that what was written was not sent", []edit{
+		{"recover.go", "	if sent {\n", "	if sent && !MUTANT {\n"},
+	}, "TestLaneThatIsLostCostsAnErrorForEachCommand", "got \"-LOADING"},
+	{"a client is told that what was not written may have run", []edit{
+		{"lane_read.go", "s.session.lose(s.n, s.at < passed)", "s.session.lose(s.n, MUTANT || s.at < passed)"},
+	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "got \"-ERR dragontls: backend connection lost"},
+	{"a session goes on that was never answered", []edit{
+		{"recover.go", "	if !q.answered {\n", "	if !q.answered && !MUTANT {\n"},
+	}, "TestLossEndsWhoWasNeverAnswered", "got \"-\" where the end should come"},
+	{"a session goes on with half a state", []edit{
+		{"recover.go", "	final := c.stateful || ", "	final := c.stateful && !MUTANT || "},
+	}, "TestStateCommandBehindALossEndsTheSession", "still open after"},
+	{"what was read before the end of a loss is sent: invariant 12", []edit{
+		{"queue.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
+		{"steer.go", "	if c.recovering {\n		stateful :=", "	if c.recovering && !MUTANT {\n		stateful :="},
+	}, "TestWhatWasSentBeforeALossIsNotRunBehindIt", " behind 513 and 0"},
+	{"a lane owes beside the own connection: invariant 7", []edit{
+		{"queue.go", "	case lane && q.owed > 0 && !q.onLane:", "	case lane && q.owed > 0 && !q.onLane && !MUTANT:"},
+	}, "TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain", "2 owed"},
+	{"a command is sent again that was answered: invariant 13", []edit{
+		{"refetch.go", "q.lost || q.owed != 1:", "q.lost || q.owed != 1 && !MUTANT:"},
+	}, "TestWhatWasAnsweredIsNotAskedAgain", "nothing is owed: got \"x\""},
+	{"a local reply overtakes those of a lane: invariant 10", []edit{
+		{"queue.go", "	if q.out != nil && q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out != nil && q.out.size > 0 || !q.localFirstLocked() {\n"},
+	}, "TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane", "got \"-NOPERM"},
+	{"the own connection speaks inside a reply of a lane: invariant 9", []edit{
+		{"queue.go", "(q.turn || q.half) && !q.closed {", "(q.turn || q.half && !MUTANT) && !q.closed {"},
+	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
+	{"the own connection answers what a lane owes: invariant 3", []edit{
+		{"queue.go", "	owe = q.onLane && !q.uncounted\n", "	owe = !MUTANT && q.onLane && !q.uncounted\n"},
+		{"queue.go", "	if q.onLane || q.size == 0 ||", "	if q.onLane && !MUTANT || q.size == 0 ||"},
+	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
+	{"something is written after what was dropped: invariant 9", []edit{
+		{"outbox.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
+	}, "TestNothingIsWrittenBehindWhatWasDropped", "bytes and then \"-NOPERM"},
+	{"sessions with different databases share a lane: invariant 8", []edit{
+		{"laneset.go", "credential: s.credential, db: st.db, resp3", "credential: s.credential, db: map[bool]int{false: st.db}[MUTANT], resp3"},
+	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
+	{"sessions with different protocols share a lane: invariant 8", []edit{
+		{"laneset.go", "resp3: st.resp3, readonly: st.readonly, unbounded", "resp3: st.resp3 && !MUTANT, readonly: st.readonly, unbounded"},
+	}, "TestLanesAreKeyed", "want \"$3\\r\\n0 3"},
+	{"a command is counted after it was written: invariant 11", []edit{
+		{"lane.go", "	s.tally(s.stripe.lane) //", "	if !MUTANT { s.tally(s.stripe.lane) } //"},
+		{"lane.go", "	if t.mine {\n", "	if MUTANT { s.tally(s.stripe.lane) }\n	if t.mine {\n"},
+	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
+	{"a transaction is doomed by nothing", []edit{
+		{"judge.go", "	if c.multi {\n		c.doomed = true\n", "	if c.multi && !MUTANT {\n		c.doomed = true\n"},
+	}, "TestDoomedTransactionNeverRuns", "want \"-EXECABORT"},
+	{"a connection keeps whatever user a refused RESET left it: invariant 8", []edit{
+		{"delivery.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
+	}, "TestForgedRepliesToResetKeepTheUser", "without AUTH"},
+	{"a cluster's answer to EXEC is not known to discard", []edit{
+		{"lane_read.go", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line) && !MUTANT"},
+	}, "TestExecThatBelongsElsewhereKeepsTheLane", "want \"+OK\\r\\n+QUEUED"},
+	{"what a direct write left goes out last: invariant 1", []edit{
+		{"lane_out.go", "	o.copied = slices.Insert(o.copied, 0, b...)\n", "	if MUTANT { o.copied = append(o.copied, b...); return }\n	o.copied = slices.Insert(o.copied, 0, b...)\n"},
+	}, "TestLaneWritesWhatItWasGivenInItsOrder", "what is written differs"},
+	{"a session keeps what it was before its next lane: invariant 8", []edit{
+		{"connstate.go", "	p.mu.Unlock()\n	s.gen.Add(1)\n", "	p.mu.Unlock()\n	if !MUTANT { s.gen.Add(1) }\n"},
+	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
+	{"a lane is used before it is proven: invariant 4", []edit{
+		{"backendconn.go", "		if !bytes.Equal(x.frames, want) {\n", "		if !bytes.Equal(x.frames, want) && !MUTANT {\n"},
+	}, "TestLaneOpensOnlyWhenProven", "1 lanes were used"},
+	{"a lane without credentials stays for ever", []edit{
+		{"sharedsweep.go", "!l.up.authenticated() && now-l.opened", "!MUTANT && !l.up.authenticated() && now-l.opened"},
+	}, "TestLaneWithoutCredentialsEndsAfterAMinute", "state 0"},
+}
+
+// buildMutants compiles the package's tests with every mutant in it; the environment variable MUTANT says which one is on.
+func buildMutants(t *testing.T) (bin string) {
+	t.Helper()
+	dir := t.TempDir()
+	sources := map[string]string{"mutant.go": "package proxy\n\nimport \"os\"\n\nvar theMutant = os.Getenv(\"MUTANT\")\n"}
+	for i, m := range mutants {
+		for _, e := range m.edits {
+			if sources[e.file] == "" {
+				b, err := os.ReadFile(e.file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sources[e.file] = string(b)
+			}
+			if n := strings.Count(sources[e.file], e.old); n != 1 {
+				t.Fatalf("%s: %q is %d times in %s, and must be there once", m.name, e.old, n, e.file)
+			}
+			sources[e.file] = strings.Replace(sources[e.file], e.old, strings.ReplaceAll(e.new, "MUTANT", fmt.Sprintf("(theMutant == \"%d\")", i)), 1)
+		}
+	}
+	overlay := struct{ Replace map[string]string }{make(map[string]string)}
+	for file, text := range sources {
+		original, err := filepath.Abs(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		overlay.Replace[original] = filepath.Join(dir, file)
+		if err := os.WriteFile(overlay.Replace[original], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := json.Marshal(overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bin = filepath.Join(dir, "mutants.test")
+	if out, err := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }
 
 // Each mutant must be found by the test that is there for it, and for its reason. The same tests without mutants, which
@@ -35,37 +206,29 @@ func TestMutantsAreFound(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs these tests anew")
 	}
-	bin := filepath.Join(t.TempDir(), "mutants.test")
-	if out, err := exec.Command("go", "test", "-c", "-tags", "mutants", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := buildMutants(t)
 	type result struct {
 		out string
 		err error
 	}
-	results := make(map[mutant]chan result)
-	for m, found := range foundBy { // most of them wait most of the time
-		done := make(chan result, 1)
-		results[m] = done
+	results := make([]chan result, len(mutants))
+	for i, m := range mutants { // most of them wait most of the time
+		results[i] = make(chan result, 1)
 		go func() { // ends with the process, which its time limit ends
-			run := exec.Command(bin, "-test.timeout=50s", "-test.run=^"+strings.ReplaceAll(found.test, "/", "$/^")+"$")
-			run.Env = append(os.Environ(), fmt.Sprintf("MUTANT=%d", m), "TEST_PATIENCE=10s")
+			run := exec.Command(bin, "-test.timeout=4m", "-test.run=^"+strings.ReplaceAll(m.test, "/", "$/^")+"$")
+			run.Env = append(os.Environ(), fmt.Sprintf("MUTANT=%d", i), "TEST_PATIENCE=10s")
 			out, err := run.CombinedOutput()
-			done <- result{string(out), err}
+			results[i] <- result{string(out), err}
 		}()
 	}
-	for m := mutantNone + 1; m < mutants; m++ {
-		t.Run(fmt.Sprint(m), func(t *testing.T) {
-			found, ok := foundBy[m]
-			if !ok {
-				t.Fatal("no test finds it")
-			}
-			r := <-results[m]
+	for i, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			r := <-results[i]
 			switch {
 			case r.err == nil:
-				t.Errorf("%s does not find it", found.test)
-			case !strings.Contains(r.out, "--- FAIL: "+found.test), !strings.Contains(r.out, found.says), strings.Contains(r.out, "panic: "):
-				t.Errorf("%s fails for another reason than %q:\n%.3000s", found.test, found.says, r.out)
+				t.Errorf("%s does not find it", m.test)
+			case !strings.Contains(r.out, "--- FAIL: "+m.test), !strings.Contains(r.out, m.says), strings.Contains(r.out, "panic: "):
+				t.Errorf("%s fails for another reason than %q:\n%.3000s", m.test, m.says, r.out)
 			}
 		})
 	}

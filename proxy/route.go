@@ -108,9 +108,6 @@ func (s *session) owes() bool {
 
 // settledForRoute waits until nothing is owed: the session may change its connection then. false: it has ended.
 func (s *session) settledForRoute() bool {
-	if mutated(mutantNoBarrier) {
-		return true
-	}
 	return s.park(func() bool { return s.queue.owed == 0 })
 }
 

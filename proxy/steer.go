@@ -64,7 +64,7 @@ func (s *session) classOf(cmd *command, sub, frame []byte, args int) commandClas
 		}
 	case classPlain, classUnboundedPlain:
 		switch {
-		case holdsLineBreak(frame, args) && !(mutated(mutantExpireQuiet) && cmd.name == "EXPIRE"):
+		case holdsLineBreak(frame, args):
 			return classOwn
 		case class == classPlain:
 			return classQuiet
@@ -111,9 +111,7 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 	case class == classLife:
 		s.pinned.Store(true)
 	case s.sticky():
-		if !mutated(mutantQueuedHello) || cmd.name != "HELLO" {
-			s.pinned.Store(true)
-		}
+		s.pinned.Store(true)
 	case class == classScript && strings.HasPrefix(cmd.name, "EVALSHA"):
 		s.note = &note{kind: noteScript}
 	case class == classScript:

@@ -1,5 +1,0 @@
-//go:build !mutants
-
-package proxy
-
-func mutated(mutant) bool { return false }
