@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -81,10 +82,11 @@ func (m *material) clientConfig() *tls.Config {
 // harness is a Server on loopback in front of a backend.
 type harness struct {
 	*Server
-	t    testing.TB
-	addr string
-	done chan error
-	logs *syncBuffer
+	t     testing.TB
+	addr  string
+	done  chan error
+	logs  *syncBuffer
+	ahead *atomic.Int64 // nanoseconds that a test has let pass at once
 }
 
 type syncBuffer struct {
@@ -133,6 +135,8 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 		sessionPace: pace{1 << 20, 1}, identityPace: pace{1 << 20, 1}, lanePace: pace{1 << 20, 1},
 	}
 	patient(&c)
+	started, ahead := time.Now(), new(atomic.Int64)
+	c.clock = func() int64 { return int64(time.Since(started)) + ahead.Load() }
 	if change != nil {
 		change(&c)
 	}
@@ -150,7 +154,7 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 	if wrap != nil {
 		ln = wrap(ln)
 	}
-	h := &harness{Server: s, t: t, addr: ln.Addr().String(), done: make(chan error, 1), logs: logs}
+	h := &harness{Server: s, t: t, addr: ln.Addr().String(), done: make(chan error, 1), logs: logs, ahead: ahead}
 	go func() { h.done <- s.Serve(ln) }()
 	t.Cleanup(func() {
 		s.Close()
@@ -445,4 +449,9 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		}
 	}
 	t.Fatalf("never: %s", what)
+}
+
+// bareServer has nothing but a clock, for sessions that no client has.
+func bareServer() *Server {
+	return &Server{c: Config{clock: func() int64 { return 0 }}}
 }

@@ -41,6 +41,7 @@ type Config struct {
 	Log         zerolog.Logger
 
 	timeouts
+	clock func() int64 // see Server.now
 	// The paces of new backend connections: see the variables of these names.
 	sessionPace, identityPace, lanePace pace
 }
@@ -55,7 +56,6 @@ type Server struct {
 	backend        *backend
 	commands       *commandTable
 	started        time.Time
-	ahead          atomic.Int64 // nanoseconds that a test has let pass at once
 	audit          *auditor
 	auditsCommands bool
 	done           chan struct{} // closed by Close
@@ -116,6 +116,9 @@ func New(c Config) (*Server, error) {
 		pending:  newPlaces(c.MaxHandshakes, 2*runtime.GOMAXPROCS(0)),
 		sessions: make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
+	if s.c.clock == nil {
+		s.c.clock = func() int64 { return int64(time.Since(s.started)) }
+	}
 	s.firstEnd.Store(math.MaxInt64)
 	s.lanes.server = s
 	s.audit = newAuditor(c.Audit, s.started)
@@ -144,8 +147,8 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	}
 }
 
-// now is the time since start: monotonic, in nanoseconds.
-func (s *Server) now() int64 { return int64(time.Since(s.started)) + s.ahead.Load() }
+// now is the time since New: monotonic, in nanoseconds.
+func (s *Server) now() int64 { return s.c.clock() }
 
 // Serve accepts on ln until Close or Drain; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {
