@@ -24,7 +24,7 @@ func (s *session) deliver(b []byte) error {
 	if err := s.write(b[d.start:]); err != nil {
 		return err
 	}
-	if d.finished > 0 {
+	if d.finished > 0 || q.uncounted {
 		s.lastActive.Store(s.server.now())
 	}
 	if q.settle(d.answered, d.unblocked, !p.replies.Open()) {

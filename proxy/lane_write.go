@@ -99,7 +99,7 @@ const maxKept = laneBytes
 func (l *lane) keepLocked(o laneOut) {
 	l.writing -= o.held()
 	o = o.release(l.account().buffers)
-	if n := o.held(); n > l.spare.held() && n <= maxKept && l.state != laneClosed && !(n > chunkSize && l.account().scarce()) {
+	if n := o.held(); n >= l.spare.held() && n <= maxKept && l.state != laneClosed && !(n > chunkSize && l.account().scarce()) {
 		l.spare = o
 	}
 	l.countLocked()

@@ -19,7 +19,7 @@ package proxy
 //	a reply that its client takes not              a chunk                              held: socket.receive
 //	the reply to a DISCARD that is withheld        maxHeld                              held: withhold
 //	RESET with its arguments                       maxHeld                              held: reset
-//	commands that wait in a lane, and its slots    2 x laneBytes, laneCommands          held by the lane beyond laneKept: countLocked
+//	commands that wait in a lane, and its slots    4 x laneBytes, laneCommands          held by the lane beyond laneKept: countLocked
 //	buffers and slots of a lane                    laneKept                             kept by the lane: countLocked
 //	names that a session has set                   3 x maxRemembered                    in sessionCost
 //	scripts that are remembered                    maxScripts sums, for all             not: 200 KiB at most

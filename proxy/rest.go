@@ -58,23 +58,36 @@ func (r *rester) ask() bool {
 // rest is called by the goroutine of x after an interrupted read. It reports whether that goroutine is to end: then x belongs
 // to whoever wakes it.
 func (s *Server) rest(x sleeper) bool {
+	return x.rester().state.CompareAndSwap(restAsked, restSettling) && s.settle(x)
+}
+
+// settle is the rest of rest, for an x that is settling.
+func (s *Server) settle(x sleeper) bool {
 	r := x.rester()
-	if !r.state.CompareAndSwap(restAsked, restSettling) {
-		return false
-	}
 	if x.mayRest() && s.rests.add(x) && r.state.CompareAndSwap(restSettling, restResting) {
 		return true
 	}
-	r.state.Store(restAwake)
+	r.state.CompareAndSwap(restSettling, restAwake) // else it was woken, and maybe asked again
 	s.rests.remove(x)
 	return false
 }
 
-// wake gives x a goroutine again where it rests, and keeps the one of an x that is settling.
+// wake gives x a goroutine again where it rests, and keeps the one of an x that is settling. Whoever calls it has first done what
+// mayRest looks at. An x that was asked stays so: its deadline has passed, and only the mark tells it why.
 func (s *Server) wake(x sleeper) {
-	if x.rester().state.Swap(restAwake) == restResting {
-		s.rests.remove(x)
-		x.goOn()
+	r := x.rester()
+	for {
+		switch was := r.state.Load(); {
+		case was < restSettling:
+			return
+		case !r.state.CompareAndSwap(was, restAwake):
+		case was == restResting:
+			s.rests.remove(x)
+			x.goOn()
+			return
+		default:
+			return
+		}
 	}
 }
 
@@ -100,12 +113,13 @@ func (s *session) mayRest() bool {
 	return !q.closed && !q.lost && (q.out == nil || q.out.refetch == nil)
 }
 
-// askPump asks the pump to look whether it may rest, unless it is about to read the answer to a question of its own.
+// askPump asks the pump to look whether it may rest, unless it is about to read the answer to a question of its own, or the
+// backend has a time limit.
 func (s *session) askPump() {
 	p := &s.pump
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.up != nil && (p.awaited == awaitNothing || p.outcome != outcomeNone) && p.up.rests.ask() {
+	if p.up != nil && p.limit.Load() == 0 && (p.awaited == awaitNothing || p.outcome != outcomeNone) && p.up.rests.ask() {
 		p.up.sock.SetReadDeadline(time.Now())
 	}
 }
@@ -113,14 +127,14 @@ func (s *session) askPump() {
 // pumpAsked is called by the pump once it was asked, and reports whether its goroutine is to end. idle: the backend has said
 // nothing meanwhile.
 func (s *session) pumpAsked(up *backendConn, idle bool) bool {
-	s.pump.mu.Lock() // askPump has set its deadline by now
+	s.pump.mu.Lock() // as askPump does: its deadline has not outlived its mark
+	settles := idle && up.rests.state.CompareAndSwap(restAsked, restSettling)
+	if !settles {
+		up.rests.state.Store(restAwake)
+	}
 	up.sock.SetReadDeadline(noTime)
 	s.pump.mu.Unlock()
-	if idle {
-		return s.server.rest(up)
-	}
-	s.server.wake(up)
-	return false
+	return settles && s.server.settle(up)
 }
 
 func (c *backendConn) rester() *rester { return &c.rests }

@@ -135,6 +135,54 @@ func TestSubscriberAtRestLeavesASilentBackend(t *testing.T) {
 	})
 }
 
+// The sweeper looks again and again at a session whose backend has a time limit.
+func TestTimeLimitOfABackendIsNotRenewed(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		gone := make(chan struct{})
+		h := m.start(t, fakeBackend(t, func(c net.Conn) {
+			r := bufio.NewReader(c)
+			for {
+				switch args, err := readCommand(r); {
+				case err != nil:
+					<-gone
+					return
+				case args[0] == "SUBSCRIBE":
+					io.WriteString(c, "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n")
+				default:
+					io.WriteString(c, "+PONG\r\n")
+				}
+			}
+		}), func(c *Config) { c.restAfter, c.lingerTimeout = time.Second, 300*time.Millisecond })
+		defer close(gone)
+		w := h.dial()
+		w.do("*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n", "SUBSCRIBE", "ch")
+		h.rest(w)
+		w.Close()
+		eventually(t, "the session has ended", func() bool {
+			h.ahead.Add(int64(h.c.restAfter))
+			h.restIdle()
+			return h.live() == 0
+		})
+	})
+}
+
+// A deadline that has passed and the mark that says why come and go together.
+func TestWhoWakesASleeperLeavesTheMarkOfTheSweeper(t *testing.T) {
+	t.Parallel()
+	s := &session{server: bareServer()}
+	s.rests.state.Store(restAsked)
+	s.server.wake(s)
+	if got := s.rests.state.Load(); got != restAsked {
+		t.Errorf("state %d, want %d", got, restAsked)
+	}
+	s.rests.state.Store(restSettling)
+	s.server.wake(s)
+	if got := s.rests.state.Load(); got != restAwake {
+		t.Errorf("state %d, want %d", got, restAwake)
+	}
+}
+
 // After a refused RESET the pump authenticates its connection and reads the answer itself: nobody may interrupt that.
 func TestPumpThatAuthenticatesIsNotAskedToRest(t *testing.T) {
 	t.Parallel()
