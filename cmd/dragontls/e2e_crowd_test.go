@@ -163,7 +163,8 @@ func TestManyKindsOfLanesWithinFewConnections(t *testing.T) {
 		t.Error("nothing rode a lane")
 	}
 	idle := time.Now()
-	eventually(t, "no more than 8 backend connections are left without work", func() bool { return p.statusOf().Backend.Connections <= 8 })
+	// Fewer than half of them may stay for the next command.
+	eventually(t, "the backend has room again", func() bool { return p.statusOf().Backend.Connections < connections/2 })
 	p.wantMetric(4*identities, "connections", "state", "open")
 	t.Logf("after %v without work %d backend connections are left", time.Since(idle).Round(time.Millisecond), p.statusOf().Backend.Connections)
 	p.wantEnd()
