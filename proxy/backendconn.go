@@ -20,7 +20,7 @@ type backendConn struct {
 	tls     *tls.Conn
 	release func()
 	session *session // whose own connection it is; nil: nobody's
-	rests   rester   // its pump
+	rests   rester   // says whether its pump has a goroutine
 	once    sync.Once
 	writing sync.Mutex
 

@@ -451,7 +451,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
-// bareServer has nothing but a clock, for sessions that no client has.
+// bareServer returns a Server with nothing but a clock, for sessions without a client.
 func bareServer() *Server {
 	return &Server{c: Config{clock: func() int64 { return 0 }}}
 }

@@ -154,8 +154,8 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	}
 	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
 	// this one is large.
-	idle := l.slots == 0 && l.commands == 0 || len(c.out) >= handOver
-	t = taken{result: submitted, direct: idle && !l.token && l.up.tls == nil, mine: a == admittedMine}
+	atOnce := l.slots == 0 && l.commands == 0 || len(c.out) >= largeBatch
+	t = taken{result: submitted, direct: atOnce && !l.token && l.up.tls == nil, mine: a == admittedMine}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	if l.commands == 0 {
 		l.pulse.begin(l.idleSince, now)

@@ -5,28 +5,29 @@ import (
 	"slices"
 )
 
-// handOver: at least this many bytes of a batch are not copied into the buffer of a lane, which gets the chunk that holds them.
-const handOver = chunkSize / 2
+// largeBatch is the size in bytes from which a batch, or what is left of one, is not copied into the buffer of a lane: the session
+// hands its chunk over to the lane.
+const largeBatch = chunkSize / 2
 
-// laneOut is what a lane is to write: copied bytes, and chunks that sessions handed over, in their order.
+// laneOut is what a lane has still to write: copied bytes, and chunks that sessions handed over, in their order.
 type laneOut struct {
 	copied []byte
 	chunks []laneChunk
 }
 
-// laneChunk goes out before copied[at:].
+// laneChunk is written before laneOut.copied[at:].
 type laneChunk struct {
 	chunk *chunk
-	b     []byte // of it
+	b     []byte // the part of chunk to be written
 	at    int
 }
 
 func (o *laneOut) empty() bool { return len(o.copied) == 0 && len(o.chunks) == 0 }
 
-// held is how many bytes of memory it holds, unused ones included.
+// held returns how many bytes of memory o holds, unused ones included.
 func (o *laneOut) held() int { return cap(o.copied) + len(o.chunks)*chunkSize }
 
-// take adds the batch of a session. hot
+// take adds the batch b of a session after everything else. hot
 func (o *laneOut) take(s *session, b []byte) {
 	if k := s.handOver(b); k != nil {
 		o.chunks = append(o.chunks, laneChunk{chunk: k, b: b, at: len(o.copied)})
@@ -35,7 +36,7 @@ func (o *laneOut) take(s *session, b []byte) {
 	o.copied = append(o.copied, b...)
 }
 
-// putFirst adds the end of the batch of a session before everything else.
+// putFirst adds b, the end of a batch of a session, before everything else.
 func (o *laneOut) putFirst(s *session, b []byte) {
 	if k := s.handOver(b); k != nil {
 		o.chunks = slices.Insert(o.chunks, 0, laneChunk{chunk: k, b: b})
@@ -47,11 +48,12 @@ func (o *laneOut) putFirst(s *session, b []byte) {
 	}
 }
 
-// handOver returns the chunk of the session's batch, which the session has no more, where b is a large part of it. hot
+// handOver takes the chunk of the session's batch from the session and returns it, if b is a large part of that batch; otherwise it
+// returns nil. Only a b that still lies in the chunk ends where the chunk ends: append may have moved it elsewhere. hot
 func (s *session) handOver(b []byte) *chunk {
 	c := &s.client
 	k := c.outChunk
-	if len(b) < handOver || k == nil || &b[:cap(b)][cap(b)-1] != &k[chunkSize-1] {
+	if len(b) < largeBatch || k == nil || &b[:cap(b)][cap(b)-1] != &k[chunkSize-1] {
 		return nil
 	}
 	s.account().hold(-chunkSize)
@@ -82,7 +84,7 @@ func writeSome(w io.Writer, b []byte) error {
 	return err
 }
 
-// release gives the chunks back once no write uses them, and returns the rest of it, empty.
+// release gives the chunks back to the pool, which the caller does once no write uses them. It returns o emptied, for further use.
 func (o *laneOut) release(b *buffers) laneOut {
 	for _, k := range o.chunks {
 		b.chunks.Put(k.chunk)

@@ -10,11 +10,12 @@ import (
 	"testing"
 )
 
-// mutant is a fault that a test must find: text of a file is replaced, in a copy. MUTANT in it is whether the fault is on.
+// mutant is a fault that a test must find. Each edit replaces text in a copy of a file; the word MUTANT in the new text becomes a
+// condition that holds in the run that has this fault switched on.
 type mutant struct {
-	name       string // and, where it says "invariant", which of doc.go
+	name       string // names the invariant of doc.go that it breaks, if it breaks one
 	edits      []edit
-	test, says string // which finds it, and what that says then
+	test, says string // the test that finds it, and a part of what that test prints
 }
 
 type edit struct{ file, old, new string }

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// A session that has been idle for restAfter rests: neither its reader nor its pump has a goroutine, whose stacks are a third
-// of what an idle session costs each. A watcher has the kernel say when the client or the backend sends something or leaves.
-// Whoever wants one of the two interrupts it, and so wakes it where it rests.
+// A session that has been idle for restAfter rests: its reader and its pump give up their goroutines. Each stack is a third of what
+// an idle session costs. The watcher's epoll instance reports when the client or the backend sends something or leaves. A goroutine
+// that needs a reader or a pump interrupts it, which also wakes one at rest.
 
 // sleeper is what may rest: the reader of a session (*session) and the reader of its own connection (*backendConn).
 type sleeper interface {
 	rester() *rester
 	socket() *socket
-	mayRest() bool // reports whether it holds nothing of what it read and nobody wants it
+	mayRest() bool // reports whether it holds nothing of what it read, and nobody has interrupted it for anything else
 	goOn()         // starts its goroutine again
 }
 
@@ -61,19 +61,19 @@ func (s *Server) rest(x sleeper) bool {
 	return x.rester().state.CompareAndSwap(restAsked, restSettling) && s.settle(x)
 }
 
-// settle is the rest of rest, for an x that is settling.
+// settle finishes what rest began: x is in restSettling. Its result is that of rest.
 func (s *Server) settle(x sleeper) bool {
 	r := x.rester()
 	if x.mayRest() && s.rests.add(x) && r.state.CompareAndSwap(restSettling, restResting) {
 		return true
 	}
-	r.state.CompareAndSwap(restSettling, restAwake) // else it was woken, and maybe asked again
+	r.state.CompareAndSwap(restSettling, restAwake) // where this fails, wake has done it, and the sweeper may have asked again
 	s.rests.remove(x)
 	return false
 }
 
-// wake gives x a goroutine again where it rests, and keeps the one of an x that is settling. Whoever calls it has first done what
-// mayRest looks at. An x that was asked stays so: its deadline has passed, and only the mark tells it why.
+// wake starts the goroutine of x again if x rests, and keeps it if x is settling. The caller has first set what mayRest looks at.
+// restAsked stays as it is: the read deadline of x has passed, and only that state tells the goroutine why.
 func (s *Server) wake(x sleeper) {
 	r := x.rester()
 	for {
@@ -124,10 +124,11 @@ func (s *session) askPump() {
 	}
 }
 
-// pumpAsked is called by the pump once it was asked, and reports whether its goroutine is to end. idle: the backend has said
-// nothing meanwhile.
+// pumpAsked is called by the pump when it finds restAsked after a read, and reports whether the pump's goroutine is to end. idle
+// says that the read was interrupted and brought nothing. State and deadline change under pump.mu, as in askPump: no deadline that
+// has passed is left without restAsked.
 func (s *session) pumpAsked(up *backendConn, idle bool) bool {
-	s.pump.mu.Lock() // as askPump does: its deadline has not outlived its mark
+	s.pump.mu.Lock()
 	settles := idle && up.rests.state.CompareAndSwap(restAsked, restSettling)
 	if !settles {
 		up.rests.state.Store(restAwake)

@@ -108,24 +108,29 @@ func (h *harness) endBackendOf(w *wire) {
 	up.sock.closeWrite()
 }
 
+// silentBackend answers SUBSCRIBE and PING. It leaves a connection open on which it reads the end, until the test is over.
+func silentBackend(t *testing.T) string {
+	return fakeBackend(t, func(c net.Conn) {
+		r := bufio.NewReader(c)
+		for {
+			switch args, err := readCommand(r); {
+			case err != nil:
+				<-t.Context().Done()
+				return
+			case args[0] == "SUBSCRIBE":
+				io.WriteString(c, "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n")
+			default:
+				io.WriteString(c, "+PONG\r\n")
+			}
+		}
+	})
+}
+
 // A client leaves whose connection to the backend rests, and the backend does not care.
 func TestSubscriberAtRestLeavesASilentBackend(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, fakeBackend(t, func(c net.Conn) {
-			r := bufio.NewReader(c)
-			for {
-				switch args, err := readCommand(r); {
-				case err != nil:
-					<-t.Context().Done()
-					return
-				case args[0] == "SUBSCRIBE":
-					io.WriteString(c, "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n")
-				default:
-					io.WriteString(c, "+PONG\r\n")
-				}
-			}
-		}), func(c *Config) { c.restAfter, c.lingerTimeout = time.Second, 10*time.Millisecond })
+		h := m.start(t, silentBackend(t), func(c *Config) { c.restAfter, c.lingerTimeout = time.Second, 10*time.Millisecond })
 		w := h.dial()
 		w.do("*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n", "SUBSCRIBE", "ch")
 		h.rest(w)
@@ -139,22 +144,7 @@ func TestSubscriberAtRestLeavesASilentBackend(t *testing.T) {
 func TestTimeLimitOfABackendIsNotRenewed(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		gone := make(chan struct{})
-		h := m.start(t, fakeBackend(t, func(c net.Conn) {
-			r := bufio.NewReader(c)
-			for {
-				switch args, err := readCommand(r); {
-				case err != nil:
-					<-gone
-					return
-				case args[0] == "SUBSCRIBE":
-					io.WriteString(c, "*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n")
-				default:
-					io.WriteString(c, "+PONG\r\n")
-				}
-			}
-		}), func(c *Config) { c.restAfter, c.lingerTimeout = time.Second, 300*time.Millisecond })
-		defer close(gone)
+		h := m.start(t, silentBackend(t), func(c *Config) { c.restAfter, c.lingerTimeout = time.Second, 300*time.Millisecond })
 		w := h.dial()
 		w.do("*3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n", "SUBSCRIBE", "ch")
 		h.rest(w)

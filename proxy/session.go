@@ -38,7 +38,7 @@ type session struct {
 
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	hand       atomic.Int32 // what the reader holds, see handEmpty
-	rests      rester       // its reader
+	rests      rester       // says whether its reader has a goroutine
 
 	shared   bool // it may ride lanes
 	*sharing      // nil where it does not
