@@ -33,8 +33,8 @@ func TestBenchmark(t *testing.T) {
 	p := serving(t, redisServer(t).url())
 	for _, depth := range []string{"1", "16", "100"} {
 		t.Run("clients 10 pipeline "+depth, func(t *testing.T) { benchmark(t, p, "-n", "1000", "-c", "10", "-P", depth) })
-		t.Run("clients 200 pipeline "+depth, func(t *testing.T) {
-			benchmark(t, p, "-n", "4000", "-c", "200", "-P", depth, "-t", "ping,get,mset")
+		t.Run("clients 100 pipeline "+depth, func(t *testing.T) {
+			benchmark(t, p, "-n", "2000", "-c", "100", "-P", depth, "-t", "ping,get,mset")
 		})
 	}
 	t.Run("RESP3", func(t *testing.T) { benchmark(t, p, "-n", "500", "-c", "10", "-3") })

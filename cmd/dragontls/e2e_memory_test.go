@@ -23,7 +23,7 @@ var plainBinary = sync.OnceValues(func() (string, error) {
 		return binary()
 	}
 	path := filepath.Join(workDir, "dragontls-plain")
-	out, err := exec.Command("go", "build", "-buildvcs=false", "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-pgo=off", "-o", path, ".").CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%w\n%s", err, out)
 	}

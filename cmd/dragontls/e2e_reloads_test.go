@@ -20,7 +20,7 @@ import (
 //	E2E_RELOADS=1000 go test -run TestReloadsUnderLoad -timeout 30m -v ./cmd/dragontls
 func TestReloadsUnderLoad(t *testing.T) {
 	t.Parallel()
-	n := numberFrom(t, "E2E_RELOADS", 80)
+	n := numberFrom(t, "E2E_RELOADS", 40)
 	full := os.Getenv("E2E_RELOADS") != ""
 	ca, dir := newCA(t, "reloads"), t.TempDir()
 	kind := rotations[slices.IndexFunc(rotations, func(r rotation) bool { return r.name == "..data" })] // never a pair that does not match
