@@ -150,17 +150,6 @@ var (
 	textOwnAuth  = resp.AppendError(nil, "NOPERM dragontls: the proxy has authenticated this connection, AUTH is refused")
 	textUserName = resp.AppendError(nil, "ERR dragontls: a user name must not contain CR or LF")
 	textTooLong  = resp.AppendError(nil, "ERR dragontls: AUTH, HELLO and ACL commands above 64 KiB are refused")
-	textDoomed   = resp.AppendError(nil, "ERR dragontls: refused inside a transaction in which a command was refused before")
-
-	textRulesChanged = resp.AppendError(nil, "NOPERM dragontls: the rules of this client changed inside a transaction, which was not run")
-
-	textExecAbort    = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
-	textUnavailable  = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
-	textBackendAuth  = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
-	textBackendOpen  = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
-	textBackendState = resp.AppendError(nil, "ERR dragontls: the backend refuses the database, protocol or name that this session had, so the session ends")
-	textOK           = resp.AppendOK(nil)
-	textInternal     = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
 )
 
 // inspect judges the arguments of AUTH, HELLO and ACL; nil passes them on. ownUser: dragontls has authenticated

@@ -3,11 +3,7 @@ package proxy
 import (
 	"errors"
 	"time"
-
-	"dragontls/proxy/resp"
 )
-
-var textLost = resp.AppendError(nil, "ERR dragontls: backend connection lost, the command may have run")
 
 var (
 	errLost    = errors.New("replies were lost with their connection")

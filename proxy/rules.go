@@ -111,59 +111,12 @@ func (r *Rules) firstTime(id int) bool {
 	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
 }
 
-// ruled judges a command by the rules of the client's user; nil passes it on. hot
-func (s *session) ruled(cmd *command, name, sub []byte) []byte {
-	r := s.client.rules
-	text := r.judge(cmd, name, sub)
-	if text == nil {
-		return nil
-	}
-	counters, message := s.server.rulesDenied, "command refused by the users file"
-	if r.dryRun {
-		counters, message = s.server.rulesWouldDeny, "command would be refused by the users file"
-	}
-	counters[cmd.id].Add(1)
-	if r.firstTime(cmd.id) {
-		p := s.peer.Load()
-		s.event(s.server.log.Info()).Str("command", cmd.name).Str("client", p.Name).Str("user", p.User.Name).Msg(message)
-	}
-	if r.dryRun {
-		return nil
-	}
-	return text
-}
-
 // same tells whether both say the same; either may be nil.
 func (r *Rules) same(o *Rules) bool {
 	if r == nil || o == nil {
 		return r == o
 	}
 	return r.dryRun == o.dryRun && slices.Equal(r.options.Allow, o.options.Allow) && slices.Equal(r.options.Deny, o.options.Deny)
-}
-
-// changeRules takes over the rules for the command that is judged next. What a transaction holds was judged by others,
-// so it will not run; where replies cannot be counted the session ends instead.
-func (s *session) changeRules(now *Rules) bool {
-	c := &s.client
-	same := now.same(c.rules)
-	c.rules = now
-	if same || !c.multi {
-		return true
-	}
-	c.doomed = true
-	if c.uncount {
-		s.lastWord(textRulesChanged, closeRefused)
-		return false
-	}
-	return true
-}
-
-// rules of the client's user as they are now; nil: all commands. hot
-func (s *session) rules() *Rules {
-	if p := s.peer.Load(); p != nil && p.User != nil {
-		return p.User.Rules
-	}
-	return nil
 }
 
 // forbiddenText is the refusal of a command, or of one of its subcommands, that the users file does not let pass.

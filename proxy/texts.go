@@ -1,0 +1,19 @@
+package proxy
+
+import "dragontls/proxy/resp"
+
+// What a session tells its client in the place of a reply, or after its last one.
+var (
+	textOK        = resp.AppendOK(nil)
+	textExecAbort = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
+	textInternal  = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
+
+	textDoomed       = resp.AppendError(nil, "ERR dragontls: refused inside a transaction in which a command was refused before")
+	textRulesChanged = resp.AppendError(nil, "NOPERM dragontls: the rules of this client changed inside a transaction, which was not run")
+
+	textLost         = resp.AppendError(nil, "ERR dragontls: backend connection lost, the command may have run")
+	textUnavailable  = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
+	textBackendAuth  = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
+	textBackendOpen  = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
+	textBackendState = resp.AppendError(nil, "ERR dragontls: the backend refuses the database, protocol or name that this session had, so the session ends")
+)
