@@ -9,12 +9,10 @@ import (
 func TestCommandsWhoseArgumentsAllowMuchWorkAreUnbounded(t *testing.T) {
 	t.Parallel()
 	keys := func(n int) string { return strings.Repeat(" k", n) }
-	srv := &Server{}
 	table, err := newCommandTable(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{server: srv}
 	for _, tt := range []struct {
 		command string
 		want    commandClass
@@ -40,7 +38,7 @@ func TestCommandsWhoseArgumentsAllowMuchWorkAreUnbounded(t *testing.T) {
 		if len(args) > 1 {
 			sub = []byte(args[1])
 		}
-		if got := s.classOf(c, sub, frame, len(args)); got != tt.want {
+		if got := table.classify(c, sub, frame, len(args)); got != tt.want {
 			t.Errorf("%.60s: got %v, want %v", tt.command, got, tt.want)
 		}
 	}

@@ -3,9 +3,12 @@ package proxy
 import (
 	"bytes"
 	"slices"
+
+	"dragontls/proxy/resp"
 )
 
-// commandClass says which backend connection a command may take in mode shared. commands.txt has each command's.
+// commandClass says which backend connection a command may take in mode shared. commands.txt has each command's. leavesNoState
+// counts on the order.
 type commandClass uint8
 
 const (
@@ -20,6 +23,9 @@ const (
 	classSticky                             // opens or ends a transaction
 	classLife                               // the session's own connection from here on
 )
+
+// leavesNoState reports whether a command of this class leaves the connection as it was.
+func (c commandClass) leavesNoState() bool { return classQuiet <= c && c <= classOwn }
 
 // classNames are the words of commands.txt.
 var classNames = []string{
@@ -48,6 +54,35 @@ func (c *command) classOf(sub []byte) commandClass {
 		return s.class
 	}
 	return c.class
+}
+
+// classify returns the class of a command that is held as a whole: frame is its canonical frame, of args arguments, and sub the
+// second of them, or nil. Lines and bounds are looked at already: the result is neither classPlain nor classUnboundedPlain. hot
+func (t *commandTable) classify(c *command, sub, frame []byte, args int) commandClass {
+	class := c.classOf(sub)
+	switch class {
+	case classQuiet:
+		if c.bound.exceeded(frame, args) {
+			return classUnbounded
+		}
+	case classPlain, classUnboundedPlain:
+		switch {
+		case holdsLineBreak(frame, args):
+			return classOwn
+		case class == classPlain:
+			return classQuiet
+		}
+		return classUnbounded
+	case classScript:
+		if t.scripts.harmless(resp.SplitArgs(frame, nil)) {
+			return classOwn
+		}
+		return classScript
+	}
+	if c.name == "SCRIPT" && args == 3 && isWord(sub, "LOAD") {
+		t.scripts.remember(resp.SplitArgs(frame, nil)[2])
+	}
+	return class
 }
 
 var (

@@ -52,11 +52,12 @@ type command struct {
 	subs      map[string][]byte // the same by subcommand
 }
 
-// commandTable knows commands by name. What it does not know is other.
+// commandTable knows commands by name, and which scripts are harmless. What it does not know is other.
 type commandTable struct {
-	byName map[string]*command
-	names  []string // by id
-	other  *command
+	byName  map[string]*command
+	names   []string // by id
+	other   *command
+	scripts scripts
 }
 
 const (

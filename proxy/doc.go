@@ -7,7 +7,7 @@
 //
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
 //	                │ command: rules, deny list, traits                         judge.go    command
-//	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer, classOf
+//	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer; class.go classify
 //	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
 //	                │ flush, before a read that waits                           batch.go    flush; route.go flushShared
 //	                ├── lane ──> take: slots into the reply queue and           route.go    flushLane, chooseLane
@@ -88,7 +88,7 @@
 //  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
 //     error, an EXEC that neither ran nor was discarded, a panic. Everybody with a command in flight on the lane is closed
 //     (poison, conclude).
-//  5. Only commands that were audited to have exactly one reply ride lanes (classOf, commands.txt), and only whole
+//  5. Only commands that were audited to have exactly one reply ride lanes (classify, commands.txt), and only whole
 //     transactions, without any other byte between MULTI and EXEC.
 //  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
 //  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute).

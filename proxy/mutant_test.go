@@ -57,7 +57,7 @@ var mutants = []mutant{
 		{"route.go", "	return s.park(func() bool { return s.queue.owed == 0 })\n", "	return MUTANT || s.park(func() bool { return s.queue.owed == 0 })\n"},
 	}, "TestSessionChangesItsConnectionWhenNothingIsOwed", "before the reply"},
 	{"EXPIRE rides a lane whatever its arguments: invariant 5", []edit{
-		{"steer.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && cmd.name == \"EXPIRE\"):\n"},
+		{"class.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.name == \"EXPIRE\"):\n"},
 	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
 	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
 		{"steer.go", "	case s.sticky():\n		s.pinned.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.name != \"HELLO\" { s.pinned.Store(true) }\n"},
@@ -101,7 +101,7 @@ var mutants = []mutant{
 	}, "TestStateCommandBehindALossEndsTheSession", "still open after"},
 	{"what was read before the end of a loss is sent: invariant 12", []edit{
 		{"queue.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
-		{"steer.go", "	if c.recovering {\n		stateful :=", "	if c.recovering && !MUTANT {\n		stateful :="},
+		{"steer.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
 	}, "TestWhatWasSentBeforeALossIsNotRunBehindIt", " behind 513 and 0"},
 	{"a lane owes beside the own connection: invariant 7", []edit{
 		{"queue.go", "	case lane && q.owed > 0 && !q.onLane:", "	case lane && q.owed > 0 && !q.onLane && !MUTANT:"},

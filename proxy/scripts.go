@@ -154,11 +154,7 @@ func leavesNoState(name []byte) bool {
 	if !ok {
 		return false
 	}
-	switch c.classes[id] {
-	case classQuiet, classPlain, classUnbounded, classUnboundedPlain, classOwn:
-		return true
-	}
-	return false
+	return c.classes[id].leavesNoState()
 }
 
 func holdsStateWord(body []byte) bool {

@@ -68,7 +68,6 @@ type Server struct {
 	proofs         proofs
 	rests          *restWatcher // nil: no session rests
 	dialPaces      dialPaces
-	scripts        scripts // that sessions have sent
 	pending        *places
 	stripes        [stripes]stripe
 	nextStripe     atomic.Uint32

@@ -24,14 +24,13 @@ func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) s
 	}
 	class := classUnknown
 	if exact {
-		class = s.classOf(cmd, sub, frame, args)
+		class = s.server.commands.classify(cmd, sub, frame, args)
 	}
 	if len(frame) > chunkSize && (class == classQuiet || class == classUnbounded) {
 		class = classOwn
 	}
 	if c.recovering {
-		stateful := class != classQuiet && class != classUnbounded && class != classOwn
-		if !s.answerLost(cmd, stateful) {
+		if !s.answerLost(cmd, !class.leavesNoState()) {
 			return steerNoMore
 		}
 		return steerDone
@@ -54,34 +53,6 @@ func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) s
 	return steerOn
 }
 
-// classOf is one of classQuiet, classUnbounded, classOwn, classScript, classState, classSticky, classLife and classUnknown. hot
-func (s *session) classOf(cmd *command, sub, frame []byte, args int) commandClass {
-	class := cmd.classOf(sub)
-	switch class {
-	case classQuiet:
-		if cmd.bound.exceeded(frame, args) {
-			return classUnbounded
-		}
-	case classPlain, classUnboundedPlain:
-		switch {
-		case holdsLineBreak(frame, args):
-			return classOwn
-		case class == classPlain:
-			return classQuiet
-		}
-		return classUnbounded
-	case classScript:
-		if s.server.scripts.harmless(resp.SplitArgs(frame, nil)) {
-			return classOwn
-		}
-		return classScript
-	}
-	if cmd.name == "SCRIPT" && args == 3 && isWord(sub, "LOAD") {
-		s.server.scripts.remember(resp.SplitArgs(frame, nil)[2])
-	}
-	return class
-}
-
 // wantOwn sends the batch over the own connection.
 func (s *session) wantOwn() {
 	if s.client.tx > 0 {
@@ -100,7 +71,7 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 	case class == classSticky:
 		s.steerSticky(cmd, args)
 		return
-	case class == classState && (cmd.traits&resets != 0 || cmd.traits&quits != 0 && args == 1):
+	case class == classState && (cmd.name == "RESET" || cmd.name == "QUIT" && args == 1):
 		return // reset and quit see to it
 	}
 	s.wantOwn()
@@ -144,10 +115,9 @@ func (s *session) steerAsked(class commandClass) {
 	c := &s.client
 	s.wantOwn()
 	c.stateful, s.asking = true, false
-	switch class {
-	case classQuiet, classUnbounded, classOwn:
+	if class.leavesNoState() {
 		s.note = &note{kind: noteAsked, began: s.asked}
-	default:
+	} else {
 		s.pinned.Store(true)
 	}
 }
@@ -207,15 +177,9 @@ func (s *session) breakTransaction() {
 // steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
 func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
 	c := &s.client
-	class := classUnknown
-	if exact {
-		class = cmd.classOf(sub)
-	}
-	switch class {
-	case classQuiet, classPlain, classUnbounded, classUnboundedPlain, classOwn:
+	class := classLife
+	if exact && cmd.classOf(sub).leavesNoState() {
 		class = classOwn
-	default:
-		class = classLife
 	}
 	if !c.recovering && c.replies > 0 && s.flush() != nil {
 		return steerNoMore
