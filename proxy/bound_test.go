@@ -33,7 +33,7 @@ func TestCommandsWhoseArgumentsAllowMuchWorkAreUnbounded(t *testing.T) {
 	} {
 		args := strings.Fields(tt.command)
 		frame := []byte(cmd(args...))
-		c, _ := table.lookup([]byte(args[0]))
+		c, _, _ := table.lookup([]byte(args[0]))
 		var sub []byte
 		if len(args) > 1 {
 			sub = []byte(args[1])

@@ -160,12 +160,12 @@ func TestClassOfReadsNameAndSubcommandInAnyCase(t *testing.T) {
 			sub = []byte(c.sub)
 		}
 		name := []byte(c.name)
-		cmd, _ := table.lookup(name)
+		cmd, _, _ := table.lookup(name)
 		if got := cmd.classOf(sub); got != c.want {
 			t.Errorf("%s %q: got %s, want %s", c.name, c.sub, got, c.want)
 		}
 		if n := testing.AllocsPerRun(100, func() {
-			cmd, _ := table.lookup(name)
+			cmd, _, _ := table.lookup(name)
 			cmd.classOf(sub)
 		}); n != 0 {
 			t.Errorf("%s %q: %v allocations", c.name, c.sub, n)
@@ -224,7 +224,7 @@ func BenchmarkLineBreak(b *testing.B) {
 func BenchmarkClassOf(b *testing.B) {
 	table := newTable(b)
 	for _, c := range []string{"GET", "CLIENT"} {
-		cmd, _ := table.lookup([]byte(c))
+		cmd, _, _ := table.lookup([]byte(c))
 		b.Run(c, func(b *testing.B) {
 			b.ReportAllocs()
 			sub := []byte("SETNAME")

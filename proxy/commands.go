@@ -105,8 +105,9 @@ func (t *commandTable) add(name string) *command {
 }
 
 // lookup finds a command in any case. A name that holds a blank (Dragonfly takes "ACL WHOAMI" as one name) is judged
-// by its first word; rest is what follows it. hot
-func (t *commandTable) lookup(name []byte) (c *command, rest []byte) {
+// by its first word; rest is what follows it, and exact is false, as it is for a command that is not known. hot
+func (t *commandTable) lookup(name []byte) (c *command, rest []byte, exact bool) {
+	length := len(name)
 	if len(name) > 0 && name[0] <= ' ' {
 		name = bytes.TrimLeft(name, blanks)
 	}
@@ -119,23 +120,34 @@ func (t *commandTable) lookup(name []byte) (c *command, rest []byte) {
 			break
 		}
 		if n == maxName {
-			return t.other, nil
+			return t.other, nil, false
 		}
 		upper[n] = upperByte(b)
 	}
 	if c := t.byName[string(upper[:n])]; c != nil {
-		return c, rest
+		return c, rest, n == length
 	}
-	return t.other, rest
+	return t.other, rest, false
 }
 
-// isExactly reports whether name, for which lookup found c, is the name of c and nothing more. hot
-func (t *commandTable) isExactly(c *command, name []byte) bool {
-	return c != t.other && len(name) == len(c.name)
+// withSub returns the traits of the command with its subcommand, which must be complete or nil. hot
+func (c *command) withSub(sub []byte) trait {
+	t := c.traits
+	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
+		t |= uncounted
+	}
+	return t
 }
 
-// refusal is the reply to a denied command, nil when it is allowed.
-func (c *command) refusal(sub []byte) []byte {
+// refusal returns the reply to a command that is denied, or whose name or subcommand holds a NUL, and nil for any other
+// command. exact is what lookup says of name. hot
+func (c *command) refusal(name, sub []byte, exact bool) []byte {
+	switch {
+	case !exact && holdsNUL(name):
+		return textName
+	case c.hasSubs && holdsNUL(sub):
+		return textSub
+	}
 	if c.denied != nil || c.subs == nil {
 		return c.denied
 	}
@@ -145,6 +157,22 @@ func (c *command) refusal(sub []byte) []byte {
 		return nil
 	}
 	return c.subs[string(word)]
+}
+
+// refusalOfBig returns the refusal of a command that is too big to be held and that neither refusal nor the rules refuse; nil: it
+// may pass. name and sub are nil where they are not complete within the part that is held. A command whose name, or whose
+// subcommand where that decides, is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL
+// in it. r may be nil.
+func (c *command) refusalOfBig(name, sub []byte, r *Rules) []byte {
+	switch {
+	case name == nil:
+		return textLongName
+	case c.traits&inspected != 0:
+		return textTooLong
+	case sub == nil && (c.hasSubs || r.asksSub(c, name)):
+		return textLongSub
+	}
+	return nil
 }
 
 var (

@@ -14,8 +14,7 @@ func (s *session) command(frame []byte) bool {
 		return false
 	}
 	name := c.cmds.Name(frame)
-	cmd, rest := s.server.commands.lookup(name)
-	exact := s.server.commands.isExactly(cmd, name)
+	cmd, rest, exact := s.server.commands.lookup(name)
 	sub := rest
 	if len(rest) == 0 {
 		sub = c.cmds.Sub(frame)
@@ -25,10 +24,7 @@ func (s *session) command(frame []byte) bool {
 	if !canonical {
 		frame = c.cmds.AppendCanonical(nil, frame)
 	}
-	if text := cmd.ambiguous(name, sub, exact); text != nil {
-		return s.refuse(cmd, text)
-	}
-	if text := cmd.refusal(sub); text != nil {
+	if text := cmd.refusal(name, sub, exact); text != nil {
 		return s.refuse(cmd, text)
 	}
 	if c.rules != nil {
@@ -36,7 +32,7 @@ func (s *session) command(frame []byte) bool {
 			return s.refuse(cmd, text)
 		}
 	}
-	t := cmd.traits
+	t := cmd.withSub(sub)
 	if t&(inspected|blocksIf) != 0 {
 		args := resp.SplitArgs(frame, nil)
 		if text := cmd.inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
@@ -62,15 +58,7 @@ func (s *session) command(frame []byte) bool {
 	if !exact {
 		t &^= opensMulti | endsMulti | resets | quits // "EXEC " with its blank is not known to the backend
 	}
-	return s.special(cmd, t.withSub(sub), frame, args)
-}
-
-// withSub adds what the subcommand, which must be complete, brings about.
-func (t trait) withSub(sub []byte) trait {
-	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
-		t |= uncounted
-	}
-	return t
+	return s.special(cmd, t, frame, args)
 }
 
 // special queues a command that changes how the session goes on.
@@ -181,17 +169,12 @@ func (s *session) bigCommand(head []byte) bool {
 	if now := s.rules(); now != c.rules && !s.changeRules(now) {
 		return false
 	}
-	cmd, sub := s.server.commands.other, []byte(nil)
 	name := c.cmds.Name(head)
-	if name != nil {
-		var rest []byte
-		cmd, rest = s.server.commands.lookup(name)
-		if sub = rest; len(rest) == 0 {
-			sub = c.cmds.Sub(head)
-		}
+	cmd, sub, exact := s.server.commands.lookup(name)
+	if len(sub) == 0 {
+		sub = c.cmds.Sub(head)
 	}
-	exact := s.server.commands.isExactly(cmd, name)
-	t := cmd.traits.withSub(sub)
+	t := cmd.withSub(sub)
 	text := s.refusalOfBig(cmd, t, name, sub, exact)
 	c.streamed, c.skipping = cmd, text != nil
 	if text != nil {
@@ -213,14 +196,10 @@ func (s *session) bigCommand(head []byte) bool {
 }
 
 // refusalOfBig returns the refusal of a command that is too big to be held, and nil where it may pass. name and sub are nil
-// where they are not complete within the part that is held. A command whose name, or whose subcommand where that decides,
-// is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL in it.
+// where they are not complete within the part that is held.
 func (s *session) refusalOfBig(cmd *command, t trait, name, sub []byte, exact bool) []byte {
 	c := &s.client
-	if text := cmd.ambiguous(name, sub, exact); text != nil {
-		return text
-	}
-	if text := cmd.refusal(sub); text != nil {
+	if text := cmd.refusal(name, sub, exact); text != nil {
 		return text
 	}
 	if c.rules != nil {
@@ -228,14 +207,10 @@ func (s *session) refusalOfBig(cmd *command, t trait, name, sub []byte, exact bo
 			return text
 		}
 	}
-	switch {
-	case name == nil:
-		return textLongName
-	case t&inspected != 0:
-		return textTooLong
-	case sub == nil && (cmd.hasSubs || c.rules.asksSub(cmd, name)):
-		return textLongSub
-	case t&uncounted != 0 && c.doomed:
+	if text := cmd.refusalOfBig(name, sub, c.rules); text != nil {
+		return text
+	}
+	if t&uncounted != 0 && c.doomed {
 		return textDoomed
 	}
 	return nil

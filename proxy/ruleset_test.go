@@ -91,7 +91,7 @@ func TestCatalogueIsWhatRedisSays(t *testing.T) {
 		r := newRules(t, RuleOptions{Deny: []string{"@" + category}})
 		for _, full := range theirs {
 			name, sub, _ := strings.Cut(full, "|")
-			cmd, _ := table.lookup([]byte(name))
+			cmd, _, _ := table.lookup([]byte(name))
 			always := slices.Contains([]string{"auth", "hello", "quit", "reset"}, name)
 			if passes := r.judge(cmd, []byte(name), []byte(sub)) == nil; passes != always {
 				t.Errorf("deny @%s: %s passes: %v", category, full, passes)
@@ -247,7 +247,7 @@ func TestRulesDecideAsTheirListsRead(t *testing.T) {
 			if slices.Contains([]string{"AUTH", "HELLO", "QUIT", "RESET"}, name) {
 				want = byName[full]
 			}
-			cmd, _ := table.lookup([]byte(name))
+			cmd, _, _ := table.lookup([]byte(name))
 			if got := r.judge(cmd, []byte(strings.ToLower(name)), []byte(strings.ToLower(sub))) != nil; got != want {
 				t.Fatalf("seed %d, %+v: %s refused: %v, want %v", seed, o, full, got, want)
 			}
@@ -270,7 +270,7 @@ func TestRulesAllocateNothing(t *testing.T) {
 	for _, c := range [][2]string{{"get", ""}, {"SET", ""}, {"config", "get"}, {"CONFIG", "set"}, {"nosuch", "x"}, {"my.module", "y"}, {strings.Repeat("x", 100), ""}} {
 		name, sub := []byte(c[0]), []byte(c[1])
 		if n := testing.AllocsPerRun(100, func() {
-			cmd, rest := table.lookup(name)
+			cmd, rest, _ := table.lookup(name)
 			if len(rest) == 0 {
 				rest = sub
 			}
@@ -285,7 +285,7 @@ func BenchmarkRules(b *testing.B) {
 	table := newTable(b)
 	r := newRules(b, RuleOptions{Allow: []string{"@read", "CONFIG|GET"}, Deny: []string{"KEYS"}})
 	for _, c := range []string{"GET", "CONFIG"} {
-		cmd, _ := table.lookup([]byte(c))
+		cmd, _, _ := table.lookup([]byte(c))
 		b.Run(c, func(b *testing.B) {
 			b.ReportAllocs()
 			name, sub := []byte(c), []byte("GET")

@@ -319,7 +319,7 @@ var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
 			continue
 		}
 		words := append(strings.Fields(template), "")
-		c, _ := table.lookup([]byte(words[0]))
+		c, _, _ := table.lookup([]byte(words[0]))
 		switch c.classOf([]byte(words[1])) {
 		case classQuiet, classPlain, classUnbounded, classUnboundedPlain:
 			quiet = append(quiet, template)

@@ -18,18 +18,6 @@ var (
 	textLongSub  = resp.AppendError(nil, "ERR dragontls: a subcommand above 64 KiB is refused")
 )
 
-// ambiguous returns the refusal of a command whose name or subcommand holds a NUL, and nil for any other command. exact
-// is what isExactly says of name. hot
-func (c *command) ambiguous(name, sub []byte, exact bool) []byte {
-	switch {
-	case !exact && holdsNUL(name):
-		return textName
-	case c.hasSubs && holdsNUL(sub):
-		return textSub
-	}
-	return nil
-}
-
 func holdsNUL(b []byte) bool { return bytes.IndexByte(b, 0) >= 0 }
 
 // cWord returns the part of b that Redis compares: a C string ends at the first NUL.
