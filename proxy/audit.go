@@ -142,7 +142,7 @@ func (s *session) auditEnded() {
 }
 
 // auditCommand notes that a command was taken; where Server.auditsCommands says so. hot
-func (s *session) auditCommand(cmd *command, refused bool) {
+func (s *session) auditCommand(cmd *Command, refused bool) {
 	s.server.audit.put(auditEvent{
 		kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
 		command: cmd.name, refused: refused,

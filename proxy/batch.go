@@ -37,7 +37,7 @@ func (s *session) add(b []byte) {
 }
 
 // count adds up runs of the same command; flush hands them on. hot
-func (s *session) count(cmd *command) {
+func (s *session) count(cmd *Command) {
 	c := &s.client
 	if c.last != cmd {
 		s.handOnCount()

@@ -7,42 +7,42 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// commandClass says which backend connection a command may take in mode shared. commands.txt has each command's. leavesNoState
+// Class says which backend connection a command may take in mode shared. commands.txt has each command's. leavesNoState
 // counts on the order.
-type commandClass uint8
+type Class uint8
 
 const (
-	classUnknown        commandClass = iota // like life, unless it is answered by an error
-	classQuiet                              // a lane: audited, always one reply, no state, no error that quotes an argument
-	classPlain                              // the same, but an error may quote an argument: a lane unless one holds CR or LF
-	classUnbounded                          // quiet, but its work has no bound in its arguments: a lane among its like
-	classUnboundedPlain                     // both
-	classOwn                                // the session's own connection, on which it leaves no state
-	classScript                             // the same where scripts.harmless says so, else life
-	classState                              // changes what is remembered of a session: database, protocol, name, READONLY
-	classSticky                             // opens or ends a transaction
-	classLife                               // the session's own connection from here on
+	Unknown        Class = iota // like life, unless it is answered by an error
+	Quiet                       // a lane: audited, always one reply, no state, no error that quotes an argument
+	Plain                       // the same, but an error may quote an argument: a lane unless one holds CR or LF
+	Unbounded                   // quiet, but its work has no bound in its arguments: a lane among its like
+	UnboundedPlain              // both
+	Own                         // the session's own connection, on which it leaves no state
+	Script                      // the same where scripts.harmless says so, else life
+	State                       // changes what is remembered of a session: database, protocol, name, READONLY
+	Sticky                      // opens or ends a transaction
+	Life                        // the session's own connection from here on
 )
 
 // leavesNoState reports whether a command of this class leaves the connection as it was.
-func (c commandClass) leavesNoState() bool { return classQuiet <= c && c <= classOwn }
+func (c Class) LeavesNoState() bool { return Quiet <= c && c <= Own }
 
 // classNames are the words of commands.txt.
 var classNames = []string{
-	classUnknown: "unknown", classQuiet: "quiet", classPlain: "plain", classUnbounded: "unbounded", classUnboundedPlain: "unbounded-plain",
-	classOwn: "own", classScript: "script", classState: "state", classSticky: "sticky", classLife: "life",
+	Unknown: "unknown", Quiet: "quiet", Plain: "plain", Unbounded: "unbounded", UnboundedPlain: "unbounded-plain",
+	Own: "own", Script: "script", State: "state", Sticky: "sticky", Life: "life",
 }
 
-func (c commandClass) String() string { return classNames[c] }
+func (c Class) String() string { return classNames[c] }
 
 // classNamed reads a word of commands.txt, which TestEveryCommandHasAClass checks.
-func classNamed(word string) commandClass {
-	return commandClass(max(0, slices.Index(classNames, word)))
+func classNamed(word string) Class {
+	return Class(max(0, slices.Index(classNames, word)))
 }
 
 // classOf is the class of the command with its second argument, which may be nil. The command's name must be no more
 // than the name: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
-func (c *command) classOf(sub []byte) commandClass {
+func (c *Command) Class(sub []byte) Class {
 	if c.known == nil || len(sub) > maxName {
 		return c.class
 	}
@@ -57,29 +57,29 @@ func (c *command) classOf(sub []byte) commandClass {
 }
 
 // classify returns the class of a command that is held as a whole: frame is its canonical frame, of args arguments, and sub the
-// second of them, or nil. Lines and bounds are looked at already: the result is neither classPlain nor classUnboundedPlain. hot
-func (t *commandTable) classify(c *command, sub, frame []byte, args int) commandClass {
-	class := c.classOf(sub)
+// second of them, or nil. Lines and bounds are looked at already: the result is neither Plain nor UnboundedPlain. hot
+func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
+	class := c.Class(sub)
 	switch class {
-	case classQuiet:
+	case Quiet:
 		if c.bound.exceeded(frame, args) {
-			return classUnbounded
+			return Unbounded
 		}
-	case classPlain, classUnboundedPlain:
+	case Plain, UnboundedPlain:
 		switch {
 		case holdsLineBreak(frame, args):
-			return classOwn
-		case class == classPlain:
-			return classQuiet
+			return Own
+		case class == Plain:
+			return Quiet
 		}
-		return classUnbounded
-	case classScript:
+		return Unbounded
+	case Script:
 		if t.scripts.harmless(resp.SplitArgs(frame, nil)) {
-			return classOwn
+			return Own
 		}
-		return classScript
+		return Script
 	}
-	if c.name == "SCRIPT" && args == 3 && isWord(sub, "LOAD") {
+	if c.name == "SCRIPT" && args == 3 && IsWord(sub, "LOAD") {
 		t.scripts.remember(resp.SplitArgs(frame, nil)[2])
 	}
 	return class

@@ -32,8 +32,8 @@ var quotingNames = strings.Fields(`EXPIRE PEXPIRE EXPIREAT PEXPIREAT ZRANGE ZREV
 	ZRANDMEMBER GEOADD DELEX XPENDING XAUTOCLAIM XGROUP|SETID XGROUP|CREATECONSUMER XGROUP|DELCONSUMER XINFO|CONSUMERS`)
 
 // classed is the sorted names and NAME|SUBs of the classes.
-func classed(classes ...commandClass) (names []string) {
-	c := commandCatalogue()
+func classed(classes ...Class) (names []string) {
+	c := theCatalogue()
 	for id, name := range c.names {
 		if slices.Contains(classes, c.classes[id]) {
 			names = append(names, name)
@@ -63,11 +63,11 @@ func TestClassOfEveryLineIsAWord(t *testing.T) {
 		t.Errorf("%d lines", lines)
 	}
 	for class, name := range classNames {
-		if got := classNamed(name); got != commandClass(class) || got.String() != name {
+		if got := classNamed(name); got != Class(class) || got.String() != name {
 			t.Errorf("%s is read as %s", name, got)
 		}
 	}
-	if classNamed("qiuet") != classUnknown {
+	if classNamed("qiuet") != Unknown {
 		t.Error("a misspelt class is not unknown")
 	}
 }
@@ -80,27 +80,27 @@ func TestClassOfLanesIsWhatWasAudited(t *testing.T) {
 	if len(auditedNames) != 216 {
 		t.Errorf("%d audited", len(auditedNames))
 	}
-	if got := classed(classQuiet, classUnbounded); !slices.Equal(got, sorted(want)) {
+	if got := classed(Quiet, Unbounded); !slices.Equal(got, sorted(want)) {
 		t.Errorf("quiet and unbounded: got %q\nwant %q", got, want)
 	}
-	if got := classed(classPlain, classUnboundedPlain); !slices.Equal(got, sorted(quotingNames)) {
+	if got := classed(Plain, UnboundedPlain); !slices.Equal(got, sorted(quotingNames)) {
 		t.Errorf("plain and unbounded-plain: got %q\nwant %q", got, quotingNames)
 	}
 }
 
 func TestClassesThatChangeASessionAreTheseAlone(t *testing.T) {
-	for class, want := range map[commandClass]string{
-		classScript: "EVAL EVALSHA EVALSHA_RO EVAL_RO",
-		classState:  "ASKING CLIENT|SETINFO CLIENT|SETNAME HELLO QUIT READONLY READWRITE RESET SELECT",
-		classSticky: "DISCARD EXEC MULTI UNWATCH WATCH",
-		classLife: `ADDREPLICAOF AUTH CLIENT|REPLY CLIENT|TRACKING DEBUG DFLY DFLYCLUSTER DFLYMIGRATE FAILOVER FCALL FCALL_RO MONITOR PSUBSCRIBE PSYNC
+	for class, want := range map[Class]string{
+		Script: "EVAL EVALSHA EVALSHA_RO EVAL_RO",
+		State:  "ASKING CLIENT|SETINFO CLIENT|SETNAME HELLO QUIT READONLY READWRITE RESET SELECT",
+		Sticky: "DISCARD EXEC MULTI UNWATCH WATCH",
+		Life: `ADDREPLICAOF AUTH CLIENT|REPLY CLIENT|TRACKING DEBUG DFLY DFLYCLUSTER DFLYMIGRATE FAILOVER FCALL FCALL_RO MONITOR PSUBSCRIBE PSYNC
 			PUNSUBSCRIBE REPLCONF REPLICAOF REPLTAKEOVER SCRIPT|DEBUG SHUTDOWN SLAVEOF SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE`,
 	} {
 		if got := classed(class); !slices.Equal(got, strings.Fields(want)) {
 			t.Errorf("%s: got %q\nwant %q", class, got, want)
 		}
 	}
-	for _, name := range classed(classUnknown) {
+	for _, name := range classed(Unknown) {
 		switch base, _, isSub := strings.Cut(name, "|"); {
 		case isSub && base == "CLIENT", slices.Contains([]string{"ACL", "CLIENT", "CLUSTER", "FUNCTION", "MODULE", "SCRIPT"}, name):
 		default:
@@ -108,8 +108,8 @@ func TestClassesThatChangeASessionAreTheseAlone(t *testing.T) {
 		}
 	}
 	for name, trait := range traits {
-		c := commandCatalogue()
-		if id, ok := c.ids[name]; ok && trait != 0 && c.classes[id] <= classUnboundedPlain && c.classes[id] != classUnknown {
+		c := theCatalogue()
+		if id, ok := c.ids[name]; ok && trait != 0 && c.classes[id] <= UnboundedPlain && c.classes[id] != Unknown {
 			t.Errorf("%s rides a lane and is treated specially", name)
 		}
 	}
@@ -120,7 +120,7 @@ func TestClassOfEveryCommandOfBothServersIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := commandCatalogue()
+	c := theCatalogue()
 	n := 0
 	for line := range strings.Lines(string(text)) {
 		if line[0] == '#' {
@@ -143,30 +143,30 @@ func TestClassOfReadsNameAndSubcommandInAnyCase(t *testing.T) {
 	table := newTable(t, "MY.MODULE")
 	for _, c := range []struct {
 		name, sub string
-		want      commandClass
+		want      Class
 	}{
-		{"get", "k", classQuiet}, {"GeT", "SETNAME", classQuiet}, {"EXPIRE", "k", classPlain}, {"hgetall", "", classUnbounded}, {"zrange", "z", classUnboundedPlain},
-		{"info", "", classOwn}, {"blpop", "k", classOwn}, {"xread", "BLOCK", classOwn}, {"eval", "return 1", classScript}, {"hello", "3", classState},
-		{"client", "setname", classState}, {"CLIENT", "SetInfo", classState}, {"client", "reply", classLife}, {"client", "TRACKING", classLife},
-		{"client", "id", classUnknown}, {"client", "maint_notifications", classUnknown}, {"client", "", classUnknown}, {"client", "setname x", classUnknown},
-		{"client", strings.Repeat("x", 100), classUnknown}, {"client", "setnam\xe9", classUnknown}, {"client", "setname\x00", classUnknown},
-		{"xgroup", "createconsumer", classPlain}, {"xgroup", "create", classOwn}, {"xgroup", "nosuch", classOwn}, {"xinfo", "Consumers", classUnboundedPlain},
-		{"script", "load", classOwn}, {"script", "debug", classLife}, {"script", "nosuch", classUnknown}, {"object", "encoding", classOwn}, {"acl", "whoami", classOwn},
-		{"multi", "", classSticky}, {"subscribe", "c", classLife}, {"nosuch", "", classUnknown}, {"my.module", "x", classUnknown}, {"ft.search", "i", classUnknown},
-		{"", "", classUnknown}, {strings.Repeat("x", 100), "", classUnknown},
+		{"get", "k", Quiet}, {"GeT", "SETNAME", Quiet}, {"EXPIRE", "k", Plain}, {"hgetall", "", Unbounded}, {"zrange", "z", UnboundedPlain},
+		{"info", "", Own}, {"blpop", "k", Own}, {"xread", "BLOCK", Own}, {"eval", "return 1", Script}, {"hello", "3", State},
+		{"client", "setname", State}, {"CLIENT", "SetInfo", State}, {"client", "reply", Life}, {"client", "TRACKING", Life},
+		{"client", "id", Unknown}, {"client", "maint_notifications", Unknown}, {"client", "", Unknown}, {"client", "setname x", Unknown},
+		{"client", strings.Repeat("x", 100), Unknown}, {"client", "setnam\xe9", Unknown}, {"client", "setname\x00", Unknown},
+		{"xgroup", "createconsumer", Plain}, {"xgroup", "create", Own}, {"xgroup", "nosuch", Own}, {"xinfo", "Consumers", UnboundedPlain},
+		{"script", "load", Own}, {"script", "debug", Life}, {"script", "nosuch", Unknown}, {"object", "encoding", Own}, {"acl", "whoami", Own},
+		{"multi", "", Sticky}, {"subscribe", "c", Life}, {"nosuch", "", Unknown}, {"my.module", "x", Unknown}, {"ft.search", "i", Unknown},
+		{"", "", Unknown}, {strings.Repeat("x", 100), "", Unknown},
 	} {
 		var sub []byte
 		if c.sub != "" {
 			sub = []byte(c.sub)
 		}
 		name := []byte(c.name)
-		cmd, _, _ := table.lookup(name)
-		if got := cmd.classOf(sub); got != c.want {
+		cmd, _, _ := table.Lookup(name)
+		if got := cmd.Class(sub); got != c.want {
 			t.Errorf("%s %q: got %s, want %s", c.name, c.sub, got, c.want)
 		}
 		if n := testing.AllocsPerRun(100, func() {
-			cmd, _, _ := table.lookup(name)
-			cmd.classOf(sub)
+			cmd, _, _ := table.Lookup(name)
+			cmd.Class(sub)
 		}); n != 0 {
 			t.Errorf("%s %q: %v allocations", c.name, c.sub, n)
 		}
@@ -224,12 +224,12 @@ func BenchmarkLineBreak(b *testing.B) {
 func BenchmarkClassOf(b *testing.B) {
 	table := newTable(b)
 	for _, c := range []string{"GET", "CLIENT"} {
-		cmd, _, _ := table.lookup([]byte(c))
+		cmd, _, _ := table.Lookup([]byte(c))
 		b.Run(c, func(b *testing.B) {
 			b.ReportAllocs()
 			sub := []byte("SETNAME")
 			for b.Loop() {
-				cmd.classOf(sub)
+				cmd.Class(sub)
 			}
 		})
 	}

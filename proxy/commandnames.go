@@ -24,7 +24,7 @@ type marks struct {
 // subcommand is a row of its own.
 type subcommand struct {
 	marks
-	class     commandClass
+	class     Class
 	full      string // NAME|SUB
 	forbidden []byte // the reply where rules refuse it alone
 }
@@ -34,13 +34,13 @@ type catalogue struct {
 	names   []string // by id
 	ids     map[string]int
 	own     []marks                           // by id
-	classes []commandClass                    // by id
+	classes []Class                           // by id
 	subs    map[string]map[string]*subcommand // by name: of subcommands that have a row of their own
 	bits    map[string]categories             // by the category's name, lower case
 }
 
-// commandCatalogue is the one catalogue of this program.
-var commandCatalogue = sync.OnceValue(func() *catalogue { return newCatalogue(commandsText) })
+// theCatalogue is the one catalogue of this program.
+var theCatalogue = sync.OnceValue(func() *catalogue { return newCatalogue(commandsText) })
 
 func newCatalogue(text string) *catalogue {
 	c := &catalogue{

@@ -9,40 +9,40 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// trait is what a session has to know about a command before it passes it on.
-type trait uint16
+// Trait is what a session has to know about a command before it passes it on.
+type Trait uint16
 
 const (
-	blocking   trait = 1 << iota // may wait for other clients
-	blocksIf                     // ... where an argument says BLOCK
-	uncounted                    // from here on replies cannot be counted
+	Blocking   Trait = 1 << iota // may wait for other clients
+	MayBlock                     // ... where an argument says BLOCK
+	Uncounted                    // from here on replies cannot be counted
 	uncountIf                    // ... where the subcommand is REPLY
-	opensMulti                   // MULTI
-	endsMulti                    // EXEC, DISCARD
-	inspected                    // all its arguments are looked at: it must be held as a whole
-	resets                       // RESET
-	quits                        // QUIT
+	OpensMulti                   // MULTI
+	EndsMulti                    // EXEC, DISCARD
+	Inspected                    // all its arguments are looked at: it must be held as a whole
+	Resets                       // RESET
+	Quits                        // QUIT
 )
 
-var traits = map[string]trait{
-	"BLPOP": blocking, "BRPOP": blocking, "BLMOVE": blocking, "BRPOPLPUSH": blocking, "BLMPOP": blocking,
-	"BZPOPMIN": blocking, "BZPOPMAX": blocking, "BZMPOP": blocking, "WAIT": blocking, "WAITAOF": blocking,
-	"XREAD": blocksIf, "XREADGROUP": blocksIf,
-	"SUBSCRIBE": uncounted, "PSUBSCRIBE": uncounted, "SSUBSCRIBE": uncounted,
-	"UNSUBSCRIBE": uncounted, "PUNSUBSCRIBE": uncounted, "SUNSUBSCRIBE": uncounted, "MONITOR": uncounted,
-	"SYNC": uncounted, "PSYNC": uncounted, "REPLCONF": uncounted, "DFLY": uncounted, "DFLYMIGRATE": uncounted,
+var traits = map[string]Trait{
+	"BLPOP": Blocking, "BRPOP": Blocking, "BLMOVE": Blocking, "BRPOPLPUSH": Blocking, "BLMPOP": Blocking,
+	"BZPOPMIN": Blocking, "BZPOPMAX": Blocking, "BZMPOP": Blocking, "WAIT": Blocking, "WAITAOF": Blocking,
+	"XREAD": MayBlock, "XREADGROUP": MayBlock,
+	"SUBSCRIBE": Uncounted, "PSUBSCRIBE": Uncounted, "SSUBSCRIBE": Uncounted,
+	"UNSUBSCRIBE": Uncounted, "PUNSUBSCRIBE": Uncounted, "SUNSUBSCRIBE": Uncounted, "MONITOR": Uncounted,
+	"SYNC": Uncounted, "PSYNC": Uncounted, "REPLCONF": Uncounted, "DFLY": Uncounted, "DFLYMIGRATE": Uncounted,
 	"CLIENT": uncountIf,
-	"MULTI":  opensMulti, "EXEC": endsMulti, "DISCARD": endsMulti,
-	"AUTH": inspected, "HELLO": inspected, "ACL": inspected,
-	"RESET": resets, "QUIT": quits,
+	"MULTI":  OpensMulti, "EXEC": EndsMulti, "DISCARD": EndsMulti,
+	"AUTH": Inspected, "HELLO": Inspected, "ACL": Inspected,
+	"RESET": Resets, "QUIT": Quits,
 }
 
-// command is one entry of the table; never modified after newCommandTable.
-type command struct {
+// Command is one entry of the table; never modified after NewTable.
+type Command struct {
 	id        int // index of its counters
 	name      string
-	traits    trait
-	class     commandClass
+	traits    Trait
+	class     Class
 	rereads   bool                   // it only reads: asked again, it is answered as if it had come later
 	known     map[string]*subcommand // with a class of their own
 	bound     bound
@@ -52,11 +52,11 @@ type command struct {
 	subs      map[string][]byte // the same by subcommand
 }
 
-// commandTable knows commands by name, and which scripts are harmless. What it does not know is other.
-type commandTable struct {
-	byName  map[string]*command
+// Table knows commands by name, and which scripts are harmless. What it does not know is other.
+type Table struct {
+	byName  map[string]*Command
 	names   []string // by id
-	other   *command
+	other   *Command
 	scripts scripts
 }
 
@@ -65,15 +65,15 @@ const (
 	blanks  = " \t\r\n\x00\v\f"
 )
 
-func newCommandTable(deny []string) (*commandTable, error) {
-	t := &commandTable{byName: make(map[string]*command)}
-	all := commandCatalogue()
+func NewTable(deny []string) (*Table, error) {
+	t := &Table{byName: make(map[string]*Command)}
+	all := theCatalogue()
 	for i, n := range all.names {
 		c := t.add(n)
 		c.class, c.known, c.rereads, c.bound = all.classes[i], all.subs[n], all.onlyReads(n), boundOf(n)
 		c.hasSubs = c.known != nil
 	}
-	t.other = &command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
+	t.other = &Command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
 	t.names = append(t.names, "other")
 	for _, d := range deny {
 		name, sub, hasSub := strings.Cut(strings.ToUpper(strings.TrimSpace(d)), "|")
@@ -97,8 +97,8 @@ func newCommandTable(deny []string) (*commandTable, error) {
 	return t, nil
 }
 
-func (t *commandTable) add(name string) *command {
-	c := &command{id: len(t.names), name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
+func (t *Table) add(name string) *Command {
+	c := &Command{id: len(t.names), name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
 	t.byName[name] = c
 	t.names = append(t.names, name)
 	return c
@@ -106,7 +106,7 @@ func (t *commandTable) add(name string) *command {
 
 // lookup finds a command in any case. A name that holds a blank (Dragonfly takes "ACL WHOAMI" as one name) is judged
 // by its first word; rest is what follows it, and exact is false, as it is for a command that is not known. hot
-func (t *commandTable) lookup(name []byte) (c *command, rest []byte, exact bool) {
+func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 	length := len(name)
 	if len(name) > 0 && name[0] <= ' ' {
 		name = bytes.TrimLeft(name, blanks)
@@ -131,17 +131,17 @@ func (t *commandTable) lookup(name []byte) (c *command, rest []byte, exact bool)
 }
 
 // withSub returns the traits of the command with its subcommand, which must be complete or nil. hot
-func (c *command) withSub(sub []byte) trait {
+func (c *Command) Traits(sub []byte) Trait {
 	t := c.traits
 	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
-		t |= uncounted
+		t |= Uncounted
 	}
 	return t
 }
 
 // refusal returns the reply to a command that is denied, or whose name or subcommand holds a NUL, and nil for any other
 // command. exact is what lookup says of name. hot
-func (c *command) refusal(name, sub []byte, exact bool) []byte {
+func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
 	switch {
 	case !exact && holdsNUL(name):
 		return textName
@@ -163,11 +163,11 @@ func (c *command) refusal(name, sub []byte, exact bool) []byte {
 // may pass. name and sub are nil where they are not complete within the part that is held. A command whose name, or whose
 // subcommand where that decides, is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL
 // in it. r may be nil.
-func (c *command) refusalOfBig(name, sub []byte, r *Rules) []byte {
+func (c *Command) RefusalOfBig(name, sub []byte, r *Rules) []byte {
 	switch {
 	case name == nil:
 		return textLongName
-	case c.traits&inspected != 0:
+	case c.traits&Inspected != 0:
 		return textTooLong
 	case sub == nil && (c.hasSubs || r.asksSub(c, name)):
 		return textLongSub
@@ -183,7 +183,7 @@ var (
 
 // inspect judges the arguments of AUTH, HELLO and ACL; nil passes them on. ownUser: dragontls has authenticated
 // the connection, and whom it acts as is not the client's to change.
-func (c *command) inspect(args [][]byte, rest []byte, ownUser bool) []byte {
+func (c *Command) Inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 	switch c.name {
 	case "AUTH":
 		if ownUser {
@@ -208,9 +208,9 @@ func (c *command) inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 func inspectHello(args [][]byte, rest []byte, ownUser bool) []byte {
 	for i, a := range args {
 		word := cWord(a)
-		isAuth := isWord(word, "AUTH")
+		isAuth := IsWord(word, "AUTH")
 		switch {
-		case i == 0 || !isAuth && !isWord(word, "SETNAME"):
+		case i == 0 || !isAuth && !IsWord(word, "SETNAME"):
 		case isAuth && ownUser:
 			return textOwnAuth
 		case len(word) < len(a):
@@ -227,8 +227,8 @@ func inspectHello(args [][]byte, rest []byte, ownUser bool) []byte {
 
 func hasLineBreak(b []byte) bool { return bytes.ContainsAny(b, "\r\n") }
 
-// mentionsBlock reports whether an argument is BLOCK to one backend at least. A key of that name does no harm: the command is
+// MentionsBlock reports whether an argument is BLOCK to one backend at least. A key of that name does no harm: the command is
 // then merely taken for one that blocks.
-func mentionsBlock(args [][]byte) bool {
-	return slices.ContainsFunc(args, func(a []byte) bool { return isWord(cWord(a), "BLOCK") })
+func MentionsBlock(args [][]byte) bool {
+	return slices.ContainsFunc(args, func(a []byte) bool { return IsWord(cWord(a), "BLOCK") })
 }

@@ -14,7 +14,7 @@ func (s *session) command(frame []byte) bool {
 		return false
 	}
 	name := c.cmds.Name(frame)
-	cmd, rest, exact := s.server.commands.lookup(name)
+	cmd, rest, exact := s.server.commands.Lookup(name)
 	sub := rest
 	if len(rest) == 0 {
 		sub = c.cmds.Sub(frame)
@@ -24,7 +24,7 @@ func (s *session) command(frame []byte) bool {
 	if !canonical {
 		frame = c.cmds.AppendCanonical(nil, frame)
 	}
-	if text := cmd.refusal(name, sub, exact); text != nil {
+	if text := cmd.Refusal(name, sub, exact); text != nil {
 		return s.refuse(cmd, text)
 	}
 	if c.rules != nil {
@@ -32,14 +32,14 @@ func (s *session) command(frame []byte) bool {
 			return s.refuse(cmd, text)
 		}
 	}
-	t := cmd.withSub(sub)
-	if t&(inspected|blocksIf) != 0 {
+	t := cmd.Traits(sub)
+	if t&(Inspected|MayBlock) != 0 {
 		args := resp.SplitArgs(frame, nil)
-		if text := cmd.inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
+		if text := cmd.Inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
 			return s.refuse(cmd, text)
 		}
-		if t&blocksIf != 0 && mentionsBlock(args) {
-			t |= blocking
+		if t&MayBlock != 0 && MentionsBlock(args) {
+			t |= Blocking
 		}
 	}
 	if s.shared {
@@ -56,16 +56,16 @@ func (s *session) command(frame []byte) bool {
 		return true
 	}
 	if !exact {
-		t &^= opensMulti | endsMulti | resets | quits // "EXEC " with its blank is not known to the backend
+		t &^= OpensMulti | EndsMulti | Resets | Quits // "EXEC " with its blank is not known to the backend
 	}
 	return s.special(cmd, t, frame, args)
 }
 
 // special queues a command that changes how the session goes on.
-func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
+func (s *session) special(cmd *Command, t Trait, frame []byte, args int) bool {
 	c := &s.client
 	switch {
-	case t&uncounted != 0:
+	case t&Uncounted != 0:
 		if c.doomed {
 			return s.refuse(cmd, textDoomed)
 		}
@@ -80,13 +80,13 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 		}
 		s.queueFrame(frame, slotReplies, false)
 		return true
-	case t&resets != 0:
+	case t&Resets != 0:
 		if !s.passOnFirst() {
 			return false
 		}
 		s.count(cmd)
 		return s.reset(frame)
-	case t&quits != 0 && args == 1:
+	case t&Quits != 0 && args == 1:
 		if !s.passOnFirst() {
 			return false
 		}
@@ -96,15 +96,15 @@ func (s *session) special(cmd *command, t trait, frame []byte, args int) bool {
 	s.count(cmd)
 	switch {
 	case args != 1:
-	case t&opensMulti != 0:
+	case t&OpensMulti != 0:
 		c.multi = true
-	case t&endsMulti != 0:
+	case t&EndsMulti != 0:
 		if c.doomed && cmd.name == "EXEC" {
 			return s.discard()
 		}
 		c.multi, c.doomed = false, false
 	}
-	s.queueFrame(frame, slotReplies, t&blocking != 0)
+	s.queueFrame(frame, slotReplies, t&Blocking != 0)
 	return true
 }
 
@@ -113,7 +113,7 @@ func (s *session) passOnFirst() bool { return !s.shared || s.flush() == nil }
 
 // refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
 // the session ends with it.
-func (s *session) refuse(cmd *command, text []byte) bool {
+func (s *session) refuse(cmd *Command, text []byte) bool {
 	c := &s.client
 	s.stripe.local[cmd.id].Add(1)
 	c.commands++
@@ -170,11 +170,11 @@ func (s *session) bigCommand(head []byte) bool {
 		return false
 	}
 	name := c.cmds.Name(head)
-	cmd, sub, exact := s.server.commands.lookup(name)
+	cmd, sub, exact := s.server.commands.Lookup(name)
 	if len(sub) == 0 {
 		sub = c.cmds.Sub(head)
 	}
-	t := cmd.withSub(sub)
+	t := cmd.Traits(sub)
 	text := s.refusalOfBig(cmd, t, name, sub, exact)
 	c.streamed, c.skipping = cmd, text != nil
 	if text != nil {
@@ -187,19 +187,19 @@ func (s *session) bigCommand(head []byte) bool {
 			return how == steerDone
 		}
 	}
-	if t&blocksIf != 0 {
-		t |= blocking
+	if t&MayBlock != 0 {
+		t |= Blocking
 	}
 	// Only the first bytes are queued here; a special command of this size is an error of arity to the backend,
 	// but for subscriptions.
-	return s.special(cmd, t&^(resets|quits|opensMulti|endsMulti), nil, 2)
+	return s.special(cmd, t&^(Resets|Quits|OpensMulti|EndsMulti), nil, 2)
 }
 
 // refusalOfBig returns the refusal of a command that is too big to be held, and nil where it may pass. name and sub are nil
 // where they are not complete within the part that is held.
-func (s *session) refusalOfBig(cmd *command, t trait, name, sub []byte, exact bool) []byte {
+func (s *session) refusalOfBig(cmd *Command, t Trait, name, sub []byte, exact bool) []byte {
 	c := &s.client
-	if text := cmd.refusal(name, sub, exact); text != nil {
+	if text := cmd.Refusal(name, sub, exact); text != nil {
 		return text
 	}
 	if c.rules != nil {
@@ -207,10 +207,10 @@ func (s *session) refusalOfBig(cmd *command, t trait, name, sub []byte, exact bo
 			return text
 		}
 	}
-	if text := cmd.refusalOfBig(name, sub, c.rules); text != nil {
+	if text := cmd.RefusalOfBig(name, sub, c.rules); text != nil {
 		return text
 	}
-	if t&uncounted != 0 && c.doomed {
+	if t&Uncounted != 0 && c.doomed {
 		return textDoomed
 	}
 	return nil

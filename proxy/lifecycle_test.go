@@ -243,7 +243,7 @@ func TestPanicInASessionEndsOnlyThatOne(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), nil)
 		h.mu.Lock()                                         // sessions start under it
-		h.commands.byName["LOLWUT"] = &command{id: 1 << 20} // has no counter
+		h.commands.byName["LOLWUT"] = &Command{id: 1 << 20} // has no counter
 		h.mu.Unlock()
 		good := h.dial()
 		good.do("+PONG\r\n", "PING")

@@ -30,10 +30,10 @@ func TestProberFindsOneReplyToEveryCommandOnLanes(t *testing.T) {
 	seed := testSeed(t)
 	t.Logf("TEST_SEED=%d", seed)
 	p := newProber(t, addr, seed)
-	for _, name := range classed(classQuiet, classUnbounded) {
+	for _, name := range classed(Quiet, Unbounded) {
 		p.add(name, true)
 	}
-	for _, name := range classed(classPlain, classUnboundedPlain) {
+	for _, name := range classed(Plain, UnboundedPlain) {
 		p.add(name, false)
 	}
 	p.run(testTime(t, time.Minute))

@@ -71,7 +71,7 @@ func TestProberFindsWhatIsNotOneReply(t *testing.T) {
 }
 
 func TestProberHasAShapeForEveryCommandOnLanes(t *testing.T) {
-	for _, name := range classed(classQuiet, classUnbounded, classPlain, classUnboundedPlain) {
+	for _, name := range classed(Quiet, Unbounded, Plain, UnboundedPlain) {
 		words := strings.ReplaceAll(name, "|", " ")
 		if !slices.ContainsFunc(probeShapes, func(shape string) bool { return strings.HasPrefix(shape+" ", words+" ") }) {
 			t.Errorf("no shape for %s", name)

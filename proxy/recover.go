@@ -137,7 +137,7 @@ func (s *session) everAnswered() bool {
 }
 
 // answerLost answers a command that is read before the session has recovered.
-func (s *session) answerLost(cmd *command, stateful bool) bool {
+func (s *session) answerLost(cmd *Command, stateful bool) bool {
 	if stateful {
 		s.count(cmd)
 		s.lastWord(textUnavailable, closeUnavailable)

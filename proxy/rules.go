@@ -39,7 +39,7 @@ const maxRuledName = maxName + len("|") + maxName
 func (r *Rules) Unlisted() []string { return r.unlisted }
 
 // judge returns nil for a command that passes, and the refusal otherwise; sub is the subcommand, if it has one. hot
-func (r *Rules) judge(cmd *command, name, sub []byte) []byte {
+func (r *Rules) Judge(cmd *Command, name, sub []byte) []byte {
 	of := r.ruling(cmd, name)
 	switch of {
 	case passes:
@@ -61,7 +61,7 @@ func (r *Rules) judge(cmd *command, name, sub []byte) []byte {
 }
 
 // ruling is that of a command before its subcommand is looked at. hot
-func (r *Rules) ruling(cmd *command, name []byte) ruling {
+func (r *Rules) ruling(cmd *Command, name []byte) ruling {
 	if cmd.id < len(r.rulings) {
 		return r.rulings[cmd.id]
 	}
@@ -72,7 +72,7 @@ func (r *Rules) ruling(cmd *command, name []byte) ruling {
 }
 
 // asksSub reports whether the subcommand decides what becomes of the command. r may be nil.
-func (r *Rules) asksSub(cmd *command, name []byte) bool {
+func (r *Rules) asksSub(cmd *Command, name []byte) bool {
 	if r == nil {
 		return false
 	}
@@ -104,7 +104,7 @@ func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
 }
 
 // firstTime tells whether nobody has asked this for the command before.
-func (r *Rules) firstTime(id int) bool {
+func (r *Rules) FirstTime(id int) bool {
 	id = min(id, len(r.rulings))
 	bit := uint32(1) << (id % 32)
 	word := &r.noted[id/32]
@@ -112,7 +112,7 @@ func (r *Rules) firstTime(id int) bool {
 }
 
 // same tells whether both say the same; either may be nil.
-func (r *Rules) same(o *Rules) bool {
+func (r *Rules) Same(o *Rules) bool {
 	if r == nil || o == nil {
 		return r == o
 	}

@@ -29,7 +29,7 @@ func NewRules(o RuleOptions) (*Rules, error) {
 	if len(o.Allow) == 0 && len(o.Deny) == 0 {
 		return nil, nil
 	}
-	c := commandCatalogue()
+	c := theCatalogue()
 	allow, errAllow := c.entries("allow", o.Allow)
 	deny, errDeny := c.entries("deny", o.Deny)
 	if err := errors.Join(errAllow, errDeny); err != nil {

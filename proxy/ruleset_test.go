@@ -19,7 +19,7 @@ func newRules(t testing.TB, o RuleOptions) *Rules {
 }
 
 func TestCatalogueReadsBothSources(t *testing.T) {
-	c := commandCatalogue()
+	c := theCatalogue()
 	for full, want := range map[string][2]string{ // denied by, allowed by
 		"ACL": {"connection,slow", "-"}, "ACL|SETUSER": {"admin,dangerous,slow", "admin,dangerous,slow"}, "ACL|WHOAMI": {"slow", "slow"},
 		"ACL|NEW": {"connection,slow", "-"}, "APPEND": {"fast,string,write", "fast,string,write"},
@@ -91,9 +91,9 @@ func TestCatalogueIsWhatRedisSays(t *testing.T) {
 		r := newRules(t, RuleOptions{Deny: []string{"@" + category}})
 		for _, full := range theirs {
 			name, sub, _ := strings.Cut(full, "|")
-			cmd, _, _ := table.lookup([]byte(name))
+			cmd, _, _ := table.Lookup([]byte(name))
 			always := slices.Contains([]string{"auth", "hello", "quit", "reset"}, name)
-			if passes := r.judge(cmd, []byte(name), []byte(sub)) == nil; passes != always {
+			if passes := r.Judge(cmd, []byte(name), []byte(sub)) == nil; passes != always {
 				t.Errorf("deny @%s: %s passes: %v", category, full, passes)
 			}
 		}
@@ -208,7 +208,7 @@ func expand(list, universe []string, every bool) map[string]bool {
 }
 
 func TestRulesDecideAsTheirListsRead(t *testing.T) {
-	c := commandCatalogue()
+	c := theCatalogue()
 	table := newTable(t)
 	universe := []string{"NOSUCH", "MY.MODULE", "MY.MODULE|ADD", "MY.MODULE|DEL", "ACL|NEW", "CONFIG|GET", "CONFIG|SET", "CLIENT|KILL", "CLIENT|ID", "HELLO|3", "RESET|X"}
 	universe = append(universe, c.names...)
@@ -247,17 +247,17 @@ func TestRulesDecideAsTheirListsRead(t *testing.T) {
 			if slices.Contains([]string{"AUTH", "HELLO", "QUIT", "RESET"}, name) {
 				want = byName[full]
 			}
-			cmd, _, _ := table.lookup([]byte(name))
-			if got := r.judge(cmd, []byte(strings.ToLower(name)), []byte(strings.ToLower(sub))) != nil; got != want {
+			cmd, _, _ := table.Lookup([]byte(name))
+			if got := r.Judge(cmd, []byte(strings.ToLower(name)), []byte(strings.ToLower(sub))) != nil; got != want {
 				t.Fatalf("seed %d, %+v: %s refused: %v, want %v", seed, o, full, got, want)
 			}
 		}
 	}
 }
 
-func newTable(t testing.TB, deny ...string) *commandTable {
+func newTable(t testing.TB, deny ...string) *Table {
 	t.Helper()
-	table, err := newCommandTable(deny)
+	table, err := NewTable(deny)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,11 +270,11 @@ func TestRulesAllocateNothing(t *testing.T) {
 	for _, c := range [][2]string{{"get", ""}, {"SET", ""}, {"config", "get"}, {"CONFIG", "set"}, {"nosuch", "x"}, {"my.module", "y"}, {strings.Repeat("x", 100), ""}} {
 		name, sub := []byte(c[0]), []byte(c[1])
 		if n := testing.AllocsPerRun(100, func() {
-			cmd, rest, _ := table.lookup(name)
+			cmd, rest, _ := table.Lookup(name)
 			if len(rest) == 0 {
 				rest = sub
 			}
-			r.judge(cmd, name, rest)
+			r.Judge(cmd, name, rest)
 		}); n != 0 {
 			t.Errorf("%q: %v allocations", c, n)
 		}
@@ -285,12 +285,12 @@ func BenchmarkRules(b *testing.B) {
 	table := newTable(b)
 	r := newRules(b, RuleOptions{Allow: []string{"@read", "CONFIG|GET"}, Deny: []string{"KEYS"}})
 	for _, c := range []string{"GET", "CONFIG"} {
-		cmd, _, _ := table.lookup([]byte(c))
+		cmd, _, _ := table.Lookup([]byte(c))
 		b.Run(c, func(b *testing.B) {
 			b.ReportAllocs()
 			name, sub := []byte(c), []byte("GET")
 			for b.Loop() {
-				r.judge(cmd, name, sub)
+				r.Judge(cmd, name, sub)
 			}
 		})
 	}

@@ -26,7 +26,7 @@ func (s *scripts) harmless(args [][]byte) bool {
 	if len(args) < 2 {
 		return false
 	}
-	if len(args[0]) < len("EVALSHA") || !isWord(args[0][:len("EVALSHA")], "EVALSHA") { // the names are these four alone
+	if len(args[0]) < len("EVALSHA") || !IsWord(args[0][:len("EVALSHA")], "EVALSHA") { // the names are these four alone
 		return s.remember(args[1])
 	}
 	var sum [sha1.Size]byte
@@ -149,12 +149,12 @@ func (l *lua) harmlessCall() bool {
 
 // leavesNoState looks at a command that a script runs.
 func leavesNoState(name []byte) bool {
-	c := commandCatalogue()
+	c := theCatalogue()
 	id, ok := c.ids[upperWord(name)]
 	if !ok {
 		return false
 	}
-	return c.classes[id].leavesNoState()
+	return c.classes[id].LeavesNoState()
 }
 
 func holdsStateWord(body []byte) bool {

@@ -54,7 +54,7 @@ type Server struct {
 	buffers        *buffers
 	quotas         quotas
 	backend        *backend
-	commands       *commandTable
+	commands       *Table
 	started        time.Time
 	audit          *auditor
 	auditsCommands bool
@@ -104,7 +104,7 @@ func New(c Config) (*Server, error) {
 	c.sessionPace.setDefault(sessionPace)
 	c.identityPace.setDefault(identityPace)
 	c.lanePace.setDefault(lanePace)
-	table, err := newCommandTable(c.DenyCommands)
+	table, err := NewTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}

@@ -103,7 +103,7 @@ type clientSide struct {
 	eof      bool
 	skipping bool // streamed is refused: read and dropped
 	failed   error
-	streamed *command // the command in the middle of which the reader is; nil: none
+	streamed *Command // the command in the middle of which the reader is; nil: none
 
 	out      []byte // canonical bytes for the backend, gathered until the reader would wait
 	outChunk *chunk
@@ -111,7 +111,7 @@ type clientSide struct {
 	rules    *Rules // by which the last command was judged; nil: all commands
 	commands uint64 // taken: passed on or refused
 	bytesIn  uint64 // RESP bytes read
-	last     *command
+	last     *Command
 	lastN    uint64 // commands of that kind not yet counted
 
 	multi   bool // MULTI was passed on, and neither EXEC nor DISCARD since

@@ -310,7 +310,7 @@ func (g *generator) stateful(others []string) (p [][]byte) {
 }
 
 var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
-	table, err := newCommandTable(nil)
+	table, err := NewTable(nil)
 	if err != nil {
 		panic(err)
 	}
@@ -319,11 +319,11 @@ var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
 			continue
 		}
 		words := append(strings.Fields(template), "")
-		c, _, _ := table.lookup([]byte(words[0]))
-		switch c.classOf([]byte(words[1])) {
-		case classQuiet, classPlain, classUnbounded, classUnboundedPlain:
+		c, _, _ := table.Lookup([]byte(words[0]))
+		switch c.Class([]byte(words[1])) {
+		case Quiet, Plain, Unbounded, UnboundedPlain:
 			quiet = append(quiet, template)
-		case classSticky:
+		case Sticky:
 		default:
 			others = append(others, template)
 		}

@@ -170,7 +170,7 @@ func (s *Server) Stats() Stats {
 }
 
 // byLabel is counters that are kept by command.id.
-func (t *commandTable) byLabel(counters pathCounters) map[string]uint64 {
+func (t *Table) byLabel(counters pathCounters) map[string]uint64 {
 	m := make(map[string]uint64)
 	for id, name := range t.names {
 		if n := counters[id].Load(); n > 0 {

@@ -17,35 +17,35 @@ const (
 
 // steer decides which way a command has to go, before it is queued. It makes room in the batch, so that the slot and
 // the bytes of a command are submitted together. hot
-func (s *session) steer(cmd *command, exact bool, sub, frame []byte, args int) steering {
+func (s *session) steer(cmd *Command, exact bool, sub, frame []byte, args int) steering {
 	c := &s.client
 	if !c.recovering && (len(c.out)+len(frame) > chunkSize || c.replies >= maxBatch) && s.flush() != nil {
 		return steerNoMore
 	}
-	class := classUnknown
+	class := Unknown
 	if exact {
-		class = s.server.commands.classify(cmd, sub, frame, args)
+		class = s.server.commands.Classify(cmd, sub, frame, args)
 	}
-	if len(frame) > chunkSize && (class == classQuiet || class == classUnbounded) {
-		class = classOwn
+	if len(frame) > chunkSize && (class == Quiet || class == Unbounded) {
+		class = Own
 	}
 	if c.recovering {
-		if !s.answerLost(cmd, !class.leavesNoState()) {
+		if !s.answerLost(cmd, !class.LeavesNoState()) {
 			return steerNoMore
 		}
 		return steerDone
 	}
 	c.rereads = cmd.rereads && c.replies == 0
-	if s.asking && class != classState && class != classSticky {
+	if s.asking && class != State && class != Sticky {
 		s.steerAsked(class)
 		return steerOn
 	}
 	switch class {
-	case classQuiet:
+	case Quiet:
 		c.route = max(c.route, routeLane)
-	case classUnbounded:
+	case Unbounded:
 		c.route = max(c.route, routeUnbounded)
-	case classOwn:
+	case Own:
 		s.wantOwn()
 	default:
 		s.steerStateful(cmd, class, frame, args)
@@ -61,17 +61,17 @@ func (s *session) wantOwn() {
 	s.client.route = routeOwn
 }
 
-func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, args int) {
+func (s *session) steerStateful(cmd *Command, class Class, frame []byte, args int) {
 	c := &s.client
 	if s.pinned.Load() {
 		s.wantOwn()
 		return
 	}
 	switch {
-	case class == classSticky:
+	case class == Sticky:
 		s.steerSticky(cmd, args)
 		return
-	case class == classState && (cmd.name == "RESET" || cmd.name == "QUIT" && args == 1):
+	case class == State && (cmd.name == "RESET" || cmd.name == "QUIT" && args == 1):
 		return // reset and quit see to it
 	}
 	s.wantOwn()
@@ -79,15 +79,15 @@ func (s *session) steerStateful(cmd *command, class commandClass, frame []byte, 
 	switch {
 	case cmd.name == "ASKING" && s.mayAsk():
 		s.steerAsking()
-	case class == classLife:
+	case class == Life:
 		s.pinned.Store(true)
 	case s.sticky():
 		s.pinned.Store(true)
-	case class == classScript && strings.HasPrefix(cmd.name, "EVALSHA"):
+	case class == Script && strings.HasPrefix(cmd.name, "EVALSHA"):
 		s.note = &note{kind: noteScript}
-	case class == classScript:
+	case class == Script:
 		s.pinned.Store(true)
-	case class == classUnknown:
+	case class == Unknown:
 		s.note = &note{kind: noteUnknown}
 	default:
 		if s.note = noteOfState(cmd.name, resp.SplitArgs(frame, nil)); s.note == nil {
@@ -111,11 +111,11 @@ func (s *session) mayAsk() bool {
 
 // steerAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
 // unless the command keeps the connection for good.
-func (s *session) steerAsked(class commandClass) {
+func (s *session) steerAsked(class Class) {
 	c := &s.client
 	s.wantOwn()
 	c.stateful, s.asking = true, false
-	if class.leavesNoState() {
+	if class.LeavesNoState() {
 		s.note = &note{kind: noteAsked, began: s.asked}
 	} else {
 		s.pinned.Store(true)
@@ -123,7 +123,7 @@ func (s *session) steerAsked(class commandClass) {
 }
 
 // steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
-func (s *session) steerSticky(cmd *command, args int) {
+func (s *session) steerSticky(cmd *Command, args int) {
 	c := &s.client
 	s.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
 	switch {
@@ -175,18 +175,18 @@ func (s *session) breakTransaction() {
 }
 
 // steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
-func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
+func (s *session) steerBig(cmd *Command, exact bool, sub []byte) steering {
 	c := &s.client
-	class := classLife
-	if exact && cmd.classOf(sub).leavesNoState() {
-		class = classOwn
+	class := Life
+	if exact && cmd.Class(sub).LeavesNoState() {
+		class = Own
 	}
 	if !c.recovering && c.replies > 0 && s.flush() != nil {
 		return steerNoMore
 	}
 	if c.recovering {
 		c.streamed, c.skipping = cmd, true
-		if !s.answerLost(cmd, class == classLife) {
+		if !s.answerLost(cmd, class == Life) {
 			return steerNoMore
 		}
 		return steerDone
@@ -195,7 +195,7 @@ func (s *session) steerBig(cmd *command, exact bool, sub []byte) steering {
 	switch {
 	case s.asking:
 		s.steerAsked(class)
-	case class == classLife:
+	case class == Life:
 		c.stateful = true
 		s.pinned.Store(true)
 	}

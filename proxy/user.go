@@ -163,7 +163,7 @@ func (s *session) rules() *Rules {
 // so it will not run; where replies cannot be counted the session ends instead.
 func (s *session) changeRules(now *Rules) bool {
 	c := &s.client
-	same := now.same(c.rules)
+	same := now.Same(c.rules)
 	c.rules = now
 	if same || !c.multi {
 		return true
@@ -177,9 +177,9 @@ func (s *session) changeRules(now *Rules) bool {
 }
 
 // ruled judges a command by the rules of the client's user; nil passes it on. hot
-func (s *session) ruled(cmd *command, name, sub []byte) []byte {
+func (s *session) ruled(cmd *Command, name, sub []byte) []byte {
 	r := s.client.rules
-	text := r.judge(cmd, name, sub)
+	text := r.Judge(cmd, name, sub)
 	if text == nil {
 		return nil
 	}
@@ -188,7 +188,7 @@ func (s *session) ruled(cmd *command, name, sub []byte) []byte {
 		counters, message = s.server.rulesWouldDeny, "command would be refused by the users file"
 	}
 	counters[cmd.id].Add(1)
-	if r.firstTime(cmd.id) {
+	if r.FirstTime(cmd.id) {
 		p := s.peer.Load()
 		s.event(s.server.log.Info()).Str("command", cmd.name).Str("client", p.Name).Str("user", p.User.Name).Msg(message)
 	}

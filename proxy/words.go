@@ -28,9 +28,9 @@ func cWord(b []byte) []byte {
 	return b
 }
 
-// isWord reports whether b is word, which is in upper case. Only ASCII letters fold: bytes.EqualFold would also take
+// IsWord reports whether b is word, which is in upper case. Only ASCII letters fold: bytes.EqualFold would also take
 // U+017F for S and U+212A for K. hot
-func isWord(b []byte, word string) bool {
+func IsWord(b []byte, word string) bool {
 	if len(b) != len(word) {
 		return false
 	}

@@ -182,7 +182,7 @@ func TestWordsFoldInASCIIAlone(t *testing.T) {
 		{"\u017fETNAME", "SETNAME", false}, {"\u017fTNAME", "SETNAME", false}, {"BLOC\u212a", "BLOCK", false}, {"li\x42-name", "LIB-NAME", true},
 		{"LIB-NAM\xc5", "LIB-NAME", false}, {"@", "`", false}, {"{", "[", false}, {"", "", true},
 	} {
-		if got := isWord([]byte(tt.b), tt.word); got != tt.is {
+		if got := IsWord([]byte(tt.b), tt.word); got != tt.is {
 			t.Errorf("%q is %s: %v", tt.b, tt.word, got)
 		}
 	}
@@ -190,7 +190,7 @@ func TestWordsFoldInASCIIAlone(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	for option, blocks := range map[string]bool{"block": true, "BLOCK\x00x": true, "BLOC\u212a": false, "BLOCKS": false, "\x00BLOCK": false} {
-		if got := mentionsBlock(words("XREAD", option, "0", "STREAMS", "k", "$")); got != blocks {
+		if got := MentionsBlock(words("XREAD", option, "0", "STREAMS", "k", "$")); got != blocks {
 			t.Errorf("XREAD %q blocks: %v", option, got)
 		}
 	}
