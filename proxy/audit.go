@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/spool"
 )
 
@@ -142,9 +143,9 @@ func (s *session) auditEnded() {
 }
 
 // auditCommand notes that a command was taken; where Server.auditsCommands says so. hot
-func (s *session) auditCommand(cmd *Command, refused bool) {
+func (s *session) auditCommand(cmd *command.Command, refused bool) {
 	s.server.audit.put(auditEvent{
 		kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
-		command: cmd.name, refused: refused,
+		command: cmd.Name, refused: refused,
 	})
 }

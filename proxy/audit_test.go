@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/proxytest"
 )
 
@@ -48,7 +49,7 @@ func TestAuditTellsWhoCameAndWhatBecameOfThem(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		var out syncBuffer
 		j := mapping("web")
-		rules := newRules(t, RuleOptions{Deny: []string{"KEYS"}})
+		rules := newRules(t, command.RuleOptions{Deny: []string{"KEYS"}})
 		j.change("web", func(u *User) { u.Rules = rules })
 		h := m.start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) { mappedTo(j)(c); audited(AuditConnections, &out)(c) })
 		w := h.dialAs("web")
@@ -86,7 +87,7 @@ func TestAuditNamesCommands(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		var out syncBuffer
 		j := mapping("web")
-		rules := newRules(t, RuleOptions{Deny: []string{"INCR"}})
+		rules := newRules(t, command.RuleOptions{Deny: []string{"INCR"}})
 		j.change("web", func(u *User) { u.Rules = rules })
 		h := m.start(t, dragonflyWithUsers(t, "web").Addr(), func(c *Config) { mappedTo(j)(c); audited(AuditCommands, &out)(c) })
 		w := h.dialAs("web")

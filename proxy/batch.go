@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"dragontls/proxy/command"
 )
 
 // queueFrame adds a frame to the batch. hot
@@ -37,7 +39,7 @@ func (s *session) add(b []byte) {
 }
 
 // count adds up runs of the same command; flush hands them on. hot
-func (s *session) count(cmd *Command) {
+func (s *session) count(cmd *command.Command) {
 	c := &s.client
 	if c.last != cmd {
 		s.handOnCount()
@@ -55,9 +57,9 @@ func (s *session) handOnCount() {
 		return
 	}
 	if s.shared {
-		s.tallied = append(s.tallied, tally{c.last.id, c.lastN})
+		s.tallied = append(s.tallied, tally{c.last.ID, c.lastN})
 	} else {
-		s.stripe.own[c.last.id].Add(c.lastN)
+		s.stripe.own[c.last.ID].Add(c.lastN)
 	}
 	c.commands += c.lastN
 	c.lastN = 0

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -73,11 +74,11 @@ func noteOfState(name string, args [][]byte) *note {
 		return noteOfHello(args)
 	case "CLIENT":
 		switch {
-		case len(args) == 3 && IsWord(args[1], "SETNAME"):
+		case len(args) == 3 && command.IsWord(args[1], "SETNAME"):
 			return &note{kind: noteName, set: connState{name: string(args[2])}}
-		case len(args) == 4 && IsWord(args[1], "SETINFO") && IsWord(args[2], "LIB-NAME"):
+		case len(args) == 4 && command.IsWord(args[1], "SETINFO") && command.IsWord(args[2], "LIB-NAME"):
 			return &note{kind: noteLibName, set: connState{name: string(args[3])}}
-		case len(args) == 4 && IsWord(args[1], "SETINFO") && IsWord(args[2], "LIB-VER"):
+		case len(args) == 4 && command.IsWord(args[1], "SETINFO") && command.IsWord(args[2], "LIB-VER"):
 			return &note{kind: noteLibVer, set: connState{name: string(args[3])}}
 		}
 	}
@@ -96,7 +97,7 @@ func noteOfHello(args [][]byte) *note {
 	}
 	switch rest := args[2:]; {
 	case len(rest) == 0:
-	case len(rest) == 2 && IsWord(rest[0], "SETNAME"):
+	case len(rest) == 2 && command.IsWord(rest[0], "SETNAME"):
 		n.set.named, n.set.name = true, string(rest[1])
 	default:
 		return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -37,8 +38,8 @@ func (s *session) take(b []byte) {
 var consumed = map[string]*User{
 	"no rules": nil,
 	"a user":   {Name: "web"},
-	"rules": {Name: "web", Rules: func() *Rules {
-		r, _ := NewRules(RuleOptions{Allow: []string{"@read"}, Deny: []string{"KEYS"}})
+	"rules": {Name: "web", Rules: func() *command.Rules {
+		r, _ := command.NewRules(command.RuleOptions{Allow: []string{"@read"}, Deny: []string{"KEYS"}})
 		return r
 	}()},
 }

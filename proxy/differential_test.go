@@ -339,7 +339,7 @@ func mayBlock(c []byte) bool {
 
 // random is any command with any arguments.
 func (g *generator) random() []string {
-	names := theCatalogue().names
+	names := commandNames()
 	name := names[g.IntN(len(names))]
 	for slices.Contains(notRandom, name) {
 		name = names[g.IntN(len(names))]
@@ -363,7 +363,7 @@ func (g *generator) random() []string {
 			args = append(args, g.value())
 		}
 	}
-	if len(args) > 1 && theCatalogue().subs[name] != nil {
+	if len(args) > 1 && hasSubcommands(name) {
 		args[1] = strings.ReplaceAll(args[1], "\x00", "") // dragontls refuses a subcommand with a NUL
 	}
 	return args

@@ -6,8 +6,8 @@
 // where it goes, and gathers commands into a batch. Just before the reader would wait for the client, it submits the batch:
 //
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
-//	                │ command: rules, deny list, traits                         judge.go    command
-//	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer; class.go classify
+//	                │ command: rules, deny list, traits                         judge.go    command; package command
+//	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer; command.Table.Classify
 //	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
 //	                │ flush, before a read that waits                           batch.go    flush; route.go flushShared
 //	                ├── lane ──> take: slots into the reply queue and           route.go    flushLane, chooseLane
@@ -23,6 +23,8 @@
 //	backend ──> session's pump, which reads its own connection                  pump.go     runPump, passOn
 //	              │ waits for the turn, frames, matches by order                delivery.go deliver, frame
 //	              └─TLS─> client
+//
+// Package command decides what needs no more than the bytes of a command; what depends on the session is decided here.
 //
 // With BackendConfig.Shared false (BACKEND_MODE=paired), and for a client without a certificate, a session has its own
 // connection from the beginning and never rides a lane.
@@ -88,8 +90,8 @@
 //  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
 //     error, an EXEC that neither ran nor was discarded, a panic. Everybody with a command in flight on the lane is closed
 //     (poison, conclude).
-//  5. Only commands that were audited to have exactly one reply ride lanes (classify, commands.txt), and only whole
-//     transactions, without any other byte between MULTI and EXEC.
+//  5. Only commands that were audited to have exactly one reply ride lanes (command.Table.Classify,
+//     command/commands.txt), and only whole transactions, without any other byte between MULTI and EXEC.
 //  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
 //  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute).
 //  8. Sessions that the backend could tell apart never share a lane (laneKey); an own connection never changes hands.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -33,13 +34,13 @@ func (s *session) command(frame []byte) bool {
 		}
 	}
 	t := cmd.Traits(sub)
-	if t&(Inspected|MayBlock) != 0 {
+	if t&(command.Inspected|command.MayBlock) != 0 {
 		args := resp.SplitArgs(frame, nil)
 		if text := cmd.Inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
 			return s.refuse(cmd, text)
 		}
-		if t&MayBlock != 0 && MentionsBlock(args) {
-			t |= Blocking
+		if t&command.MayBlock != 0 && command.MentionsBlock(args) {
+			t |= command.Blocking
 		}
 	}
 	if s.shared {
@@ -56,16 +57,16 @@ func (s *session) command(frame []byte) bool {
 		return true
 	}
 	if !exact {
-		t &^= OpensMulti | EndsMulti | Resets | Quits // "EXEC " with its blank is not known to the backend
+		t &^= command.OpensMulti | command.EndsMulti | command.Resets | command.Quits // "EXEC " with its blank is not known to the backend
 	}
 	return s.special(cmd, t, frame, args)
 }
 
 // special queues a command that changes how the session goes on.
-func (s *session) special(cmd *Command, t Trait, frame []byte, args int) bool {
+func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, args int) bool {
 	c := &s.client
 	switch {
-	case t&Uncounted != 0:
+	case t&command.Uncounted != 0:
 		if c.doomed {
 			return s.refuse(cmd, textDoomed)
 		}
@@ -80,13 +81,13 @@ func (s *session) special(cmd *Command, t Trait, frame []byte, args int) bool {
 		}
 		s.queueFrame(frame, slotReplies, false)
 		return true
-	case t&Resets != 0:
+	case t&command.Resets != 0:
 		if !s.passOnFirst() {
 			return false
 		}
 		s.count(cmd)
 		return s.reset(frame)
-	case t&Quits != 0 && args == 1:
+	case t&command.Quits != 0 && args == 1:
 		if !s.passOnFirst() {
 			return false
 		}
@@ -96,15 +97,15 @@ func (s *session) special(cmd *Command, t Trait, frame []byte, args int) bool {
 	s.count(cmd)
 	switch {
 	case args != 1:
-	case t&OpensMulti != 0:
+	case t&command.OpensMulti != 0:
 		c.multi = true
-	case t&EndsMulti != 0:
-		if c.doomed && cmd.name == "EXEC" {
+	case t&command.EndsMulti != 0:
+		if c.doomed && cmd.Name == "EXEC" {
 			return s.discard()
 		}
 		c.multi, c.doomed = false, false
 	}
-	s.queueFrame(frame, slotReplies, t&Blocking != 0)
+	s.queueFrame(frame, slotReplies, t&command.Blocking != 0)
 	return true
 }
 
@@ -113,9 +114,9 @@ func (s *session) passOnFirst() bool { return !s.shared || s.flush() == nil }
 
 // refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
 // the session ends with it.
-func (s *session) refuse(cmd *Command, text []byte) bool {
+func (s *session) refuse(cmd *command.Command, text []byte) bool {
 	c := &s.client
-	s.stripe.local[cmd.id].Add(1)
+	s.stripe.local[cmd.ID].Add(1)
 	c.commands++
 	if s.server.auditsCommands {
 		s.auditCommand(cmd, true)
@@ -153,7 +154,7 @@ func (s *session) protocolError(err error) bool {
 	}
 	text := pe.AppendReply(nil)
 	if !pe.Fatal {
-		return s.refuse(s.server.commands.other, text)
+		return s.refuse(s.server.commands.Other, text)
 	}
 	reason := closeProtocol
 	if strings.Contains(pe.Text, "HTTP") {
@@ -187,17 +188,17 @@ func (s *session) bigCommand(head []byte) bool {
 			return how == steerDone
 		}
 	}
-	if t&MayBlock != 0 {
-		t |= Blocking
+	if t&command.MayBlock != 0 {
+		t |= command.Blocking
 	}
 	// Only the first bytes are queued here; a special command of this size is an error of arity to the backend,
 	// but for subscriptions.
-	return s.special(cmd, t&^(Resets|Quits|OpensMulti|EndsMulti), nil, 2)
+	return s.special(cmd, t&^(command.Resets|command.Quits|command.OpensMulti|command.EndsMulti), nil, 2)
 }
 
 // refusalOfBig returns the refusal of a command that is too big to be held, and nil where it may pass. name and sub are nil
 // where they are not complete within the part that is held.
-func (s *session) refusalOfBig(cmd *Command, t Trait, name, sub []byte, exact bool) []byte {
+func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub []byte, exact bool) []byte {
 	c := &s.client
 	if text := cmd.Refusal(name, sub, exact); text != nil {
 		return text
@@ -210,7 +211,7 @@ func (s *session) refusalOfBig(cmd *Command, t Trait, name, sub []byte, exact bo
 	if text := cmd.RefusalOfBig(name, sub, c.rules); text != nil {
 		return text
 	}
-	if t&Uncounted != 0 && c.doomed {
+	if t&command.Uncounted != 0 && c.doomed {
 		return textDoomed
 	}
 	return nil

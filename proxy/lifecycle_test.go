@@ -242,8 +242,9 @@ func TestPanicInASessionEndsOnlyThatOne(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), nil)
-		h.mu.Lock()                                         // sessions start under it
-		h.commands.byName["LOLWUT"] = &Command{id: 1 << 20} // has no counter
+		h.mu.Lock() // sessions start under it
+		c, _, _ := h.commands.Lookup([]byte("LOLWUT"))
+		c.ID = 1 << 20 // has no counter
 		h.mu.Unlock()
 		good := h.dial()
 		good.do("+PONG\r\n", "PING")

@@ -22,7 +22,7 @@ package proxy
 //	commands that wait in a lane, and its slots    4 x laneBytes, laneCommands          held by the lane beyond laneKept: countLocked
 //	buffers and slots of a lane                    laneKept                             kept by the lane: countLocked
 //	names that a session has set                   3 x maxRemembered                    in sessionCost
-//	scripts that are remembered                    maxScripts sums, for all             not: 200 KiB at most
+//	scripts that are remembered                    command.maxScripts sums, for all     not: 200 KiB at most
 //	lines of the audit log                         its queue, for all                   not: bounded by its length
 //
 // What is free in a sync.Pool is held by nobody: the collector takes it before the heap passes GOMEMLIMIT.

@@ -57,10 +57,10 @@ var mutants = []mutant{
 		{"route.go", "	return s.park(func() bool { return s.queue.owed == 0 })\n", "	return MUTANT || s.park(func() bool { return s.queue.owed == 0 })\n"},
 	}, "TestSessionChangesItsConnectionWhenNothingIsOwed", "before the reply"},
 	{"EXPIRE rides a lane whatever its arguments: invariant 5", []edit{
-		{"class.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.name == \"EXPIRE\"):\n"},
+		{"command/class.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
 	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
 	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
-		{"steer.go", "	case s.sticky():\n		s.pinned.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.name != \"HELLO\" { s.pinned.Store(true) }\n"},
+		{"steer.go", "	case s.sticky():\n		s.pinned.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.pinned.Store(true) }\n"},
 	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "pinned: false, want true"},
 	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
 		{"delivery.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},
@@ -159,7 +159,7 @@ var mutants = []mutant{
 func buildMutants(t *testing.T) (bin string) {
 	t.Helper()
 	dir := t.TempDir()
-	sources := map[string]string{"mutant.go": "package proxy\n\nimport \"os\"\n\nvar theMutant = os.Getenv(\"MUTANT\")\n"}
+	sources := make(map[string]string)
 	for i, m := range mutants {
 		for _, e := range m.edits {
 			if sources[e.file] == "" {
@@ -168,6 +168,9 @@ func buildMutants(t *testing.T) (bin string) {
 					t.Fatal(err)
 				}
 				sources[e.file] = string(b)
+				in := filepath.Dir(e.file)
+				name := map[bool]string{true: "proxy", false: filepath.Base(in)}[in == "."]
+				sources[filepath.Join(in, "mutant.go")] = "package " + name + "\n\nimport \"os\"\n\nvar theMutant = os.Getenv(\"MUTANT\")\n"
 			}
 			if n := strings.Count(sources[e.file], e.old); n != 1 {
 				t.Fatalf("%s: %q is %d times in %s, and must be there once", m.name, e.old, n, e.file)
@@ -181,7 +184,7 @@ func buildMutants(t *testing.T) (bin string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		overlay.Replace[original] = filepath.Join(dir, file)
+		overlay.Replace[original] = filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
 		if err := os.WriteFile(overlay.Replace[original], []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

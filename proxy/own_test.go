@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"crypto/sha1"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
@@ -449,4 +451,9 @@ func TestOwnConnectionThatEndsInOrderIsNoError(t *testing.T) {
 	if e := h.Stats().BackendErrors; e["lost"] != 0 {
 		t.Errorf("backend errors: %v", e)
 	}
+}
+
+func sha(body string) string {
+	sum := sha1.Sum([]byte(body))
+	return hex.EncodeToString(sum[:])
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -30,10 +31,10 @@ func TestProberFindsOneReplyToEveryCommandOnLanes(t *testing.T) {
 	seed := testSeed(t)
 	t.Logf("TEST_SEED=%d", seed)
 	p := newProber(t, addr, seed)
-	for _, name := range classed(Quiet, Unbounded) {
+	for _, name := range classed(command.Quiet, command.Unbounded) {
 		p.add(name, true)
 	}
-	for _, name := range classed(Plain, UnboundedPlain) {
+	for _, name := range classed(command.Plain, command.UnboundedPlain) {
 		p.add(name, false)
 	}
 	p.run(testTime(t, time.Minute))
@@ -41,6 +42,17 @@ func TestProberFindsOneReplyToEveryCommandOnLanes(t *testing.T) {
 		t.Error(f)
 	}
 	p.report()
+}
+
+// classed returns the sorted names and NAME|SUBCOMMANDs of the classes.
+func classed(classes ...command.Class) (names []string) {
+	for _, row := range catalogue() {
+		if slices.ContainsFunc(classes, func(c command.Class) bool { return c.String() == row.class }) {
+			names = append(names, row.full)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // prober sends commands with arguments that no client should send, each followed by an ECHO of what it will not meet

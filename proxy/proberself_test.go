@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -71,7 +72,7 @@ func TestProberFindsWhatIsNotOneReply(t *testing.T) {
 }
 
 func TestProberHasAShapeForEveryCommandOnLanes(t *testing.T) {
-	for _, name := range classed(Quiet, Unbounded, Plain, UnboundedPlain) {
+	for _, name := range classed(command.Quiet, command.Unbounded, command.Plain, command.UnboundedPlain) {
 		words := strings.ReplaceAll(name, "|", " ")
 		if !slices.ContainsFunc(probeShapes, func(shape string) bool { return strings.HasPrefix(shape+" ", words+" ") }) {
 			t.Errorf("no shape for %s", name)

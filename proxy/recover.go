@@ -3,6 +3,8 @@ package proxy
 import (
 	"errors"
 	"time"
+
+	"dragontls/proxy/command"
 )
 
 var (
@@ -137,14 +139,14 @@ func (s *session) everAnswered() bool {
 }
 
 // answerLost answers a command that is read before the session has recovered.
-func (s *session) answerLost(cmd *Command, stateful bool) bool {
+func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 	if stateful {
 		s.count(cmd)
 		s.lastWord(textUnavailable, closeUnavailable)
 		return false
 	}
 	c := &s.client
-	s.stripe.local[cmd.id].Add(1)
+	s.stripe.local[cmd.ID].Add(1)
 	c.commands++
 	c.pend = append(c.pend, slot{kind: slotLocal, n: 1, text: textUnavailable})
 	return len(c.pend) < 256 || s.flush() == nil

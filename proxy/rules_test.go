@@ -4,15 +4,14 @@ import (
 	"strings"
 	"testing"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/proxytest"
 )
 
 // ruledClient gives the harness' client, CN client, these rules.
-func ruledClient(t testing.TB, o RuleOptions) *judgement {
+func ruledClient(t testing.TB, o command.RuleOptions) *judgement {
 	return &judgement{users: map[string]User{"client": {Name: "web", Password: secret("webpw"), Rules: newRules(t, o)}}}
 }
-
-func forbidden(what string) string { return string(forbiddenText(what)) }
 
 func webBackend(t *testing.T, backend string) string {
 	if backend == "redis" {
@@ -26,7 +25,7 @@ func TestRulesSeeEverySpelling(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		for _, backend := range []string{"redis", "dragonfly"} {
 			t.Run(backend, func(t *testing.T) {
-				j := ruledClient(t, RuleOptions{Allow: []string{"@all"}, Deny: []string{"GET", "CONFIG|SET", "@admin", "MEMORY|USAGE", "MY.MODULE", "ACL|WHOAMI"}})
+				j := ruledClient(t, command.RuleOptions{Allow: []string{"@all"}, Deny: []string{"GET", "CONFIG|SET", "@admin", "MEMORY|USAGE", "MY.MODULE", "ACL|WHOAMI"}})
 				w := m.start(t, webBackend(t, backend), mappedTo(j)).dial()
 				get, config := forbidden("the command GET"), forbidden("the command CONFIG")
 				for spelled, want := range map[string]string{
@@ -54,7 +53,7 @@ func TestRulesSeeEverySpelling(t *testing.T) {
 func TestAllowLetsNothingElsePass(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{Allow: []string{"get", "@connection", "CONFIG|GET", "x.y"}, Deny: []string{"echo"}})
+		j := ruledClient(t, command.RuleOptions{Allow: []string{"get", "@connection", "CONFIG|GET", "x.y"}, Deny: []string{"echo"}})
 		h := m.start(t, redisWithUsers(t, "web"), mappedTo(j))
 		w := h.dial()
 		w.do("$-1\r\n", "GET", "k")
@@ -88,7 +87,7 @@ func TestRefusalByRulesDoomsATransaction(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		const abort = "-EXECABORT Transaction discarded because of previous errors\r\n"
 		for _, backend := range []string{"redis", "dragonfly"} {
-			j := ruledClient(t, RuleOptions{Deny: []string{"INCR"}})
+			j := ruledClient(t, command.RuleOptions{Deny: []string{"INCR"}})
 			w := m.start(t, webBackend(t, backend), mappedTo(j)).dial()
 			for _, middle := range []string{cmd("INCR", "n"), "incr n\r\n", cmd("INCR n"), cmd("INCR", strings.Repeat("n", 100<<10))} {
 				w.send(cmd("MULTI") + cmd("SET", "a", "1") + middle + cmd("SET", "b", "1") + cmd("EXEC") + cmd("EXISTS", "a", "b"))
@@ -103,7 +102,7 @@ func TestRefusalByRulesDoomsATransaction(t *testing.T) {
 func TestRefusalByRulesEndsASubscribedSession(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{Deny: []string{"GET"}})
+		j := ruledClient(t, command.RuleOptions{Deny: []string{"GET"}})
 		h := m.start(t, webBackend(t, "dragonfly"), mappedTo(j))
 		w := h.dial()
 		w.do("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n", "SUBSCRIBE", "c")
@@ -118,7 +117,7 @@ func TestRefusalByRulesEndsASubscribedSession(t *testing.T) {
 func TestRulesMayDenyWhatIsElseAlwaysAllowed(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{Deny: []string{"RESET", "quit", "HELLO"}})
+		j := ruledClient(t, command.RuleOptions{Deny: []string{"RESET", "quit", "HELLO"}})
 		w := m.start(t, webBackend(t, "dragonfly"), mappedTo(j)).dial()
 		w.do(forbidden("the command RESET"), "RESET")
 		w.do(forbidden("the command QUIT"), "quit")
@@ -130,7 +129,7 @@ func TestRulesMayDenyWhatIsElseAlwaysAllowed(t *testing.T) {
 func TestDryRunCountsAndLetsPass(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{Allow: []string{"GET"}, DryRun: true})
+		j := ruledClient(t, command.RuleOptions{Allow: []string{"GET"}, DryRun: true})
 		h := m.start(t, webBackend(t, "dragonfly"), mappedTo(j))
 		w := h.dial()
 		for range 3 {
@@ -154,18 +153,18 @@ func TestDryRunCountsAndLetsPass(t *testing.T) {
 func TestChangedRulesRuleLiveSessions(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{Deny: []string{"GET"}})
+		j := ruledClient(t, command.RuleOptions{Deny: []string{"GET"}})
 		h := m.start(t, webBackend(t, "dragonfly"), mappedTo(j))
 		w := h.dial()
 		w.do(forbidden("the command GET"), "GET", "k")
 		for _, c := range []struct {
-			rules    RuleOptions
+			rules    command.RuleOptions
 			get, set string
 		}{
-			{RuleOptions{}, "$-1\r\n", ":0\r\n"},
-			{RuleOptions{Deny: []string{"DEL"}}, "$-1\r\n", forbidden("the command DEL")},
-			{RuleOptions{Allow: []string{"DEL"}}, forbidden("the command GET"), ":0\r\n"},
-			{RuleOptions{Allow: []string{"DEL"}, DryRun: true}, "$-1\r\n", ":0\r\n"},
+			{command.RuleOptions{}, "$-1\r\n", ":0\r\n"},
+			{command.RuleOptions{Deny: []string{"DEL"}}, "$-1\r\n", forbidden("the command DEL")},
+			{command.RuleOptions{Allow: []string{"DEL"}}, forbidden("the command GET"), ":0\r\n"},
+			{command.RuleOptions{Allow: []string{"DEL"}, DryRun: true}, "$-1\r\n", ":0\r\n"},
 		} {
 			j.change("client", func(u *User) { u.Rules = newRules(t, c.rules) })
 			h.Recheck()
@@ -179,18 +178,18 @@ func TestChangedRulesRuleLiveSessions(t *testing.T) {
 func TestRulesChangeUnderLoad(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{})
+		j := ruledClient(t, command.RuleOptions{})
 		h := m.start(t, webBackend(t, "dragonfly"), mappedTo(j))
 		w := h.dial()
 		done := make(chan struct{})
 		go func() { // ends with done
 			defer close(done)
 			for i := range 100 {
-				o := RuleOptions{}
+				o := command.RuleOptions{}
 				if i%2 == 0 {
 					o.Deny = []string{"STRLEN"}
 				}
-				rules, _ := NewRules(o)
+				rules, _ := command.NewRules(o)
 				j.change("client", func(u *User) { u.Rules = rules })
 				h.Recheck()
 			}
@@ -212,7 +211,7 @@ func TestRulesChangeUnderLoad(t *testing.T) {
 func TestDenyCommandsComesFirst(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{Allow: []string{"SHUTDOWN", "my.module"}})
+		j := ruledClient(t, command.RuleOptions{Allow: []string{"SHUTDOWN", "my.module"}})
 		h := m.start(t, dragonfly(t, proxytest.Options{RequirePass: "top", Users: []proxytest.User{{Name: "web", Password: "webpw"}}}).Addr(), func(c *Config) {
 			mappedTo(j)(c)
 			c.DenyCommands = []string{"SHUTDOWN", "MY.MODULE", "THEIR.MODULE|X"}
@@ -237,7 +236,7 @@ func firstWord(name []byte) string {
 func TestNoSequenceSmugglesACommand(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		for name, o := range map[string]RuleOptions{
+		for name, o := range map[string]command.RuleOptions{
 			"deny":  {Deny: []string{"GET", "INCR", "@pubsub", "@blocking", "CLIENT|REPLY", "MONITOR"}},
 			"allow": {Allow: []string{"ACL|WHOAMI", "ECHO", "MULTI", "EXEC", "DISCARD", "SET", "PING"}},
 		} {
@@ -284,7 +283,7 @@ func TestChangedRulesRuleWhatIsReadWhileTheReaderWaits(t *testing.T) {
 		w, other := h.dial(), h.dialAs("other")
 		w.send(cmd("BLPOP", "q", "0") + cmd("RESET"))
 		eventually(t, "the reader waits", func() bool { return d.Blocked() == 1 })
-		j.change("client", func(u *User) { u.Rules = newRules(t, RuleOptions{Deny: []string{"SET", "FLUSHALL"}}) })
+		j.change("client", func(u *User) { u.Rules = newRules(t, command.RuleOptions{Deny: []string{"SET", "FLUSHALL"}}) })
 		h.Recheck()
 		w.send(cmd("SET", "k", "v") + cmd("SET", "k", strings.Repeat("v", 100<<10)) + cmd("FLUSHALL") + cmd("ECHO", "a"))
 		other.do(":1\r\n", "RPUSH", "q", "x")
@@ -298,22 +297,22 @@ func TestChangedRulesDoomAnOpenTransaction(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const abort = "-EXECABORT Transaction discarded because of previous errors\r\n"
-		deny := RuleOptions{Deny: []string{"INCR"}}
+		deny := command.RuleOptions{Deny: []string{"INCR"}}
 		for _, backend := range []string{"redis", "dragonfly"} {
 			for name, c := range map[string]struct {
-				to   RuleOptions
+				to   command.RuleOptions
 				end  string
 				want string
 			}{
-				"EXEC":            {RuleOptions{Deny: []string{"SET"}}, cmd("EXEC"), abort},
-				"fewer rules":     {RuleOptions{}, cmd("EXEC"), abort},
-				"more behind":     {RuleOptions{Deny: []string{"SET"}}, cmd("GET", "k") + cmd("EXEC"), "+QUEUED\r\n" + abort},
-				"DISCARD":         {RuleOptions{Deny: []string{"SET"}}, cmd("DISCARD"), "+OK\r\n"},
+				"EXEC":            {command.RuleOptions{Deny: []string{"SET"}}, cmd("EXEC"), abort},
+				"fewer rules":     {command.RuleOptions{}, cmd("EXEC"), abort},
+				"more behind":     {command.RuleOptions{Deny: []string{"SET"}}, cmd("GET", "k") + cmd("EXEC"), "+QUEUED\r\n" + abort},
+				"DISCARD":         {command.RuleOptions{Deny: []string{"SET"}}, cmd("DISCARD"), "+OK\r\n"},
 				"the same rules":  {deny, cmd("DISCARD"), "+OK\r\n"},
 				"the same, EXEC":  {deny, cmd("EXEC"), "*1\r\n+OK\r\n"},
-				"only counted":    {RuleOptions{Deny: deny.Deny, DryRun: true}, cmd("EXEC"), abort},
-				"big one behind":  {RuleOptions{Deny: []string{"SET"}}, cmd("ECHO", strings.Repeat("x", 100<<10)) + cmd("EXEC"), "+QUEUED\r\n" + abort},
-				"refused and big": {RuleOptions{Deny: []string{"SET"}}, cmd("SET", "k", strings.Repeat("x", 100<<10)) + cmd("EXEC"), forbidden("the command SET") + abort},
+				"only counted":    {command.RuleOptions{Deny: deny.Deny, DryRun: true}, cmd("EXEC"), abort},
+				"big one behind":  {command.RuleOptions{Deny: []string{"SET"}}, cmd("ECHO", strings.Repeat("x", 100<<10)) + cmd("EXEC"), "+QUEUED\r\n" + abort},
+				"refused and big": {command.RuleOptions{Deny: []string{"SET"}}, cmd("SET", "k", strings.Repeat("x", 100<<10)) + cmd("EXEC"), forbidden("the command SET") + abort},
 			} {
 				t.Run(backend+" "+name, func(t *testing.T) {
 					j := ruledClient(t, deny)
@@ -342,13 +341,13 @@ func TestChangedRulesDoomAnOpenTransaction(t *testing.T) {
 func TestChangedRulesEndATransactionBehindASubscription(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		j := ruledClient(t, RuleOptions{})
+		j := ruledClient(t, command.RuleOptions{})
 		h := m.start(t, webBackend(t, "redis"), mappedTo(j))
 		w := h.dial()
 		w.do("+OK\r\n", "CLIENT", "REPLY", "ON")
 		w.send(cmd("MULTI") + cmd("SET", "k", "v"))
 		w.want("+OK\r\n+QUEUED\r\n")
-		j.change("client", func(u *User) { u.Rules = newRules(t, RuleOptions{Deny: []string{"SET"}}) })
+		j.change("client", func(u *User) { u.Rules = newRules(t, command.RuleOptions{Deny: []string{"SET"}}) })
 		h.Recheck()
 		w.send(cmd("EXEC"))
 		if got := w.wantEnd(); got != string(textRulesChanged) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/command"
 )
 
 // Config of a Server. TLS and Backend are required; other fields at zero take the value named.
@@ -54,7 +56,7 @@ type Server struct {
 	buffers        *buffers
 	quotas         quotas
 	backend        *backend
-	commands       *Table
+	commands       *command.Table
 	started        time.Time
 	audit          *auditor
 	auditsCommands bool
@@ -71,7 +73,7 @@ type Server struct {
 	pending        *places
 	stripes        [stripes]stripe
 	nextStripe     atomic.Uint32
-	rulesDenied    []atomic.Uint64 // by command.id
+	rulesDenied    []atomic.Uint64 // by Command.ID
 	rulesWouldDeny []atomic.Uint64
 	firstEnd       moment     // no session's certificate ends before
 	judging        sync.Mutex // taken by who judges live sessions, so that the last verdict is the newest
@@ -104,7 +106,7 @@ func New(c Config) (*Server, error) {
 	c.sessionPace.setDefault(sessionPace)
 	c.identityPace.setDefault(identityPace)
 	c.lanePace.setDefault(lanePace)
-	table, err := NewTable(c.DenyCommands)
+	table, err := command.NewTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
@@ -132,10 +134,10 @@ func New(c Config) (*Server, error) {
 		s.backend.epoch = newEpoch(c.resolveInterval)
 		s.backend.epoch.changed = s.moveTo
 	}
-	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.names)), make([]atomic.Uint64, len(table.names))
+	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.Names)), make([]atomic.Uint64, len(table.Names))
 	for i := range s.stripes {
 		t := &s.stripes[i]
-		t.own, t.lane, t.local = make(pathCounters, len(table.names)), make(pathCounters, len(table.names)), make(pathCounters, len(table.names))
+		t.own, t.lane, t.local = make(pathCounters, len(table.Names)), make(pathCounters, len(table.Names)), make(pathCounters, len(table.Names))
 	}
 	return s, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -103,15 +104,15 @@ type clientSide struct {
 	eof      bool
 	skipping bool // streamed is refused: read and dropped
 	failed   error
-	streamed *Command // the command in the middle of which the reader is; nil: none
+	streamed *command.Command // the command in the middle of which the reader is; nil: none
 
 	out      []byte // canonical bytes for the backend, gathered until the reader would wait
 	outChunk *chunk
-	pend     []slot // their slots
-	rules    *Rules // by which the last command was judged; nil: all commands
-	commands uint64 // taken: passed on or refused
-	bytesIn  uint64 // RESP bytes read
-	last     *Command
+	pend     []slot         // their slots
+	rules    *command.Rules // by which the last command was judged; nil: all commands
+	commands uint64         // taken: passed on or refused
+	bytesIn  uint64         // RESP bytes read
+	last     *command.Command
 	lastN    uint64 // commands of that kind not yet counted
 
 	multi   bool // MULTI was passed on, and neither EXEC nor DISCARD since

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"dragontls/proxy/command"
 )
 
 // The same as TestRepliesAreTheSameAsWithoutTheProxy for sessions that ride lanes, many at a time on the same ones: each
@@ -310,7 +312,7 @@ func (g *generator) stateful(others []string) (p [][]byte) {
 }
 
 var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
-	table, err := NewTable(nil)
+	table, err := command.NewTable(nil)
 	if err != nil {
 		panic(err)
 	}
@@ -321,9 +323,9 @@ var laneTemplates = sync.OnceValues(func() (quiet, others []string) {
 		words := append(strings.Fields(template), "")
 		c, _, _ := table.Lookup([]byte(words[0]))
 		switch c.Class([]byte(words[1])) {
-		case Quiet, Plain, Unbounded, UnboundedPlain:
+		case command.Quiet, command.Plain, command.Unbounded, command.UnboundedPlain:
 			quiet = append(quiet, template)
-		case Sticky:
+		case command.Sticky:
 		default:
 			others = append(others, template)
 		}

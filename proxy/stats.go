@@ -76,7 +76,7 @@ type stripe struct {
 	_         [64]byte
 }
 
-// pathCounters count the commands that went one way, by command.id.
+// pathCounters count the commands that went one way, by Command.ID.
 type pathCounters []atomic.Uint64
 
 type backendStats struct {
@@ -135,7 +135,7 @@ func (s *Server) Stats() Stats {
 		Commands:      map[string]uint64{},
 		CommandsLane:  map[string]uint64{},
 		CommandsLocal: map[string]uint64{},
-		RulesDenied:   s.commands.byLabel(s.rulesDenied), RulesWouldDeny: s.commands.byLabel(s.rulesWouldDeny),
+		RulesDenied:   s.byName(s.rulesDenied), RulesWouldDeny: s.byName(s.rulesWouldDeny),
 		BufferBytes:        s.buffers.lent.Load(),
 		AcceptErrors:       s.acceptErrors.Load(),
 		Panics:             s.panics.Load(),
@@ -154,7 +154,7 @@ func (s *Server) Stats() Stats {
 		st.BytesIn += t.bytesIn.Load()
 		st.BytesOut += t.bytesOut.Load()
 		t.durations.addTo(&st.CommandSeconds)
-		for id, name := range s.commands.names {
+		for id, name := range s.commands.Names {
 			if n := t.own[id].Load(); n > 0 {
 				st.Commands[name] += n
 			}
@@ -169,10 +169,10 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// byLabel is counters that are kept by command.id.
-func (t *Table) byLabel(counters pathCounters) map[string]uint64 {
+// byName returns counters that are kept by Command.ID by the command's name instead, without those that are 0.
+func (s *Server) byName(counters pathCounters) map[string]uint64 {
 	m := make(map[string]uint64)
-	for id, name := range t.names {
+	for id, name := range s.commands.Names {
 		if n := counters[id].Load(); n > 0 {
 			m[name] += n
 		}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"strings"
 
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -17,17 +18,17 @@ const (
 
 // steer decides which way a command has to go, before it is queued. It makes room in the batch, so that the slot and
 // the bytes of a command are submitted together. hot
-func (s *session) steer(cmd *Command, exact bool, sub, frame []byte, args int) steering {
+func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, args int) steering {
 	c := &s.client
 	if !c.recovering && (len(c.out)+len(frame) > chunkSize || c.replies >= maxBatch) && s.flush() != nil {
 		return steerNoMore
 	}
-	class := Unknown
+	class := command.Unknown
 	if exact {
 		class = s.server.commands.Classify(cmd, sub, frame, args)
 	}
-	if len(frame) > chunkSize && (class == Quiet || class == Unbounded) {
-		class = Own
+	if len(frame) > chunkSize && (class == command.Quiet || class == command.Unbounded) {
+		class = command.Own
 	}
 	if c.recovering {
 		if !s.answerLost(cmd, !class.LeavesNoState()) {
@@ -35,17 +36,17 @@ func (s *session) steer(cmd *Command, exact bool, sub, frame []byte, args int) s
 		}
 		return steerDone
 	}
-	c.rereads = cmd.rereads && c.replies == 0
-	if s.asking && class != State && class != Sticky {
+	c.rereads = cmd.OnlyReads && c.replies == 0
+	if s.asking && class != command.State && class != command.Sticky {
 		s.steerAsked(class)
 		return steerOn
 	}
 	switch class {
-	case Quiet:
+	case command.Quiet:
 		c.route = max(c.route, routeLane)
-	case Unbounded:
+	case command.Unbounded:
 		c.route = max(c.route, routeUnbounded)
-	case Own:
+	case command.Own:
 		s.wantOwn()
 	default:
 		s.steerStateful(cmd, class, frame, args)
@@ -61,36 +62,36 @@ func (s *session) wantOwn() {
 	s.client.route = routeOwn
 }
 
-func (s *session) steerStateful(cmd *Command, class Class, frame []byte, args int) {
+func (s *session) steerStateful(cmd *command.Command, class command.Class, frame []byte, args int) {
 	c := &s.client
 	if s.pinned.Load() {
 		s.wantOwn()
 		return
 	}
 	switch {
-	case class == Sticky:
+	case class == command.Sticky:
 		s.steerSticky(cmd, args)
 		return
-	case class == State && (cmd.name == "RESET" || cmd.name == "QUIT" && args == 1):
+	case class == command.State && (cmd.Name == "RESET" || cmd.Name == "QUIT" && args == 1):
 		return // reset and quit see to it
 	}
 	s.wantOwn()
 	c.stateful, s.asking = true, false
 	switch {
-	case cmd.name == "ASKING" && s.mayAsk():
+	case cmd.Name == "ASKING" && s.mayAsk():
 		s.steerAsking()
-	case class == Life:
+	case class == command.Life:
 		s.pinned.Store(true)
 	case s.sticky():
 		s.pinned.Store(true)
-	case class == Script && strings.HasPrefix(cmd.name, "EVALSHA"):
+	case class == command.Script && strings.HasPrefix(cmd.Name, "EVALSHA"):
 		s.note = &note{kind: noteScript}
-	case class == Script:
+	case class == command.Script:
 		s.pinned.Store(true)
-	case class == Unknown:
+	case class == command.Unknown:
 		s.note = &note{kind: noteUnknown}
 	default:
-		if s.note = noteOfState(cmd.name, resp.SplitArgs(frame, nil)); s.note == nil {
+		if s.note = noteOfState(cmd.Name, resp.SplitArgs(frame, nil)); s.note == nil {
 			s.note = &note{kind: noteUnknown}
 		}
 	}
@@ -111,7 +112,7 @@ func (s *session) mayAsk() bool {
 
 // steerAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
 // unless the command keeps the connection for good.
-func (s *session) steerAsked(class Class) {
+func (s *session) steerAsked(class command.Class) {
 	c := &s.client
 	s.wantOwn()
 	c.stateful, s.asking = true, false
@@ -123,11 +124,11 @@ func (s *session) steerAsked(class Class) {
 }
 
 // steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
-func (s *session) steerSticky(cmd *Command, args int) {
+func (s *session) steerSticky(cmd *command.Command, args int) {
 	c := &s.client
 	s.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
 	switch {
-	case args != 1 && cmd.name != "WATCH":
+	case args != 1 && cmd.Name != "WATCH":
 		s.wantOwn()
 		c.stateful = true
 		if s.sticky() {
@@ -135,18 +136,18 @@ func (s *session) steerSticky(cmd *Command, args int) {
 		} else {
 			s.note = &note{kind: noteUnknown}
 		}
-	case cmd.name == "MULTI" && !c.multi && !s.sticky():
+	case cmd.Name == "MULTI" && !c.multi && !s.sticky():
 		c.begins = true
 		c.route = max(c.route, routeLane)
-	case cmd.name == "EXEC" && c.tx > 0:
+	case cmd.Name == "EXEC" && c.tx > 0:
 		c.ends = true
-	case cmd.name == "EXEC":
+	case cmd.Name == "EXEC":
 		s.endsSticky(noteExec)
-	case cmd.name == "DISCARD":
+	case cmd.Name == "DISCARD":
 		s.endsSticky(noteDiscard)
-	case cmd.name == "UNWATCH" && !c.multi:
+	case cmd.Name == "UNWATCH" && !c.multi:
 		s.endsSticky(noteUnwatch)
-	case cmd.name == "UNWATCH":
+	case cmd.Name == "UNWATCH":
 		s.wantOwn()
 	default: // WATCH, or MULTI behind it
 		s.wantOwn()
@@ -175,18 +176,18 @@ func (s *session) breakTransaction() {
 }
 
 // steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
-func (s *session) steerBig(cmd *Command, exact bool, sub []byte) steering {
+func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steering {
 	c := &s.client
-	class := Life
+	class := command.Life
 	if exact && cmd.Class(sub).LeavesNoState() {
-		class = Own
+		class = command.Own
 	}
 	if !c.recovering && c.replies > 0 && s.flush() != nil {
 		return steerNoMore
 	}
 	if c.recovering {
 		c.streamed, c.skipping = cmd, true
-		if !s.answerLost(cmd, class == Life) {
+		if !s.answerLost(cmd, class == command.Life) {
 			return steerNoMore
 		}
 		return steerDone
@@ -195,7 +196,7 @@ func (s *session) steerBig(cmd *Command, exact bool, sub []byte) steering {
 	switch {
 	case s.asking:
 		s.steerAsked(class)
-	case class == Life:
+	case class == command.Life:
 		c.stateful = true
 		s.pinned.Store(true)
 	}

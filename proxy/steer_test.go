@@ -101,7 +101,7 @@ func TestEveryNameAndWhatLooksLikeItIsAnsweredInItsPlace(t *testing.T) {
 		c.stayInterval, c.unavailableTimeout = time.Millisecond, patience
 	})
 	victim := h.dial()
-	for i, name := range theCatalogue().names {
+	for i, name := range commandNames() {
 		if strings.Contains(name, "SHUTDOWN") || name == "DEBUG" {
 			continue
 		}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"dragontls/proxy/command"
 )
 
 // User is whom a session acts as at the backend. It is not modified once a Peer names it.
@@ -16,7 +18,7 @@ type User struct {
 	ClientAuth bool
 	// Rules say which commands the client may use; nil: all. Others take effect with the next command of a live session;
 	// a transaction that is open then does not run.
-	Rules *Rules
+	Rules *command.Rules
 	// Mapping is a digest of what gives the client this user, Rules aside. Live sessions end when it changes.
 	Mapping [32]byte
 }
@@ -152,7 +154,7 @@ func (s *session) clientAuth() bool {
 }
 
 // rules of the client's user as they are now; nil: all commands. hot
-func (s *session) rules() *Rules {
+func (s *session) rules() *command.Rules {
 	if p := s.peer.Load(); p != nil && p.User != nil {
 		return p.User.Rules
 	}
@@ -161,7 +163,7 @@ func (s *session) rules() *Rules {
 
 // changeRules takes over the rules for the command that is judged next. What a transaction holds was judged by others,
 // so it will not run; where replies cannot be counted the session ends instead.
-func (s *session) changeRules(now *Rules) bool {
+func (s *session) changeRules(now *command.Rules) bool {
 	c := &s.client
 	same := now.Same(c.rules)
 	c.rules = now
@@ -177,22 +179,22 @@ func (s *session) changeRules(now *Rules) bool {
 }
 
 // ruled judges a command by the rules of the client's user; nil passes it on. hot
-func (s *session) ruled(cmd *Command, name, sub []byte) []byte {
+func (s *session) ruled(cmd *command.Command, name, sub []byte) []byte {
 	r := s.client.rules
 	text := r.Judge(cmd, name, sub)
 	if text == nil {
 		return nil
 	}
 	counters, message := s.server.rulesDenied, "command refused by the users file"
-	if r.dryRun {
+	if r.DryRun() {
 		counters, message = s.server.rulesWouldDeny, "command would be refused by the users file"
 	}
-	counters[cmd.id].Add(1)
-	if r.FirstTime(cmd.id) {
+	counters[cmd.ID].Add(1)
+	if r.FirstTime(cmd) {
 		p := s.peer.Load()
-		s.event(s.server.log.Info()).Str("command", cmd.name).Str("client", p.Name).Str("user", p.User.Name).Msg(message)
+		s.event(s.server.log.Info()).Str("command", cmd.Name).Str("client", p.Name).Str("user", p.User.Name).Msg(message)
 	}
-	if r.dryRun {
+	if r.DryRun() {
 		return nil
 	}
 	return text

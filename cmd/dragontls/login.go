@@ -9,6 +9,7 @@ import (
 	"dragontls/certs/identity"
 	"dragontls/config"
 	"dragontls/proxy"
+	"dragontls/proxy/command"
 )
 
 // login says which certificates may connect, and as whom, in the terms of certs.
@@ -28,7 +29,7 @@ func (s *service) login() (certs.Login, error) {
 func (s *service) compileRules(users *identity.Users) error {
 	var faults []error
 	for _, rule := range users.Rules() {
-		commands, err := proxy.NewRules(proxy.RuleOptions{Allow: rule.Allow, Deny: rule.Deny, DryRun: rule.DryRun})
+		commands, err := command.NewRules(command.RuleOptions{Allow: rule.Allow, Deny: rule.Deny, DryRun: rule.DryRun})
 		if err != nil {
 			faults = append(faults, fmt.Errorf("line %d: %w", rule.Line, err))
 			continue
@@ -39,7 +40,7 @@ func (s *service) compileRules(users *identity.Users) error {
 		return errors.Join(faults...)
 	}
 	for _, rule := range users.Rules() {
-		if commands, _ := rule.Commands.(*proxy.Rules); commands != nil && len(commands.Unlisted()) > 0 {
+		if commands, _ := rule.Commands.(*command.Rules); commands != nil && len(commands.Unlisted()) > 0 {
 			s.log.Warn().Int("line", rule.Line).Strs("commands", commands.Unlisted()).
 				Msg("users file names commands that neither Dragonfly nor Redis has")
 		}
@@ -65,7 +66,7 @@ func userOf(p certs.Peer) *proxy.User {
 	if p.Rule == nil {
 		return nil
 	}
-	commands, _ := p.Rule.Commands.(*proxy.Rules)
+	commands, _ := p.Rule.Commands.(*command.Rules)
 	return &proxy.User{
 		Name: p.User, Password: func() (string, error) { return p.Rule.Password(p.User) },
 		ClientAuth: p.Rule.ClientAuth, Rules: commands, Mapping: p.Rule.Mapping(),

@@ -1,4 +1,4 @@
-package proxy
+package command
 
 import (
 	"errors"
@@ -184,6 +184,8 @@ func (c *catalogue) entry(e *entries, entry string) error {
 	}
 	return nil
 }
+
+func notPlain(r rune) bool { return r < '!' || r > '~' }
 
 // nearest is the category whose name takes the fewest edits.
 func (c *catalogue) nearest(to string) (name string) {

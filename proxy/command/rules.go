@@ -1,4 +1,4 @@
-package proxy
+package command
 
 import (
 	"slices"
@@ -8,12 +8,12 @@ import (
 )
 
 // Rules say which commands a client may use. They are shared by sessions and safe for concurrent use. They do not
-// see what a script runs: there only the rights of the backend's user count.
+// see what a script runs: there only the rights of the backend's user count. A nil *Rules lets everything pass; only Same takes it.
 type Rules struct {
 	options RuleOptions // as given
 	dryRun  bool
 
-	rulings []ruling          // by command.id, for those of the catalogue
+	rulings []ruling          // by Command.ID, for those of the catalogue
 	custom  map[string]ruling // by name, for others that an entry names
 	unknown ruling            // for all the rest
 	except  map[string][]byte // NAME|SUB, where the ruling is not that of NAME; nil: passes, else the refusal
@@ -38,7 +38,11 @@ const maxRuledName = maxName + len("|") + maxName
 // module or of a later version, or a slip of the pen.
 func (r *Rules) Unlisted() []string { return r.unlisted }
 
-// judge returns nil for a command that passes, and the refusal otherwise; sub is the subcommand, if it has one. hot
+// DryRun reports whether what Judge refuses is to be counted and logged only, and passes.
+func (r *Rules) DryRun() bool { return r.dryRun }
+
+// Judge returns nil for a command that passes, and the refusal otherwise. name is as Lookup was given it; sub is the subcommand,
+// if it has one. hot
 func (r *Rules) Judge(cmd *Command, name, sub []byte) []byte {
 	of := r.ruling(cmd, name)
 	switch of {
@@ -62,8 +66,8 @@ func (r *Rules) Judge(cmd *Command, name, sub []byte) []byte {
 
 // ruling is that of a command before its subcommand is looked at. hot
 func (r *Rules) ruling(cmd *Command, name []byte) ruling {
-	if cmd.id < len(r.rulings) {
-		return r.rulings[cmd.id]
+	if cmd.ID < len(r.rulings) {
+		return r.rulings[cmd.ID]
 	}
 	if len(r.custom) > 0 {
 		return r.ofCustom(name)
@@ -103,15 +107,15 @@ func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
 	return text, found
 }
 
-// firstTime tells whether nobody has asked this for the command before.
-func (r *Rules) FirstTime(id int) bool {
-	id = min(id, len(r.rulings))
+// FirstTime reports whether it is called for the command for the first time. All commands that the catalogue does not have are one.
+func (r *Rules) FirstTime(cmd *Command) bool {
+	id := min(cmd.ID, len(r.rulings))
 	bit := uint32(1) << (id % 32)
 	word := &r.noted[id/32]
 	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
 }
 
-// same tells whether both say the same; either may be nil.
+// Same reports whether both say the same; either may be nil.
 func (r *Rules) Same(o *Rules) bool {
 	if r == nil || o == nil {
 		return r == o

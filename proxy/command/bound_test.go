@@ -1,9 +1,11 @@
-package proxy
+package command
 
 import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"dragontls/proxy/resp"
 )
 
 func TestCommandsWhoseArgumentsAllowMuchWorkAreUnbounded(t *testing.T) {
@@ -32,7 +34,7 @@ func TestCommandsWhoseArgumentsAllowMuchWorkAreUnbounded(t *testing.T) {
 		{"SETRANGE k", Quiet}, {"SPOP", Quiet},
 	} {
 		args := strings.Fields(tt.command)
-		frame := []byte(cmd(args...))
+		frame := resp.AppendCommand(nil, args...)
 		c, _, _ := table.Lookup([]byte(args[0]))
 		var sub []byte
 		if len(args) > 1 {
@@ -46,7 +48,7 @@ func TestCommandsWhoseArgumentsAllowMuchWorkAreUnbounded(t *testing.T) {
 
 func TestArgumentOfAFrame(t *testing.T) {
 	t.Parallel()
-	frame := []byte(cmd("SETRANGE", "", "12\r\n$3", "v"))
+	frame := resp.AppendCommand(nil, "SETRANGE", "", "12\r\n$3", "v")
 	for place, want := range [][]byte{[]byte("SETRANGE"), {}, []byte("12\r\n$3"), []byte("v"), nil, nil} {
 		if got := argument(frame, place); !bytes.Equal(got, want) || (got == nil) != (want == nil) {
 			t.Errorf("argument %d is %q, want %q", place, got, want)

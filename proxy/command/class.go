@@ -1,4 +1,4 @@
-package proxy
+package command
 
 import (
 	"bytes"
@@ -7,24 +7,23 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// Class says which backend connection a command may take in mode shared. commands.txt has each command's. leavesNoState
-// counts on the order.
+// Class says which backend connection a command may take in mode shared. commands.txt has the class of each command.
 type Class uint8
 
 const (
-	Unknown        Class = iota // like life, unless it is answered by an error
+	Unknown        Class = iota // like Life, unless it is answered by an error
 	Quiet                       // a lane: audited, always one reply, no state, no error that quotes an argument
 	Plain                       // the same, but an error may quote an argument: a lane unless one holds CR or LF
-	Unbounded                   // quiet, but its work has no bound in its arguments: a lane among its like
-	UnboundedPlain              // both
+	Unbounded                   // Quiet, but its work has no bound in its arguments: a lane among its like
+	UnboundedPlain              // both Plain and Unbounded
 	Own                         // the session's own connection, on which it leaves no state
-	Script                      // the same where scripts.harmless says so, else life
+	Script                      // the same for a harmless script, else Life
 	State                       // changes what is remembered of a session: database, protocol, name, READONLY
 	Sticky                      // opens or ends a transaction
 	Life                        // the session's own connection from here on
 )
 
-// leavesNoState reports whether a command of this class leaves the connection as it was.
+// LeavesNoState reports whether a command of this class leaves its connection as it was.
 func (c Class) LeavesNoState() bool { return Quiet <= c && c <= Own }
 
 // classNames are the words of commands.txt.
@@ -33,15 +32,16 @@ var classNames = []string{
 	Own: "own", Script: "script", State: "state", Sticky: "sticky", Life: "life",
 }
 
+// String returns the word of commands.txt.
 func (c Class) String() string { return classNames[c] }
 
-// classNamed reads a word of commands.txt, which TestEveryCommandHasAClass checks.
+// classNamed reads a word of commands.txt, which TestClassOfEveryLineIsAWord checks.
 func classNamed(word string) Class {
 	return Class(max(0, slices.Index(classNames, word)))
 }
 
-// classOf is the class of the command with its second argument, which may be nil. The command's name must be no more
-// than the name: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
+// Class returns the class that commands.txt gives the command with its second argument, which may be nil. It says nothing of a
+// command whose name Lookup found to be more than the name: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
 func (c *Command) Class(sub []byte) Class {
 	if c.known == nil || len(sub) > maxName {
 		return c.class
@@ -56,8 +56,9 @@ func (c *Command) Class(sub []byte) Class {
 	return c.class
 }
 
-// classify returns the class of a command that is held as a whole: frame is its canonical frame, of args arguments, and sub the
-// second of them, or nil. Lines and bounds are looked at already: the result is neither Plain nor UnboundedPlain. hot
+// Classify returns the class of a command with all its arguments: frame is its canonical frame, of args arguments, and sub the
+// second of them, or nil. Like Class it is of use only for an exact name. The result is never Plain or UnboundedPlain: those
+// have become Quiet, Unbounded or Own. The bodies of harmless scripts are remembered. hot
 func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
 	class := c.Class(sub)
 	switch class {
@@ -79,7 +80,7 @@ func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
 		}
 		return Script
 	}
-	if c.name == "SCRIPT" && args == 3 && IsWord(sub, "LOAD") {
+	if c.Name == "SCRIPT" && args == 3 && IsWord(sub, "LOAD") {
 		t.scripts.remember(resp.SplitArgs(frame, nil)[2])
 	}
 	return class

@@ -1,4 +1,7 @@
-package proxy
+// Package command knows commands: by name, with their traits, their class and the connections that they may take, and which of
+// them the deny list and the rules of a client refuse. It decides what needs no more than the bytes of a command; what depends
+// on the state of a session is decided in package proxy.
+package command
 
 import (
 	"bytes"
@@ -9,17 +12,17 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// Trait is what a session has to know about a command before it passes it on.
+// Trait is a set of bits: what a session has to know about a command before it passes it on.
 type Trait uint16
 
 const (
 	Blocking   Trait = 1 << iota // may wait for other clients
-	MayBlock                     // ... where an argument says BLOCK
+	MayBlock                     // blocks if MentionsBlock says so
 	Uncounted                    // from here on replies cannot be counted
 	uncountIf                    // ... where the subcommand is REPLY
 	OpensMulti                   // MULTI
 	EndsMulti                    // EXEC, DISCARD
-	Inspected                    // all its arguments are looked at: it must be held as a whole
+	Inspected                    // Inspect has to see all its arguments: it must be held as a whole
 	Resets                       // RESET
 	Quits                        // QUIT
 )
@@ -37,13 +40,13 @@ var traits = map[string]Trait{
 	"RESET": Resets, "QUIT": Quits,
 }
 
-// Command is one entry of the table; never modified after NewTable.
+// Command is one entry of a Table. Nothing modifies it after NewTable.
 type Command struct {
-	id        int // index of its counters
-	name      string
+	ID        int    // its place in Table.Names
+	Name      string // in upper case; "other" for all commands that the table does not know
+	OnlyReads bool   // sent again, it is answered as if it had come later
 	traits    Trait
 	class     Class
-	rereads   bool                   // it only reads: asked again, it is answered as if it had come later
 	known     map[string]*subcommand // with a class of their own
 	bound     bound
 	hasSubs   bool              // its second word decides: it is in known or in subs
@@ -52,11 +55,11 @@ type Command struct {
 	subs      map[string][]byte // the same by subcommand
 }
 
-// Table knows commands by name, and which scripts are harmless. What it does not know is other.
+// Table knows commands by name, and which scripts are harmless. It is safe for concurrent use.
 type Table struct {
+	Names   []string // by Command.ID. Nothing modifies it after NewTable
+	Other   *Command // every command that the table does not know
 	byName  map[string]*Command
-	names   []string // by id
-	other   *Command
 	scripts scripts
 }
 
@@ -65,16 +68,18 @@ const (
 	blanks  = " \t\r\n\x00\v\f"
 )
 
+// NewTable returns the table of all commands of Dragonfly and Redis, and of those that deny names. Each entry of deny is
+// NAME or NAME|SUBCOMMAND in any case, and makes Refusal refuse that command; an entry of another form is an error.
 func NewTable(deny []string) (*Table, error) {
 	t := &Table{byName: make(map[string]*Command)}
 	all := theCatalogue()
 	for i, n := range all.names {
 		c := t.add(n)
-		c.class, c.known, c.rereads, c.bound = all.classes[i], all.subs[n], all.onlyReads(n), boundOf(n)
+		c.class, c.known, c.OnlyReads, c.bound = all.classes[i], all.subs[n], all.onlyReads(n), boundOf(n)
 		c.hasSubs = c.known != nil
 	}
-	t.other = &Command{id: len(t.names), name: "other", forbidden: forbiddenText("this command")}
-	t.names = append(t.names, "other")
+	t.Other = &Command{ID: len(t.Names), Name: "other", forbidden: forbiddenText("this command")}
+	t.Names = append(t.Names, "other")
 	for _, d := range deny {
 		name, sub, hasSub := strings.Cut(strings.ToUpper(strings.TrimSpace(d)), "|")
 		if name == "" || len(name) > maxName || len(sub) > maxName || hasSub && sub == "" {
@@ -98,13 +103,13 @@ func NewTable(deny []string) (*Table, error) {
 }
 
 func (t *Table) add(name string) *Command {
-	c := &Command{id: len(t.names), name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
+	c := &Command{ID: len(t.Names), Name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
 	t.byName[name] = c
-	t.names = append(t.names, name)
+	t.Names = append(t.Names, name)
 	return c
 }
 
-// lookup finds a command in any case. A name that holds a blank (Dragonfly takes "ACL WHOAMI" as one name) is judged
+// Lookup finds a command by its name in any case. A name that holds a blank (Dragonfly takes "ACL WHOAMI" as one name) is judged
 // by its first word; rest is what follows it, and exact is false, as it is for a command that is not known. hot
 func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 	length := len(name)
@@ -120,17 +125,17 @@ func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 			break
 		}
 		if n == maxName {
-			return t.other, nil, false
+			return t.Other, nil, false
 		}
 		upper[n] = upperByte(b)
 	}
 	if c := t.byName[string(upper[:n])]; c != nil {
 		return c, rest, n == length
 	}
-	return t.other, rest, false
+	return t.Other, rest, false
 }
 
-// withSub returns the traits of the command with its subcommand, which must be complete or nil. hot
+// Traits returns the traits of the command with its subcommand, which must be complete or nil. hot
 func (c *Command) Traits(sub []byte) Trait {
 	t := c.traits
 	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
@@ -139,8 +144,8 @@ func (c *Command) Traits(sub []byte) Trait {
 	return t
 }
 
-// refusal returns the reply to a command that is denied, or whose name or subcommand holds a NUL, and nil for any other
-// command. exact is what lookup says of name. hot
+// Refusal returns the reply to a command that is denied, or whose name or subcommand holds a NUL, and nil for any other
+// command. exact is what Lookup says of name. hot
 func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
 	switch {
 	case !exact && holdsNUL(name):
@@ -159,7 +164,7 @@ func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
 	return c.subs[string(word)]
 }
 
-// refusalOfBig returns the refusal of a command that is too big to be held and that neither refusal nor the rules refuse; nil: it
+// RefusalOfBig returns the refusal of a command that is too big to be held and that neither Refusal nor the rules refuse; nil: it
 // may pass. name and sub are nil where they are not complete within the part that is held. A command whose name, or whose
 // subcommand where that decides, is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL
 // in it. r may be nil.
@@ -181,10 +186,11 @@ var (
 	textTooLong  = resp.AppendError(nil, "ERR dragontls: AUTH, HELLO and ACL commands above 64 KiB are refused")
 )
 
-// inspect judges the arguments of AUTH, HELLO and ACL; nil passes them on. ownUser: dragontls has authenticated
-// the connection, and whom it acts as is not the client's to change.
+// Inspect returns the refusal of an AUTH, HELLO or ACL for its arguments, the name among them; nil: it may pass. rest is what Lookup
+// found behind the name. ownUser says that dragontls has authenticated the connection: whom it acts as is not the client's to
+// change.
 func (c *Command) Inspect(args [][]byte, rest []byte, ownUser bool) []byte {
-	switch c.name {
+	switch c.Name {
 	case "AUTH":
 		if ownUser {
 			return textOwnAuth
@@ -227,7 +233,7 @@ func inspectHello(args [][]byte, rest []byte, ownUser bool) []byte {
 
 func hasLineBreak(b []byte) bool { return bytes.ContainsAny(b, "\r\n") }
 
-// MentionsBlock reports whether an argument is BLOCK to one backend at least. A key of that name does no harm: the command is
+// MentionsBlock reports whether an argument is BLOCK to one backend at least: a command with the trait MayBlock blocks then. A key of that name does no harm: the command is
 // then merely taken for one that blocks.
 func MentionsBlock(args [][]byte) bool {
 	return slices.ContainsFunc(args, func(a []byte) bool { return IsWord(cWord(a), "BLOCK") })

@@ -1,10 +1,10 @@
-package proxy
+package command
 
 import (
-	"fmt"
-	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -64,68 +64,6 @@ func TestEveryCategoryIsKnown(t *testing.T) {
 			t.Errorf("@%s: %v", name, err)
 		}
 	}
-}
-
-func TestCatalogueIsWhatRedisSays(t *testing.T) {
-	p := dialPlain(t, redisServer(t))
-	p.send(cmd("INFO", "server"))
-	if info := p.bulk(); !strings.Contains(info, "redis_version:7.0.") {
-		t.Skip("the table is of Redis 7.0")
-	}
-	column := func(fields []string) []string { return strings.Split(fields[2], ",") }
-	table := newTable(t)
-	for _, category := range p.strings("ACL", "CAT") {
-		here := strings.ReplaceAll(category, "hyperloglog", "hyperlog")
-		var listed []string
-		for line := range strings.Lines(commandsText) {
-			if fields := strings.Fields(line); line[0] != '#' && len(fields) == 4 && slices.Contains(column(fields), here) {
-				listed = append(listed, strings.ToLower(fields[0]))
-			}
-		}
-		theirs := p.strings("ACL", "CAT", category)
-		slices.Sort(theirs)
-		slices.Sort(listed)
-		if !slices.Equal(listed, theirs) {
-			t.Errorf("@%s: got %q\nwant %q", category, listed, theirs)
-		}
-		r := newRules(t, RuleOptions{Deny: []string{"@" + category}})
-		for _, full := range theirs {
-			name, sub, _ := strings.Cut(full, "|")
-			cmd, _, _ := table.Lookup([]byte(name))
-			always := slices.Contains([]string{"auth", "hello", "quit", "reset"}, name)
-			if passes := r.Judge(cmd, []byte(name), []byte(sub)) == nil; passes != always {
-				t.Errorf("deny @%s: %s passes: %v", category, full, passes)
-			}
-		}
-	}
-}
-
-// bulk reads one bulk string.
-func (w *wire) bulk() string {
-	w.t.Helper()
-	var n int
-	if _, err := fmt.Sscanf(w.line(), "$%d", &n); err != nil {
-		w.t.Fatal(err)
-	}
-	b := make([]byte, n+2)
-	if _, err := io.ReadFull(w.r, b); err != nil {
-		w.t.Fatal(err)
-	}
-	return string(b[:n])
-}
-
-// strings asks for an array of strings.
-func (w *wire) strings(args ...string) (all []string) {
-	w.t.Helper()
-	w.send(cmd(args...))
-	var n int
-	if _, err := fmt.Sscanf(w.line(), "*%d", &n); err != nil {
-		w.t.Fatal(err)
-	}
-	for range n {
-		all = append(all, w.bulk())
-	}
-	return all
 }
 
 func TestRulesNameTheirFaults(t *testing.T) {
@@ -224,7 +162,13 @@ func TestRulesDecideAsTheirListsRead(t *testing.T) {
 		}
 	}
 	choices = append(choices, c.names...)
-	seed := testSeed(t)
+	seed := rand.Uint64() % 1e9
+	if v := os.Getenv("TEST_SEED"); v != "" {
+		var err error
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
 	g := rand.New(rand.NewPCG(seed, 3))
 	list := func() (l []string) {
 		for range g.IntN(5) {
