@@ -3,12 +3,11 @@ package command
 import (
 	"slices"
 	"sync/atomic"
-
-	"dragontls/proxy/resp"
 )
 
 // Rules say which commands a client may use. They are shared by sessions and safe for concurrent use. They do not
-// see what a script runs: there only the rights of the backend's user count. A nil *Rules lets everything pass; only Same takes it.
+// see what a script runs: there only the rights of the backend's user count. Where all commands pass there are no Rules: only
+// Same and RefusalOfBig take a nil.
 type Rules struct {
 	options RuleOptions // as given
 	dryRun  bool
@@ -107,7 +106,7 @@ func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
 	return text, found
 }
 
-// FirstTime reports whether it is called for the command for the first time. All commands that the catalogue does not have are one.
+// FirstTime reports whether it is called for the command for the first time. All commands that commands.txt does not have count as one.
 func (r *Rules) FirstTime(cmd *Command) bool {
 	id := min(cmd.ID, len(r.rulings))
 	bit := uint32(1) << (id % 32)
@@ -121,9 +120,4 @@ func (r *Rules) Same(o *Rules) bool {
 		return r == o
 	}
 	return r.dryRun == o.dryRun && slices.Equal(r.options.Allow, o.options.Allow) && slices.Equal(r.options.Deny, o.options.Deny)
-}
-
-// forbiddenText is the refusal of a command, or of one of its subcommands, that the users file does not let pass.
-func forbiddenText(what string) []byte {
-	return resp.AppendError(nil, "NOPERM dragontls: "+what+" is refused for this client (USERS_FILE)")
 }

@@ -150,11 +150,8 @@ func (l *lua) harmlessCall() bool {
 // leavesNoState looks at a command that a script runs.
 func leavesNoState(name []byte) bool {
 	c := theCatalogue()
-	id, ok := c.ids[upperWord(name)]
-	if !ok {
-		return false
-	}
-	return c.classes[id].LeavesNoState()
+	id, known := c.ids[upperWord(name)]
+	return known && c.classes[id].LeavesNoState()
 }
 
 func holdsStateWord(body []byte) bool {

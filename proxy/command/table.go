@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"dragontls/proxy/resp"
 )
 
 // Trait is a set of bits: what a session has to know about a command before it passes it on.
@@ -17,7 +15,7 @@ type Trait uint16
 
 const (
 	Blocking   Trait = 1 << iota // may wait for other clients
-	MayBlock                     // blocks if MentionsBlock says so
+	MayBlock                     // ... where MentionsBlock reports true
 	Uncounted                    // from here on replies cannot be counted
 	uncountIf                    // ... where the subcommand is REPLY
 	OpensMulti                   // MULTI
@@ -89,15 +87,14 @@ func NewTable(deny []string) (*Table, error) {
 		if c == nil {
 			c = t.add(name)
 		}
-		text := resp.AppendError(nil, "NOPERM dragontls: the command "+name+" is refused here (DENY_COMMANDS)")
 		if !hasSub {
-			c.denied = text
+			c.denied = deniedText(name)
 			continue
 		}
 		if c.subs == nil {
 			c.subs, c.hasSubs = make(map[string][]byte), true
 		}
-		c.subs[sub] = resp.AppendError(nil, "NOPERM dragontls: the command "+name+" "+sub+" is refused here (DENY_COMMANDS)")
+		c.subs[sub] = deniedText(name + " " + sub)
 	}
 	return t, nil
 }
@@ -109,8 +106,9 @@ func (t *Table) add(name string) *Command {
 	return c
 }
 
-// Lookup finds a command by its name in any case. A name that holds a blank (Dragonfly takes "ACL WHOAMI" as one name) is judged
-// by its first word; rest is what follows it, and exact is false, as it is for a command that is not known. hot
+// Lookup finds a command by its name in any case, and Other for a name that the table does not have. A name that holds a blank
+// (Dragonfly takes "ACL WHOAMI" as one name) is judged by its first word: rest is what follows it. exact reports whether name is
+// the name of a command of the table and nothing more. hot
 func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 	length := len(name)
 	if len(name) > 0 && name[0] <= ' ' {
@@ -135,7 +133,7 @@ func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 	return t.Other, rest, false
 }
 
-// Traits returns the traits of the command with its subcommand, which must be complete or nil. hot
+// Traits returns the traits of the command with this subcommand, which must be complete or nil. hot
 func (c *Command) Traits(sub []byte) Trait {
 	t := c.traits
 	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
@@ -144,97 +142,8 @@ func (c *Command) Traits(sub []byte) Trait {
 	return t
 }
 
-// Refusal returns the reply to a command that is denied, or whose name or subcommand holds a NUL, and nil for any other
-// command. exact is what Lookup says of name. hot
-func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
-	switch {
-	case !exact && holdsNUL(name):
-		return textName
-	case c.hasSubs && holdsNUL(sub):
-		return textSub
-	}
-	if c.denied != nil || c.subs == nil {
-		return c.denied
-	}
-	var upper [maxName]byte
-	word, ok := appendWord(upper[:0], sub)
-	if !ok {
-		return nil
-	}
-	return c.subs[string(word)]
-}
-
-// RefusalOfBig returns the refusal of a command that is too big to be held and that neither Refusal nor the rules refuse; nil: it
-// may pass. name and sub are nil where they are not complete within the part that is held. A command whose name, or whose
-// subcommand where that decides, is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL
-// in it. r may be nil.
-func (c *Command) RefusalOfBig(name, sub []byte, r *Rules) []byte {
-	switch {
-	case name == nil:
-		return textLongName
-	case c.traits&Inspected != 0:
-		return textTooLong
-	case sub == nil && (c.hasSubs || r.asksSub(c, name)):
-		return textLongSub
-	}
-	return nil
-}
-
-var (
-	textOwnAuth  = resp.AppendError(nil, "NOPERM dragontls: the proxy has authenticated this connection, AUTH is refused")
-	textUserName = resp.AppendError(nil, "ERR dragontls: a user name must not contain CR or LF")
-	textTooLong  = resp.AppendError(nil, "ERR dragontls: AUTH, HELLO and ACL commands above 64 KiB are refused")
-)
-
-// Inspect returns the refusal of an AUTH, HELLO or ACL for its arguments, the name among them; nil: it may pass. rest is what Lookup
-// found behind the name. ownUser says that dragontls has authenticated the connection: whom it acts as is not the client's to
-// change.
-func (c *Command) Inspect(args [][]byte, rest []byte, ownUser bool) []byte {
-	switch c.Name {
-	case "AUTH":
-		if ownUser {
-			return textOwnAuth
-		}
-		if len(args) > 2 && hasLineBreak(args[1]) {
-			return textUserName
-		}
-	case "HELLO":
-		return inspectHello(args, rest, ownUser)
-	case "ACL":
-		for _, a := range args {
-			if hasLineBreak(a) {
-				return textUserName
-			}
-		}
-	}
-	return nil
-}
-
-// inspectHello looks for options in every place: at worst it refuses a name or a password that reads like one.
-func inspectHello(args [][]byte, rest []byte, ownUser bool) []byte {
-	for i, a := range args {
-		word := cWord(a)
-		isAuth := IsWord(word, "AUTH")
-		switch {
-		case i == 0 || !isAuth && !IsWord(word, "SETNAME"):
-		case isAuth && ownUser:
-			return textOwnAuth
-		case len(word) < len(a):
-			return textOption
-		case isAuth && i+1 < len(args) && hasLineBreak(args[i+1]):
-			return textUserName
-		}
-	}
-	if ownUser && len(rest) > 0 {
-		return textOwnAuth // "HELLO 3 AUTH .." as one word
-	}
-	return nil
-}
-
-func hasLineBreak(b []byte) bool { return bytes.ContainsAny(b, "\r\n") }
-
-// MentionsBlock reports whether an argument is BLOCK to one backend at least: a command with the trait MayBlock blocks then. A key of that name does no harm: the command is
-// then merely taken for one that blocks.
+// MentionsBlock reports whether an argument is BLOCK to one backend at least: a command with the trait MayBlock may wait for other
+// clients then. A key of that name does no harm: the command is merely taken for one that blocks.
 func MentionsBlock(args [][]byte) bool {
 	return slices.ContainsFunc(args, func(a []byte) bool { return IsWord(cWord(a), "BLOCK") })
 }

@@ -1,22 +1,11 @@
 package command
 
-import (
-	"bytes"
-
-	"dragontls/proxy/resp"
-)
+import "bytes"
 
 // A word that decides what becomes of a command (a name, a subcommand, an option of HELLO) must be read here exactly as the
 // backend reads it. Redis compares words as C strings, which end at a NUL, and its hash table finds some names with a NUL in
 // them ("SHUTDOWN\0x" is SHUTDOWN in one of some 256 tries); Dragonfly compares whole words. Both ignore the case of ASCII
 // letters and of nothing else. So such a word is judged only when it is complete and free of NUL; any other is refused.
-var (
-	textName     = resp.AppendError(nil, "ERR dragontls: the name of a command must not contain NUL")
-	textSub      = resp.AppendError(nil, "ERR dragontls: a subcommand must not contain NUL")
-	textOption   = resp.AppendError(nil, "ERR dragontls: an option of HELLO must not contain NUL")
-	textLongName = resp.AppendError(nil, "ERR dragontls: the name of a command above 64 KiB is refused")
-	textLongSub  = resp.AppendError(nil, "ERR dragontls: a subcommand above 64 KiB is refused")
-)
 
 func holdsNUL(b []byte) bool { return bytes.IndexByte(b, 0) >= 0 }
 
