@@ -21,33 +21,27 @@ type marks struct {
 	every categories // all say so that say anything: what is allowed
 }
 
-// subcommand is a row of its own.
-type subcommand struct {
+// row is what commands.txt says of a command, or of a subcommand that has a row of its own.
+type row struct {
 	marks
 	class     Class
-	full      string // NAME|SUB
-	forbidden []byte // the reply where rules refuse it alone
+	subs      map[string]*row // of a command: its subcommands with a row of their own; nil: none has
+	full      string          // of a subcommand: NAME|SUB
+	forbidden []byte          // of a subcommand: the reply where rules refuse it alone
 }
 
 // catalogue is commandsText as it is asked. Never modified.
 type catalogue struct {
-	names   []string // by id
-	ids     map[string]int
-	own     []marks                           // by id
-	classes []Class                           // by id
-	subs    map[string]map[string]*subcommand // by name: of subcommands that have a row of their own
-	bits    map[string]categories             // by the category's name, lower case
+	names []string              // in the order of their rows
+	rows  map[string]*row       // by name
+	bits  map[string]categories // by the category's name, lower case
 }
 
 // theCatalogue is the one catalogue of this program.
 var theCatalogue = sync.OnceValue(func() *catalogue { return newCatalogue(commandsText) })
 
 func newCatalogue(text string) *catalogue {
-	c := &catalogue{
-		ids:  make(map[string]int),
-		subs: make(map[string]map[string]*subcommand),
-		bits: make(map[string]categories),
-	}
+	c := &catalogue{rows: make(map[string]*row), bits: make(map[string]categories)}
 	var dragonfly, redis categories // of the name read last
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
@@ -60,18 +54,18 @@ func newCatalogue(text string) *catalogue {
 		}
 		d, r := c.set(fields[1]), c.set(fields[2])
 		name, sub, isSub := strings.Cut(fields[0], "|")
+		of := c.row(name)
+		c.rows[name] = of
 		if !isSub {
 			dragonfly, redis = d, r
-			c.ids[name] = len(c.names)
 			c.names = append(c.names, name)
-			c.own = append(c.own, read(d, r))
-			c.classes = append(c.classes, classNamed(fields[3]))
+			of.marks, of.class = read(d, r), classNamed(fields[3])
 			continue
 		}
-		if c.subs[name] == nil {
-			c.subs[name] = make(map[string]*subcommand)
+		if of.subs == nil {
+			of.subs = make(map[string]*row)
 		}
-		c.subs[name][sub] = &subcommand{
+		of.subs[sub] = &row{
 			marks: read(cmp.Or(d, dragonfly), cmp.Or(r, redis)), class: classNamed(fields[3]),
 			full: name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub),
 		}
@@ -103,19 +97,24 @@ func (c *catalogue) set(list string) (of categories) {
 	return of
 }
 
-// onlyReads says that every source calls the command one that reads, and none one that writes.
-func (c *catalogue) onlyReads(name string) bool {
-	m := c.own[c.ids[name]]
-	return m.every&c.bits["read"] != 0 && m.any&c.bits["write"] == 0
+// row returns the row of a command; one that is not known has an empty one.
+func (c *catalogue) row(name string) *row {
+	if r := c.rows[name]; r != nil {
+		return r
+	}
+	return new(row)
 }
 
-// of is the categories of a command or of one of its subcommands; none for what is not known.
+// of returns the categories of a command or of one of its subcommands; none for what is not known.
 func (c *catalogue) of(name, sub string) marks {
-	if own, ok := c.subs[name][sub]; ok {
+	r := c.row(name)
+	if own := r.subs[sub]; own != nil {
 		return own.marks
 	}
-	if id, ok := c.ids[name]; ok {
-		return c.own[id]
-	}
-	return marks{}
+	return r.marks
+}
+
+// onlyReads reports whether every source calls the command one that reads, and none one that writes.
+func (c *catalogue) onlyReads(m marks) bool {
+	return m.every&c.bits["read"] != 0 && m.any&c.bits["write"] == 0
 }

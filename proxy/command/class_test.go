@@ -34,11 +34,11 @@ var quotingNames = strings.Fields(`EXPIRE PEXPIRE EXPIREAT PEXPIREAT ZRANGE ZREV
 // classed is the sorted names and NAME|SUBs of the classes.
 func classed(classes ...Class) (names []string) {
 	c := theCatalogue()
-	for id, name := range c.names {
-		if slices.Contains(classes, c.classes[id]) {
+	for name, r := range c.rows {
+		if slices.Contains(classes, r.class) {
 			names = append(names, name)
 		}
-		for sub, s := range c.subs[name] {
+		for sub, s := range r.subs {
 			if slices.Contains(classes, s.class) {
 				names = append(names, name+"|"+sub)
 			}
@@ -109,7 +109,7 @@ func TestClassesThatChangeASessionAreTheseAlone(t *testing.T) {
 	}
 	for name, trait := range traits {
 		c := theCatalogue()
-		if id, ok := c.ids[name]; ok && trait != 0 && c.classes[id] <= UnboundedPlain && c.classes[id] != Unknown {
+		if class := c.row(name).class; trait != 0 && class <= UnboundedPlain && class != Unknown {
 			t.Errorf("%s rides a lane and is treated specially", name)
 		}
 	}
@@ -129,7 +129,7 @@ func TestClassOfEveryCommandOfBothServersIsKnown(t *testing.T) {
 		for full := range strings.FieldsSeq(line) {
 			n++
 			name, sub, isSub := strings.Cut(full, "|")
-			if _, ok := c.ids[name]; !ok || isSub && c.subs[name][sub] == nil {
+			if r := c.rows[name]; r == nil || isSub && r.subs[sub] == nil {
 				t.Errorf("%s has no line", full)
 			}
 		}

@@ -73,7 +73,7 @@ func (e *entries) byName(name, sub string) bool {
 // unlisted is the names that are not in the catalogue, sorted.
 func (e *entries) unlisted(c *catalogue) (names []string) {
 	add := func(name string) {
-		if _, known := c.ids[name]; !known {
+		if c.rows[name] == nil {
 			names = append(names, name)
 		}
 	}
@@ -110,7 +110,7 @@ func (b *ruleBook) refuses(name, sub string) bool {
 func (b *ruleBook) ruling(name string, except map[string][]byte) ruling {
 	refusesAll := b.refuses(name, "")
 	differ := false
-	decide := func(sub string, of *subcommand) {
+	decide := func(sub string, of *row) {
 		if b.refuses(name, sub) == refusesAll {
 			return
 		}
@@ -121,12 +121,13 @@ func (b *ruleBook) ruling(name string, except map[string][]byte) ruling {
 			except[of.full] = of.forbidden
 		}
 	}
-	for sub, of := range b.c.subs[name] {
+	known := b.c.row(name).subs
+	for sub, of := range known {
 		decide(sub, of)
 	}
 	for _, sub := range append(slices.Clone(b.allow.subs[name]), b.deny.subs[name]...) {
-		if b.c.subs[name][sub] == nil {
-			decide(sub, &subcommand{full: name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub)})
+		if known[sub] == nil {
+			decide(sub, &row{full: name + "|" + sub, forbidden: forbiddenText("the command " + name + " " + sub)})
 		}
 	}
 	switch {

@@ -39,8 +39,8 @@ func TestCatalogueReadsBothSources(t *testing.T) {
 		}
 	}
 	seen := map[string]bool{}
-	for id, name := range c.names {
-		if seen[name] || name != strings.ToUpper(name) || len(name) > maxName || c.own[id].any == 0 {
+	for _, name := range c.names {
+		if seen[name] || name != strings.ToUpper(name) || len(name) > maxName || c.rows[name].any == 0 {
 			t.Errorf("%q: twice, not in upper case, too long or without category", name)
 		}
 		seen[name] = true
@@ -48,7 +48,7 @@ func TestCatalogueReadsBothSources(t *testing.T) {
 	if len(c.names) < 300 || len(c.bits) != 29 {
 		t.Errorf("%d commands, %d categories", len(c.names), len(c.bits))
 	}
-	for name := range c.subs {
+	for name := range c.rows {
 		if !seen[name] {
 			t.Errorf("subcommands of %q, which is none", name)
 		}
@@ -150,8 +150,8 @@ func TestRulesDecideAsTheirListsRead(t *testing.T) {
 	table := newTable(t)
 	universe := []string{"NOSUCH", "MY.MODULE", "MY.MODULE|ADD", "MY.MODULE|DEL", "ACL|NEW", "CONFIG|GET", "CONFIG|SET", "CLIENT|KILL", "CLIENT|ID", "HELLO|3", "RESET|X"}
 	universe = append(universe, c.names...)
-	for name, subs := range c.subs {
-		for sub := range subs {
+	for name, r := range c.rows {
+		for sub := range r.subs {
 			universe = append(universe, name+"|"+sub)
 		}
 	}

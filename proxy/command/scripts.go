@@ -149,9 +149,7 @@ func (l *lua) harmlessCall() bool {
 
 // leavesNoState looks at a command that a script runs.
 func leavesNoState(name []byte) bool {
-	c := theCatalogue()
-	id, known := c.ids[upperWord(name)]
-	return known && c.classes[id].LeavesNoState()
+	return theCatalogue().row(upperWord(name)).class.LeavesNoState()
 }
 
 func holdsStateWord(body []byte) bool {

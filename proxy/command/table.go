@@ -45,7 +45,7 @@ type Command struct {
 	OnlyReads bool   // sent again, it is answered as if it had come later
 	traits    Trait
 	class     Class
-	known     map[string]*subcommand // with a class of their own
+	known     map[string]*row // subcommands with a class of their own; nil: none has
 	bound     bound
 	hasSubs   bool              // its second word decides: it is in known or in subs
 	forbidden []byte            // the reply where the rules of a client refuse it
@@ -71,9 +71,9 @@ const (
 func NewTable(deny []string) (*Table, error) {
 	t := &Table{byName: make(map[string]*Command)}
 	all := theCatalogue()
-	for i, n := range all.names {
-		c := t.add(n)
-		c.class, c.known, c.OnlyReads, c.bound = all.classes[i], all.subs[n], all.onlyReads(n), boundOf(n)
+	for _, name := range all.names {
+		c, r := t.add(name), all.rows[name]
+		c.class, c.known, c.OnlyReads, c.bound = r.class, r.subs, all.onlyReads(r.marks), boundOf(name)
 		c.hasSubs = c.known != nil
 	}
 	t.Other = &Command{ID: len(t.Names), Name: "other", forbidden: forbiddenText("this command")}
