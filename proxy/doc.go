@@ -51,6 +51,8 @@
 //	unbounded lane  a lane for commands whose work has no bound in their arguments, and for sessions whose commands are slow
 //	own connection  a backend connection that one session alone uses. What it is for: commands that are not audited for lanes,
 //	                or that change the state of a connection
+//	trait           what has to be known of a command before it passes: it blocks, its replies are not counted (command.Trait)
+//	class           which connection a command may take (command.Class)
 //	pump            the goroutine that reads the own connection, and the fields that it shares with the session's reader
 //	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.out and pend)
 //	slot            the place of one or more replies: in the reply queue of a session, and in the ring of a lane
