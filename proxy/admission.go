@@ -32,7 +32,7 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	default:
 		s.sessions[n] = struct{}{}
 		s.running.Add(1)
-		s.buffers.fix(sessionCost)
+		s.buffers.Fix(sessionCost)
 	}
 	s.mu.Unlock()
 	if refused != "" {
@@ -43,7 +43,7 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 		return
 	}
 	n.meet(&st)
-	s.quotas.join(n.account(), n.quotaKey())
+	n.account().Join(n.quotaKey())
 	if !s.admit(n) {
 		n.event(s.log.Info()).Str("client", n.peer.Load().Name).Msg("client has as many connections as it may")
 		n.end(closeIdentityFull)

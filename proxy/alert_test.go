@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"dragontls/proxy/netio"
 )
 
 // splitAlert sends the beginning of an alert together with what comes before it, and the rest when the peer has read that.
@@ -95,7 +97,7 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	peer <- raw.(*net.TCPConn)
-	buffers := newBuffers(0)
+	buffers := netio.NewBuffers(0)
 	sock, err := newSocket(raw, buffers, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +109,7 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 	var got strings.Builder
 	for err == nil {
 		var b []byte
-		var k *chunk
+		var k *netio.Chunk
 		b, k, err = c.receive()
 		got.Write(b)
 		c.free(k)

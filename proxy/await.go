@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
@@ -30,7 +31,7 @@ func (s *session) hold(cond func() bool) bool {
 			s.refetch()
 			continue
 		}
-		if c.eof || c.w-c.r == chunkSize {
+		if c.eof || c.w-c.r == netio.ChunkSize {
 			if c.eof && q.blocked > 0 {
 				q.mu.Unlock()
 				s.end(closeClient)
@@ -75,8 +76,8 @@ func (s *session) waitUnread() {
 func (s *session) reset(frame []byte) bool {
 	c := &s.client
 	frame = append([]byte(nil), frame...)
-	s.account().hold(int64(len(frame)))
-	defer s.account().hold(-int64(len(frame)))
+	s.account().Hold(int64(len(frame)))
+	defer s.account().Hold(-int64(len(frame)))
 	if !c.uncount {
 		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed == 0 }) {
 			return false

@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // BackendConfig says how to reach the store. Its functions are called at every dial.
@@ -44,7 +46,7 @@ var (
 // backend dials the store. After a failure dials go one at a time, at growing distances. Safe for concurrent use.
 type backend struct {
 	c            BackendConfig
-	buffers      *buffers
+	buffers      *netio.Buffers
 	stats        *backendStats
 	keepAlive    time.Duration
 	writeTimeout time.Duration
@@ -63,7 +65,7 @@ const (
 	maxPause   = time.Second
 )
 
-func newBackend(c BackendConfig, b *buffers, s *backendStats, keepAlive, writeTimeout time.Duration) *backend {
+func newBackend(c BackendConfig, b *netio.Buffers, s *backendStats, keepAlive, writeTimeout time.Duration) *backend {
 	if c.ConnectTimeout <= 0 {
 		c.ConnectTimeout = 2 * time.Second
 	}
@@ -112,9 +114,9 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 	if c.tls != nil {
 		cost += tlsConnectionCost
 	}
-	b.buffers.fix(cost)
+	b.buffers.Fix(cost)
 	c.release = func() {
-		b.buffers.fix(-cost)
+		b.buffers.Fix(-cost)
 		b.stats.connections.Add(-1)
 		if b.room != nil {
 			b.room.leave()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/netio"
 	"dragontls/proxy/proxytest"
 )
 
@@ -340,7 +341,7 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 			return "", "", errors.New("down")
 		}
 		return "tcp", d.Addr(), nil
-	}}, newBuffers(0), &backendStats{}, 0, 0)
+	}}, netio.NewBuffers(0), &backendStats{}, 0, 0)
 	if _, err := b.dial(t.Context(), login{}); err == nil {
 		t.Fatal("dialled a backend that is down")
 	}

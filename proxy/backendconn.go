@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
@@ -39,14 +40,14 @@ type backendConn struct {
 func (c *backendConn) authenticated() bool { return c.credentials != nil }
 
 // receive returns bytes that live until free is called with the rest of what it returned.
-func (c *backendConn) receive() ([]byte, *chunk, error) {
+func (c *backendConn) receive() ([]byte, *netio.Chunk, error) {
 	if c.tls == nil {
 		return c.sock.receive()
 	}
 	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
 	if c.full {
-		b := c.sock.account.buffers
-		k := b.chunk()
+		b := c.sock.account.Buffers()
+		k := b.GetChunk()
 		c.sock.beforeWait = func() error { return errWouldWait }
 		n, err := c.tls.Read(k[:])
 		c.sock.beforeWait = nil
@@ -54,10 +55,10 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 			err = nil // crypto/tls looked for the rest of an alert behind the last bytes
 		}
 		if n > 0 {
-			c.sock.account.hold(chunkSize) // from here on, as in tryRead
+			c.sock.account.Hold(netio.ChunkSize) // from here on, as in tryRead
 			return k[:n], k, err
 		}
-		b.chunks.Put(k)
+		b.PutChunk(k)
 		if !errors.Is(err, errWouldWait) {
 			return nil, nil, err
 		}
@@ -70,9 +71,9 @@ func (c *backendConn) receive() ([]byte, *chunk, error) {
 	return c.small[:n], nil, err
 }
 
-func (c *backendConn) free(k *chunk) {
+func (c *backendConn) free(k *netio.Chunk) {
 	if k != nil {
-		c.sock.account.freeChunk(k)
+		c.sock.account.FreeChunk(k)
 	}
 }
 

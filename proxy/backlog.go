@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // backlog is what a client's kernel did not take of writes that must not wait: those of a lane's reader, which has others
@@ -16,7 +18,7 @@ type backlog struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	// guarded by mu
-	page *page
+	page *netio.Page
 	r, w int   // page[r:w] is left
 	err  error // of the goroutine: nothing is written any more
 }
@@ -59,7 +61,7 @@ func (s *socket) writeClient(p []byte) (n int, err error) {
 		return n, err
 	}
 	l.mu.Lock()
-	l.page, l.r, l.w = s.account.page(), 0, 0
+	l.page, l.r, l.w = s.account.Page(), 0, 0
 	l.pending.Store(true)
 	l.mu.Unlock()
 	_, err = s.keep(p[n:])
@@ -115,7 +117,7 @@ func (s *socket) flush() {
 
 func (s *socket) flushedLocked() {
 	l := s.backlog
-	s.account.freePage(l.page)
+	s.account.FreePage(l.page)
 	l.page, l.r, l.w = nil, 0, 0
 	l.pending.Store(l.err != nil) // behind an error nobody goes on
 	l.changed.Broadcast()

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // deadlines counts those that writes are given.
@@ -77,7 +79,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 	} else if err := conn.(*net.UnixConn).SetWriteBuffer(4 << 10); err != nil { // lumps that are smaller than a page
 		t.Fatal(err)
 	}
-	s, err := newSocket(conn, newBuffers(0), writeTimeout)
+	s, err := newSocket(conn, netio.NewBuffers(0), writeTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +90,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 		s.abort()
 		peer.Close()
 		_ = s.flushed()
-		if n := s.account.buffers.lent.Load(); n != 0 {
+		if n := s.account.Buffers().Lent(); n != 0 {
 			t.Errorf("%d bytes still lent", n)
 		}
 	})
@@ -114,7 +116,7 @@ func (b *backlogged) fill() {
 	if b.gate != nil {
 		b.gate.stop()
 	}
-	for b.backlog.left() < pageSize/2 {
+	for b.backlog.left() < netio.PageSize/2 {
 		if err := b.write(4000, false); err != nil {
 			b.t.Fatal(err)
 		}
@@ -153,7 +155,7 @@ func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
 				n, wait := 1+i%maxSmallWrite, false
 				switch {
 				case i%7 == 0:
-					n, wait = 1+i*31%(3*pageSize), true
+					n, wait = 1+i*31%(3*netio.PageSize), true
 					b.pass(true)
 				case i%5 == 0 && !b.backlog.pending.Load(): // who must not wait looks first
 					n = maxWriteNow
@@ -216,7 +218,7 @@ func TestSmallWritesWaitForNobody(t *testing.T) {
 			if !errors.Is(err, errBacklogFull) {
 				t.Errorf("the write behind the last is answered %v", err)
 			}
-			if most := pageSize / maxSmallWrite; n > most || n < most/8 {
+			if most := netio.PageSize / maxSmallWrite; n > most || n < most/8 {
 				t.Errorf("%d small writes were taken", n-1)
 			}
 			if told := b.failed.Load(); told == nil || !errors.Is(*told, errBacklogFull) {
@@ -239,13 +241,13 @@ func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
 	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("it ends with %v", err)
 	}
-	if n := b.account.buffers.lent.Load(); n != 0 {
+	if n := b.account.Buffers().Lent(); n != 0 {
 		t.Errorf("%d bytes still lent", n)
 	}
 	if b.stuck.Load() {
 		t.Error("a write waits still")
 	}
-	for name, n := range map[string]int{"small": 1, "big": pageSize} {
+	for name, n := range map[string]int{"small": 1, "big": netio.PageSize} {
 		for _, wait := range []bool{false, true} {
 			if err := b.write(n, wait); !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("a %s write behind it is answered %v", name, err)
@@ -262,7 +264,7 @@ func TestWhatIsTakenStartsTheClockAnew(t *testing.T) {
 	t.Parallel()
 	b := newBacklogged(t, "unix", time.Hour)
 	b.fill()
-	for b.backlog.left() < pageSize-2*maxSmallWrite {
+	for b.backlog.left() < netio.PageSize-2*maxSmallWrite {
 		if err := b.write(maxSmallWrite, false); err != nil {
 			t.Fatal(err)
 		}
@@ -294,7 +296,7 @@ func TestWhoWaitsForTheBacklogWakesWhenTheSocketCloses(t *testing.T) {
 	for name, wait := range map[string]func(*backlogged) error{
 		"flushed":       func(b *backlogged) error { return b.flushed() },
 		"flushedWithin": func(b *backlogged) error { b.flushedWithin(time.Hour); return b.flushed() },
-		"a big write":   func(b *backlogged) error { return b.write(pageSize, true) },
+		"a big write":   func(b *backlogged) error { return b.write(netio.PageSize, true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -327,8 +329,8 @@ func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 			eventually(t, "its last time runs", func() bool { return len(b.asked.all()) > set })
 			b.gate.pass(2 * time.Hour)
 			<-done
-			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.account.buffers.lent.Load() != 0 {
-				t.Errorf("it ends with %v, %d bytes are lent", err, b.account.buffers.lent.Load())
+			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.account.Buffers().Lent() != 0 {
+				t.Errorf("it ends with %v, %d bytes are lent", err, b.account.Buffers().Lent())
 			}
 			if told := b.failed.Load(); told == nil || !errors.Is(*told, os.ErrDeadlineExceeded) {
 				t.Errorf("the owner was told %v", told)
@@ -399,7 +401,7 @@ func TestClientThatStopsReadingHoldsUpNobodyOnItsLane(t *testing.T) {
 			gates.of(slow).open()
 			slow.wantLong(strings.Repeat(value, asked))
 			slow.get("goes on")
-			eventually(t, "nothing is lent", func() bool { return h.buffers.lent.Load() == 0 })
+			eventually(t, "nothing is lent", func() bool { return h.buffers.Lent() == 0 })
 		})
 	}
 }
@@ -474,7 +476,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 		"nothing":           {0, false, false},
 		"what fits":         {maxWriteNow, false, false},
 		"more":              {maxWriteNow + 1, false, true},
-		"many buffers":      {3 * chunkSize, false, true},
+		"many buffers":      {3 * netio.ChunkSize, false, true},
 		"behind a backlog":  {1, true, true},
 		"none, but backlog": {0, true, true},
 	} {

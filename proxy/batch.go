@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
 )
 
 // queueFrame adds a frame to the batch. hot
@@ -28,11 +29,11 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 // add puts canonical bytes into the batch; a full one is written. hot
 func (s *session) add(b []byte) {
 	c := &s.client
-	if len(c.out)+len(b) > chunkSize && !s.shared { // where it is, steer has made room
+	if len(c.out)+len(b) > netio.ChunkSize && !s.shared { // where it is, steer has made room
 		s.flush()
 	}
 	if c.outChunk == nil {
-		c.outChunk = s.account().chunk()
+		c.outChunk = s.account().Chunk()
 		c.out = c.outChunk[:0]
 	}
 	c.out = append(c.out, b...)

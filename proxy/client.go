@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+
+	"dragontls/proxy/netio"
 )
 
 // read is the reader goroutine: it frames the client's commands, judges them, and writes them to the backend in
@@ -43,7 +45,7 @@ func (s *session) converse() (rests bool) {
 // on: only the rest of it gives the memory back.
 func (s *session) pause() {
 	c := &s.client
-	if !s.account().pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || c.sock.page != nil || c.sock.input.left > 0 {
+	if !s.account().Pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || c.sock.page != nil || c.sock.input.left > 0 {
 		return
 	}
 	c.r, c.w = 0, 0
@@ -143,7 +145,7 @@ func (s *session) makeRoom() {
 		case c.chunk != nil, c.page != nil && !full:
 			s.setBuf(nil, nil)
 		case c.page == nil && full:
-			s.setBuf(s.account().page(), nil)
+			s.setBuf(s.account().Page(), nil)
 		}
 		return
 	}
@@ -155,14 +157,14 @@ func (s *session) makeRoom() {
 		return
 	}
 	if c.page == nil && c.chunk == nil {
-		s.setBuf(s.account().page(), nil)
+		s.setBuf(s.account().Page(), nil)
 	} else if c.chunk == nil {
-		s.setBuf(nil, s.account().chunk())
+		s.setBuf(nil, s.account().Chunk())
 	}
 }
 
 // setBuf moves the unread bytes to another buffer and gives the old one back.
-func (s *session) setBuf(p *page, k *chunk) {
+func (s *session) setBuf(p *netio.Page, k *netio.Chunk) {
 	c := &s.client
 	to := c.small[:]
 	if p != nil {
@@ -175,10 +177,10 @@ func (s *session) setBuf(p *page, k *chunk) {
 	c.r = 0
 	c.buf = to
 	if c.page != nil {
-		s.account().freePage(c.page)
+		s.account().FreePage(c.page)
 	}
 	if c.chunk != nil {
-		s.account().freeChunk(c.chunk)
+		s.account().FreeChunk(c.chunk)
 	}
 	c.page, c.chunk = p, k
 }

@@ -162,7 +162,7 @@ func (d *delivery) withhold(n int, done bool) error {
 		return err
 	}
 	p.held = append(p.held, d.b[d.i:d.i+n]...)
-	s.account().hold(int64(n))
+	s.account().Hold(int64(n))
 	d.i += n
 	d.start = d.i
 	if !done {

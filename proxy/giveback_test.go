@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"dragontls/proxy/netio"
 )
 
 // The harness looks at the end of every test whether all accounts hold nothing. These tests end sessions where something
@@ -57,7 +59,7 @@ func TestOwnConnectionClosedInsideAPushGivesBackWhatCame(t *testing.T) {
 			say := b.infoThen(w, func(c *laneConn) {
 				const size = 1 << 30
 				_, err := fmt.Fprintf(c.w, ">1\r\n$%d\r\n", size)
-				part := strings.Repeat("x", chunkSize)
+				part := strings.Repeat("x", netio.ChunkSize)
 				for n := 0; n < size && err == nil; n += len(part) { // until the connection is gone
 					_, err = c.w.WriteString(part)
 				}

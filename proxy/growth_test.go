@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // BenchmarkGrowth shows what the work that goes through all sessions, lanes or waiters costs for each of them, with more and
@@ -76,7 +78,7 @@ func queueUp(n int) func() {
 	all := make([]*session, n)
 	for i := range all {
 		all[i] = &session{sharing: new(sharing)}
-		all[i].queue.init(newBuffers(0).open())
+		all[i].queue.init(netio.NewBuffers(0).NewAccount())
 	}
 	return func() {
 		l := &lane{commands: laneCommands}

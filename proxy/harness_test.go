@@ -161,16 +161,16 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 		if err := <-h.done; err != nil {
 			t.Error(err)
 		}
-		if n := s.buffers.lent.Load(); n != 0 {
+		if n := s.buffers.Lent(); n != 0 {
 			t.Errorf("buffers still lent: %d bytes", n)
 		}
-		if n := s.buffers.fixed.Load(); n != 0 {
+		if n := s.buffers.Total() - s.buffers.Lent(); n != 0 {
 			t.Errorf("sessions and connections that have ended still count %d bytes", n)
 		}
 		if strings.Contains(logs.String(), neverGivenBack) {
 			t.Errorf("a session or a lane that has ended held memory:\n%s", logs)
 		}
-		if n := len(s.quotas.all); n != 0 {
+		if n := s.buffers.Quotas(); n != 0 {
 			t.Errorf("%d quotas that nobody uses", n)
 		}
 		if n := s.panics.Load(); n != 0 {

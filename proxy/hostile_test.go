@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 const (
@@ -66,7 +68,7 @@ func TestHostileBytesEndOneSession(t *testing.T) {
 			})
 		}
 		eventually(t, "the backend connections are closed", func() bool { return h.Stats().BackendConnections == 1 })
-		eventually(t, "nothing is lent", func() bool { return h.buffers.lent.Load() == 0 })
+		eventually(t, "nothing is lent", func() bool { return h.buffers.Lent() == 0 })
 	})
 }
 
@@ -139,7 +141,7 @@ func TestAnnouncedSizesCostNothing(t *testing.T) {
 		if grown := heap() - before; grown > 50<<20 {
 			t.Errorf("the heap grew by %d MiB", grown>>20)
 		}
-		if n := h.buffers.lent.Load(); n > 100*pageSize {
+		if n := h.buffers.Lent(); n > 100*netio.PageSize {
 			t.Errorf("%d bytes lent for 100 beginnings", n)
 		}
 	})
@@ -158,7 +160,7 @@ func (h *harness) mostLent() (stop func() int64) {
 	go func() { // ends with stop
 		var most int64
 		for {
-			most = max(most, h.buffers.lent.Load())
+			most = max(most, h.buffers.Lent())
 			select {
 			case <-done:
 				result <- most
@@ -186,7 +188,7 @@ func TestMisalignedStreamKeepsLittle(t *testing.T) {
 		for range n {
 			w.want("+OK\r\n")
 		}
-		if most := stop(); most > 8*chunkSize {
+		if most := stop(); most > 8*netio.ChunkSize {
 			t.Errorf("%d bytes were lent", most)
 		}
 	})
@@ -200,7 +202,7 @@ func TestPipelineOf100000(t *testing.T) {
 		stop := h.mostLent()
 		go io.WriteString(w.Conn, strings.Repeat(cmd("PING"), 100000)) // ends with the bytes, or the connection
 		w.want(strings.Repeat("+PONG\r\n", 100000))
-		if most := stop(); most > 8*chunkSize {
+		if most := stop(); most > 8*netio.ChunkSize {
 			t.Errorf("%d bytes were lent", most)
 		}
 	})
@@ -328,7 +330,7 @@ func TestClientsThatNeverReadAreClosed(t *testing.T) {
 		}
 		h.wantClosed(closeSlow, clients)
 		good.do("+PONG\r\n", "PING")
-		if most := stop(); most > clients*2*chunkSize {
+		if most := stop(); most > clients*2*netio.ChunkSize {
 			t.Errorf("%d bytes were lent to %d clients", most, clients)
 		}
 		if grown := heap() - before; grown > 64<<20 {

@@ -3,11 +3,13 @@ package proxy
 import (
 	"io"
 	"slices"
+
+	"dragontls/proxy/netio"
 )
 
 // largeBatch is the size in bytes from which a batch, or what is left of one, is not copied into the buffer of a lane: the session
 // hands its chunk over to the lane.
-const largeBatch = chunkSize / 2
+const largeBatch = netio.ChunkSize / 2
 
 // laneOut is what a lane has still to write: copied bytes, and chunks that sessions handed over, in their order.
 type laneOut struct {
@@ -17,7 +19,7 @@ type laneOut struct {
 
 // laneChunk is written before laneOut.copied[at:].
 type laneChunk struct {
-	chunk *chunk
+	chunk *netio.Chunk
 	b     []byte // the part of chunk to be written
 	at    int
 }
@@ -25,7 +27,7 @@ type laneChunk struct {
 func (o *laneOut) empty() bool { return len(o.copied) == 0 && len(o.chunks) == 0 }
 
 // held returns how many bytes of memory o holds, unused ones included.
-func (o *laneOut) held() int { return cap(o.copied) + len(o.chunks)*chunkSize }
+func (o *laneOut) held() int { return cap(o.copied) + len(o.chunks)*netio.ChunkSize }
 
 // take adds the batch b of a session after everything else. hot
 func (o *laneOut) take(s *session, b []byte) {
@@ -50,13 +52,13 @@ func (o *laneOut) putFirst(s *session, b []byte) {
 
 // handOver takes the chunk of the session's batch from the session and returns it, if b is a large part of that batch; otherwise it
 // returns nil. Only a b that still lies in the chunk ends where the chunk ends: append may have moved it elsewhere. hot
-func (s *session) handOver(b []byte) *chunk {
+func (s *session) handOver(b []byte) *netio.Chunk {
 	c := &s.client
 	k := c.outChunk
-	if len(b) < largeBatch || k == nil || &b[:cap(b)][cap(b)-1] != &k[chunkSize-1] {
+	if len(b) < largeBatch || k == nil || &b[:cap(b)][cap(b)-1] != &k[netio.ChunkSize-1] {
 		return nil
 	}
-	s.account().hold(-chunkSize)
+	s.account().Hold(-netio.ChunkSize)
 	c.out, c.outChunk = nil, nil
 	return k
 }
@@ -85,9 +87,9 @@ func writeSome(w io.Writer, b []byte) error {
 }
 
 // release gives the chunks back to the pool, which the caller does once no write uses them. It returns o emptied, for further use.
-func (o *laneOut) release(b *buffers) laneOut {
+func (o *laneOut) release(b *netio.Buffers) laneOut {
 	for _, k := range o.chunks {
-		b.chunks.Put(k.chunk)
+		b.PutChunk(k.chunk)
 	}
 	clear(o.chunks)
 	return laneOut{o.copied[:0], o.chunks[:0]}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"dragontls/proxy/netio"
 )
 
 // What a lane is given goes out in its order, whether it was copied or handed over, and nothing of it stays with anybody.
@@ -16,11 +18,11 @@ func TestLaneWritesWhatItWasGivenInItsOrder(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	s, _ := onALane(t)
-	b := s.account().buffers
+	b := s.account().Buffers()
 	batch := func() []byte {
 		c := &s.client
-		c.outChunk = s.account().chunk()
-		c.out = c.outChunk[:1+r.IntN(chunkSize)]
+		c.outChunk = s.account().Chunk()
+		c.out = c.outChunk[:1+r.IntN(netio.ChunkSize)]
 		for i := range c.out {
 			c.out[i] = byte(r.Uint32())
 		}
@@ -40,7 +42,7 @@ func TestLaneWritesWhatItWasGivenInItsOrder(t *testing.T) {
 				want = append(bytes.Clone(p), want...)
 				out.putFirst(s, p)
 			default:
-				if len(p)+nonceSize < chunkSize && r.IntN(3) == 0 {
+				if len(p)+nonceSize < netio.ChunkSize && r.IntN(3) == 0 {
 					p = appendNonce(p, 1)
 				}
 				want = append(want, p...)
@@ -51,7 +53,7 @@ func TestLaneWritesWhatItWasGivenInItsOrder(t *testing.T) {
 			}
 			s.freeOut()
 		}
-		if n := len(out.chunks); n != handed || out.held() != cap(out.copied)+n*chunkSize {
+		if n := len(out.chunks); n != handed || out.held() != cap(out.copied)+n*netio.ChunkSize {
 			t.Fatalf("round %d: %d chunks, %d were handed over; it holds %d bytes", round, n, handed, out.held())
 		}
 		var w bytes.Buffer
@@ -64,7 +66,7 @@ func TestLaneWritesWhatItWasGivenInItsOrder(t *testing.T) {
 		if out = out.release(b); !out.empty() {
 			t.Fatal("something is left")
 		}
-		if n := s.account().held.Load(); n != 0 {
+		if n := s.account().Held(); n != 0 {
 			t.Fatalf("round %d: the session holds %d bytes", round, n)
 		}
 	}
@@ -104,12 +106,12 @@ func TestRestOfALargeBatchIsHandedOver(t *testing.T) {
 	eventually(t, "a chunk waits", func() bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return l.writing >= chunkSize
+		return l.writing >= netio.ChunkSize
 	})
 	held.release()
 	one.want(valueOf("held"))
 	for range sets {
 		two.want("+OK\r\n")
 	}
-	eventually(t, "nothing is held", func() bool { return h.sessionOf(two).account().held.Load() == 0 })
+	eventually(t, "nothing is held", func() bool { return h.sessionOf(two).account().Held() == 0 })
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
@@ -30,7 +31,7 @@ func newPushWork(t testing.TB) *pushWork {
 	s, l := onALane(t)
 	l.set.key.resp3 = true
 	other := &session{server: s.server, stripe: s.stripe, shared: true, sharing: new(sharing)}
-	other.queue.init(other.server.buffers.open())
+	other.queue.init(other.server.buffers.NewAccount())
 	other.queue.out, other.queue.turn = &outbox{account: other.account(), most: s.server.c.SessionBuffer}, true
 	return &pushWork{t: t, lane: l, sessions: [2]*session{s, other}}
 }
@@ -155,7 +156,7 @@ func newPushWorkOn(p *pushWork) *pushWork {
 	n := &pushWork{t: p.t}
 	for i := range n.sessions {
 		s := &session{server: server, stripe: &server.stripes[0], shared: true, sharing: new(sharing)}
-		s.queue.init(server.buffers.open())
+		s.queue.init(server.buffers.NewAccount())
 		s.queue.out, s.queue.turn = &outbox{account: s.account(), most: server.c.SessionBuffer}, true
 		n.sessions[i] = s
 	}
@@ -288,8 +289,8 @@ func FuzzHostileBackendOnALane(f *testing.F) {
 			if !bytes.HasPrefix(most[i], got) {
 				t.Fatalf("%q: session %d got %q, and %q was for it", p.stream, i, got, most[i])
 			}
-			if s.account().held.Load() != int64(slotsCost(len(s.queue.ring))) {
-				t.Fatalf("session %d holds %d bytes", i, s.account().held.Load())
+			if s.account().Held() != int64(slotsCost(len(s.queue.ring))) {
+				t.Fatalf("session %d holds %d bytes", i, s.account().Held())
 			}
 		}
 	})
@@ -304,7 +305,7 @@ func TestHugePushEndsALane(t *testing.T) {
 			t.Fatal(err)
 		}
 		var err error
-		chunk := bytes.Repeat([]byte("x"), chunkSize)
+		chunk := bytes.Repeat([]byte("x"), netio.ChunkSize)
 		for left := size; left > 0 && err == nil; left -= len(chunk) {
 			chunk = chunk[:min(len(chunk), left)]
 			err = p.lane.deliver(chunk)

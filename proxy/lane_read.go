@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 var (
@@ -229,7 +231,7 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 	if mine {
 		r.ready = append(r.ready, s)
 	}
-	if unsent > minBudget && int64(unsent) > s.account().budget(l.set.server.c.SessionBuffer) {
+	if unsent > netio.MinBudget && int64(unsent) > s.account().Budget(l.set.server.c.SessionBuffer) {
 		l.drainReady()
 		l.follow(s)
 	}

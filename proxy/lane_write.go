@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // writeOne writes what the caller gave to an idle lane; it has the token. A session whose goroutine panics here takes
@@ -98,8 +100,8 @@ const maxKept = laneBytes
 // keepLocked keeps the buffer of what was written for what comes, unless memory is scarce. hot
 func (l *lane) keepLocked(o laneOut) {
 	l.writing -= o.held()
-	o = o.release(l.account().buffers)
-	if n := o.held(); n >= l.spare.held() && n <= maxKept && l.state != laneClosed && !(n > chunkSize && l.account().scarce()) {
+	o = o.release(l.account().Buffers())
+	if n := o.held(); n >= l.spare.held() && n <= maxKept && l.state != laneClosed && !(n > netio.ChunkSize && l.account().Scarce()) {
 		l.spare = o
 	}
 	l.countLocked()
@@ -125,10 +127,10 @@ func (l *lane) countLocked() {
 		return
 	}
 	if kept := min(n, laneKept) - min(l.counted, laneKept); kept != 0 {
-		l.account().keep(kept)
+		l.account().Keep(kept)
 	}
 	if held := max(n, laneKept) - max(l.counted, laneKept); held != 0 {
-		l.account().hold(held)
+		l.account().Hold(held)
 	}
 	l.counted = n
 }
@@ -144,7 +146,7 @@ func (l *lane) leave() {
 }
 
 // account is the lane's.
-func (l *lane) account() *account { return l.up.sock.account }
+func (l *lane) account() *netio.Account { return l.up.sock.account }
 
 // writeBatch writes what waits. false: nothing did, and the token is given back.
 func (l *lane) writeBatch() bool {

@@ -8,13 +8,22 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/netio"
 )
 
 // onALane is a session on an open lane whose backend takes everything and says nothing: what it says is handed to
 // deliver by the test. Somebody else is to write to the client.
 func onALane(t testing.TB) (*session, *lane) {
 	t.Helper()
-	srv, err := New(Config{TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(""), Shared: true}, Log: zerolog.Nop()})
+	return onALaneOf(t, Config{})
+}
+
+// onALaneOf is onALane of a Server that is configured so.
+func onALaneOf(t testing.TB, c Config) (*session, *lane) {
+	t.Helper()
+	c.TLS, c.Backend, c.Log = testPKI().serverConfig(), BackendConfig{Target: backendAt(""), Shared: true}, zerolog.Nop()
+	srv, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +37,7 @@ func onALane(t testing.TB) (*session, *lane) {
 		t.Fatal(err)
 	}
 	s := &session{server: srv, stripe: &srv.stripes[0], shared: true, sharing: new(sharing)}
-	s.queue.init(srv.buffers.open())
+	s.queue.init(srv.buffers.NewAccount())
 	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: srv.c.SessionBuffer}, true
 	l := &lane{set: &laneSet{server: srv}, up: &backendConn{sock: sock, conn: sock}, wake: make(chan struct{}, 1)}
 	l.in.replies.Strict = true
@@ -122,7 +131,8 @@ func allocated(f func()) uint64 {
 // A lane keeps what large commands made it grow to while it is in use, unless memory is scarce, and counts it. Idle, it
 // keeps nothing.
 func TestLaneKeepsItsBuffersWhileItWorks(t *testing.T) {
-	s, l := onALane(t)
+	const limit = 1 << 30
+	s, l := onALaneOf(t, Config{BufferLimit: limit})
 	batch, reply := []byte(cmd("SET", "k", strings.Repeat("v", 60<<10))), []byte("+OK\r\n")
 	ride := func() { s.rideWritten(t, l, batch, reply, 4) }
 	ride()
@@ -135,7 +145,7 @@ func TestLaneKeepsItsBuffersWhileItWorks(t *testing.T) {
 	}) / rides; got > uint64(len(batch)) {
 		t.Errorf("%d bytes are allocated for 4 commands of %d bytes", got, len(batch))
 	}
-	held := l.account().held.Load() + l.account().kept.Load()
+	held := l.account().Held() + l.account().Kept()
 	if held < 2*4*60<<10 {
 		t.Errorf("%d bytes are counted", held)
 	}
@@ -143,15 +153,14 @@ func TestLaneKeepsItsBuffersWhileItWorks(t *testing.T) {
 	if n := l.out.held() + l.spare.held() + len(l.ring); n > fewSlots {
 		t.Errorf("an idle lane keeps %d", n)
 	}
-	if got := l.account().held.Load(); got != 0 {
+	if got := l.account().Held(); got != 0 {
 		t.Errorf("an idle lane holds %d bytes", got)
 	}
-	l.account().buffers.limit, l.account().buffers.share = 1, 1 // scarce
-	s.server.quotas.join(l.account(), quotaKey{})
-	for range 3 { // each of its buffers is written
+	l.account().Buffers().Fix(limit) // scarce
+	for range 3 {                    // each of its buffers is written
 		ride()
 	}
-	if n := l.out.held() + l.spare.held(); n > chunkSize {
+	if n := l.out.held() + l.spare.held(); n > netio.ChunkSize {
 		t.Errorf("where memory is scarce the lane keeps %d bytes", n)
 	}
 }

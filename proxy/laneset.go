@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // growAbove: with more commands in flight on its least loaded lane, and a busy one, a key gets another lane, until it has
@@ -256,7 +258,7 @@ func (set *laneSet) dialLocked(awaited bool) {
 		return
 	}
 	s := set.server
-	paced := !s.dialPaces.get(quotaKey{identity: set.key.identity}).lanes.try(s, s.c.lanePace)
+	paced := !s.dialPaces.get(netio.QuotaKey{Identity: set.key.identity}).lanes.try(s, s.c.lanePace)
 	if paced && !awaited {
 		return
 	}
@@ -306,7 +308,7 @@ func (set *laneSet) dial(l login, paced bool) {
 // awaitDial waits for the token of a lane, and tells those who wait for the lane when it is there. false: the Server is closed.
 func (set *laneSet) awaitDial() bool {
 	s := set.server
-	dials := s.dialPaces.get(quotaKey{identity: set.key.identity})
+	dials := s.dialPaces.get(netio.QuotaKey{Identity: set.key.identity})
 	dials.noteWait(s, set.key.user)
 	ok := dials.lanes.await(s, s.c.lanePace, s.done)
 	set.mu.Lock()
@@ -326,8 +328,8 @@ func (set *laneSet) connect(l login) (up *backendConn, err error) {
 			up, err = nil, errDialPanicked
 		}
 	}()
-	l.account = s.buffers.open()
-	s.quotas.join(l.account, quotaKey{identity: set.key.identity})
+	l.account = s.buffers.NewAccount()
+	l.account.Join(netio.QuotaKey{Identity: set.key.identity})
 	defer func() {
 		if up == nil {
 			s.closeAccount(l.account)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // What a lane is answered when it is opened: to the command name in its place.
@@ -143,7 +145,7 @@ func TestIdleLanesAndOwnConnectionsClose(t *testing.T) {
 // What was to go over the own connection, and was lost with the lane before it, leaves that connection to be closed.
 func TestOwnConnectionThatWasOpenedBehindALossCloses(t *testing.T) {
 	t.Parallel()
-	for name, lost := range map[string]string{"a command": cmd("INFO", "x"), "a big command": cmd("SET", "k", strings.Repeat("x", 3*chunkSize))} {
+	for name, lost := range map[string]string{"a command": cmd("INFO", "x"), "a big command": cmd("SET", "k", strings.Repeat("x", 3*netio.ChunkSize))} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)

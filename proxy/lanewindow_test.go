@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"dragontls/proxy/netio"
 )
 
 // another opens one more lane beside those that there are.
@@ -71,7 +73,7 @@ func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
 	var all [4]*session
 	for i := range all {
 		all[i] = &session{sharing: new(sharing)}
-		all[i].queue.init(newBuffers(0).open())
+		all[i].queue.init(netio.NewBuffers(0).NewAccount())
 	}
 	room := func(i, n int) bool {
 		l.mu.Lock()
@@ -222,7 +224,7 @@ func TestSessionWithALongNameOfKeysKeepsToItsShareOfBytes(t *testing.T) {
 	}
 	go io.WriteString(w, commands.String()) // ends with the bytes, or the connection
 	s := h.sessionOf(w)
-	eventually(t, "it has its share", func() bool { return s.onLane.bytes.Load() > laneBytes/laneShare-chunkSize })
+	eventually(t, "it has its share", func() bool { return s.onLane.bytes.Load() > laneBytes/laneShare-netio.ChunkSize })
 	if n := s.onLane.bytes.Load(); n > laneBytes/laneShare {
 		t.Errorf("%d bytes are in flight", n)
 	}

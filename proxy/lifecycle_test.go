@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/netio"
 	"dragontls/proxy/proxytest"
 )
 
@@ -203,7 +204,7 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const records = 20
-		value := bulk(strings.Repeat("x", 2*records*pageSize))
+		value := bulk(strings.Repeat("x", 2*records*netio.PageSize))
 		h, all := m.startGated(t, scripted(t, func(args []string) string {
 			if args[0] == "GET" {
 				return value

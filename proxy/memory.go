@@ -1,5 +1,7 @@
 package proxy
 
+import "dragontls/proxy/netio"
+
 // What a peer can make the proxy hold, where it is counted, and what bounds it. "held" counts towards the share of the
 // client's identity and towards Config.BufferLimit, "kept" and "fixed" towards BufferLimit only.
 //
@@ -32,8 +34,8 @@ package proxy
 //
 // What happens: above half of its identity's share, or three quarters of BufferLimit, a session that holds something takes
 // in no more commands until it has given back; one that holds nothing goes on. The closer the share is to its end, the
-// fewer replies of lanes are kept for a client (account.budget). Who passes the share or the limit is relieved at once by
-// the reliever (relief.go).
+// fewer replies of lanes are kept for a client (netio.Account.Budget). Who passes the share or the limit is relieved at once
+// by the reliever (relief.go).
 
 const (
 	// HandshakeMemory is what a socket costs at most before its handshake is finished: 32 KiB of messages are read at most,
@@ -49,12 +51,6 @@ const (
 	connectionCost = 4 << 10
 	// tlsConnectionCost is added where the backend speaks TLS: room for two records.
 	tlsConnectionCost = 36 << 10
-
-	// quotaShare: an identity holds at most this part of BufferLimit.
-	quotaShare = 4
-	// minBudget: so much of its replies is kept for a client however scarce memory is: less than one read of a lane would
-	// have its lane follow every client.
-	minBudget = chunkSize
 
 	// slotCost of a slot, noteCost of a note with a name of maxRemembered bytes, laneSlotCost of a laneSlot.
 	slotCost     = 80
@@ -86,12 +82,12 @@ func (s *session) countBatch() {
 			n += noteCost
 		}
 	}
-	if extra := cap(c.out) - chunkSize; extra > 0 {
+	if extra := cap(c.out) - netio.ChunkSize; extra > 0 {
 		n += int64(extra)
 	}
-	if n != s.account().batch {
-		s.account().hold(n - s.account().batch)
-		s.account().batch = n
+	if n != c.counted {
+		s.account().Hold(n - c.counted)
+		c.counted = n
 	}
 }
 
@@ -99,7 +95,7 @@ func (s *session) countBatch() {
 func (s *session) freeOut() {
 	c := &s.client
 	if c.outChunk != nil {
-		s.account().freeChunk(c.outChunk)
+		s.account().FreeChunk(c.outChunk)
 		c.out, c.outChunk = nil, nil
 		s.countBatch()
 	}
@@ -111,11 +107,11 @@ func (s *session) countTLS() {
 	t := &s.client.sock.input
 	held, kept := t.memory()
 	if held != t.held {
-		s.account().hold(held - t.held)
+		s.account().Hold(held - t.held)
 		t.held = held
 	}
 	if kept != t.kept {
-		s.account().keep(kept - t.kept)
+		s.account().Keep(kept - t.kept)
 		t.kept = kept
 	}
 }
@@ -128,6 +124,23 @@ func (s *session) called() bool {
 	return q.lost || q.out != nil && q.out.refetch != nil
 }
 
+// quotaKey is that of the session's client.
+func (s *session) quotaKey() netio.QuotaKey {
+	if p := s.peer.Load(); p != nil && p.Identity != [32]byte{} {
+		return netio.QuotaKey{Identity: p.Identity}
+	}
+	return netio.QuotaKey{Network: originOf(s.client.sock.RemoteAddr())}
+}
+
+// closeAccount closes the account of a session or lane that has ended. It logs what the account still holds: a fault of ours.
+func (s *Server) closeAccount(a *netio.Account) {
+	if n := a.Close(); n != 0 {
+		s.log.Error().Int64("bytes", n).Msg(neverGivenBack)
+	}
+}
+
+const neverGivenBack = "bytes were counted and never given back"
+
 // closeAccount gives back what the session still holds besides buffers. The reader calls it last.
 func (s *session) closeAccount() {
 	c := &s.client
@@ -135,22 +148,22 @@ func (s *session) closeAccount() {
 	s.countBatch()
 	s.dropHeld()
 	s.queue.drop()
-	s.account().hold(-c.sock.input.held)
+	s.account().Hold(-c.sock.input.held)
 	s.server.closeAccount(s.account())
-	s.server.buffers.fix(-sessionCost)
+	s.server.buffers.Fix(-sessionCost)
 }
 
 // dropHeld forgets the reply that is withheld, if one is.
 func (s *session) dropHeld() {
 	p := &s.pump
-	s.account().hold(-int64(len(p.held)))
+	s.account().Hold(-int64(len(p.held)))
 	p.held = nil
 }
 
-// waitForMemory pauses the reader of a session that holds something while memory is scarce, see account.pressed. It looks
+// waitForMemory pauses the reader of a session that holds something while memory is scarce, see netio.Account.Pressed. It looks
 // less and less often, and then at the client too: nothing must be popped for one that is gone.
 func (s *session) waitForMemory() {
-	for pause := memoryPause; s.account().pressed() && !s.called(); pause = min(2*pause, maxMemoryPause) {
+	for pause := memoryPause; s.account().Pressed() && !s.called(); pause = min(2*pause, maxMemoryPause) {
 		if !s.server.napUnless(s.done, pause) {
 			return
 		}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // bigValue is 64 MiB, or what TEST_BIG_VALUE says in MiB; CI sets 512.
@@ -65,7 +67,7 @@ func TestBigValuesPassInLittleMemory(t *testing.T) {
 		}
 		w.want("\r\n")
 		w.do("+PONG\r\n", "PING")
-		if lent := stop(); lent > 8*chunkSize {
+		if lent := stop(); lent > 8*netio.ChunkSize {
 			t.Errorf("%d bytes were lent", lent)
 		}
 		if grown := most - before; grown > 8<<20 {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/netio"
 	"dragontls/proxy/proxytest"
 )
 
@@ -107,7 +108,7 @@ func (h *harness) greedyOpen() (n int) {
 func (h *harness) greedyHeld() (n int64) {
 	h.each(func(s *session) {
 		if p := s.peer.Load(); p != nil && p.Name == "greedy" {
-			n = max(n, s.account().quota.Load().held.Load())
+			n = max(n, s.account().Quota().Held())
 		}
 	})
 	return n
@@ -128,9 +129,9 @@ func TestNoIdentityTakesTheMemoryOfAll(t *testing.T) {
 		{"replies that nobody reads", 40, func(w *wire) { w.pushOn(strings.Repeat(cmd("GET", "k"), 60)) },
 			[]closeReason{closeSlow, closeMemory}, 39}, // the latter where only commands waited just then
 		{"half commands", 80, func(w *wire) { w.send(halfCommand) },
-			[]closeReason{closeMemory}, 2 << 20 / chunkSize},
+			[]closeReason{closeMemory}, 2 << 20 / netio.ChunkSize},
 		{"half records", 100, func(w *wire) { halfRecord(w) },
-			[]closeReason{closeMemory}, 2<<20/(2*pageSize) + 1},
+			[]closeReason{closeMemory}, 2<<20/(2*netio.PageSize) + 1},
 		{"commands that wait for the backend", 40, func(w *wire) { w.pushOn(cmd("SET", "k", strings.Repeat("v", 60000))) },
 			[]closeReason{closeMemory}, 39},
 	} {
@@ -187,7 +188,7 @@ func TestSessionsThatHoldNothingGoOnWhenAllMemoryIsTaken(t *testing.T) {
 			}
 		}
 		h.wantHonestUndisturbed(w)
-		eventually(t, "some are closed", func() bool { return h.closedFor(closeMemory) >= 7*12-(4<<20)/chunkSize })
+		eventually(t, "some are closed", func() bool { return h.closedFor(closeMemory) >= 7*12-(4<<20)/netio.ChunkSize })
 		h.wantHonestUndisturbed(w)
 	})
 }
@@ -195,11 +196,11 @@ func TestSessionsThatHoldNothingGoOnWhenAllMemoryIsTaken(t *testing.T) {
 // What the limit of all has no room for is taken from the identity that holds most, and there from the session that does.
 func TestReliefTakesFromTheIdentityThatHoldsMost(t *testing.T) {
 	t.Parallel()
-	b := newBuffers(0)
-	big, small := &quota{}, &quota{}
-	holding := func(q *quota, held int64) holder {
-		a := b.open()
-		a.quota.Store(q)
+	b := netio.NewBuffers(0)
+	big, small := netio.QuotaKey{Identity: [32]byte{1}}, netio.QuotaKey{Identity: [32]byte{2}}
+	holding := func(key netio.QuotaKey, held int64) holder {
+		a := b.NewAccount()
+		a.Join(key)
 		return holder{account: a, held: held, size: held + 1}
 	}
 	// The greatest holder is of the quota that holds less.
@@ -213,9 +214,9 @@ func TestReliefTakesFromTheIdentityThatHoldsMost(t *testing.T) {
 		{"all, a little", ofAll, 1, []int{1}},
 		{"all, more", ofAll, 70, []int{1, 0}}, // without 60 big has 90 left, small 110
 		{"all, everything", ofAll, 1000, []int{1, 0, 2, 3, 4, 5}},
-		{"small", ofQuota(small), 1, []int{0}},
-		{"big", ofQuota(big), 61, []int{1, 2}},
-		{"small, everything", ofQuota(small), 1000, []int{0, 4}},
+		{"small", ofQuota(holders[0].account.Quota()), 1, []int{0}},
+		{"big", ofQuota(holders[1].account.Quota()), 61, []int{1, 2}},
+		{"small, everything", ofQuota(holders[0].account.Quota()), 1000, []int{0, 4}},
 	} {
 		var got []int
 		for _, h := range tt.choose(holders, tt.enough) {
@@ -234,16 +235,16 @@ func TestReliefTakesFromTheIdentityThatHoldsMost(t *testing.T) {
 // Many idle sessions that only keep room for records weigh more than one that holds something, and stay.
 func TestReliefSparesThoseWhoHoldNothingWhileAnybodyHolds(t *testing.T) {
 	t.Parallel()
-	b := newBuffers(0)
-	crowd, greedy := &quota{}, &quota{}
+	b := netio.NewBuffers(0)
+	crowd, greedy := netio.QuotaKey{Identity: [32]byte{1}}, netio.QuotaKey{Identity: [32]byte{2}}
 	var holders []holder
 	for range 100 {
-		a := b.open()
-		a.quota.Store(crowd)
+		a := b.NewAccount()
+		a.Join(crowd)
 		holders = append(holders, holder{account: a, size: 50})
 	}
-	a := b.open()
-	a.quota.Store(greedy)
+	a := b.NewAccount()
+	a.Join(greedy)
 	holders = append(holders, holder{account: a, held: 100, size: 120})
 	if got := ofAll(holders, 110); len(got) != 1 || got[0].account != a {
 		t.Errorf("%d are chosen", len(got))
@@ -257,11 +258,11 @@ func TestReliefSparesThoseWhoHoldNothingWhileAnybodyHolds(t *testing.T) {
 func TestReliefForgetsWhoHasEndedByItself(t *testing.T) {
 	t.Parallel()
 	r := &reliever{}
-	a := newBuffers(0).open()
-	(&quotas{}).leave(a)
+	a := netio.NewBuffers(0).NewAccount()
+	a.Close()
 	r.end(&holder{account: a, session: &session{}}, "", 0)
-	if len(r.ended) > 0 || a.state.Load() != accountClosed {
-		t.Errorf("%d are taken to have been ended, state %d", len(r.ended), a.state.Load())
+	if len(r.ended) > 0 || !a.Closed() {
+		t.Errorf("%d are taken to have been ended, closed %v", len(r.ended), a.Closed())
 	}
 }
 
@@ -285,7 +286,7 @@ func TestHalfARecordAfterTheLastWordIsCounted(t *testing.T) {
 		if _, err := raw.Write(half); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the room for it is counted", func() bool { return s.account().held.Load() >= 2*pageSize })
+		eventually(t, "the room for it is counted", func() bool { return s.account().Held() >= 2*netio.PageSize })
 		w.Close()
 		eventually(t, "the session has ended", s.ended)
 	})
@@ -309,7 +310,7 @@ func TestTLSInputKnowsWhatCryptoTLSHolds(t *testing.T) {
 		"a record, and a header":   {append(record(16000), record(100)[:5]...), true, 2 * 16512, 0},
 		"parts of a message":       {append(record(4000), record(4000)...), false, 16000, 0},
 		"records without a length": {append(record(0), record(0)...), false, 0, 0},
-		"longer than allowed":      {record(60000)[:5], false, 2 * (pageSize + 2048 + recordRoom), 0},
+		"longer than allowed":      {record(60000)[:5], false, 2 * (netio.PageSize + 2048 + recordRoom), 0},
 	} {
 		for _, cut := range []int{1, 3, 7, 1 << 20} {
 			var in tlsInput
@@ -323,28 +324,6 @@ func TestTLSInputKnowsWhatCryptoTLSHolds(t *testing.T) {
 				t.Errorf("%s, cut at each %d: held %d, kept %d, want %d, %d", name, cut, held, kept, tt.held, tt.kept)
 			}
 		}
-	}
-}
-
-func TestBudgetShrinksAsTheShareIsTaken(t *testing.T) {
-	t.Parallel()
-	b := newBuffers(64 << 20) // a share is 16 MiB
-	var qs quotas
-	a, other := b.open(), b.open()
-	qs.join(a, quotaKey{})
-	qs.join(other, quotaKey{identity: [32]byte{1}})
-	for _, tt := range []struct{ held, want, others int64 }{
-		{0, 4 << 20, 4 << 20}, {4 << 20, 3 << 20, 4 << 20}, {12 << 20, 1 << 20, 4 << 20}, {16 << 20, minBudget, 4 << 20},
-		{56 << 20, minBudget, 2 << 20}, {70 << 20, minBudget, minBudget},
-	} {
-		a.hold(tt.held)
-		if got, others := a.budget(4<<20), other.budget(4<<20); got != tt.want || others != tt.others {
-			t.Errorf("%d MiB held: budgets %d and %d, want %d and %d", tt.held>>20, got, others, tt.want, tt.others)
-		}
-		if a.pressed() != (tt.held > 8<<20) || other.pressed() {
-			t.Errorf("%d MiB held: pressed %v and %v", tt.held>>20, a.pressed(), other.pressed())
-		}
-		a.hold(-tt.held)
 	}
 }
 
@@ -401,13 +380,14 @@ func TestRecordInTwoPartsHoldsNothingOnceItIsWhole(t *testing.T) {
 		w.do("+PONG\r\n", "PING")
 		var s *session
 		h.each(func(n *session) { s = n })
-		other := h.buffers.open()
-		h.quotas.join(other, s.quotaKey())
-		defer h.quotas.leave(other)
-		other.hold(h.buffers.share / 4 * 3)
-		defer other.hold(-h.buffers.share / 4 * 3)
+		other := h.buffers.NewAccount()
+		other.Join(s.quotaKey())
+		defer other.Close()
+		share := h.buffers.LimitOf(other.Quota())
+		other.Hold(share / 4 * 3)
+		defer other.Hold(-share / 4 * 3)
 		cut.between = func() {
-			eventually(t, "the first part is counted", func() bool { return s.account().held.Load() > pageSize })
+			eventually(t, "the first part is counted", func() bool { return s.account().Held() > netio.PageSize })
 		}
 		value := strings.Repeat("x", 10000)
 		for range 3 {

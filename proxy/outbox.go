@@ -1,6 +1,10 @@
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"dragontls/proxy/netio"
+)
 
 // outbox holds what lanes brought for one client and its writer has not taken. Guarded by replyQueue.mu.
 type outbox struct {
@@ -12,8 +16,8 @@ type outbox struct {
 	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
 	below   int    // the reader wants to know when less than this is owed
 
-	account *account // of the session
-	most    int64    // bytes that may be unsent, before memory is scarce
+	account *netio.Account // of the session
+	most    int64          // bytes that may be unsent, before memory is scarce
 
 	drain   func() // the writer goroutine
 	writers int    // those goroutines and who calls drainNow; at most one has the turn
@@ -21,8 +25,8 @@ type outbox struct {
 
 // outBuf is a page, or a chunk where there is more.
 type outBuf struct {
-	page  *page
-	chunk *chunk
+	page  *netio.Page
+	chunk *netio.Chunk
 	n     int
 }
 
@@ -40,16 +44,16 @@ func (b *outBuf) bytes() []byte {
 	return b.page[:b.n]
 }
 
-func (b *outBuf) free(to *account) {
+func (b *outBuf) free(to *netio.Account) {
 	if b.chunk != nil {
-		to.freeChunk(b.chunk)
+		to.FreeChunk(b.chunk)
 		return
 	}
-	to.freePage(b.page)
+	to.FreePage(b.page)
 }
 
 // append copies b. hot
-func (o *outbox) append(from *account, b []byte) {
+func (o *outbox) append(from *netio.Account, b []byte) {
 	o.size += len(b)
 	o.unsent += len(b)
 	for len(b) > 0 {
@@ -62,10 +66,10 @@ func (o *outbox) append(from *account, b []byte) {
 				return
 			}
 		}
-		if len(o.bufs) == 0 && len(b) <= pageSize {
-			o.bufs = append(o.bufs, outBuf{page: from.page()})
+		if len(o.bufs) == 0 && len(b) <= netio.PageSize {
+			o.bufs = append(o.bufs, outBuf{page: from.Page()})
 		} else {
-			o.bufs = append(o.bufs, outBuf{chunk: from.chunk()})
+			o.bufs = append(o.bufs, outBuf{chunk: from.Chunk()})
 		}
 	}
 }
@@ -86,7 +90,7 @@ func (o *outbox) take() (b outBuf, ok bool) {
 	return b, true
 }
 
-func (o *outbox) clear(to *account) {
+func (o *outbox) clear(to *netio.Account) {
 	for i := range o.bufs {
 		o.bufs[i].free(to)
 	}
@@ -100,17 +104,17 @@ const (
 	lowUnsent  = 256 << 10
 )
 
-// budget is how many bytes may be unsent now, see account.budget.
-func (o *outbox) budget() int { return int(o.account.budget(o.most)) }
+// budget is how many bytes may be unsent now, see netio.Account.Budget.
+func (o *outbox) budget() int { return int(o.account.Budget(o.most)) }
 
 // tooMuchUnsent reports whether the session is to submit nothing more. hot
 func (o *outbox) tooMuchUnsent() bool {
-	return o.unsent > minBudget/2 && (o.unsent > highUnsent || o.unsent > o.budget()/2)
+	return o.unsent > netio.MinBudget/2 && (o.unsent > highUnsent || o.unsent > o.budget()/2)
 }
 
 // littleUnsent reports whether a session that had too much unsent may go on.
 func (o *outbox) littleUnsent() bool {
-	return o.unsent < min(lowUnsent, max(pageSize, o.budget()/8))
+	return o.unsent < min(lowUnsent, max(netio.PageSize, o.budget()/8))
 }
 
 // receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
@@ -275,7 +279,7 @@ func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
 func (q *replyQueue) sentLocked(n int) {
 	before := q.out.unsent
 	q.out.unsent = max(0, before-n)
-	if n > 0 && before > pageSize {
+	if n > 0 && before > netio.PageSize {
 		q.notifyLocked()
 	}
 }
@@ -304,7 +308,7 @@ func (q *replyQueue) writerEnded() {
 }
 
 // awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
-func (q *replyQueue) awaitWriters(a *account) {
+func (q *replyQueue) awaitWriters(a *netio.Account) {
 	if q.out == nil {
 		return
 	}

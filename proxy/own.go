@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
@@ -216,7 +217,7 @@ func (s *session) shedDirty() {
 func (s *session) makeRoomForOwn(n int) bool {
 	c := &s.client
 	s.note, c.begins, c.ends = nil, false, false
-	if len(c.out)+n > chunkSize && s.flush() != nil {
+	if len(c.out)+n > netio.ChunkSize && s.flush() != nil {
 		return false
 	}
 	s.wantOwn()

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // pace is how fast backend connections may be opened: burst of them at once, and one more every so often.
@@ -97,7 +99,7 @@ func (l *line) await(s *Server, p pace, done <-chan struct{}) bool {
 }
 
 // identityDials are the tokens of one identity. Of sessions that have shown no certificate, those of one address are one
-// identity here, see quotaKey.
+// identity here, see session.quotaKey.
 type identityDials struct {
 	own, lanes line
 	told       atomic.Bool // that somebody waits
@@ -114,17 +116,17 @@ func (i *identityDials) noteWait(s *Server, client string) {
 // dialPaces has the tokens of each identity that has lately dialled. Safe for concurrent use.
 type dialPaces struct {
 	mu sync.Mutex
-	of map[quotaKey]*identityDials // guarded by mu
+	of map[netio.QuotaKey]*identityDials // guarded by mu
 }
 
-func (d *dialPaces) get(key quotaKey) *identityDials {
+func (d *dialPaces) get(key netio.QuotaKey) *identityDials {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := d.of[key]
 	if i == nil {
 		i = &identityDials{own: line{first: make(chan struct{}, 1)}, lanes: line{first: make(chan struct{}, 1)}}
 		if d.of == nil {
-			d.of = make(map[quotaKey]*identityDials)
+			d.of = make(map[netio.QuotaKey]*identityDials)
 		}
 		d.of[key] = i
 	}

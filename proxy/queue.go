@@ -1,6 +1,10 @@
 package proxy
 
-import "sync"
+import (
+	"sync"
+
+	"dragontls/proxy/netio"
+)
 
 type slotKind uint8
 
@@ -36,7 +40,7 @@ const maxSlots = 4096
 // replyQueue holds the order of what one client is owed. The session's reader pushes, its pump pops.
 // Whoever holds the turn may write to the client; nobody writes under the lock.
 type replyQueue struct {
-	account *account // of the session
+	account *netio.Account // of the session
 	mu      sync.Mutex
 	changed sync.Cond // something below changed that somebody may wait for
 	ring    []slot
@@ -60,7 +64,7 @@ type replyQueue struct {
 	wake func() // set while the reader waits in a read: interrupts it
 }
 
-func (q *replyQueue) init(a *account) { q.account, q.changed.L = a, &q.mu }
+func (q *replyQueue) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
 // push appends what the reader has submitted. mine: the first slots are of ours, nothing is owed before them and
 // the turn is free: the caller has the turn now and calls writeLocals.
@@ -119,11 +123,11 @@ func (q *replyQueue) pushLocked(s slot) {
 		bigger := make([]slot, max(2, 2*len(q.ring)))
 		n := copy(bigger, q.ring[q.head:])
 		copy(bigger[n:], q.ring[:q.head])
-		q.account.hold(slotsCost(len(bigger)) - slotsCost(len(q.ring)))
+		q.account.Hold(slotsCost(len(bigger)) - slotsCost(len(q.ring)))
 		q.ring, q.head = bigger, 0
 	}
 	if s.note != nil {
-		q.account.hold(noteCost)
+		q.account.Hold(noteCost)
 	}
 	q.ring[(q.head+q.size)%len(q.ring)] = s
 	q.size++
@@ -149,7 +153,7 @@ func (q *replyQueue) popLocked() slot {
 	q.head = (q.head + 1) % len(q.ring)
 	q.size--
 	if s.note != nil {
-		q.account.hold(-noteCost)
+		q.account.Hold(-noteCost)
 	}
 	if q.size == 0 {
 		q.head = 0
@@ -295,10 +299,10 @@ func (q *replyQueue) forget() bool {
 func (q *replyQueue) dropRingLocked() {
 	for i := range q.size {
 		if q.ring[(q.head+i)%len(q.ring)].note != nil {
-			q.account.hold(-noteCost)
+			q.account.Hold(-noteCost)
 		}
 	}
-	q.account.hold(-slotsCost(len(q.ring)))
+	q.account.Hold(-slotsCost(len(q.ring)))
 	q.ring, q.head, q.size = nil, 0, 0
 }
 

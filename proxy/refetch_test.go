@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // A session asks for a big value and does not read it: those who wait behind it on the lane get theirs at once, because it
@@ -82,7 +84,7 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
 	s := &session{server: bareServer(), shared: true, sharing: &sharing{}}
-	s.queue.init(newBuffers(0).open())
+	s.queue.init(netio.NewBuffers(0).NewAccount())
 	s.queue.out = &outbox{}
 	s.queue.owed, s.queue.onLane = 1, true
 	s.client.eof = true
@@ -142,7 +144,7 @@ func TestNothingRidesALaneWhileTheOwnConnectionOwesWhatIsAskedAgain(t *testing.T
 func TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain(t *testing.T) {
 	t.Parallel()
 	s := &session{server: bareServer(), shared: true, sharing: &sharing{}}
-	s.queue.init(newBuffers(0).open())
+	s.queue.init(netio.NewBuffers(0).NewAccount())
 	s.queue.out = &outbox{account: s.account(), refetch: []byte(cmd("GET", "big"))}
 	s.queue.owed, s.queue.onLane = 1, false
 	if got := s.queue.admit([]slot{{n: 1}}, 0); got != admitGone || s.queue.owed != 1 || s.queue.onLane {

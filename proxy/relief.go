@@ -5,6 +5,8 @@ import (
 	stdheap "container/heap"
 	"slices"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 
 // holder is a session or a lane that relief may end.
 type holder struct {
-	account *account
+	account *netio.Account
 	session *session // nil: it is a lane
 	lane    *lane
 	held    int64 // what its quota gets back
@@ -35,8 +37,8 @@ type holder struct {
 // goroutine owns it.
 type reliever struct {
 	server *Server
-	ended  []*account // whose memory is on its way back
-	count  uint64     // sessions and lanes that were ever ended
+	ended  []*netio.Account // whose memory is on its way back
+	count  uint64           // sessions and lanes that were ever ended
 	told   limitTeller
 }
 
@@ -48,7 +50,7 @@ func (s *Server) relieve() {
 		select {
 		case <-s.done:
 			return
-		case <-s.buffers.wake:
+		case <-s.buffers.Exceeded():
 		}
 		r.look()
 		if !s.napUnless(s.done, reliefPause) {
@@ -79,8 +81,8 @@ func (r *reliever) look() {
 			s.lanePanic(v)
 		}
 	}()
-	over := s.buffers.takeOver()
-	r.ended = slices.DeleteFunc(r.ended, func(a *account) bool { return a.state.Load() == accountClosed })
+	over := s.buffers.TakeExceeded()
+	r.ended = slices.DeleteFunc(r.ended, func(a *netio.Account) bool { return a.Closed() })
 	var holders []holder
 	for _, q := range over {
 		excess := r.excess(q)
@@ -90,9 +92,9 @@ func (r *reliever) look() {
 		if holders == nil {
 			holders = s.holders()
 		}
-		limit, of, choose := s.buffers.share, "MEMORY_LIMIT of one identity", ofQuota(q)
-		if q == &s.buffers.all {
-			limit, of, choose = s.buffers.limit, "MEMORY_LIMIT", ofAll
+		limit, of, choose := s.buffers.LimitOf(q), "MEMORY_LIMIT of one identity", ofQuota(q)
+		if q == s.buffers.All() {
+			of, choose = "MEMORY_LIMIT", ofAll
 		}
 		for _, h := range choose(holders, excess+limit/8*(8-reliefEighths)) {
 			r.end(h, of, limit)
@@ -102,19 +104,16 @@ func (r *reliever) look() {
 
 // excess returns by how many bytes q will exceed its share, or all together the limit, once the holders that were already ended
 // have given back what they hold.
-func (r *reliever) excess(q *quota) int64 {
+func (r *reliever) excess(q *netio.Quota) int64 {
 	b := r.server.buffers
-	all := q == &b.all
-	excess := q.held.Load() - b.share
-	if all {
-		excess = b.total() - b.limit
-	}
+	all := q == b.All()
+	excess := b.Excess(q)
 	for _, a := range r.ended {
 		switch {
 		case all:
-			excess -= a.held.Load() + a.kept.Load() + sessionCost
-		case a.quota.Load() == q:
-			excess -= a.held.Load()
+			excess -= a.Held() + a.Kept() + sessionCost
+		case a.Quota() == q:
+			excess -= a.Held()
 		}
 	}
 	return excess
@@ -125,17 +124,17 @@ func (r *reliever) excess(q *quota) int64 {
 func (s *Server) holders() []holder {
 	var all []holder
 	s.each(func(n *session) {
-		if n.account().state.Load() != accountOpen {
+		if !n.account().Open() {
 			return
 		}
-		held, kept := n.account().held.Load(), n.account().kept.Load()
+		held, kept := n.account().Held(), n.account().Kept()
 		if held+kept > 0 {
 			all = append(all, holder{account: n.account(), session: n, held: held, size: held + kept + sessionCost, active: n.lastActive.Load()})
 		}
 	})
 	for _, l := range s.lanes.live.list() {
-		held, kept := l.account().held.Load(), l.account().kept.Load()
-		if held > 0 && l.account().state.Load() == accountOpen {
+		held, kept := l.account().Held(), l.account().Kept()
+		if held > 0 && l.account().Open() {
 			all = append(all, holder{account: l.account(), lane: l, held: held, size: held + kept, active: l.lastReply()})
 		}
 	}
@@ -156,14 +155,14 @@ func (s *Server) holders() []holder {
 }
 
 // ofQuota chooses the first holders of one quota, until it gets back enough.
-func ofQuota(q *quota) func(holders []holder, enough int64) []*holder {
+func ofQuota(q *netio.Quota) func(holders []holder, enough int64) []*holder {
 	return func(holders []holder, enough int64) (chosen []*holder) {
 		for i := range holders {
 			h := &holders[i]
 			if enough <= 0 {
 				break
 			}
-			if h.held > 0 && h.account.quota.Load() == q && h.account.state.Load() == accountOpen {
+			if h.held > 0 && h.account.Quota() == q && h.account.Open() {
 				chosen = append(chosen, h)
 				enough -= h.held
 			}
@@ -190,14 +189,14 @@ func ofAll(holders []holder, enough int64) (chosen []*holder) {
 
 // ofMost chooses among the holders with a weight, and returns what is still missing.
 func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen []*holder, missing int64) {
-	byQuota := make(map[*quota]*quotaHolders)
+	byQuota := make(map[*netio.Quota]*quotaHolders)
 	var most mostHeld
 	for i := range holders {
 		h := &holders[i]
-		if weight(h) <= 0 || h.account.state.Load() != accountOpen {
+		if weight(h) <= 0 || !h.account.Open() {
 			continue
 		}
-		q := h.account.quota.Load()
+		q := h.account.Quota()
 		of := byQuota[q]
 		if of == nil {
 			of = new(quotaHolders)
@@ -227,7 +226,7 @@ func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen 
 // client; the sessions of a lane are answered as if the backend had closed it.
 func (r *reliever) end(h *holder, limit string, bytes int64) {
 	s := r.server
-	if !h.account.state.CompareAndSwap(accountOpen, accountRelieved) {
+	if !h.account.Relieve() {
 		return
 	}
 	r.ended = append(r.ended, h.account)

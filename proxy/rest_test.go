@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"dragontls/proxy/netio"
 )
 
 // rest has the session of a client rest, and waits until it does.
@@ -238,7 +240,7 @@ func TestSessionRestsWhateverPartOfARecordHasCome(t *testing.T) {
 		}
 		s := h.rest(w)
 		cut.between = func() {
-			eventually(t, "the first part has come", func() bool { return s.account().held.Load() > pageSize })
+			eventually(t, "the first part has come", func() bool { return s.account().Held() > netio.PageSize })
 			h.rest(w)
 		}
 		value := strings.Repeat("x", 10000)

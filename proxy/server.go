@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
 )
 
 // Config of a Server. TLS and Backend are required; other fields at zero take the value named.
@@ -53,8 +54,7 @@ type Server struct {
 	c              Config
 	tls            *tls.Config
 	log            zerolog.Logger
-	buffers        *buffers
-	quotas         quotas
+	buffers        *netio.Buffers
 	backend        *backend
 	commands       *command.Table
 	started        time.Time
@@ -112,7 +112,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		c: c, log: c.Log, commands: table, started: time.Now(),
-		buffers:  newBuffers(c.BufferLimit),
+		buffers:  netio.NewBuffers(c.BufferLimit),
 		done:     make(chan struct{}),
 		pending:  newPlaces(c.MaxHandshakes, 2*runtime.GOMAXPROCS(0)),
 		sessions: make(map[*session]struct{}), identities: make(map[[32]byte]*identity),

@@ -13,15 +13,16 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
 const (
 	// maxHeld: a command up to this size is held and looked at as a whole; a bigger one is streamed.
-	maxHeld = chunkSize
+	maxHeld = netio.ChunkSize
 	// maxInline is Redis' limit of an inline command (PROTO_INLINE_MAX_SIZE) less one, so that a line and its LF fit
 	// into the biggest buffer.
-	maxInline = chunkSize - 1
+	maxInline = netio.ChunkSize - 1
 )
 
 // session is one client connection. Its reader goroutine (client.go) owns the client's bytes and writes to the
@@ -98,8 +99,8 @@ type clientSide struct {
 
 	buf      []byte // small, page or chunk
 	r, w     int    // what is read and not yet framed
-	page     *page
-	chunk    *chunk
+	page     *netio.Page
+	chunk    *netio.Chunk
 	small    [512]byte // what an idle session keeps
 	eof      bool
 	skipping bool // streamed is refused: read and dropped
@@ -107,17 +108,20 @@ type clientSide struct {
 	streamed *command.Command // the command in the middle of which the reader is; nil: none
 
 	out      []byte // canonical bytes for the backend, gathered until the reader would wait
-	outChunk *chunk
+	outChunk *netio.Chunk
 	pend     []slot         // their slots
 	rules    *command.Rules // by which the last command was judged; nil: all commands
 	commands uint64         // taken: passed on or refused
 	bytesIn  uint64         // RESP bytes read
+	counted  int64          // of the batch, see countBatch
 	last     *command.Command
 	lastN    uint64 // commands of that kind not yet counted
 
 	multi   bool // MULTI was passed on, and neither EXEC nor DISCARD since
 	doomed  bool // and a command in it was refused, or judged by rules that changed since
 	uncount bool
+	holding bool // in hold: what waits is not queued yet
+	ending  bool // our last word is queued: the rest is dropped
 	// of the batch of a shared session:
 	route        routeKind
 	stateful     bool // an error of ours would leave the session's state unknown
@@ -129,8 +133,6 @@ type clientSide struct {
 	frames       int  // whole commands among its bytes
 	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none
 
-	holding  bool // in hold: what waits is not queued yet
-	ending   bool // our last word is queued: the rest is dropped
 	flushErr error
 }
 
@@ -195,7 +197,7 @@ func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
 }
 
 // account counts what the session makes the proxy hold. It is that of its client's socket too.
-func (s *session) account() *account { return s.queue.account }
+func (s *session) account() *netio.Account { return s.queue.account }
 
 // end ends the session for the first reason given; any goroutine may call it that holds neither Server.mu nor a lock of
 // the session. The reader says goodbye and closes.

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // socket is one TCP or Unix connection. A read that waits holds no memory: the buffer is taken when bytes are
@@ -17,8 +19,8 @@ import (
 type socket struct {
 	net.Conn
 	raw          syscall.RawConn
-	account      *account      // of whoever makes it hold bytes
-	writeTimeout time.Duration // 0: none
+	account      *netio.Account // of whoever makes it hold bytes
+	writeTimeout time.Duration  // 0: none
 
 	// beforeWait runs in the reader's goroutine before each read that asks the kernel, afterWait when it has answered.
 	// Their errors become the read's.
@@ -26,13 +28,13 @@ type socket struct {
 	afterWait  func(n int) error
 	handshake  *handshake // until it is finished
 
-	page *page // bytes that the kernel gave and Read's caller has not taken
+	page *netio.Page // bytes that the kernel gave and Read's caller has not taken
 	r, w int
 
 	input tlsInput // what Read's caller has taken
 
-	direct  []byte // where the read in progress goes instead of a page
-	pooled  *chunk // where receive's bytes went
+	direct  []byte       // where the read in progress goes instead of a page
+	pooled  *netio.Chunk // where receive's bytes went
 	readN   int
 	readErr error
 	onRead  func(fd uintptr) bool
@@ -54,7 +56,7 @@ type socket struct {
 
 var errNotASocket = errors.New("not a TCP or Unix connection")
 
-func newSocket(c net.Conn, b *buffers, writeTimeout time.Duration) (*socket, error) {
+func newSocket(c net.Conn, b *netio.Buffers, writeTimeout time.Duration) (*socket, error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return nil, errNotASocket
@@ -63,7 +65,7 @@ func newSocket(c net.Conn, b *buffers, writeTimeout time.Duration) (*socket, err
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{Conn: c, raw: raw, account: b.open(), writeTimeout: writeTimeout}
+	s := &socket{Conn: c, raw: raw, account: b.NewAccount(), writeTimeout: writeTimeout}
 	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
 	return s, nil
 }
@@ -83,14 +85,14 @@ func (s *socket) Read(p []byte) (int, error) {
 	s.input.took(p[:n])
 	s.r += n
 	if s.r == s.w {
-		s.account.freePage(s.page)
+		s.account.FreePage(s.page)
 		s.page = nil
 	}
 	return n, nil
 }
 
 // receive returns what the kernel has, at most a chunk. The bytes live until done is called with the chunk.
-func (s *socket) receive() ([]byte, *chunk, error) {
+func (s *socket) receive() ([]byte, *netio.Chunk, error) {
 	s.wantChunk = true
 	err := s.wait(nil)
 	c := s.pooled
@@ -107,7 +109,7 @@ func (s *socket) wait(p []byte) error {
 			return err
 		}
 	}
-	if len(p) >= pageSize {
+	if len(p) >= netio.PageSize {
 		s.direct = p
 	}
 	s.readN, s.readErr = 0, nil
@@ -125,18 +127,18 @@ func (s *socket) wait(p []byte) error {
 // tryRead is the kernel's half of wait: false means nothing is there yet. The room is counted once it holds bytes: every
 // read that waits asks the kernel in vain first. hot
 func (s *socket) tryRead(fd uintptr) bool {
-	b := s.account.buffers
+	b := s.account.Buffers()
 	var room []byte
-	var c *chunk
-	var p *page
+	var c *netio.Chunk
+	var p *netio.Page
 	switch {
 	case s.wantChunk:
-		c = b.chunk()
+		c = b.GetChunk()
 		room = c[:]
 	case s.direct != nil:
 		room = s.direct
 	default:
-		p = b.page()
+		p = b.GetPage()
 		room = p[:]
 	}
 	if s.handshake != nil {
@@ -145,10 +147,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 	n, err := readFD(int(fd), room)
 	if n <= 0 {
 		if c != nil {
-			b.chunks.Put(c)
+			b.PutChunk(c)
 		}
 		if p != nil {
-			b.pages.Put(p)
+			b.PutPage(p)
 		}
 		if err == syscall.EAGAIN {
 			return false
@@ -162,10 +164,10 @@ func (s *socket) tryRead(fd uintptr) bool {
 	s.readN = n
 	switch {
 	case c != nil:
-		s.account.hold(chunkSize)
+		s.account.Hold(netio.ChunkSize)
 		s.pooled = c
 	case p != nil:
-		s.account.hold(pageSize)
+		s.account.Hold(netio.PageSize)
 		s.page, s.r, s.w = p, 0, n
 	}
 	return true
@@ -252,7 +254,7 @@ func (s *socket) arm() {
 	}
 	if !s.armed {
 		s.armed = true
-		s.account.hold(recordCost) // from which crypto/tls writes
+		s.account.Hold(recordCost) // from which crypto/tls writes
 	}
 	s.stuck.Store(true)
 	switch until := s.writeUntil.Load(); {
@@ -266,7 +268,7 @@ func (s *socket) arm() {
 func (s *socket) disarm() {
 	if s.armed {
 		s.armed = false
-		s.account.hold(-recordCost)
+		s.account.Hold(-recordCost)
 		s.stuck.Store(false)
 		s.Conn.SetWriteDeadline(time.Time{})
 	}
@@ -275,7 +277,7 @@ func (s *socket) disarm() {
 // release gives back what Read had not handed out; for the end of the connection, by the reader.
 func (s *socket) release() {
 	if s.page != nil {
-		s.account.freePage(s.page)
+		s.account.FreePage(s.page)
 		s.page = nil
 	}
 }

@@ -136,7 +136,7 @@ func (s *Server) Stats() Stats {
 		CommandsLane:  map[string]uint64{},
 		CommandsLocal: map[string]uint64{},
 		RulesDenied:   s.byName(s.rulesDenied), RulesWouldDeny: s.byName(s.rulesWouldDeny),
-		BufferBytes:        s.buffers.lent.Load(),
+		BufferBytes:        s.buffers.Lent(),
 		AcceptErrors:       s.acceptErrors.Load(),
 		Panics:             s.panics.Load(),
 		AuditDropped:       s.audit.droppedSoFar(),

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
@@ -20,14 +21,14 @@ const (
 // the bytes of a command are submitted together. hot
 func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, args int) steering {
 	c := &s.client
-	if !c.recovering && (len(c.out)+len(frame) > chunkSize || c.replies >= maxBatch) && s.flush() != nil {
+	if !c.recovering && (len(c.out)+len(frame) > netio.ChunkSize || c.replies >= maxBatch) && s.flush() != nil {
 		return steerNoMore
 	}
 	class := command.Unknown
 	if exact {
 		class = s.server.commands.Classify(cmd, sub, frame, args)
 	}
-	if len(frame) > chunkSize && (class == command.Quiet || class == command.Unbounded) {
+	if len(frame) > netio.ChunkSize && (class == command.Quiet || class == command.Unbounded) {
 		class = command.Own
 	}
 	if c.recovering {

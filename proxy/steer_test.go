@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // A name that only begins like RESET or QUIT is one that nobody knows: it goes over the session's own connection, alone
@@ -81,7 +83,7 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 		"the connection is gone": {func(s *session) { s.pump.up = nil }, false, true},
 	} {
 		s := &session{sharing: new(sharing)}
-		s.queue.init(newBuffers(0).open())
+		s.queue.init(netio.NewBuffers(0).NewAccount())
 		s.queue.out = &outbox{refetch: []byte("x")}
 		s.queue.pushLocked(slot{n: 1})
 		s.pump.up = up

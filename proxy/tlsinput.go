@@ -1,6 +1,10 @@
 package proxy
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"dragontls/proxy/netio"
+)
 
 // tlsInput follows the bytes of a client into crypto/tls, to know how much of them it holds. crypto/tls makes room for a
 // whole record when it has seen the header, keeps that room as long as the connection lives, and keeps the parts of a
@@ -23,7 +27,7 @@ const (
 	// smallRecord: the room for such records is in sessionCost, as each handshake has some.
 	smallRecord = 4 << 10
 	// recordCost is the buffer that crypto/tls writes a record from.
-	recordCost = pageSize + recordRoom
+	recordCost = netio.PageSize + recordRoom
 )
 
 // took notes that crypto/tls took b. hot
@@ -48,7 +52,7 @@ func (t *tlsInput) took(b []byte) {
 		// crypto/tls refuses what is longer than a record may be before it makes room.
 		t.size = int32(binary.BigEndian.Uint16(t.header[3:]))
 		t.left = t.size
-		t.longest = max(t.longest, min(t.size, pageSize+2048))
+		t.longest = max(t.longest, min(t.size, netio.PageSize+2048))
 		if t.left == 0 {
 			t.n = 0
 		}

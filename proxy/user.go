@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
 )
 
 // User is whom a session acts as at the backend. It is not modified once a Peer names it.
@@ -72,7 +73,7 @@ type login struct {
 	name        string                                    // for CLIENT SETNAME; empty: none
 	state       connState
 	lane        laneProof
-	account     *account // of whoever makes the connection hold bytes; nil: the proxy itself
+	account     *netio.Account // of whoever makes the connection hold bytes; nil: the proxy itself
 }
 
 // laneProof is what a connection has to show before sessions share it.

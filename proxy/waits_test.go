@@ -109,11 +109,11 @@ func TestIdleSessionHoldsNothingBehindAnySize(t *testing.T) {
 					head := len(cmd("SET", "k", strings.Repeat("v", size))) - size
 					value := strings.Repeat("v", size-head) // the command has this size
 					w.do("+OK\r\n", "SET", "k", value)
-					eventually(t, fmt.Sprintf("nothing is lent behind a command of %d bytes", size), func() bool { return h.buffers.lent.Load() == 0 })
+					eventually(t, fmt.Sprintf("nothing is lent behind a command of %d bytes", size), func() bool { return h.buffers.Lent() == 0 })
 					value = strings.Repeat("v", size-len(fmt.Sprintf("$%d\r\n\r\n", size)))
 					w.do("+OK\r\n", "SET", "k", value)
 					w.do(fmt.Sprintf("$%d\r\n%s\r\n", len(value), value), "GET", "k")
-					eventually(t, fmt.Sprintf("nothing is lent behind a reply of %d bytes", size), func() bool { return h.buffers.lent.Load() == 0 })
+					eventually(t, fmt.Sprintf("nothing is lent behind a reply of %d bytes", size), func() bool { return h.buffers.Lent() == 0 })
 				}
 			})
 		}

@@ -1,0 +1,151 @@
+package netio
+
+import "sync/atomic"
+
+// Account counts the bytes that one session or lane makes the proxy hold. It has no lock of its own: counting never
+// waits, and never fails. Safe for concurrent use.
+type Account struct {
+	buffers *Buffers
+	held    atomic.Int64          // bytes that come back when its work goes on
+	kept    atomic.Int64          // bytes that stay for its life, see Keep
+	quota   atomic.Pointer[Quota] // nil: none yet
+	state   atomic.Int32          // see accountOpen
+}
+
+const (
+	accountOpen     int32 = iota
+	accountRelieved       // the reliever has ended its owner: what it holds is about to come back
+	accountClosed         // its owner has ended and holds nothing
+)
+
+// Join counts what the account holds towards the quota of key from now on, until Close. Nobody else uses the account yet.
+func (a *Account) Join(key QuotaKey) {
+	q := a.buffers.quotas.join(key)
+	q.held.Add(a.held.Load())
+	a.quota.Store(q)
+}
+
+// Close closes the account of an owner that has ended. It should hold nothing any more: what it does hold was lost by a fault
+// of the owner. Close returns how many bytes that is, and gives them back, so that they do not lower the limit for everybody else.
+func (a *Account) Close() (lost int64) {
+	if lost = a.held.Load(); lost != 0 {
+		a.Hold(-lost)
+	}
+	a.Keep(-a.kept.Load())
+	a.state.Store(accountClosed)
+	if q := a.quota.Load(); q != nil {
+		a.buffers.quotas.leave(q)
+	}
+	return lost
+}
+
+// Relieve marks an open account whose owner is about to be ended for what it holds. It reports whether the caller is to end
+// the owner: false means that somebody was before it, or that the owner has ended by itself.
+func (a *Account) Relieve() bool { return a.state.CompareAndSwap(accountOpen, accountRelieved) }
+
+// Open reports whether the account was neither relieved nor closed.
+func (a *Account) Open() bool { return a.state.Load() == accountOpen }
+
+// Closed reports whether Close was called.
+func (a *Account) Closed() bool { return a.state.Load() == accountClosed }
+
+// Buffers returns those that lend the account its memory.
+func (a *Account) Buffers() *Buffers { return a.buffers }
+
+// Quota returns the quota that the account has joined; nil: none.
+func (a *Account) Quota() *Quota { return a.quota.Load() }
+
+// Held returns how many bytes are counted by Hold, those of lent chunks and pages among them.
+func (a *Account) Held() int64 { return a.held.Load() }
+
+// Kept returns how many bytes are counted by Keep.
+func (a *Account) Kept() int64 { return a.kept.Load() }
+
+// Hold counts n bytes more, or fewer where n is negative. Where that passes the share of the quota or the limit of all,
+// it wakes the reliever. hot
+func (a *Account) Hold(n int64) {
+	b := a.buffers
+	a.held.Add(n)
+	lent := b.lent.Add(n)
+	q := a.quota.Load()
+	var held int64
+	if q != nil {
+		held = q.held.Add(n)
+	}
+	if n <= 0 || b.limit <= 0 {
+		return
+	}
+	if q != nil && held > b.share {
+		b.passed(q)
+	}
+	if lent+b.fixed.Load() > b.limit {
+		b.passed(&b.all)
+	}
+}
+
+// Keep counts n bytes, or fewer where n is negative, that the owner keeps as long as it lives. They count towards the limit of
+// all and not towards the share of its quota: the number of sessions bounds them, and they are no sign that anybody waits.
+func (a *Account) Keep(n int64) {
+	if n != 0 {
+		a.kept.Add(n)
+		a.buffers.Fix(n)
+	}
+}
+
+// Chunk lends a chunk and counts it, until FreeChunk. Its contents are undefined.
+func (a *Account) Chunk() *Chunk {
+	a.Hold(ChunkSize)
+	return a.buffers.GetChunk()
+}
+
+// Page lends a page and counts it, until FreePage. Its contents are undefined.
+func (a *Account) Page() *Page {
+	a.Hold(PageSize)
+	return a.buffers.GetPage()
+}
+
+// FreeChunk takes back a chunk that the account has counted.
+func (a *Account) FreeChunk(c *Chunk) {
+	a.Hold(-ChunkSize)
+	a.buffers.PutChunk(c)
+}
+
+// FreePage takes back a page that the account has counted.
+func (a *Account) FreePage(p *Page) {
+	a.Hold(-PageSize)
+	a.buffers.PutPage(p)
+}
+
+// Pressed reports whether the account should take in nothing more before it has given something back: memory is scarce, and
+// it holds more than a page. Whoever holds nothing goes on.
+func (a *Account) Pressed() bool {
+	return a.held.Load() > PageSize && a.Scarce()
+}
+
+// Scarce reports whether memory is three quarters full, or the share of the account's quota half full.
+func (a *Account) Scarce() bool {
+	b := a.buffers
+	if b.limit <= 0 {
+		return false
+	}
+	q := a.quota.Load()
+	return q != nil && q.held.Load() > b.share/2 || b.Total() > b.limit/4*3
+}
+
+// MinBudget is what Budget returns at least: so many bytes of its replies are kept for a client however scarce memory is. Less
+// than one read of a lane would have its lane follow every client.
+const MinBudget = ChunkSize
+
+// Budget is how many bytes of replies its client may leave unsent: most, or a quarter of what is left of the quota's share
+// and of the limit, if that is less. So many clients that read nothing share what there is, and none of them takes all.
+func (a *Account) Budget(most int64) int64 {
+	b := a.buffers
+	if b.limit <= 0 {
+		return most
+	}
+	left := b.limit - b.Total()
+	if q := a.quota.Load(); q != nil {
+		left = min(left, b.share-q.held.Load())
+	}
+	return min(most, max(left/4, MinBudget))
+}
