@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"dragontls/proxy/netio"
+	"dragontls/proxy/proxytest"
 )
 
 // deadlines counts those that writes are given.
@@ -46,7 +47,7 @@ type backlogged struct {
 	*socket
 	t      testing.TB
 	peer   net.Conn
-	gate   *gate // in front of a TCP socket
+	gate   *proxytest.Gate // in front of a TCP socket
 	next   byte
 	sent   []byte // all that writes have taken
 	asked  *deadlines
@@ -74,7 +75,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 	}
 	b := &backlogged{t: t, peer: peer}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		b.gate = newGate(tcp, fullSocket(t))
+		b.gate = proxytest.NewGate(tcp, proxytest.FullSocket(t))
 		conn = b.gate
 	} else if err := conn.(*net.UnixConn).SetWriteBuffer(4 << 10); err != nil { // lumps that are smaller than a page
 		t.Fatal(err)
@@ -114,7 +115,7 @@ func (b *backlogged) write(n int, wait bool) error {
 func (b *backlogged) fill() {
 	b.t.Helper()
 	if b.gate != nil {
-		b.gate.stop()
+		b.gate.Stop()
 	}
 	for b.backlog.left() < netio.PageSize/2 {
 		if err := b.write(4000, false); err != nil {
@@ -193,9 +194,9 @@ func (b *backlogged) pass(open bool) {
 	switch {
 	case b.gate == nil:
 	case open:
-		b.gate.open()
+		b.gate.Open()
 	default:
-		b.gate.stop()
+		b.gate.Stop()
 	}
 }
 
@@ -235,8 +236,8 @@ func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
 	t.Parallel()
 	b := newBacklogged(t, "tcp", time.Hour)
 	b.fill()
-	eventually(t, "it waits", func() bool { return b.gate.waited() == 1 })
-	b.gate.pass(2 * time.Hour)
+	eventually(t, "it waits", func() bool { return b.gate.Waited() == 1 })
+	b.gate.Pass(2 * time.Hour)
 	eventually(t, "the owner is told", func() bool { return b.failed.Load() != nil })
 	if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("it ends with %v", err)
@@ -319,7 +320,7 @@ func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 			t.Parallel()
 			b := newBacklogged(t, "tcp", before)
 			b.fill()
-			eventually(t, "it waits", func() bool { return b.gate.waited() == 1 })
+			eventually(t, "it waits", func() bool { return b.gate.Waited() == 1 })
 			set := len(b.asked.all())
 			done := make(chan struct{})
 			go func() { // ends with the wait
@@ -327,7 +328,7 @@ func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 				close(done)
 			}()
 			eventually(t, "its last time runs", func() bool { return len(b.asked.all()) > set })
-			b.gate.pass(2 * time.Hour)
+			b.gate.Pass(2 * time.Hour)
 			<-done
 			if err := b.flushed(); !errors.Is(err, os.ErrDeadlineExceeded) || b.account.Buffers().Lent() != 0 {
 				t.Errorf("it ends with %v, %d bytes are lent", err, b.account.Buffers().Lent())
@@ -350,7 +351,7 @@ func TestDeadlinesOfAlertsDoNotConcernTheBacklog(t *testing.T) {
 	if all := b.asked.all(); len(all) != 0 {
 		t.Errorf("deadlines %v", all)
 	}
-	b.gate.open()
+	b.gate.Open()
 	if _, err := io.ReadFull(b.peer, make([]byte, len(b.sent))); err != nil {
 		t.Fatal(err)
 	}
@@ -388,7 +389,7 @@ func TestClientThatStopsReadingHoldsUpNobodyOnItsLane(t *testing.T) {
 			slow, other := newWire(t, c), h.dial()
 			slow.get("0")
 			other.get("1")
-			gates.of(slow).stop()
+			gates.of(slow).Stop()
 			const asked = 50
 			for range asked {
 				slow.send(cmd("GET", "some"))
@@ -398,7 +399,7 @@ func TestClientThatStopsReadingHoldsUpNobodyOnItsLane(t *testing.T) {
 				t.Errorf("%d lanes, the first is in state %v", b.lanes(), h.lane().stateNow())
 			}
 			eventually(t, "what has come waits", h.sessionOf(slow).client.sock.stuck.Load)
-			gates.of(slow).open()
+			gates.of(slow).Open()
 			slow.wantLong(strings.Repeat(value, asked))
 			slow.get("goes on")
 			eventually(t, "nothing is lent", func() bool { return h.buffers.Lent() == 0 })
@@ -441,7 +442,7 @@ func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 	s := h.sessionOf(w)
 	sock := s.client.sock
 	s.takeTurn(t)
-	gates.of(w).stop()
+	gates.of(w).Stop()
 	sent := bytes.Repeat([]byte("sent before "), 300)
 	if err := s.writeNow(sent); err != nil {
 		t.Fatal(err)
@@ -458,7 +459,7 @@ func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 	if err := s.writeNow([]byte("behind them")); err != nil {
 		t.Fatal(err)
 	}
-	gates.of(w).open()
+	gates.of(w).Open()
 	w.wantLong(string(sent) + "behind them")
 	if err := sock.flushed(); err != nil {
 		t.Fatal(err)
@@ -489,7 +490,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 			s.takeTurn(t)
 			want := ""
 			if tt.pending {
-				gates.of(w).stop()
+				gates.of(w).Stop()
 				want = strings.Repeat("a", 4000)
 				if err := s.writeNow([]byte(want)); err != nil {
 					t.Fatal(err)
@@ -513,7 +514,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 				q.mu.Unlock()
 				go s.drain() // ends with what there is, finish waits for it
 			}
-			gates.of(w).open()
+			gates.of(w).Open()
 			w.wantLong(want + reply)
 			eventually(t, "the turn is free", func() bool { return !s.hasWriters() && s.settledNow() })
 			w.get("goes on")

@@ -79,7 +79,7 @@ func TestReplyIsCountedBeforeItIsWritten(t *testing.T) {
 			}
 			bytes, answered := h.counted()
 			var once sync.Once
-			gates.of(w).before(func() {
+			gates.of(w).Before(func() {
 				once.Do(func() {
 					if b, a := h.counted(); b != bytes+uint64(len(tt.want)) || a != answered+1 {
 						t.Errorf("%d bytes of %d and %d replies are counted when the reply is written", b-bytes, len(tt.want), a-answered)

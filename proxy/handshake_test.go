@@ -491,10 +491,10 @@ func TestHandshakeThatBlocksInAWriteEndsInTime(t *testing.T) {
 	var client sync.WaitGroup
 	client.Go(func() { tls.Client(w.Conn, testPKI().clientConfig()).Handshake() })
 	defer client.Wait()
-	eventually(t, "its flight waits", func() bool { gate := all.of(w); return gate != nil && gate.waited() == 1 })
+	eventually(t, "its flight waits", func() bool { gate := all.of(w); return gate != nil && gate.Waited() == 1 })
 	if waiting, busy := h.pending.len(), h.pending.busy(); waiting != 1 || busy != 0 {
 		t.Errorf("%d handshakes, of which %d compute", waiting, busy)
 	}
-	all.of(w).pass(2 * time.Hour)
+	all.of(w).Pass(2 * time.Hour)
 	eventually(t, "its time is over", func() bool { return h.refused(handshakeTimeout) == 1 })
 }

@@ -315,18 +315,18 @@ func TestClientsThatNeverReadAreClosed(t *testing.T) {
 			w := h.dial()
 			all = append(all, w)
 			w.do("+PONG\r\n", "PING")
-			gates.of(w).stop()
+			gates.of(w).Stop()
 			w.send(cmd("GET", "k"))
 		}
 		for _, w := range all {
-			eventually(t, "a write waits for it", func() bool { return gates.of(w).waited() > 0 })
+			eventually(t, "a write waits for it", func() bool { return gates.of(w).Waited() > 0 })
 			good.do("+PONG\r\n", "PING")
 		}
 		if n := len(h.Stats().SessionsClosed); n != 0 {
 			t.Errorf("closed before their time: %v", h.Stats().SessionsClosed)
 		}
 		for _, w := range all {
-			gates.of(w).pass(2 * time.Hour)
+			gates.of(w).Pass(2 * time.Hour)
 		}
 		h.wantClosed(closeSlow, clients)
 		good.do("+PONG\r\n", "PING")

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dragontls/proxy/proxytest"
 )
 
 // A session that asks for more than a lane is for has it, and uses its own connection for a while. The others get another
@@ -113,7 +115,7 @@ type slowClient struct {
 	h         *harness
 	b         *laneBackend
 	w, behind *wire // behind is another client of the lane
-	gate      *gate
+	gate      *proxytest.Gate
 	held      *laneHold
 	replies   string
 }
@@ -128,7 +130,7 @@ func newSlowClient(t *testing.T, n int, change func(*Config)) *slowClient {
 	c.w.get("0")
 	c.behind.get("1")
 	c.gate = all.of(c.w)
-	c.gate.stop()
+	c.gate.Stop()
 	c.held = c.b.hold("big")
 	c.w.send(strings.Repeat(cmd("GET", "big"), n))
 	<-c.held.reached
@@ -190,7 +192,7 @@ func TestClientThatReadsInTimeAgainAndAgainHoldsUpNobodyForLong(t *testing.T) {
 	for b := make([]byte, 16<<10); took < len(c.replies); {
 		h.ahead.Add(int64(followTimeout) / 40) // a lane that waits goes on after some 32 records
 		s.queue.notify()
-		c.gate.admit()
+		c.gate.Admit()
 		n, err := w.r.Read(b)
 		if took += n; err != nil {
 			break
@@ -219,7 +221,7 @@ func TestClientThatReadsSlowlyIsWaitedForWhileNobodyElseWaits(t *testing.T) {
 	if n := s.unsent(); n > 3<<20 {
 		t.Errorf("%d bytes are held for it", n)
 	}
-	c.gate.open()
+	c.gate.Open()
 	w.wantLong(c.replies)
 	w.get("goes on, on its own connection")
 	if h.closedFor(closeSlow) != 0 {
@@ -245,7 +247,7 @@ func TestClientThatDoesNotReadIsGivenNothingMore(t *testing.T) {
 	if b.count("GET", "later") != 0 {
 		t.Error("it was passed on while the client takes nothing")
 	}
-	c.gate.open()
+	c.gate.Open()
 	w.wantLong(c.replies)
 	w.want(valueOf("later"))
 	if b.lanes() != 1 {

@@ -214,8 +214,8 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 		w := h.dial()
 		w.do("+PONG\r\n", "PING")
 		gate := all.of(w)
-		before, taken := gate.waited(), time.Now()
-		gate.stop()
+		before, taken := gate.Waited(), time.Now()
+		gate.Stop()
 		w.send(cmd("GET", "k"))
 		read := make(chan string, 1)
 		go func() { // ends with the value or the connection
@@ -224,14 +224,14 @@ func TestSlowReaderIsNotClosed(t *testing.T) {
 			read <- string(got[:n])
 		}()
 		for i := range records {
-			eventually(t, fmt.Sprintf("record %d waits", i), func() bool { return gate.waited() > before })
-			if left := gate.deadline().Sub(taken); left < time.Hour {
+			eventually(t, fmt.Sprintf("record %d waits", i), func() bool { return gate.Waited() > before })
+			if left := gate.Deadline().Sub(taken); left < time.Hour {
 				t.Errorf("record %d may wait for %v after the one before it", i, left)
 			}
-			before, taken = gate.waited(), time.Now()
-			gate.admit()
+			before, taken = gate.Waited(), time.Now()
+			gate.Admit()
 		}
-		gate.open()
+		gate.Open()
 		if got := <-read; got != value {
 			t.Fatalf("%d bytes of %d came, closed %v", len(got), len(value), h.Stats().SessionsClosed)
 		}

@@ -34,11 +34,11 @@ func TestNothingIsWrittenBehindWhatWasDropped(t *testing.T) {
 	w.get("0")
 	s := h.sessionOf(w)
 	q := &s.queue
-	gates.of(w).stop()
+	gates.of(w).Stop()
 	w.send(strings.Repeat(cmd("GET", "big"), 3) + cmd("SHUTDOWN"))
 	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.stuck.Load() })
 	q.close() // as end does, before the reader closes the connection
-	gates.of(w).open()
+	gates.of(w).Open()
 	go func() { // ends with the writer
 		for s.hasWriters() {
 			runtime.Gosched()

@@ -51,12 +51,12 @@ func TestNobodyWaitsForWhoReadsABigValue(t *testing.T) {
 			waits.send(cmd("GET", "behind"))
 			eventually(t, "another waits", func() bool { return h.sessionOf(waits).owes() })
 			if tt.again {
-				gates.of(asks).stop()
+				gates.of(asks).Stop()
 			}
 			close(gate)
 			if tt.again {
 				waits.want(valueOf("behind")) // though nobody reads the big one
-				gates.of(asks).open()
+				gates.of(asks).Open()
 			}
 			asks.SetReadDeadline(time.Now().Add(patience))
 			got := make([]byte, len(tt.want))

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"dragontls/proxy/proxytest"
 )
 
 // lastBytes is a client that takes nothing any more while its last reply waits for it, and the gate behind which that is.
@@ -14,7 +16,7 @@ type lastBytes struct {
 	h     *harness
 	s     *session
 	w     *wire
-	gate  *gate
+	gate  *proxytest.Gate
 	want  string
 	asked time.Time // when it was not yet asked for
 }
@@ -35,7 +37,7 @@ func newLastBytes(t *testing.T, m mode, change func(*Config)) *lastBytes {
 	l.w.get("0")
 	h.each(func(s *session) { l.s = s }) // the only one
 	l.gate = all.of(l.w)
-	l.gate.stop()
+	l.gate.Stop()
 	l.asked = time.Now()
 	l.w.send(cmd("GET", "last"))
 	eventually(t, "its last bytes wait", l.s.client.sock.stuck.Load)
@@ -88,7 +90,7 @@ func (l *lastBytes) arrives(t *testing.T) {
 	if l.s.idle() || !l.s.owing() || l.s.ended() {
 		t.Errorf("idle %v, owing %v, ended %v", l.s.idle(), l.s.owing(), l.s.ended())
 	}
-	l.gate.open()
+	l.gate.Open()
 	l.w.wantLong(l.want)
 }
 
@@ -105,10 +107,10 @@ func TestWriteTimeoutEndsWhoseLastBytesWait(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		l := newLastBytes(t, m, func(c *Config) { c.WriteTimeout = time.Hour })
-		if left := l.gate.deadline().Sub(l.asked); left < time.Hour {
+		if left := l.gate.Deadline().Sub(l.asked); left < time.Hour {
 			t.Errorf("they may wait for %v after they were asked for", left)
 		}
-		l.gate.pass(2 * time.Hour)
+		l.gate.Pass(2 * time.Hour)
 		l.h.wantClosed(closeSlow, 1)
 		if got := l.w.wantEnd(); got != "" {
 			t.Errorf("%d bytes came", len(got))
