@@ -24,7 +24,7 @@ func TestReadThatFindsNothingCountsNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			s, err := newSocket(conn, lent, 0)
+			s, err := newSocket(conn, lent.NewAccount(), 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +65,7 @@ func BenchmarkReadThatFindsNothing(b *testing.B) {
 					return
 				}
 				defer conn.Close()
-				s, err := newSocket(conn, lent, 0)
+				s, err := newSocket(conn, lent.NewAccount(), 0)
 				if err != nil {
 					b.Error(err)
 					return

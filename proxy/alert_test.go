@@ -97,8 +97,7 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	peer <- raw.(*net.TCPConn)
-	buffers := netio.NewBuffers(0)
-	sock, err := newSocket(raw, buffers, 0)
+	sock, err := newSocket(raw, netio.NewBuffers(0).NewAccount(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

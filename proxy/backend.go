@@ -225,13 +225,14 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 		return nil, err
 	}
 	tune(raw, b.keepAlive, b.writeTimeout)
-	sock, err := newSocket(raw, b.buffers, b.writeTimeout)
+	account := l.account
+	if account == nil {
+		account = b.buffers.NewAccount()
+	}
+	sock, err := newSocket(raw, account, b.writeTimeout)
 	if err != nil {
 		raw.Close()
 		return nil, err
-	}
-	if l.account != nil {
-		sock.account = l.account
 	}
 	c := &backendConn{sock: sock, conn: sock, epoch: epoch}
 	if password != "" {

@@ -80,7 +80,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 	} else if err := conn.(*net.UnixConn).SetWriteBuffer(4 << 10); err != nil { // lumps that are smaller than a page
 		t.Fatal(err)
 	}
-	s, err := newSocket(conn, netio.NewBuffers(0), writeTimeout)
+	s, err := newSocket(conn, netio.NewBuffers(0).NewAccount(), writeTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

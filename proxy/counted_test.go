@@ -14,12 +14,11 @@ func TestCommandIsCountedBeforeItIsWritten(t *testing.T) {
 	before := h.Stats().CommandsLane["GET"]
 	var direct, merged atomic.Uint64 // counted when a session writes, and when the writer does
 	h.lane().replaceWith(t, func(up *backendConn) {
-		write, conn := up.sock.onWriteNow, up.conn
-		up.sock.onWriteNow = func(fd uintptr) bool {
+		up.tap(t, taps{write: func(call func() bool) bool {
 			direct.CompareAndSwap(0, h.Stats().CommandsLane["GET"])
-			return write(fd)
-		}
-		up.conn = counting{conn, func() { merged.CompareAndSwap(0, h.Stats().CommandsLane["GET"]) }}
+			return call()
+		}})
+		up.conn = counting{up.conn, func() { merged.CompareAndSwap(0, h.Stats().CommandsLane["GET"]) }}
 	})
 	held := b.hold("held")
 	all[0].send(cmd("GET", "held"))

@@ -20,25 +20,17 @@ func TestPanicInAWriteGivesBackWhatWasToBeWritten(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
-			h := b.start(nil)
+			h, gates := b.startGated(nil)
 			w, other := settled(h), settled(h)
 			b.on(func(_ *laneConn, args []string) (string, bool) {
 				return bulk(strings.Repeat("v", size)), args[len(args)-1] == "k"
 			})
-			s := h.sessionOf(w)
-			sock := s.client.sock
 			var once atomic.Bool
-			s.queue.mu.Lock() // which the writer takes before it writes
-			for _, f := range []*func(uintptr) bool{&sock.onWrite, &sock.onWriteNow} {
-				write := *f
-				*f = func(fd uintptr) bool {
-					if !once.Swap(true) {
-						panic("on purpose")
-					}
-					return write(fd)
+			gates.of(w).Before(func() {
+				if !once.Swap(true) {
+					panic("on purpose")
 				}
-			}
-			s.queue.mu.Unlock()
+			})
 			w.send(cmd("GET", "k"))
 			w.endsUnanswered()
 			h.wantPanic(closeInternalError, 1)

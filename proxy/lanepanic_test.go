@@ -3,7 +3,6 @@ package proxy
 import (
 	"fmt"
 	"sync/atomic"
-	"syscall"
 	"testing"
 )
 
@@ -28,17 +27,21 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 	t.Run("of its reader", func(t *testing.T) {
 		t.Parallel()
 		h, b, all := onOneLane(t, 3)
-		var reader *panickingRead
+		var armed atomic.Bool
 		l := h.lane().replaceWith(t, func(up *backendConn) {
-			reader = &panickingRead{RawConn: up.sock.raw}
-			up.sock.raw = reader
+			up.tap(t, taps{read: func(call func() bool) bool {
+				if armed.Load() {
+					panic("on purpose")
+				}
+				return call()
+			}})
 		})
 		held := b.hold("held")
 		all[0].send(cmd("GET", "held"))
 		<-held.reached
 		all[1].send(cmd("GET", "a"))
 		eventually(t, "both are in flight and written", func() bool { return l.written() == 2 })
-		reader.armed.Store(true)
+		armed.Store(true)
 		held.release()
 		all[0].endsUnanswered()
 		all[1].endsUnanswered()
@@ -50,11 +53,11 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		h, _, all := onOneLane(t, 3)
 		writing, other := make(chan struct{}), make(chan struct{})
 		l := h.lane().replaceWith(t, func(up *backendConn) {
-			up.sock.onWriteNow = func(uintptr) bool {
+			up.tap(t, taps{write: func(func() bool) bool {
 				close(writing)
 				<-other
 				panic("on purpose")
-			}
+			}})
 		})
 		all[0].send(cmd("GET", "a"))
 		<-writing
@@ -82,21 +85,6 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		<-l.closed
 		h.wantPanic(closeLane, 1)
 		all[2].get("on another lane")
-	})
-}
-
-// panickingRead panics, once it is armed, when something has come.
-type panickingRead struct {
-	syscall.RawConn
-	armed atomic.Bool
-}
-
-func (r *panickingRead) Read(f func(fd uintptr) bool) error {
-	return r.RawConn.Read(func(fd uintptr) bool {
-		if r.armed.Load() {
-			panic("on purpose")
-		}
-		return f(fd)
 	})
 }
 

@@ -27,7 +27,7 @@ func TestClientThatSendsNoMoreEndsOnlyABlockedSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
-	sock, err := newSocket(accepted, srv.buffers, 0)
+	sock, err := newSocket(accepted, srv.buffers.NewAccount(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

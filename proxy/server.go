@@ -219,7 +219,7 @@ func (s *Server) accept(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	sock, err := newSocket(conn, s.buffers, s.c.WriteTimeout)
+	sock, err := newSocket(conn, s.buffers.NewAccount(), s.c.WriteTimeout)
 	if err != nil {
 		s.handshakes.add(HandshakeKey{Reason: handshakeOther})
 		conn.Close()

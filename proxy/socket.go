@@ -56,7 +56,7 @@ type socket struct {
 
 var errNotASocket = errors.New("not a TCP or Unix connection")
 
-func newSocket(c net.Conn, b *netio.Buffers, writeTimeout time.Duration) (*socket, error) {
+func newSocket(c net.Conn, a *netio.Account, writeTimeout time.Duration) (*socket, error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return nil, errNotASocket
@@ -65,7 +65,7 @@ func newSocket(c net.Conn, b *netio.Buffers, writeTimeout time.Duration) (*socke
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{Conn: c, raw: raw, account: b.NewAccount(), writeTimeout: writeTimeout}
+	s := &socket{Conn: c, raw: raw, account: a, writeTimeout: writeTimeout}
 	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
 	return s, nil
 }

@@ -1,0 +1,44 @@
+package proxy
+
+import (
+	"net"
+	"syscall"
+	"testing"
+)
+
+// taps are what the system calls of a socket go through. Each is given the call and returns what it says; nil: nothing is between.
+type taps struct {
+	syscall.RawConn
+	read, write func(call func() (done bool)) (done bool)
+}
+
+func (t taps) Read(f func(fd uintptr) bool) error { return t.RawConn.Read(through(t.read, f)) }
+
+func (t taps) Write(f func(fd uintptr) bool) error { return t.RawConn.Write(through(t.write, f)) }
+
+func through(tap func(func() bool) bool, f func(fd uintptr) bool) func(fd uintptr) bool {
+	if tap == nil {
+		return f
+	}
+	return func(fd uintptr) bool { return tap(func() bool { return f(fd) }) }
+}
+
+type tappedConn struct {
+	net.Conn
+	on taps
+}
+
+func (c tappedConn) SyscallConn() (syscall.RawConn, error) { return c.on, nil }
+
+// tap puts taps on a connection without TLS that nobody uses yet.
+func (c *backendConn) tap(t testing.TB, on taps) {
+	t.Helper()
+	var err error
+	if on.RawConn, err = c.sock.Conn.(syscall.Conn).SyscallConn(); err != nil {
+		t.Fatal(err)
+	}
+	if c.sock, err = newSocket(tappedConn{c.sock.Conn, on}, c.sock.account, c.sock.writeTimeout); err != nil {
+		t.Fatal(err)
+	}
+	c.conn = c.sock
+}
