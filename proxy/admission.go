@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"slices"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // identity counts the sessions of one client, however many certificates and addresses it has. Guarded by Server.mu.
@@ -20,7 +22,7 @@ type newcomer struct {
 }
 
 // startSession registers the session before a byte of it is read.
-func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionState) {
+func (s *Server) startSession(sock *netio.Socket, conn *tls.Conn, st tls.ConnectionState) {
 	n := newSession(s, sock, conn)
 	s.mu.Lock()
 	refused := closeReason("")
@@ -38,8 +40,8 @@ func (s *Server) startSession(sock *socket, conn *tls.Conn, st tls.ConnectionSta
 	if refused != "" {
 		s.closed.add(string(refused))
 		conn.Close()
-		_ = sock.flushed()
-		sock.release()
+		_ = sock.Flush()
+		sock.Release()
 		return
 	}
 	n.meet(&st)

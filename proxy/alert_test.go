@@ -97,7 +97,7 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	peer <- raw.(*net.TCPConn)
-	sock, err := newSocket(raw, netio.NewBuffers(0).NewAccount(), 0)
+	sock, err := netio.NewSocket(raw, netio.NewBuffers(0).NewAccount(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -236,13 +236,13 @@ func (s *session) linger() {
 	if !c.ending || c.failed != nil {
 		return
 	}
-	c.sock.beforeWait = func() error { s.countTLS(); return nil }
+	c.sock.BeforeWait = func() error { c.sock.CountTLS(); return nil }
 	c.r, c.w = 0, 0
 	s.setBuf(nil, nil)
 	for !s.ended() {
 		_, err := c.conn.Read(c.small[:])
 		if err == nil {
-			c.sock.input.gave()
+			c.sock.Decrypted()
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -259,8 +259,8 @@ func (s *session) linger() {
 		<-s.done
 	}
 	c.conn.CloseWrite()
-	c.sock.flushedWithin(s.server.c.lingerTimeout)
-	c.sock.closeWrite()
+	c.sock.FlushWithin(s.server.c.lingerTimeout)
+	c.sock.CloseWrite()
 	for limit := time.Now().Add(s.server.c.lingerTimeout); time.Now().Before(limit); {
 		// end may have set a deadline after this one.
 		c.sock.SetReadDeadline(limit)

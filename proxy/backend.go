@@ -224,12 +224,12 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	tune(raw, b.keepAlive, b.writeTimeout)
+	netio.Tune(raw, b.keepAlive, b.writeTimeout)
 	account := l.account
 	if account == nil {
 		account = b.buffers.NewAccount()
 	}
-	sock, err := newSocket(raw, account, b.writeTimeout)
+	sock, err := netio.NewSocket(raw, account, b.writeTimeout)
 	if err != nil {
 		raw.Close()
 		return nil, err
@@ -251,7 +251,7 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	}
 	if err != nil {
 		raw.Close()
-		sock.release()
+		sock.Release()
 		return nil, err
 	}
 	raw.SetReadDeadline(time.Time{})

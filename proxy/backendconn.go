@@ -16,7 +16,7 @@ import (
 
 // backendConn is one connection to the store. Its owner reads in one goroutine; writes wait for one another.
 type backendConn struct {
-	sock    *socket
+	sock    *netio.Socket
 	conn    net.Conn // sock, or the TLS connection over it
 	tls     *tls.Conn
 	release func()
@@ -42,20 +42,20 @@ func (c *backendConn) authenticated() bool { return c.credentials != nil }
 // receive returns bytes that live until free is called with the rest of what it returned.
 func (c *backendConn) receive() ([]byte, *netio.Chunk, error) {
 	if c.tls == nil {
-		return c.sock.receive()
+		return c.sock.Receive()
 	}
 	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
 	if c.full {
-		b := c.sock.account.Buffers()
+		b := c.sock.Account().Buffers()
 		k := b.GetChunk()
-		c.sock.beforeWait = func() error { return errWouldWait }
+		c.sock.BeforeWait = func() error { return errWouldWait }
 		n, err := c.tls.Read(k[:])
-		c.sock.beforeWait = nil
+		c.sock.BeforeWait = nil
 		if errors.Is(err, errWouldWait) && n > 0 {
 			err = nil // crypto/tls looked for the rest of an alert behind the last bytes
 		}
 		if n > 0 {
-			c.sock.account.Hold(netio.ChunkSize) // from here on, as in tryRead
+			c.sock.Account().Hold(netio.ChunkSize) // from here on, as in Receive
 			return k[:n], k, err
 		}
 		b.PutChunk(k)
@@ -73,7 +73,7 @@ func (c *backendConn) receive() ([]byte, *netio.Chunk, error) {
 
 func (c *backendConn) free(k *netio.Chunk) {
 	if k != nil {
-		c.sock.account.FreeChunk(k)
+		c.sock.Account().FreeChunk(k)
 	}
 }
 
@@ -90,7 +90,7 @@ func (c *backendConn) closeWrite() {
 		c.tls.CloseWrite()
 		return
 	}
-	c.sock.closeWrite()
+	c.sock.CloseWrite()
 }
 
 // close ends the connection; any number of times, from any goroutine.
@@ -309,7 +309,7 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 // drop closes the connection and gives back what was read ahead; for the goroutine that reads.
 func (c *backendConn) drop() {
 	c.close()
-	c.sock.release()
+	c.sock.Release()
 }
 
 // isBusy recognises what a backend says that is loading, runs a long script, or has no place: nothing of what was asked.

@@ -45,7 +45,7 @@ func (s *session) converse() (rests bool) {
 // on: only the rest of it gives the memory back.
 func (s *session) pause() {
 	c := &s.client
-	if !s.account().Pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || c.sock.page != nil || c.sock.input.left > 0 {
+	if !s.account().Pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || len(c.sock.Unread()) > 0 || c.sock.InRecord() {
 		return
 	}
 	c.r, c.w = 0, 0
@@ -81,8 +81,7 @@ func (s *session) fill() (interrupted bool) {
 	n, err := c.conn.Read(c.buf[c.w:])
 	c.w += n
 	if n > 0 {
-		c.sock.input.gave()
-		s.countTLS() // the rest of a record has come
+		c.sock.Decrypted()
 		s.hand.Store(handFull)
 		s.stripe.bytesIn.Add(uint64(n))
 		c.bytesIn += uint64(n)
@@ -120,7 +119,7 @@ func (s *session) beforeWait() error {
 	if s.client.recovering && !s.client.holding {
 		s.recover()
 	}
-	s.countTLS()
+	s.client.sock.CountTLS()
 	switch c := &s.client; {
 	case c.holding:
 	case c.r < c.w || c.streamed != nil:

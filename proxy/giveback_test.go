@@ -16,7 +16,7 @@ import (
 // writer goroutine that takes over what is long.
 func TestPanicInAWriteGivesBackWhatWasToBeWritten(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int{"of the lane's reader": 10, "of the writer": 2 * maxWriteNow} {
+	for name, size := range map[string]int{"of the lane's reader": 10, "of the writer": 2 * netio.MaxWriteNow} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
@@ -59,7 +59,7 @@ func TestOwnConnectionClosedInsideAPushGivesBackWhatCame(t *testing.T) {
 			s := h.sessionOf(w)
 			eventually(t, "its own connection is idle", func() bool { _, idle := s.ownIdleAt(); return idle && !s.queue.hasTurn() })
 			close(say)
-			eventually(t, "its client takes nothing", s.client.sock.stuck.Load)
+			eventually(t, "its client takes nothing", s.client.sock.Stuck)
 			if !s.closeOwn(h.now()) {
 				t.Fatal("its own connection was not closed")
 			}

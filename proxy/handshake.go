@@ -17,13 +17,14 @@ import (
 	"syscall"
 	"time"
 
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
 // handshake is one socket from accept to the verified client. Its goroutine owns it.
 type handshake struct {
 	server   *Server
-	sock     *socket
+	sock     *netio.Socket
 	from     netip.Prefix // see originOf
 	deadline time.Time
 	helloIn  bool // the ClientHello is in: what follows costs computing
@@ -39,8 +40,10 @@ type handshake struct {
 func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	return func(info *tls.ClientHelloInfo) (*tls.Config, error) {
 		var h *handshake
-		if sock, ok := info.Conn.(*socket); ok && sock.handshake != nil {
-			h = sock.handshake
+		if sock, ok := info.Conn.(*netio.Socket); ok {
+			h, _ = sock.Handshake.(*handshake)
+		}
+		if h != nil {
 			h.helloIn = true
 			if err := h.startWork(); err != nil {
 				return nil, err
@@ -73,11 +76,11 @@ func served(c *tls.Config, versions []uint16) bool {
 // noteAlert looks at what just came for an alert in clear at its end. OpenSSL's clients refuse a TLS 1.3 server's
 // certificate in this way, which crypto/tls calls a bad record MAC.
 func (h *handshake) noteAlert() {
-	s := h.sock
-	if s.page == nil || s.w-s.r < len(alertHeader)+2 {
+	b := h.sock.Unread()
+	if len(b) < len(alertHeader)+2 {
 		return
 	}
-	b := s.page[s.w-len(alertHeader)-2 : s.w]
+	b = b[len(b)-len(alertHeader)-2:]
 	if bytes.HasPrefix(b, alertHeader) {
 		h.alert = tls.AlertError(b[len(b)-1])
 	}
@@ -86,20 +89,31 @@ func (h *handshake) noteAlert() {
 // alertHeader begins a record in clear that holds an alert: its level and description follow (RFC 8446, 5.1 and 6).
 var alertHeader = []byte{21, 3, 3, 0, 2}
 
+// The following methods are called by the socket, see netio.Handshake.
+
+func (h *handshake) BeforeWait() error {
+	h.stopWork()
+	return h.allowance.check()
+}
+
+func (h *handshake) AfterWait(n int) error {
+	h.allowance.took(n)
+	if !h.helloIn {
+		return nil
+	}
+	h.noteAlert()
+	return h.startWork()
+}
+
+func (h *handshake) Room() int  { return h.allowance.room() }
+func (h *handshake) Answering() { h.allowance.answered() }
+func (h *handshake) Stalled()   { h.stopWork() }
+
 // run makes the handshake and, when it succeeds, the session.
 func (h *handshake) run() {
 	s := h.server
 	start := time.Now()
-	h.sock.handshake = h
-	h.sock.beforeWait = func() error { h.stopWork(); return h.allowance.check() }
-	h.sock.afterWait = func(n int) error {
-		h.allowance.took(n)
-		if !h.helloIn {
-			return nil
-		}
-		h.noteAlert()
-		return h.startWork()
-	}
+	h.sock.Handshake = h
 	conn := tls.Server(h.sock, s.tls)
 	h.deadline = start.Add(s.c.HandshakeTimeout)
 	h.sock.SetDeadline(h.deadline)
@@ -110,7 +124,7 @@ func (h *handshake) run() {
 	// A socket that is refused keeps its place until it is closed, and may lose it like those that wait.
 	h.stopWork()
 	defer s.pending.remove(h)
-	h.sock.beforeWait, h.sock.afterWait, h.sock.handshake = nil, nil, nil
+	h.sock.Handshake = nil
 	st := conn.ConnectionState()
 	key := HandshakeKey{Reason: handshakeOK, Version: versionName(st.Version), Resumed: st.DidResume}
 	if err != nil {
@@ -140,19 +154,19 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	}
 	e.Str("reason", reason).Stringer("remote", h.sock.RemoteAddr()).Err(err).Msg("handshake refused")
 	defer h.sock.Close()
-	defer h.sock.release()
+	defer h.sock.Release()
 	switch reason {
 	case handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare,
 		handshakeTimeout, handshakeClosed, handshakeClientAlert, handshakeTooBig:
 		return
 	case handshakePlaintext:
-		h.sock.writeTimeout = h.server.c.lingerTimeout
+		h.sock.WriteTimeout = h.server.c.lingerTimeout
 		h.sock.SetDeadline(time.Time{})
 		_, _ = h.sock.Write(textPlaintext)
 	}
 	// A TLS 1.3 client has sent its first command by the time its certificate is refused: closing with that unread
 	// would send a reset that destroys the alert.
-	h.sock.closeWrite()
+	h.sock.CloseWrite()
 	h.sock.SetReadDeadline(time.Now().Add(h.server.c.lingerTimeout))
 	io.Copy(io.Discard, io.LimitReader(h.sock, 1<<20))
 }

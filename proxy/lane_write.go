@@ -13,7 +13,7 @@ import (
 // the lane with it. What the backend does not take at once is left to the writer. hot
 func (l *lane) writeOne(s *session, b []byte) {
 	defer l.failOnPanic()
-	n, err := l.up.sock.writeNow(b)
+	n, err := l.up.sock.WriteNow(b)
 	l.handOn(s, b[n:], err)
 }
 
@@ -146,7 +146,7 @@ func (l *lane) leave() {
 }
 
 // account is the lane's.
-func (l *lane) account() *netio.Account { return l.up.sock.account }
+func (l *lane) account() *netio.Account { return l.up.sock.Account() }
 
 // writeBatch writes what waits. false: nothing did, and the token is given back.
 func (l *lane) writeBatch() bool {

@@ -32,7 +32,7 @@ func onALaneOf(t testing.TB, c Config) (*session, *lane) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	sock, err := newSocket(conn, srv.buffers.NewAccount(), 0)
+	sock, err := netio.NewSocket(conn, srv.buffers.NewAccount(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -466,7 +466,7 @@ func TestLossEndsWhoCannotGoOn(t *testing.T) {
 				held.reply <- waysToGo["reset"]
 			} else {
 				up, _ := s.upstreamNow()
-				up.sock.abort()
+				up.sock.Abort()
 			}
 			w.endsUnanswered()
 			eventually(t, "it is closed for the backend", func() bool {
@@ -507,7 +507,7 @@ func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 		w.do(bulk("info"), "INFO")
 		s := h.sessionOf(w)
 		up, _ := s.upstreamNow()
-		up.sock.abort()
+		up.sock.Abort()
 		eventually(t, "it is gone", func() bool { return !s.hasOwn() })
 		w.do(bulk("info"), "INFO")
 		if n := len(h.Stats().SessionsClosed); n != 0 {

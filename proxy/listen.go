@@ -5,12 +5,14 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // listener is what Listen returns.
 type listener struct {
 	net.Listener
-	tuned bool // its connections need no tune
+	tuned bool // its connections need no netio.Tune
 }
 
 // Listen returns a listener for Serve on a TCP address, such as ":6380". The durations are those of Config. On Linux, connections
@@ -18,7 +20,7 @@ type listener struct {
 func Listen(address string, keepAlive, writeTimeout time.Duration) (net.Listener, error) {
 	l := &listener{}
 	c := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, raw syscall.RawConn) error {
-		l.tuned = tuneListener(raw, keepAlive, writeTimeout)
+		l.tuned = netio.TuneListener(raw, keepAlive, writeTimeout)
 		return nil
 	}}
 	c.SetMultipathTCP(false) // its sockets take not all of the options
@@ -28,21 +30,3 @@ func Listen(address string, keepAlive, writeTimeout time.Duration) (net.Listener
 	}
 	return l, nil
 }
-
-// tune sets what a long-lived connection needs: keepalive, and an end for peers that vanish with unacknowledged
-// bytes. Linux counts a peer's closed window as silence, hence longer than the write timeout.
-func tune(c net.Conn, keepAlive, writeTimeout time.Duration) {
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: keepAlive > 0, Idle: keepAlive, Interval: keepAlive / keepAliveCount, Count: keepAliveCount})
-	if writeTimeout > 0 {
-		setUserTimeout(t, userTimeout(writeTimeout))
-	}
-}
-
-// keepAliveCount: so many probes without an answer end a connection.
-const keepAliveCount = 3
-
-func userTimeout(writeTimeout time.Duration) time.Duration { return writeTimeout + 30*time.Second }

@@ -6,9 +6,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"dragontls/proxy/netio"
 )
 
-// An accepted connection has the same options whether the listener handed them down or tune set them.
+// An accepted connection has the same options whether the listener handed them down or Tune set them.
 func TestConnectionsHaveTheirOptionsFromTheListener(t *testing.T) {
 	t.Parallel()
 	options := map[string][2]int{
@@ -45,7 +47,7 @@ func TestConnectionsHaveTheirOptionsFromTheListener(t *testing.T) {
 		}
 		got, want := of(accepted(t, ours)), map[string]int(nil)
 		c := accepted(t, theirs)
-		tune(c, d[0], d[1])
+		netio.Tune(c, d[0], d[1])
 		want = of(c)
 		for name := range options {
 			if keeps := want["SO_KEEPALIVE"] != 0; got[name] != want[name] && (keeps || name[:5] != "TCP_K") {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/netio"
 )
 
 // A client that sends no more while the session waits ends it at once only where a command of it waits for other clients. A
@@ -27,7 +29,7 @@ func TestClientThatSendsNoMoreEndsOnlyABlockedSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
-	sock, err := newSocket(accepted, srv.buffers.NewAccount(), 0)
+	sock, err := netio.NewSocket(accepted, srv.buffers.NewAccount(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +41,7 @@ func TestClientThatSendsNoMoreEndsOnlyABlockedSession(t *testing.T) {
 	if err := client.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its end is here", func() bool { fin, _ := sock.hungUp(); return fin })
+	eventually(t, "its end is here", func() bool { fin, _ := sock.HungUp(); return fin })
 	if fin, ended := s.lookAtClient(); !fin || ended || s.ended() {
 		t.Errorf("a subscriber: fin %v, ended %v", fin, ended)
 	}

@@ -9,16 +9,16 @@ import "dragontls/proxy/netio"
 //	a socket whose handshake is not finished       HandshakeMemory                      set aside, see Config.BufferLimit
 //	a session: structs, stacks, TLS state          sessionCost                          fixed, startSession
 //	a connection to the backend: the same          connectionCost                       fixed, backend.dial
-//	room in crypto/tls for the longest record      2 x 16 KiB                           kept, or held while the record is incomplete: tlsInput
-//	half a handshake message after the handshake   2 x 256 KiB                          held: tlsInput
-//	what the kernel gave and crypto/tls not took   a page                               held: socket.page
+//	room in crypto/tls for the longest record      2 x 16 KiB                           kept, or held while the record is incomplete: CountTLS
+//	half a handshake message after the handshake   2 x 256 KiB                          held: CountTLS
+//	what the kernel gave and crypto/tls not took   a page                               held: Socket.Read
 //	half a command, or commands not yet judged     a chunk                              held: clientSide.buf
 //	canonical commands not yet written             a chunk, 4 more for a long inline    held: clientSide.out, countBatch
 //	their slots and notes                          256 slots of ours, one a command     held: countBatch
 //	slots and notes of what is owed                maxSlots and one batch               held: replyQueue.pushLocked
 //	replies of lanes that the client takes not     SESSION_BUFFER and a chunk           held: outbox
-//	a write that the client takes not              a record, and a page of backlog      held: socket.arm, backlog
-//	a reply that its client takes not              a chunk                              held: socket.receive
+//	a write that the client takes not              a record, and a page of backlog      held: a stuck Socket
+//	a reply that its client takes not              a chunk                              held: Socket.Receive
 //	the reply to a DISCARD that is withheld        maxHeld                              held: withhold
 //	RESET with its arguments                       maxHeld                              held: reset
 //	commands that wait in a lane, and its slots    4 x laneBytes, laneCommands          held by the lane beyond laneKept: countLocked
@@ -27,7 +27,8 @@ import "dragontls/proxy/netio"
 //	scripts that are remembered                    command.maxScripts sums, for all     not: 200 KiB at most
 //	lines of the audit log                         its queue, for all                   not: bounded by its length
 //
-// What is free in a sync.Pool is held by nobody: the collector takes it before the heap passes GOMEMLIMIT.
+// Socket, with CountTLS, is that of package netio. What is free in a sync.Pool is held by nobody: the collector takes it before
+// the heap passes GOMEMLIMIT.
 //
 // The fixed cost of a session leaves out the room that is kept for long records: where many sessions keep some, fewer than
 // MAX_CONNECTIONS fit, and the reliever closes idle sessions once no session or lane holds anything.
@@ -101,21 +102,6 @@ func (s *session) freeOut() {
 	}
 }
 
-// countTLS counts what crypto/tls holds of the client. The reader calls it before each read that waits
-// and after each that brought something. hot
-func (s *session) countTLS() {
-	t := &s.client.sock.input
-	held, kept := t.memory()
-	if held != t.held {
-		s.account().Hold(held - t.held)
-		t.held = held
-	}
-	if kept != t.kept {
-		s.account().Keep(kept - t.kept)
-		t.kept = kept
-	}
-}
-
 // called reports whether the reader is wanted for something else than what the client sends next.
 func (s *session) called() bool {
 	q := &s.queue
@@ -148,7 +134,6 @@ func (s *session) closeAccount() {
 	s.countBatch()
 	s.dropHeld()
 	s.queue.drop()
-	s.account().Hold(-c.sock.input.held)
 	s.server.closeAccount(s.account())
 	s.server.buffers.Fix(-sessionCost)
 }

@@ -199,7 +199,7 @@ func (s *session) writeOutbox(wait bool) (left bool) {
 			s.queue.writerEnded()
 		}
 	}()
-	if wait && s.writeFailed(s.client.sock.flushed()) != nil {
+	if wait && s.writeFailed(s.client.sock.Flush()) != nil {
 		s.dropOut()
 		return false
 	}
@@ -248,7 +248,7 @@ const (
 
 // nextOut accounts for what a writer wrote, and gives it what comes next. hot
 func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
-	later := !wait && s.client.sock.backlog.pending.Load()
+	later := !wait && s.client.sock.Pending()
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -257,7 +257,7 @@ func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
 		q.out.clear(s.account())
 		return outBuf{}, outEnded
 	}
-	if later || !wait && q.out.size > maxWriteNow {
+	if later || !wait && q.out.size > netio.MaxWriteNow {
 		return outBuf{}, outLater
 	}
 	if b, ok := q.out.take(); ok {

@@ -36,7 +36,7 @@ func TestNothingIsWrittenBehindWhatWasDropped(t *testing.T) {
 	q := &s.queue
 	gates.of(w).Stop()
 	w.send(strings.Repeat(cmd("GET", "big"), 3) + cmd("SHUTDOWN"))
-	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.stuck.Load() })
+	eventually(t, "all replies have come, and the client takes none", func() bool { return !s.owes() && s.client.sock.Stuck() })
 	q.close() // as end does, before the reader closes the connection
 	gates.of(w).Open()
 	go func() { // ends with the writer

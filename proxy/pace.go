@@ -208,7 +208,7 @@ func (s *session) watchUntil(over <-chan struct{}) {
 // of one that sends no more while a command of it waits for others, so that no element is popped for a client that is gone;
 // then ended is true. A subscriber that sends no more goes on: what it sent before is still to be answered.
 func (s *session) lookAtClient() (fin, ended bool) {
-	fin, broken := s.client.sock.hungUp()
+	fin, broken := s.client.sock.HungUp()
 	switch {
 	case broken:
 		s.kill(closeClientError)

@@ -155,7 +155,7 @@ func (s *Server) abortLater(ended []*session) {
 	}
 	time.AfterFunc(s.c.goodbyeTimeout, func() {
 		for _, n := range ended {
-			n.client.sock.abort() // no-op for those that are closed
+			n.client.sock.Abort() // no-op for those that are closed
 		}
 	})
 }

@@ -143,7 +143,7 @@ func (h *harness) stuckWriter(cn string) {
 	}()
 	eventually(t, "the proxy is stuck in a write", func() bool {
 		stuck := false
-		h.each(func(n *session) { stuck = n.client.sock.stuck.Load() })
+		h.each(func(n *session) { stuck = n.client.sock.Stuck() })
 		return stuck
 	})
 }

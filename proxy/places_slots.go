@@ -27,7 +27,7 @@ func (h *handshake) startWork() error {
 	if err = p.taken(h, err); err != nil {
 		return err
 	}
-	if _, broken := h.sock.hungUp(); broken { // meanwhile its peer has gone: computing would be in vain
+	if _, broken := h.sock.HungUp(); broken { // meanwhile its peer has gone: computing would be in vain
 		return net.ErrClosed
 	}
 	return nil

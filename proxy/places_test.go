@@ -11,6 +11,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 func addressOf(n int) netip.Prefix {
@@ -339,7 +341,7 @@ func TestAPeerThatLeftTheQueueIsNotServed(t *testing.T) {
 	eventually(t, "it waits", func() bool { return h.pending.at(stageQueued) == 1 })
 	c.SetLinger(0)
 	c.Close()
-	var s *socket
+	var s *netio.Socket
 	h.pending.mu.Lock()
 	for o := range h.pending.held {
 		if o.sock != nil {
@@ -347,7 +349,7 @@ func TestAPeerThatLeftTheQueueIsNotServed(t *testing.T) {
 		}
 	}
 	h.pending.mu.Unlock()
-	eventually(t, "the reset is here", func() bool { _, broken := s.hungUp(); return broken })
+	eventually(t, "the reset is here", func() bool { _, broken := s.HungUp(); return broken })
 	free()
 	eventually(t, "it is over", func() bool { return h.refused(handshakeClosed) == 1 })
 }

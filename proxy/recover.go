@@ -159,7 +159,7 @@ func (s *session) recover() {
 	if !s.park(func() bool { return q.owed == 0 && q.size == 0 && !q.turn }) {
 		return
 	}
-	if c.r < c.w || c.streamed != nil || c.sock.readable() {
+	if c.r < c.w || c.streamed != nil || c.sock.Readable() {
 		return
 	}
 	q.mu.Lock()

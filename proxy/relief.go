@@ -252,7 +252,7 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 
 // takesNothing reports whether bytes wait that the client has not taken.
 func (s *session) takesNothing() bool {
-	if s.client.sock.stuck.Load() {
+	if s.client.sock.Stuck() {
 		return true
 	}
 	if !s.isShared() {

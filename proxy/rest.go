@@ -3,6 +3,8 @@ package proxy
 import (
 	"sync/atomic"
 	"time"
+
+	"dragontls/proxy/netio"
 )
 
 // A session that has been idle for restAfter rests: its reader and its pump give up their goroutines. Each stack is a third of what
@@ -12,7 +14,7 @@ import (
 // sleeper is what may rest: the reader of a session (*session) and the reader of its own connection (*backendConn).
 type sleeper interface {
 	rester() *rester
-	socket() *socket
+	socket() *netio.Socket
 	mayRest() bool // reports whether it holds nothing of what it read, and nobody has interrupted it for anything else
 	goOn()         // starts its goroutine again
 }
@@ -97,15 +99,15 @@ func (s *session) interrupt() {
 	s.server.wake(s)
 }
 
-func (s *session) rester() *rester { return &s.rests }
-func (s *session) socket() *socket { return s.client.sock }
-func (s *session) goOn()           { go s.read() } // ends with the session, Close waits for it
+func (s *session) rester() *rester       { return &s.rests }
+func (s *session) socket() *netio.Socket { return s.client.sock }
+func (s *session) goOn()                 { go s.read() } // ends with the session, Close waits for it
 
 // mayRest is asked by the session's reader. crypto/tls may hold a part of a record or of a handshake message: it has asked the
 // socket for the rest, which is what wakes the session.
 func (s *session) mayRest() bool {
 	c, q := &s.client, &s.queue
-	if c.r < c.w || c.page != nil || c.chunk != nil || c.streamed != nil || len(c.pend) > 0 || c.outChunk != nil || c.recovering || c.eof || c.sock.page != nil {
+	if c.r < c.w || c.page != nil || c.chunk != nil || c.streamed != nil || len(c.pend) > 0 || c.outChunk != nil || c.recovering || c.eof || len(c.sock.Unread()) > 0 {
 		return false
 	}
 	q.mu.Lock()
@@ -138,12 +140,12 @@ func (s *session) pumpAsked(up *backendConn, idle bool) bool {
 	return settles && s.server.settle(up)
 }
 
-func (c *backendConn) rester() *rester { return &c.rests }
-func (c *backendConn) socket() *socket { return c.sock }
-func (c *backendConn) goOn()           { go c.session.runPump() } // ends with the connection or the session, whose reader waits for it
+func (c *backendConn) rester() *rester       { return &c.rests }
+func (c *backendConn) socket() *netio.Socket { return c.sock }
+func (c *backendConn) goOn()                 { go c.session.runPump() } // ends with the connection or the session, whose reader waits for it
 
 // mayRest is asked by the pump.
 func (c *backendConn) mayRest() bool {
 	p := &c.session.pump
-	return !p.replies.Open() && len(p.held) == 0 && p.limit.Load() == 0 && c.sock.page == nil
+	return !p.replies.Open() && len(p.held) == 0 && p.limit.Load() == 0 && len(c.sock.Unread()) == 0
 }

@@ -46,7 +46,7 @@ func restWatcherOf(fd int) *restWatcher {
 
 // add has x woken once its peer sends something or leaves, which may be at once. It reports whether the kernel has agreed.
 func (w *restWatcher) add(x sleeper) (ok bool) {
-	x.socket().raw.Control(func(fd uintptr) {
+	x.socket().Control(func(fd uintptr) {
 		w.mu.Lock()
 		w.resting[int32(fd)], x.rester().as = x, int32(fd)
 		w.mu.Unlock()

@@ -142,7 +142,7 @@ func (s *session) park(cond func() bool) bool {
 		look = false
 		t.Reset(watchInterval)
 		q.mu.Unlock()
-		if _, broken := s.client.sock.hungUp(); broken {
+		if _, broken := s.client.sock.HungUp(); broken {
 			s.kill(closeClientError)
 		}
 		q.mu.Lock()

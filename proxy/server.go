@@ -196,7 +196,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		pause = 0
 		if !tuned {
-			tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
+			netio.Tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
 		}
 		s.accept(conn)
 	}
@@ -219,7 +219,7 @@ func (s *Server) accept(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	sock, err := newSocket(conn, s.buffers.NewAccount(), s.c.WriteTimeout)
+	sock, err := netio.NewSocket(conn, s.buffers.NewAccount(), s.c.WriteTimeout)
 	if err != nil {
 		s.handshakes.add(HandshakeKey{Reason: handshakeOther})
 		conn.Close()
@@ -229,7 +229,7 @@ func (s *Server) accept(conn net.Conn) {
 	h := &handshake{server: s, sock: sock, from: originOf(conn.RemoteAddr())}
 	loser, ok := s.pending.add(h)
 	if loser != nil {
-		loser.sock.abort()
+		loser.sock.Abort()
 	}
 	if !ok {
 		s.handshakes.add(HandshakeKey{Reason: handshakePlaces})
@@ -238,7 +238,7 @@ func (s *Server) accept(conn net.Conn) {
 		return
 	}
 	if s.isDone() {
-		sock.abort() // Close may have looked before h was there
+		sock.Abort() // Close may have looked before h was there
 	}
 	go s.runHandshake(h) // ends with the handshake or its deadline, Close waits for it
 }
@@ -249,8 +249,8 @@ func (s *Server) runHandshake(h *handshake) {
 		if v := recover(); v != nil {
 			s.panics.Add(1)
 			s.pending.remove(h)
-			h.sock.abort()
-			h.sock.release()
+			h.sock.Abort()
+			h.sock.Release()
 			s.log.Error().Interface("panic", v).Msg("panic in a handshake")
 		}
 	}()
@@ -290,7 +290,7 @@ func (s *Server) Close() {
 	s.stopListening()
 	s.closing.Do(func() { close(s.done) })
 	for _, h := range s.pending.all() {
-		h.sock.abort()
+		h.sock.Abort()
 	}
 	s.each(func(n *session) { n.kill(closeShutdown) })
 	s.lanes.close()

@@ -93,7 +93,7 @@ type sharing struct {
 
 // clientSide belongs to the reader goroutine, but for sock and conn.
 type clientSide struct {
-	sock *socket
+	sock *netio.Socket
 	conn *tls.Conn
 	cmds resp.Commands
 
@@ -180,19 +180,19 @@ const (
 	outcomeRefused
 )
 
-func newSession(s *Server, sock *socket, conn *tls.Conn) *session {
+func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n := &session{server: s, done: make(chan struct{})}
 	n.stripe = &s.stripes[s.nextStripe.Add(1)%stripes]
 	n.client.sock, n.client.conn = sock, conn
 	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
 	n.client.buf = n.client.small[:]
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
-	n.queue.init(sock.account)
+	n.queue.init(sock.Account())
 	n.ends.Store(math.MaxInt64)
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)
-	sock.beforeWait = n.beforeWait
-	sock.neverWait(func(err error) { _ = n.writeFailed(err) })
+	sock.BeforeWait = n.beforeWait
+	sock.EnableBacklog(func(err error) { _ = n.writeFailed(err) })
 	return n
 }
 
@@ -220,7 +220,7 @@ func (s *session) end(reason closeReason) {
 // kill ends the session without goodbye: the client does not read, or is gone.
 func (s *session) kill(reason closeReason) {
 	s.end(reason)
-	s.client.sock.abort()
+	s.client.sock.Abort()
 }
 
 func (s *session) ended() bool {
@@ -266,15 +266,15 @@ func (s *session) finish() {
 	<-s.pump.done
 	if !s.queue.hasTurn() { // else closing breaks the write
 		s.client.conn.CloseWrite() // close_notify
-		s.client.sock.flushedWithin(s.server.c.closeTimeout)
+		s.client.sock.FlushWithin(s.server.c.closeTimeout)
 	}
 	s.client.conn.Close()
 	s.queue.awaitWriters(s.account())
-	_ = s.client.sock.flushed() // last: a writer may have left bytes to the socket's goroutine just before the end
+	_ = s.client.sock.Flush() // last: a writer may have left bytes to the socket's goroutine just before the end
 	if s.shared {
 		s.leaveSet()
 	}
-	s.client.sock.release()
+	s.client.sock.Release()
 	s.dropBuffers()
 	s.closeAccount()
 	s.event(s.server.log.Debug()).Str("reason", string(s.reason)).Msg("session ended")
@@ -299,16 +299,16 @@ func (s *session) write(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	s.client.sock.mayWait = true
+	s.client.sock.SetWait(true)
 	if err := s.writeOut(b); err != nil {
 		return err
 	}
-	return s.writeFailed(s.client.sock.flushed())
+	return s.writeFailed(s.client.sock.Flush())
 }
 
-// writeNow sends at most maxWriteNow bytes, and leaves to the socket's goroutine what would wait. The caller has the turn. hot
+// writeNow sends at most netio.MaxWriteNow bytes, and leaves to the socket's goroutine what would wait. The caller has the turn. hot
 func (s *session) writeNow(b []byte) error {
-	s.client.sock.mayWait = false
+	s.client.sock.SetWait(false)
 	return s.writeOut(b)
 }
 

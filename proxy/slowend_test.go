@@ -40,7 +40,7 @@ func newLastBytes(t *testing.T, m mode, change func(*Config)) *lastBytes {
 	l.gate.Stop()
 	l.asked = time.Now()
 	l.w.send(cmd("GET", "last"))
-	eventually(t, "its last bytes wait", l.s.client.sock.stuck.Load)
+	eventually(t, "its last bytes wait", l.s.client.sock.Stuck)
 	return l
 }
 

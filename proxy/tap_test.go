@@ -4,6 +4,8 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"dragontls/proxy/netio"
 )
 
 // taps are what the system calls of a socket go through. Each is given the call and returns what it says; nil: nothing is between.
@@ -37,7 +39,7 @@ func (c *backendConn) tap(t testing.TB, on taps) {
 	if on.RawConn, err = c.sock.Conn.(syscall.Conn).SyscallConn(); err != nil {
 		t.Fatal(err)
 	}
-	if c.sock, err = newSocket(tappedConn{c.sock.Conn, on}, c.sock.account, c.sock.writeTimeout); err != nil {
+	if c.sock, err = netio.NewSocket(tappedConn{c.sock.Conn, on}, c.sock.Account(), c.sock.WriteTimeout); err != nil {
 		t.Fatal(err)
 	}
 	c.conn = c.sock

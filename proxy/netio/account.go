@@ -101,7 +101,7 @@ func (a *Account) Chunk() *Chunk {
 // Page lends a page and counts it, until FreePage. Its contents are undefined.
 func (a *Account) Page() *Page {
 	a.Hold(PageSize)
-	return a.buffers.GetPage()
+	return a.buffers.getPage()
 }
 
 // FreeChunk takes back a chunk that the account has counted.
@@ -113,7 +113,7 @@ func (a *Account) FreeChunk(c *Chunk) {
 // FreePage takes back a page that the account has counted.
 func (a *Account) FreePage(p *Page) {
 	a.Hold(-PageSize)
-	a.buffers.PutPage(p)
+	a.buffers.putPage(p)
 }
 
 // Pressed reports whether the account should take in nothing more before it has given something back: memory is scarce, and

@@ -51,9 +51,9 @@ func (b *Buffers) GetChunk() *Chunk { return b.chunks.Get().(*Chunk) }
 // PutChunk takes back a chunk that no account counts any more.
 func (b *Buffers) PutChunk(c *Chunk) { b.chunks.Put(c) }
 
-// GetPage and PutPage are the same for pages.
-func (b *Buffers) GetPage() *Page  { return b.pages.Get().(*Page) }
-func (b *Buffers) PutPage(p *Page) { b.pages.Put(p) }
+// getPage and putPage are the same for pages.
+func (b *Buffers) getPage() *Page  { return b.pages.Get().(*Page) }
+func (b *Buffers) putPage(p *Page) { b.pages.Put(p) }
 
 // Lent returns how many bytes the accounts hold.
 func (b *Buffers) Lent() int64 { return b.lent.Load() }

@@ -1,9 +1,7 @@
-package proxy
+package netio
 
 import (
 	"encoding/binary"
-
-	"dragontls/proxy/netio"
 )
 
 // tlsInput follows the bytes of a client into crypto/tls, to know how much of them it holds. crypto/tls makes room for a
@@ -17,17 +15,17 @@ type tlsInput struct {
 	longest int32 // bytes of the longest record
 	whole   int64 // bytes of records since the last byte of a command came out
 
-	held, kept int64 // as memory said when it was counted last, see countTLS
+	held, kept int64 // as memory said when it was counted last, see CountTLS
 }
 
 const (
 	recordHeader = 5 // type, version, length (RFC 8446, 5.1)
 	// recordRoom is what crypto/tls adds to the length of a record when it makes room for it.
 	recordRoom = 512
-	// smallRecord: the room for such records is in sessionCost, as each handshake has some.
+	// smallRecord: the room for such records is not counted, as each handshake has some.
 	smallRecord = 4 << 10
 	// recordCost is the buffer that crypto/tls writes a record from.
-	recordCost = netio.PageSize + recordRoom
+	recordCost = PageSize + recordRoom
 )
 
 // took notes that crypto/tls took b. hot
@@ -52,10 +50,34 @@ func (t *tlsInput) took(b []byte) {
 		// crypto/tls refuses what is longer than a record may be before it makes room.
 		t.size = int32(binary.BigEndian.Uint16(t.header[3:]))
 		t.left = t.size
-		t.longest = max(t.longest, min(t.size, netio.PageSize+2048))
+		t.longest = max(t.longest, min(t.size, PageSize+2048))
 		if t.left == 0 {
 			t.n = 0
 		}
+	}
+}
+
+// InRecord reports whether a part of a TLS record has come, beyond its header, and the rest has not. The reader calls it.
+func (s *Socket) InRecord() bool { return s.input.left > 0 }
+
+// Decrypted notes that bytes of commands came out of crypto/tls: no handshake message is open, and the rest of a record has come. The
+// reader calls it. hot
+func (s *Socket) Decrypted() {
+	s.input.gave()
+	s.CountTLS()
+}
+
+// CountTLS counts what crypto/tls holds of the peer's bytes. The reader calls it before each read that waits; Release ends it. hot
+func (s *Socket) CountTLS() {
+	t := &s.input
+	held, kept := t.memory()
+	if held != t.held {
+		s.account.Hold(held - t.held)
+		t.held = held
+	}
+	if kept != t.kept {
+		s.account.Keep(kept - t.kept)
+		t.kept = kept
 	}
 }
 

@@ -1,24 +1,22 @@
-package proxy
+package netio
 
 import (
 	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"dragontls/proxy/netio"
 )
 
 // backlog is what a client's kernel did not take of writes that must not wait: those of a lane's reader, which has others
 // to serve, and those that crypto/tls makes while it reads (alerts, answers to KeyUpdate), under a lock that each write
-// needs. A goroutine writes it out. All calls of socket.Write exclude each other: crypto/tls holds that lock.
+// needs. A goroutine writes it out. All calls of Socket.Write exclude each other: crypto/tls holds that lock.
 type backlog struct {
 	pending atomic.Bool // changes under mu
 
 	mu      sync.Mutex
 	changed sync.Cond
 	// guarded by mu
-	page *netio.Page
+	page *Page
 	r, w int   // page[r:w] is left
 	err  error // of the goroutine: nothing is written any more
 }
@@ -26,27 +24,45 @@ type backlog struct {
 const (
 	// maxSmallWrite: a record of crypto/tls's own is never longer.
 	maxSmallWrite = 96
-	// maxWriteNow is what may be written in one go by who must not wait: a page holds it, and some such records.
-	maxWriteNow = 8 << 10
+	// MaxWriteNow is how many bytes, before encryption, a caller that must not wait may write at once: a page holds them, and some
+	// records of crypto/tls's own.
+	MaxWriteNow = 8 << 10
 )
 
 var errBacklogFull = errors.New("the client takes no answers to what it asks of TLS")
 
-// neverWait has small writes leave to a goroutine what the kernel does not take, and big ones where mayWait is false.
-// failed is told of an error behind which nothing is written any more, maybe more than once. Nobody writes yet.
-func (s *socket) neverWait(failed func(error)) {
+// EnableBacklog makes writes non-blocking: what the kernel does not take of a small one goes to a goroutine, and of a big one
+// unless SetWait has said otherwise. failed is told of an error after which nothing is written any more, maybe more than once. The
+// caller makes sure that nobody writes yet.
+func (s *Socket) EnableBacklog(failed func(error)) {
 	s.backlog, s.writeFailed = new(backlog), failed
 	s.backlog.changed.L = &s.backlog.mu
 }
 
-// writeClient is Write behind neverWait. hot
-func (s *socket) writeClient(p []byte) (n int, err error) {
+// SetWait decides whether writes that are longer than crypto/tls's own records wait for the peer from now on. Whoever makes these
+// writes calls it; MaxWriteNow bounds what may be written without waiting.
+func (s *Socket) SetWait(wait bool) { s.mayWait = wait }
+
+// Pending reports whether something is left that the kernel has not taken, or a write has failed: a write that must not wait is
+// better left to somebody who may. hot
+func (s *Socket) Pending() bool { return s.backlog.pending.Load() }
+
+// Backlog returns how many bytes the kernel has not taken.
+func (s *Socket) Backlog() int {
+	l := s.backlog
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w - l.r
+}
+
+// writeOrKeep is Write after EnableBacklog. hot
+func (s *Socket) writeOrKeep(p []byte) (n int, err error) {
 	l := s.backlog
 	wait := len(p) > maxSmallWrite && s.mayWait
 	switch {
 	case !l.pending.Load():
 	case wait:
-		if err := s.flushed(); err != nil {
+		if err := s.Flush(); err != nil {
 			return 0, err
 		}
 	default:
@@ -57,7 +73,7 @@ func (s *socket) writeClient(p []byte) (n int, err error) {
 	if wait {
 		return s.writeAll(p)
 	}
-	if n, err = s.writeNow(p); err != nil || n == len(p) {
+	if n, err = s.WriteNow(p); err != nil || n == len(p) {
 		return n, err
 	}
 	l.mu.Lock()
@@ -65,12 +81,12 @@ func (s *socket) writeClient(p []byte) (n int, err error) {
 	l.pending.Store(true)
 	l.mu.Unlock()
 	_, err = s.keep(p[n:])
-	go s.flush()
+	go s.writeBacklog() // ends with what is left, or with the socket
 	return len(p), err
 }
 
 // keep appends to what is left. kept is false where nothing is left any more.
-func (s *socket) keep(p []byte) (kept bool, err error) {
+func (s *Socket) keep(p []byte) (kept bool, err error) {
 	l := s.backlog
 	l.mu.Lock()
 	if l.page != nil && l.err == nil {
@@ -91,8 +107,8 @@ func (s *socket) keep(p []byte) (kept bool, err error) {
 	return kept, err
 }
 
-// flush writes the backlog out. Where it cannot, nobody may be there to learn of it: the session ends.
-func (s *socket) flush() {
+// writeBacklog writes the backlog out. Where it cannot, nobody may be there to learn of it: failed is told.
+func (s *Socket) writeBacklog() {
 	l := s.backlog
 	finished := false
 	err := s.raw.Write(func(fd uintptr) (done bool) {
@@ -115,7 +131,7 @@ func (s *socket) flush() {
 	l.mu.Unlock()
 }
 
-func (s *socket) flushedLocked() {
+func (s *Socket) flushedLocked() {
 	l := s.backlog
 	s.account.FreePage(l.page)
 	l.page, l.r, l.w = nil, 0, 0
@@ -123,8 +139,8 @@ func (s *socket) flushedLocked() {
 	l.changed.Broadcast()
 }
 
-// tryFlush is the kernel's half of flush: done is false where it takes nothing now. Once finished, others write.
-func (s *socket) tryFlush(fd uintptr) (done, finished bool) {
+// tryFlush is the kernel's half of writeBacklog: done is false where it takes nothing now. Once finished, others write.
+func (s *Socket) tryFlush(fd uintptr) (done, finished bool) {
 	l := s.backlog
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,8 +159,8 @@ func (s *socket) tryFlush(fd uintptr) (done, finished bool) {
 	return done, done
 }
 
-// flushed waits until nothing is left.
-func (s *socket) flushed() error {
+// Flush waits until nothing is left that the kernel has not taken, and returns the error after which nothing is written any more.
+func (s *Socket) Flush() error {
 	l := s.backlog
 	if !l.pending.Load() {
 		return nil
@@ -157,8 +173,8 @@ func (s *socket) flushed() error {
 	return l.err
 }
 
-// flushedWithin waits until nothing is left, at most d: the session ends.
-func (s *socket) flushedWithin(d time.Duration) {
+// FlushWithin waits until nothing is left, or until d has passed: then all writing ends. No write may follow.
+func (s *Socket) FlushWithin(d time.Duration) {
 	l := s.backlog
 	until := time.Now().Add(d)
 	l.mu.Lock()
@@ -167,11 +183,11 @@ func (s *socket) flushedWithin(d time.Duration) {
 		s.Conn.SetWriteDeadline(until)
 	}
 	l.mu.Unlock()
-	_ = s.flushed()
+	_ = s.Flush()
 }
 
-// SetWriteDeadline is called by crypto/tls around its last alert: behind neverWait it is not for the backlog.
-func (s *socket) SetWriteDeadline(t time.Time) error {
+// SetWriteDeadline is called by crypto/tls around its last alert. After EnableBacklog it does nothing: it is not for the backlog.
+func (s *Socket) SetWriteDeadline(t time.Time) error {
 	if s.backlog != nil {
 		return nil
 	}

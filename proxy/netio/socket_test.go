@@ -1,10 +1,8 @@
-package proxy
+package netio
 
 import (
-	"net"
+	"runtime"
 	"testing"
-
-	"dragontls/proxy/netio"
 )
 
 // A read that waits asks the kernel in vain first. It must count nothing for that: where a share is nearly used up, each
@@ -14,21 +12,13 @@ func TestReadThatFindsNothingCountsNothing(t *testing.T) {
 	for name, chunked := range map[string]bool{"a page": false, "a chunk": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			lent := netio.NewBuffers(4) // one byte for each identity
-			conn, err := net.Dial("tcp", fakeBackend(t, func(c net.Conn) {
-				c.Read(make([]byte, 1))
-				c.Write([]byte("x"))
-				c.Read(make([]byte, 1))
-			}))
+			lent := NewBuffers(quotaShare) // one byte for each identity
+			conn, peer := pair(t, "tcp", "127.0.0.1:0")
+			s, err := NewSocket(conn, lent.NewAccount(), 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer conn.Close()
-			s, err := newSocket(conn, lent.NewAccount(), 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.account.Join(netio.QuotaKey{})
+			s.account.Join(QuotaKey{})
 			s.wantChunk = chunked
 			found := true
 			if err := s.raw.Read(func(fd uintptr) bool { found = s.tryRead(fd); return true }); err != nil || found {
@@ -37,7 +27,7 @@ func TestReadThatFindsNothingCountsNothing(t *testing.T) {
 			if over := lent.TakeExceeded(); len(over) > 0 || s.account.Held() != 0 {
 				t.Errorf("%d bytes held, %d quotas over", s.account.Held(), len(over))
 			}
-			if _, err := s.Conn.Write([]byte("x")); err != nil {
+			if _, err := peer.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.wait(nil); err != nil {
@@ -53,25 +43,23 @@ func TestReadThatFindsNothingCountsNothing(t *testing.T) {
 // BenchmarkReadThatFindsNothing is the first half of each read that waits: the kernel is asked and has nothing. The sockets
 // have one account for each goroutine and one sum for all, like the sessions of an identity.
 func BenchmarkReadThatFindsNothing(b *testing.B) {
-	lent := netio.NewBuffers(1 << 30)
-	silent := fakeBackend(b, func(c net.Conn) { c.Read(make([]byte, 1)) })
+	lent := NewBuffers(1 << 30)
 	for _, chunked := range []bool{false, true} {
 		b.Run(map[bool]string{false: "page", true: "chunk"}[chunked], func(b *testing.B) {
+			sockets := make(chan *Socket, runtime.GOMAXPROCS(0))
+			for range cap(sockets) {
+				conn, _ := pair(b, "tcp", "127.0.0.1:0")
+				s, err := NewSocket(conn, lent.NewAccount(), 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.account.Join(QuotaKey{})
+				s.wantChunk = chunked
+				sockets <- s
+			}
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
-				conn, err := net.Dial("tcp", silent)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				defer conn.Close()
-				s, err := newSocket(conn, lent.NewAccount(), 0)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				s.account.Join(netio.QuotaKey{})
-				s.wantChunk = chunked
+				s := <-sockets
 				once := func(fd uintptr) bool { s.tryRead(fd); return true }
 				for pb.Next() {
 					if err := s.raw.Read(once); err != nil {

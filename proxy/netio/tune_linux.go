@@ -1,4 +1,4 @@
-package proxy
+package netio
 
 import (
 	"net"
@@ -18,9 +18,9 @@ func setUserTimeout(c *net.TCPConn, d time.Duration) {
 	})
 }
 
-// tuneListener sets on a listener what tune sets on a connection, which each connection gets from it. It reports whether that
-// has worked.
-func tuneListener(raw syscall.RawConn, keepAlive, writeTimeout time.Duration) bool {
+// TuneListener sets on a listener what Tune sets on a connection, and each connection gets it from there. It reports whether that has
+// worked: where it has not, the connections need Tune.
+func TuneListener(raw syscall.RawConn, keepAlive, writeTimeout time.Duration) bool {
 	options := map[[2]int]int{}
 	if keepAlive > 0 {
 		options[[2]int{unix.SOL_SOCKET, unix.SO_KEEPALIVE}] = 1
@@ -42,25 +42,3 @@ func tuneListener(raw syscall.RawConn, keepAlive, writeTimeout time.Duration) bo
 
 // seconds rounds up, as SetKeepAliveConfig does.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
-
-// readable says that a read would not wait. Nobody else reads.
-func (s *socket) readable() (yes bool) {
-	s.raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, 0)
-		yes = n > 0 && err == nil
-	})
-	return yes
-}
-
-// hungUp looks at a socket that nobody reads: fin, the peer sends no more; broken, it is gone.
-func (s *socket) hungUp() (fin, broken bool) {
-	s.raw.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		if n, err := unix.Poll(p, 0); n > 0 && err == nil {
-			fin = p[0].Revents&unix.POLLRDHUP != 0
-			broken = p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-		}
-	})
-	return fin, broken
-}

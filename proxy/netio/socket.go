@@ -1,0 +1,345 @@
+package netio
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Socket is one TCP or Unix connection. A read that waits holds no memory: the buffer is taken when bytes are
+// there. A write that the peer does not take gets WriteTimeout anew for every byte that it does take.
+// One goroutine reads and one writes at a time.
+type Socket struct {
+	net.Conn
+	// WriteTimeout is how long a write waits for a peer that takes no byte; 0: for ever. It changes only while nobody writes.
+	WriteTimeout time.Duration
+	// Handshake is the TLS handshake on this socket, until it is finished; nil: there is none. The goroutine that runs the
+	// handshake sets it.
+	Handshake Handshake
+	// BeforeWait, unless it is nil, runs in the reader's goroutine before each read that asks the kernel, while there is no
+	// Handshake. Its error becomes the read's. The reader sets it.
+	BeforeWait func() error
+
+	raw     syscall.RawConn
+	account *Account // of whoever makes it hold bytes
+
+	page *Page // bytes that the kernel gave and Read's caller has not taken
+	r, w int
+
+	input tlsInput // what Read's caller has taken
+
+	direct  []byte // where the read in progress goes instead of a page
+	pooled  *Chunk // where Receive's bytes went
+	readN   int
+	readErr error
+	onRead  func(fd uintptr) bool
+
+	writing    []byte
+	writeErr   error
+	armed      bool // a write deadline is set
+	onWrite    func(fd uintptr) bool
+	onWriteNow func(fd uintptr) bool
+
+	backlog     *backlog // see EnableBacklog; nil: each write waits
+	mayWait     bool     // see SetWait
+	writeFailed func(error)
+	writeUntil  atomic.Int64 // unix nanoseconds: the end of all writing; 0: none
+
+	wantChunk bool
+	stuck     atomic.Bool // a write waits for the peer
+}
+
+// Handshake bounds what is read before it is finished, and computes only while its peer does not have to do something. Its
+// methods are called by the goroutine that runs it.
+type Handshake interface {
+	// BeforeWait is called before each read that asks the kernel, AfterWait with the number of bytes that it gave. Their errors
+	// become the read's.
+	BeforeWait() error
+	AfterWait(n int) error
+	// Room returns how many bytes may be read at once.
+	Room() int
+	// Answering is called before each write.
+	Answering()
+	// Stalled is called when the peer does not take at once what is written. The write then waits for it until the write deadline
+	// of the socket, not for WriteTimeout.
+	Stalled()
+}
+
+var errNotASocket = errors.New("not a TCP or Unix connection")
+
+// NewSocket returns a socket over a connection, which must be a TCP or Unix connection of package net or wrap one. a counts what
+// the socket holds. The socket belongs to the caller, who calls Release once nobody reads it any more.
+func NewSocket(c net.Conn, a *Account, writeTimeout time.Duration) (*Socket, error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return nil, errNotASocket
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &Socket{Conn: c, WriteTimeout: writeTimeout, raw: raw, account: a}
+	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
+	return s, nil
+}
+
+// Account is the one that counts what the socket holds.
+func (s *Socket) Account() *Account { return s.account }
+
+// Read is called by crypto/tls with a few hundred bytes of room at a time; a page under it saves system calls.
+func (s *Socket) Read(p []byte) (int, error) {
+	if s.page == nil {
+		if err := s.wait(p); err != nil {
+			return 0, err
+		}
+		if s.page == nil {
+			s.input.took(p[:s.readN])
+			return s.readN, nil
+		}
+	}
+	n := copy(p, s.page[s.r:s.w])
+	s.input.took(p[:n])
+	s.r += n
+	if s.r == s.w {
+		s.account.FreePage(s.page)
+		s.page = nil
+	}
+	return n, nil
+}
+
+// Unread returns the bytes that the kernel gave and Read's caller has not taken. They live until the next Read. The reader calls
+// it.
+func (s *Socket) Unread() []byte {
+	if s.page == nil {
+		return nil
+	}
+	return s.page[s.r:s.w]
+}
+
+// Receive waits for bytes and returns what the kernel has, at most a chunk. The bytes live in the chunk, which the account counts
+// until the caller gives it to FreeChunk. A socket is read by Receive or by Read, not by both.
+func (s *Socket) Receive() ([]byte, *Chunk, error) {
+	s.wantChunk = true
+	err := s.wait(nil)
+	c := s.pooled
+	s.pooled = nil
+	if c == nil {
+		return nil, nil, err
+	}
+	return c[:s.readN], c, err
+}
+
+func (s *Socket) wait(p []byte) error {
+	if err := s.beforeWait(); err != nil {
+		return err
+	}
+	if len(p) >= PageSize {
+		s.direct = p
+	}
+	s.readN, s.readErr = 0, nil
+	err := s.raw.Read(s.onRead)
+	s.direct = nil
+	if err == nil {
+		err = s.readErr
+	}
+	if s.Handshake != nil {
+		err = cmp.Or(err, s.Handshake.AfterWait(s.readN))
+	}
+	return err
+}
+
+func (s *Socket) beforeWait() error {
+	switch {
+	case s.Handshake != nil:
+		return s.Handshake.BeforeWait()
+	case s.BeforeWait != nil:
+		return s.BeforeWait()
+	}
+	return nil
+}
+
+// tryRead is the kernel's half of wait: false means nothing is there yet. The room is counted once it holds bytes: every
+// read that waits asks the kernel in vain first. hot
+func (s *Socket) tryRead(fd uintptr) bool {
+	b := s.account.buffers
+	var room []byte
+	var c *Chunk
+	var p *Page
+	switch {
+	case s.wantChunk:
+		c = b.GetChunk()
+		room = c[:]
+	case s.direct != nil:
+		room = s.direct
+	default:
+		p = b.getPage()
+		room = p[:]
+	}
+	if s.Handshake != nil {
+		room = room[:min(len(room), s.Handshake.Room())]
+	}
+	n, err := readFD(int(fd), room)
+	if n <= 0 {
+		if c != nil {
+			b.PutChunk(c)
+		}
+		if p != nil {
+			b.putPage(p)
+		}
+		if err == syscall.EAGAIN {
+			return false
+		}
+		s.readErr = io.EOF
+		if err != nil {
+			s.readErr = os.NewSyscallError("read", err)
+		}
+		return true
+	}
+	s.readN = n
+	switch {
+	case c != nil:
+		s.account.Hold(ChunkSize)
+		s.pooled = c
+	case p != nil:
+		s.account.Hold(PageSize)
+		s.page, s.r, s.w = p, 0, n
+	}
+	return true
+}
+
+// Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for
+// WriteTimeout. After EnableBacklog it does not always wait for the peer, see there.
+func (s *Socket) Write(p []byte) (int, error) {
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case s.backlog != nil:
+		return s.writeOrKeep(p)
+	case s.Handshake != nil:
+		s.Handshake.Answering()
+	}
+	return s.writeAll(p)
+}
+
+func (s *Socket) writeAll(p []byte) (int, error) {
+	s.writing, s.writeErr = p, nil
+	err := s.raw.Write(s.onWrite)
+	n := len(p) - len(s.writing)
+	s.writing = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	s.disarm()
+	return n, err
+}
+
+// WriteNow sends as much of p as the peer takes at once. It may be called by whoever could call Write, not after EnableBacklog.
+func (s *Socket) WriteNow(p []byte) (n int, err error) {
+	s.writing, s.writeErr = p, nil
+	err = s.raw.Write(s.onWriteNow)
+	n = len(p) - len(s.writing)
+	s.writing = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	return n, err
+}
+
+func (s *Socket) tryWriteNow(fd uintptr) bool {
+	for len(s.writing) > 0 {
+		n, err := writeFD(int(fd), s.writing)
+		if n <= 0 {
+			if err != syscall.EAGAIN {
+				s.writeErr = os.NewSyscallError("write", err)
+			}
+			break
+		}
+		s.writing = s.writing[n:]
+	}
+	return true
+}
+
+func (s *Socket) tryWrite(fd uintptr) (done bool) {
+	s.writing, done, s.writeErr = s.push(fd, s.writing)
+	return done
+}
+
+// push writes until the kernel takes no more. done is false where it may later: the clock runs then.
+func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) {
+	for len(p) > 0 {
+		n, err := writeFD(int(fd), p)
+		if n > 0 {
+			p = p[n:]
+			continue
+		}
+		if err == syscall.EAGAIN {
+			s.arm()
+			return p, false, nil
+		}
+		return p, true, os.NewSyscallError("write", err)
+	}
+	return p, true, nil
+}
+
+// arm starts the clock of a write that the peer does not take; each byte taken starts it anew.
+func (s *Socket) arm() {
+	if s.Handshake != nil {
+		s.Handshake.Stalled() // it has a deadline of its own
+		return
+	}
+	if !s.armed {
+		s.armed = true
+		s.account.Hold(recordCost) // from which crypto/tls writes
+	}
+	s.stuck.Store(true)
+	switch until := s.writeUntil.Load(); {
+	case until != 0:
+		s.Conn.SetWriteDeadline(time.Unix(0, until))
+	case s.WriteTimeout > 0:
+		s.Conn.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
+	}
+}
+
+func (s *Socket) disarm() {
+	if s.armed {
+		s.armed = false
+		s.account.Hold(-recordCost)
+		s.stuck.Store(false)
+		s.Conn.SetWriteDeadline(time.Time{})
+	}
+}
+
+// Stuck reports whether a write waits for the peer.
+func (s *Socket) Stuck() bool { return s.stuck.Load() }
+
+// Release gives back what Read had not handed out, and what CountTLS has counted. The reader calls it at the end of the
+// connection.
+func (s *Socket) Release() {
+	if s.page != nil {
+		s.account.FreePage(s.page)
+		s.page = nil
+	}
+	s.account.Hold(-s.input.held)
+	s.input.held = 0
+}
+
+// CloseWrite sends a FIN.
+func (s *Socket) CloseWrite() error {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// Abort closes with a reset, so that the peer learns at once and the kernel keeps nothing. Any goroutine may call it.
+func (s *Socket) Abort() {
+	if c, ok := s.Conn.(*net.TCPConn); ok {
+		c.SetLinger(0)
+	}
+	s.Conn.Close()
+}

@@ -1,0 +1,29 @@
+package netio
+
+import "golang.org/x/sys/unix"
+
+// Control calls f with the descriptor of the socket, which stays open meanwhile.
+func (s *Socket) Control(f func(fd uintptr)) error { return s.raw.Control(f) }
+
+// Readable reports whether a read would not wait. The reader calls it. Where the system cannot tell, it reports false.
+func (s *Socket) Readable() (yes bool) {
+	s.raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, 0)
+		yes = n > 0 && err == nil
+	})
+	return yes
+}
+
+// HungUp looks at a socket without reading it: fin means that the peer sends no more, broken that it is gone. Any goroutine may call
+// it. Where the system cannot tell, both are false.
+func (s *Socket) HungUp() (fin, broken bool) {
+	s.raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		if n, err := unix.Poll(p, 0); n > 0 && err == nil {
+			fin = p[0].Revents&unix.POLLRDHUP != 0
+			broken = p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+		}
+	})
+	return fin, broken
+}
