@@ -22,7 +22,6 @@ type sleeper interface {
 // rester says whether a sleeper has a goroutine.
 type rester struct {
 	state atomic.Int32 // see restState
-	as    int32        // the descriptor that the watcher knows it by; guarded by restWatcher.mu
 }
 
 type restState = int32
@@ -66,11 +65,11 @@ func (s *Server) rest(x sleeper) bool {
 // settle finishes what rest began: x is in restSettling. Its result is that of rest.
 func (s *Server) settle(x sleeper) bool {
 	r := x.rester()
-	if x.mayRest() && s.rests.add(x) && r.state.CompareAndSwap(restSettling, restResting) {
+	if x.mayRest() && s.rests.Add(x.socket(), x) && r.state.CompareAndSwap(restSettling, restResting) {
 		return true
 	}
 	r.state.CompareAndSwap(restSettling, restAwake) // where this fails, wake has done it, and the sweeper may have asked again
-	s.rests.remove(x)
+	s.rests.Remove(x.socket(), x)
 	return false
 }
 
@@ -84,7 +83,7 @@ func (s *Server) wake(x sleeper) {
 			return
 		case !r.state.CompareAndSwap(was, restAwake):
 		case was == restResting:
-			s.rests.remove(x)
+			s.rests.Remove(x.socket(), x)
 			x.goOn()
 			return
 		default:

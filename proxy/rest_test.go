@@ -7,14 +7,11 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"dragontls/proxy/netio"
 )
@@ -281,35 +278,4 @@ func TestSessionWhoseReaderWasAskedInVainIsAskedAgain(t *testing.T) {
 		h.anySessionOf(w).rests.state.Store(restAsked)
 		h.rest(w)
 	})
-}
-
-// A session that ends while it settles may have lost its socket when the watcher is to forget it.
-func TestWatcherForgetsASessionWhoseSocketIsClosed(t *testing.T) {
-	t.Parallel()
-	h := start(t, redisServer(t), nil)
-	w := h.dial()
-	w.do("+PONG\r\n", "PING")
-	s := h.anySessionOf(w)
-	if !h.rests.add(s) {
-		t.Fatal("the kernel does not agree")
-	}
-	s.kill(closeMemory)
-	h.rests.remove(s)
-	h.rests.mu.Lock()
-	defer h.rests.mu.Unlock()
-	if n := len(h.rests.resting); n > 0 {
-		t.Errorf("%d sessions are kept", n)
-	}
-}
-
-// The runtime's poller does not take files, nor anything where the kernel has no room for another watch.
-func TestNoSessionRestsWhereNobodyCouldWaitForTheWatcher(t *testing.T) {
-	t.Parallel()
-	fd, err := unix.Open(filepath.Join(t.TempDir(), "file"), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if restWatcherOf(fd) != nil {
-		t.Error("there is a watcher")
-	}
 }

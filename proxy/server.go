@@ -68,7 +68,7 @@ type Server struct {
 	lanes          laneSets
 	owners         registry[*session] // those that share lanes and have a connection of their own, or dial one
 	proofs         proofs
-	rests          *restWatcher // nil: no session rests
+	rests          *netio.Watcher[sleeper] // nil: no session rests
 	dialPaces      dialPaces
 	pending        *places
 	stripes        [stripes]stripe
@@ -162,8 +162,8 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.audit.start()
 	s.running.Add(1)
 	s.running.Add(1)
-	if s.rests = newRestWatcher(); s.rests != nil {
-		go s.rests.watch(s.wake) // ends with close, which Close calls
+	if s.rests = netio.NewWatcher[sleeper](); s.rests != nil {
+		go s.rests.Watch(s.wake) // ends with Close
 	}
 	go s.sweep() // stopped by done, Close waits for it
 	s.running.Add(1)
@@ -299,7 +299,7 @@ func (s *Server) Close() {
 	rests := s.rests
 	s.mu.Unlock()
 	if rests != nil {
-		rests.close()
+		rests.Close()
 	}
 	s.flushing.Do(s.audit.close)
 }

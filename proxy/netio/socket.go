@@ -52,6 +52,7 @@ type Socket struct {
 
 	wantChunk bool
 	stuck     atomic.Bool // a write waits for the peer
+	watchedAs int32       // the descriptor that a Watcher knows it by; guarded by Watcher.mu
 }
 
 // Handshake bounds what is read before it is finished, and computes only while its peer does not have to do something. Its

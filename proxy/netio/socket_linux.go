@@ -2,9 +2,6 @@ package netio
 
 import "golang.org/x/sys/unix"
 
-// Control calls f with the descriptor of the socket, which stays open meanwhile.
-func (s *Socket) Control(f func(fd uintptr)) error { return s.raw.Control(f) }
-
 // Readable reports whether a read would not wait. The reader calls it. Where the system cannot tell, it reports false.
 func (s *Socket) Readable() (yes bool) {
 	s.raw.Control(func(fd uintptr) {

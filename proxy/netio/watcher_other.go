@@ -1,0 +1,12 @@
+//go:build unix && !linux
+
+package netio
+
+// Watcher needs epoll: there is none here.
+type Watcher[T comparable] struct{}
+
+func NewWatcher[T comparable]() *Watcher[T] { return nil }
+func (*Watcher[T]) Add(s *Socket, x T) bool { return false }
+func (*Watcher[T]) Remove(s *Socket, x T)   {}
+func (*Watcher[T]) Watch(wake func(x T))    {}
+func (*Watcher[T]) Close()                  {}
