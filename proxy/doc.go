@@ -68,6 +68,8 @@
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
 //	lost            replies will never come, because their connection is gone: each is answered by an error of ours
 //	refetch         a big reply on a lane, which others wait behind, is dropped and asked for again over the own connection
+//	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
+//	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
 //	epoch           the time for which the backend's name leads to one address
 //	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
 //	rest            an idle session without goroutines

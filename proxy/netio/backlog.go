@@ -31,23 +31,23 @@ const (
 
 var errBacklogFull = errors.New("the client takes no answers to what it asks of TLS")
 
-// EnableBacklog makes writes non-blocking: what the kernel does not take of a small one goes to a goroutine, and of a big one
-// unless SetWait has said otherwise. failed is told of an error after which nothing is written any more, maybe more than once. The
-// caller makes sure that nobody writes yet.
+// EnableBacklog makes writes non-blocking: what the kernel does not take goes to the backlog, which a goroutine writes out. Only writes
+// that are longer than crypto/tls's own records wait for the peer, and only after SetWait(true). failed is told of an error after
+// which nothing is written any more, maybe more than once, by whichever goroutine meets it. Nobody writes yet.
 func (s *Socket) EnableBacklog(failed func(error)) {
 	s.backlog, s.writeFailed = new(backlog), failed
 	s.backlog.changed.L = &s.backlog.mu
 }
 
-// SetWait decides whether writes that are longer than crypto/tls's own records wait for the peer from now on. Whoever makes these
-// writes calls it; MaxWriteNow bounds what may be written without waiting.
+// SetWait decides whether writes that are longer than crypto/tls's own records wait for the peer from now on. The goroutine that
+// makes these writes calls it. MaxWriteNow bounds what it may write without waiting.
 func (s *Socket) SetWait(wait bool) { s.mayWait = wait }
 
 // Pending reports whether something is left that the kernel has not taken, or a write has failed: a write that must not wait is
 // better left to somebody who may. hot
 func (s *Socket) Pending() bool { return s.backlog.pending.Load() }
 
-// Backlog returns how many bytes the kernel has not taken.
+// Backlog returns how many bytes of writes that did not wait the kernel has not taken yet.
 func (s *Socket) Backlog() int {
 	l := s.backlog
 	l.mu.Lock()

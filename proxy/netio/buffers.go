@@ -12,6 +12,7 @@ const (
 	PageSize = 16 << 10
 )
 
+// Chunk and Page are what is lent.
 type (
 	Chunk [ChunkSize]byte
 	Page  [PageSize]byte

@@ -55,8 +55,8 @@ type Socket struct {
 	watchedAs int32       // the descriptor that a Watcher knows it by; guarded by Watcher.mu
 }
 
-// Handshake bounds what is read before it is finished, and computes only while its peer does not have to do something. Its
-// methods are called by the goroutine that runs it.
+// Handshake is told by its socket when it reads, writes and waits, and bounds what is read. Its methods are called by the goroutine
+// that runs it.
 type Handshake interface {
 	// BeforeWait is called before each read that asks the kernel, AfterWait with the number of bytes that it gave. Their errors
 	// become the read's.
@@ -213,8 +213,8 @@ func (s *Socket) tryRead(fd uintptr) bool {
 	return true
 }
 
-// Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for
-// WriteTimeout. After EnableBacklog it does not always wait for the peer, see there.
+// Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for WriteTimeout. After EnableBacklog it
+// does not always wait for the peer, see there.
 func (s *Socket) Write(p []byte) (int, error) {
 	switch {
 	case len(p) == 0:

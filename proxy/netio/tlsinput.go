@@ -1,8 +1,6 @@
 package netio
 
-import (
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // tlsInput follows the bytes of a client into crypto/tls, to know how much of them it holds. crypto/tls makes room for a
 // whole record when it has seen the header, keeps that room as long as the connection lives, and keeps the parts of a
@@ -60,8 +58,8 @@ func (t *tlsInput) took(b []byte) {
 // InRecord reports whether a part of a TLS record has come, beyond its header, and the rest has not. The reader calls it.
 func (s *Socket) InRecord() bool { return s.input.left > 0 }
 
-// Decrypted notes that bytes of commands came out of crypto/tls: no handshake message is open, and the rest of a record has come. The
-// reader calls it. hot
+// Decrypted notes that bytes of commands came out of crypto/tls: no handshake message is open, and the rest of a record has come.
+// The reader calls it. hot
 func (s *Socket) Decrypted() {
 	s.input.gave()
 	s.CountTLS()
