@@ -38,8 +38,8 @@
 //	           it has no goroutine: the watcher, or whoever interrupts it, starts it again.
 //	           The pump (runPump) reads the own connection, while there is one. It ends with it and closes pump.done; it rests
 //	           as the reader does.
-//	           A writer (drain) runs while the client does not take at once what lanes brought. One of netio.Socket (writeBacklog)
-//	           does the same for the last bytes of a record.
+//	           A writer (drain) runs while the client does not take at once what lanes brought. netio.Socket
+//	           starts one of its own (writeBacklog) for the last bytes of a record.
 //	lane       The reader (read) and the writer (write) end with the connection. Helpers (writeHelper) write to some of the
 //	           clients that one read brought replies for. A dial (laneSet.dial) starts a lane.
 //

@@ -228,21 +228,17 @@ func (s *Socket) Write(p []byte) (int, error) {
 }
 
 func (s *Socket) writeAll(p []byte) (int, error) {
-	s.writing, s.writeErr = p, nil
-	err := s.raw.Write(s.onWrite)
-	n := len(p) - len(s.writing)
-	s.writing = nil
-	if err == nil {
-		err = s.writeErr
-	}
+	n, err := s.write(p, s.onWrite)
 	s.disarm()
 	return n, err
 }
 
 // WriteNow sends as much of p as the peer takes at once. It may be called by whoever could call Write, not after EnableBacklog.
-func (s *Socket) WriteNow(p []byte) (n int, err error) {
+func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
+
+func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
 	s.writing, s.writeErr = p, nil
-	err = s.raw.Write(s.onWriteNow)
+	err = s.raw.Write(try)
 	n = len(p) - len(s.writing)
 	s.writing = nil
 	if err == nil {
@@ -252,15 +248,9 @@ func (s *Socket) WriteNow(p []byte) (n int, err error) {
 }
 
 func (s *Socket) tryWriteNow(fd uintptr) bool {
-	for len(s.writing) > 0 {
-		n, err := writeFD(int(fd), s.writing)
-		if n <= 0 {
-			if err != syscall.EAGAIN {
-				s.writeErr = os.NewSyscallError("write", err)
-			}
-			break
-		}
-		s.writing = s.writing[n:]
+	var err error
+	if s.writing, err = writeSome(fd, s.writing); err != syscall.EAGAIN {
+		s.writeErr = os.NewSyscallError("write", err)
 	}
 	return true
 }
@@ -272,19 +262,23 @@ func (s *Socket) tryWrite(fd uintptr) (done bool) {
 
 // push writes until the kernel takes no more. done is false where it may later: the clock runs then.
 func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) {
+	if rest, err = writeSome(fd, p); err == syscall.EAGAIN {
+		s.arm()
+		return rest, false, nil
+	}
+	return rest, true, os.NewSyscallError("write", err)
+}
+
+// writeSome writes until the kernel takes no more. err says why there is a rest: EAGAIN where the kernel may take it later.
+func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
 	for len(p) > 0 {
 		n, err := writeFD(int(fd), p)
-		if n > 0 {
-			p = p[n:]
-			continue
+		if n <= 0 {
+			return p, err
 		}
-		if err == syscall.EAGAIN {
-			s.arm()
-			return p, false, nil
-		}
-		return p, true, os.NewSyscallError("write", err)
+		p = p[n:]
 	}
-	return p, true, nil
+	return p, nil
 }
 
 // arm starts the clock of a write that the peer does not take; each byte taken starts it anew.
