@@ -52,11 +52,11 @@ func (s *Server) startSession(sock *netio.Socket, conn *tls.Conn, st tls.Connect
 	}
 	n.auditAccepted(&st)
 	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
-	if n.share(); n.shared {
-		go n.read() // ends with the session, Close waits for it
+	shares := n.share()
+	go n.read() // ends with the session, Close waits for it
+	if shares {
 		return
 	}
-	go n.read() // ends with the session, Close waits for it
 	if !n.ended() {
 		n.dialOnce()
 	}

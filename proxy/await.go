@@ -26,7 +26,7 @@ func (s *session) hold(cond func() bool) bool {
 			q.mu.Unlock()
 			return ok
 		}
-		if q.out != nil && q.out.refetch != nil {
+		if q.out.refetch != nil {
 			q.mu.Unlock()
 			s.refetch()
 			continue
@@ -45,7 +45,7 @@ func (s *session) hold(cond func() bool) bool {
 		s.fill()
 		q.mu.Lock()
 		q.wake = nil
-		if !q.closed && (!s.shared || q.out.refetch == nil && (!q.lost || c.recovering)) { // else woken is still to come
+		if !q.closed && q.out.refetch == nil && (!q.lost || c.recovering) { // else woken is still to come
 			c.conn.SetReadDeadline(time.Time{})
 		}
 		q.mu.Unlock()
@@ -110,7 +110,7 @@ func (s *session) discard() bool {
 
 // quit passes QUIT on, and nothing behind it unless it is refused.
 func (s *session) quit(frame []byte) bool {
-	if s.shared && s.needsNoOwn() {
+	if s.needsNoOwn() {
 		s.lastWord(textOK, closeQuit)
 		return false
 	}
@@ -139,7 +139,7 @@ func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok boo
 	p.mu.Lock()
 	p.awaited, p.outcome = a, outcomeNone
 	p.mu.Unlock()
-	if s.shared && !s.makeRoomForOwn(len(frame)) {
+	if !s.makeRoomForOwn(len(frame)) {
 		return false, false
 	}
 	s.queueFrame(frame, kind, false)
@@ -163,7 +163,7 @@ func (s *session) clientEOF() {
 	if c.ending || s.flush() != nil || s.ended() {
 		return
 	}
-	if s.shared && !s.waiting() && (s.at.on != routeOwn || !s.hasOwn()) {
+	if !s.waiting() && (s.at.on != routeOwn || !s.hasOwn()) {
 		s.settledWithin(s.server.c.eofTimeout)
 		s.end(closeClient)
 		return
@@ -250,7 +250,7 @@ func (s *session) linger() {
 			continue
 		}
 		s.limitBackend(s.server.c.eofTimeout)
-		if s.shared && s.at.on != routeOwn {
+		if s.at.on != routeOwn {
 			s.settledWithin(s.server.c.eofTimeout)
 			s.end(closeClient)
 		} else if !s.settled(0) {

@@ -2,36 +2,51 @@ package proxy
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"dragontls/proxy/command"
-	"dragontls/proxy/netio"
 )
 
 // queueFrame adds a frame to the batch. hot
 func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	c := &s.client
-	if s.shared {
-		s.queueShared(frame, kind, blocks)
-		return
+	n := s.note
+	s.note = nil
+	last := len(c.pend) - 1
+	proves := !s.proven.Load()
+	if len(frame) > 0 {
+		c.frames++
 	}
-	if !c.uncount {
-		if n := len(c.pend); n > 0 && kind == slotReplies && c.pend[n-1].kind == slotReplies && c.pend[n-1].blocking == blocks {
-			c.pend[n-1].n++
-		} else {
-			c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
+	switch {
+	case c.uncount:
+	case kind != slotReplies:
+		c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
+	case n != nil:
+		c.pend = append(c.pend, slot{kind: slotNoted, note: n, blocking: blocks, n: 1})
+	case c.begins:
+		c.begins = false
+		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
+		c.tx = len(c.pend)
+		c.replies++
+	case c.tx > 0:
+		c.pend[c.tx-1].n++
+		c.replies++
+		if c.ends {
+			c.ends, c.hasTx, c.tx = false, true, 0
 		}
+	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
+		c.pend[last].n++
+		c.replies++
+	default:
+		c.pend = append(c.pend, slot{blocking: blocks, proves: proves, n: 1})
+		c.replies++
 	}
 	s.add(frame)
 }
 
-// add puts canonical bytes into the batch; a full one is written. hot
+// add puts canonical bytes into the batch, in which steer has made room for them. hot
 func (s *session) add(b []byte) {
 	c := &s.client
-	if len(c.out)+len(b) > netio.ChunkSize && !s.shared { // where it is, steer has made room
-		s.flush()
-	}
 	if c.outChunk == nil {
 		c.outChunk = s.account().Chunk()
 		c.out = c.outChunk[:0]
@@ -57,11 +72,7 @@ func (s *session) handOnCount() {
 	if c.lastN == 0 {
 		return
 	}
-	if s.shared {
-		s.tallied = append(s.tallied, tally{c.last.ID, c.lastN})
-	} else {
-		s.stripe.own[c.last.ID].Add(c.lastN)
-	}
+	s.tallied = append(s.tallied, tally{c.last.ID, c.lastN})
 	c.commands += c.lastN
 	c.lastN = 0
 }
@@ -91,42 +102,7 @@ func (s *session) flush() error {
 		return nil
 	}
 	s.countBatch()
-	if s.shared {
-		return s.flushShared()
-	}
-	var up *backendConn
-	if len(c.out) > 0 {
-		var err error
-		if up, err = s.upstream(); err != nil {
-			s.answerUnavailable(err)
-			return c.flushErr
-		}
-	}
-	now := s.server.now()
-	for i := range c.pend {
-		c.pend[i].sent = now
-	}
-	if s.queue.push(c.pend) {
-		_ = s.writeLocals() // its error has ended the session
-	}
-	s.dropBatch()
-	if len(c.out) == 0 {
-		return nil
-	}
-	_, err := up.write(c.out)
-	s.freeOut()
-	if current, _ := s.upstreamNow(); err != nil && current != up {
-		return nil // a RESET in the batch was answered already, and has replaced the connection
-	}
-	if err != nil && !s.ended() {
-		// The pump reads what the backend still had to say, and ends the session.
-		c.flushErr = err
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.end(closeBackendError)
-		}
-		<-s.pump.done
-	}
-	return c.flushErr
+	return s.submit()
 }
 
 // answerUnavailable answers everything that waits to be sent, and ends the session.

@@ -236,7 +236,7 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 		w := h.dial()
 		wait := func() {
 			h.pass(laneIdle + int64(stayInterval))
-			h.sweepShared()
+			h.sweepUnused()
 		}
 		w.do("$-1\r\n", "GET", "foo")
 		wait()

@@ -32,7 +32,8 @@ func (s *session) take(b []byte) {
 	c.buf, c.r, c.w = b, 0, len(b)
 	s.consume()
 	s.handOnCount()
-	c.pend, c.out = c.pend[:0], c.outChunk[:0]
+	s.dropBatch()
+	s.tallied, c.out = s.tallied[:0], c.outChunk[:0]
 }
 
 var consumed = map[string]*User{

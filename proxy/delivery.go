@@ -32,9 +32,7 @@ func (s *session) deliver(b []byte) error {
 			return err
 		}
 	}
-	if s.shared {
-		s.shedDirty()
-	}
+	s.shedDirty()
 	return nil
 }
 
@@ -46,28 +44,15 @@ type delivery struct {
 	answered  int
 	unblocked int
 	finished  int
+	owes      bool // what is owed is owed by the own connection, and stays so until the delivery is settled
 }
 
 // frame goes on with one frame: its beginning, its middle or its end. hot
 func (d *delivery) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
-	begins, due := !p.replies.Open(), true
-	switch {
-	case !begins:
-	case !s.shared:
-		due = q.run.n > 0
-	default:
-		var owe bool
-		if owe, due = q.lanesOwe(); owe && d.b[d.i] != '>' {
-			if err := d.flush(); err != nil {
-				return err
-			}
-			return s.unasked(d.b[d.i:])
-		}
-	}
-	if begins && d.b[d.i] != '>' && !due && !q.uncounted {
-		if err := d.next(); err != nil {
+	if !p.replies.Open() {
+		if err := d.begin(); err != nil {
 			return err
 		}
 	}
@@ -102,6 +87,30 @@ func (d *delivery) frame() error {
 		s.prove()
 	}
 	d.count()
+	return nil
+}
+
+// begin sees to it that the frame which begins now has a slot, if it needs one. hot
+func (d *delivery) begin() error {
+	s, q := d.s, &d.s.queue
+	push := d.b[d.i] == '>'
+	if !d.owes {
+		owe, due := q.lanesOwe()
+		if owe && !push {
+			if err := d.flush(); err != nil {
+				return err
+			}
+			return s.unasked(d.b[d.i:])
+		}
+		d.owes = due
+	}
+	if push || q.uncounted || d.owes && q.run.n > 0 {
+		return nil
+	}
+	if err := d.next(); err != nil {
+		return err
+	}
+	d.owes = !q.uncounted
 	return nil
 }
 
@@ -171,9 +180,7 @@ func (d *delivery) withhold(n int, done bool) error {
 	text := p.held
 	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
 		text = textExecAbort
-		if s.shared {
-			s.stickyEnded.Store(s.stickies.Load()) // the reader waits
-		}
+		s.stickyEnded.Store(s.stickies.Load()) // the reader waits
 	}
 	d.count() // first: the reply is not out before it is counted
 	err := s.write(text)
@@ -211,14 +218,12 @@ func (d *delivery) special() error {
 		if d.i < len(d.b) && s.mustReplace() {
 			return s.unasked(d.b[d.i:])
 		}
-		if s.shared {
-			s.forgetState()
-		}
+		s.forgetState()
 		if err := s.replaceUpstream(); err != nil {
 			return err
 		}
 		q.recount()
-		d.answered, d.unblocked = 0, 0
+		d.answered, d.unblocked, d.owes = 0, 0, false
 		s.decide(outcomeDone)
 		return nil
 	}

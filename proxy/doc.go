@@ -9,7 +9,7 @@
 //	                │ command: rules, deny list, traits                         judge.go    command; package command
 //	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer; command.Table.Classify
 //	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
-//	                │ flush, before a read that waits                           batch.go    flush; route.go flushShared
+//	                │ flush, before a read that waits                           batch.go    flush; route.go submit
 //	                ├── lane ──> take: slots into the reply queue and           route.go    flushLane, chooseLane
 //	                │            into the lane's ring, under lane.mu            lane.go     submit, take
 //	                │            written by the session if the lane is idle,    lane_write.go writeOne
@@ -27,7 +27,7 @@
 // Package command decides what needs no more than the bytes of a command; what depends on the session is decided here.
 //
 // With BackendConfig.Shared false (BACKEND_MODE=paired), and for a client without a certificate, a session has its own
-// connection from the beginning and never rides a lane.
+// connection from the beginning, for life: it is the same code, on a way that never changes (session.share).
 //
 // # Goroutines
 //

@@ -207,11 +207,7 @@ func (s *Server) moveTo(n uint64) {
 			l.retire()
 		}
 	})
-	s.each(func(c *session) {
-		if c.isShared() {
-			c.moveTo(n)
-		}
-	})
+	s.each(func(c *session) { c.moveTo(n) })
 }
 
 // belated says that an epoch began while c was being opened. Who has put c where moveTo finds it asks, and then does

@@ -77,7 +77,7 @@ func manyOf(b *testing.B, n int, distinct bool, command, reply string, change fu
 func queueUp(n int) func() {
 	all := make([]*session, n)
 	for i := range all {
-		all[i] = &session{sharing: new(sharing)}
+		all[i] = &session{}
 		all[i].queue.init(netio.NewBuffers(0).NewAccount())
 	}
 	return func() {

@@ -43,13 +43,11 @@ func (s *session) command(frame []byte) bool {
 			t |= command.Blocking
 		}
 	}
-	if s.shared {
-		switch s.steer(cmd, exact, sub, frame, args) {
-		case steerDone:
-			return true
-		case steerNoMore:
-			return false
-		}
+	switch s.steer(cmd, exact, sub, frame, args) {
+	case steerDone:
+		return true
+	case steerNoMore:
+		return false
 	}
 	if t == 0 {
 		s.count(cmd)
@@ -71,9 +69,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 			return s.refuse(cmd, textDoomed)
 		}
 		s.count(cmd)
-		if s.shared {
-			s.pinned.Store(true)
-		}
+		s.pinned.Store(true)
 		if !c.uncount {
 			c.uncount = true
 			s.subscribed.Store(true)
@@ -82,13 +78,13 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 		s.queueFrame(frame, slotReplies, false)
 		return true
 	case t&command.Resets != 0:
-		if !s.passOnFirst() {
+		if s.flush() != nil { // what came before
 			return false
 		}
 		s.count(cmd)
 		return s.reset(frame)
 	case t&command.Quits != 0 && args == 1:
-		if !s.passOnFirst() {
+		if s.flush() != nil { // what came before
 			return false
 		}
 		s.count(cmd)
@@ -108,9 +104,6 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	s.queueFrame(frame, slotReplies, t&command.Blocking != 0)
 	return true
 }
-
-// passOnFirst submits what came before a command that goes its own way. false: the session has ended.
-func (s *session) passOnFirst() bool { return !s.shared || s.flush() == nil }
 
 // refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
 // the session ends with it.
@@ -181,12 +174,10 @@ func (s *session) bigCommand(head []byte) bool {
 	if text != nil {
 		return s.refuse(cmd, text)
 	}
-	if s.shared {
-		c.streamed = nil // what waits to be sent is whole
-		how := s.steerBig(cmd, exact, sub)
-		if c.streamed = cmd; how != steerOn {
-			return how == steerDone
-		}
+	c.streamed = nil // what waits to be sent is whole
+	how := s.steerBig(cmd, exact, sub)
+	if c.streamed = cmd; how != steerOn {
+		return how == steerDone
 	}
 	if t&command.MayBlock != 0 {
 		t |= command.Blocking
@@ -273,11 +264,7 @@ func (s *session) abandon(err error) {
 
 // ownUser says that dragontls authenticates this session's connection. It waits until there is one.
 func (s *session) ownUser() bool {
-	if s.shared {
-		up, err := s.openOwn()
-		s.leaveOwnAlone()
-		return err != nil || up.authenticated()
-	}
-	up, err := s.upstream()
+	up, err := s.openOwn()
+	s.leaveOwnAlone()
 	return err != nil || up.authenticated()
 }

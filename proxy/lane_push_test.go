@@ -30,7 +30,7 @@ type pushWork struct {
 func newPushWork(t testing.TB) *pushWork {
 	s, l := onALane(t)
 	l.set.key.resp3 = true
-	other := &session{server: s.server, stripe: s.stripe, shared: true, sharing: new(sharing)}
+	other := &session{server: s.server, stripe: s.stripe}
 	other.queue.init(other.server.buffers.NewAccount())
 	other.queue.out, other.queue.turn = &outbox{account: other.account(), most: s.server.c.SessionBuffer}, true
 	return &pushWork{t: t, lane: l, sessions: [2]*session{s, other}}
@@ -155,7 +155,7 @@ func newPushWorkOn(p *pushWork) *pushWork {
 	server := p.sessions[0].server
 	n := &pushWork{t: p.t}
 	for i := range n.sessions {
-		s := &session{server: server, stripe: &server.stripes[0], shared: true, sharing: new(sharing)}
+		s := &session{server: server, stripe: &server.stripes[0]}
 		s.queue.init(server.buffers.NewAccount())
 		s.queue.out, s.queue.turn = &outbox{account: s.account(), most: server.c.SessionBuffer}, true
 		n.sessions[i] = s
@@ -352,7 +352,7 @@ func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
 		if l.stateNow() != laneOpen || b.lanes() != i+1 {
 			t.Fatalf("state %v, %d lanes were opened, before the sweeper came", l.stateNow(), b.lanes())
 		}
-		h.sweepShared()
+		h.sweepUnused()
 		<-l.closed
 		eventually(t, "its successor is there", func() bool { return len(h.openLanes()) == 1 })
 		other.get("on the next one")
@@ -383,7 +383,7 @@ func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 	w.want(valueOf("a"))
 	b.onAccept(func(c *laneConn) { c.reset() })
 	dials := h.backendStats.dials.Load()
-	h.sweepShared()
+	h.sweepUnused()
 	eventually(t, "a successor was dialled in vain", func() bool {
 		l.set.mu.Lock()
 		defer l.set.mu.Unlock()
@@ -395,7 +395,7 @@ func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 	}
 	b.onAccept(nil)
 	h.pass(laneRetry)
-	h.sweepShared()
+	h.sweepUnused()
 	<-l.closed
 	w.get("2")
 }

@@ -127,7 +127,7 @@ func TestRedirectedTrackingDisturbsNoOtherIdentity(t *testing.T) {
 				}
 			}
 			if i%10 == 9 && m.shared { // each time lanes are replaced, and the attacker finds the next ones
-				h.sweepShared()
+				h.sweepUnused()
 			}
 		}
 		if hits < rounds {

@@ -36,7 +36,7 @@ func onALaneOf(t testing.TB, c Config) (*session, *lane) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &session{server: srv, stripe: &srv.stripes[0], shared: true, sharing: new(sharing)}
+	s := &session{server: srv, stripe: &srv.stripes[0]}
 	s.queue.init(srv.buffers.NewAccount())
 	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: srv.c.SessionBuffer}, true
 	l := &lane{set: &laneSet{server: srv}, up: &backendConn{sock: sock, conn: sock}, wake: make(chan struct{}, 1)}

@@ -395,7 +395,7 @@ func (c *laneConn) end() {
 func (h *harness) pass(nanoseconds int64) {
 	h.t.Helper()
 	h.each(func(s *session) {
-		for s.isShared() && s.owes() && s.mayBeSettled() {
+		for s.owes() && s.mayBeSettled() {
 			runtime.Gosched()
 		}
 	})
@@ -414,7 +414,7 @@ func (h *harness) closeUnused(s *session) {
 		})
 	})
 	h.pass(laneIdle)
-	h.sweepShared()
+	h.sweepUnused()
 }
 
 // mayBeSettled says that a reply is being passed on.
@@ -488,7 +488,7 @@ func (h *harness) sessionOf(w *wire) (found *session) {
 	h.t.Helper()
 	eventually(h.t, "the session is there", func() bool {
 		h.each(func(s *session) {
-			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() && s.isShared() {
+			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() {
 				found = s
 			}
 		})

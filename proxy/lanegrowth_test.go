@@ -176,7 +176,7 @@ func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
 	_, h := grown(t, 0)
 	set = h.onlySet()
 	set.slow.Store(true)
-	h.sweepShared()
+	h.sweepUnused()
 	if set.slow.Load() {
 		t.Error("the sweeper does not have it judged anew")
 	}
@@ -386,7 +386,7 @@ func TestSurplusLanesCloseWhenIdle(t *testing.T) {
 	w.send(cmd("GET", "still busy")) // on the first of two that have nothing to do
 	<-held.reached
 	h.pass(laneIdle)
-	h.sweepShared()
+	h.sweepUnused()
 	<-second.closed
 	if first.stateNow() != laneOpen {
 		t.Error("a lane closed that was busy")

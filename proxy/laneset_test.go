@@ -128,7 +128,7 @@ func TestIdleLanesAndOwnConnectionsClose(t *testing.T) {
 		t.Fatal("INFO needs an own connection")
 	}
 	eventually(t, "the lane is idle", func() bool { _, idle := l.idleAt(); return idle })
-	h.sweepShared()
+	h.sweepUnused()
 	if l.stateNow() != laneOpen || !s.hasOwn() {
 		t.Error("closed before their time")
 	}
@@ -185,7 +185,7 @@ func TestBusyLanesAndOwnConnectionsStay(t *testing.T) {
 	other.send(cmd("INFO"))
 	<-info.reached
 	h.pass(10 * laneIdle)
-	h.sweepShared()
+	h.sweepUnused()
 	if l.stateNow() != laneOpen || !h.sessionOf(other).hasOwn() {
 		t.Error("closed while replies were owed")
 	}
@@ -216,12 +216,12 @@ func TestLaneWithoutCredentialsEndsAfterAMinute(t *testing.T) {
 			held := b.hold("a")
 			w.send(cmd("GET", "a"))
 			<-held.reached
-			h.sweepShared()
+			h.sweepUnused()
 			if l.stateNow() != laneOpen {
 				t.Error("retired before its time")
 			}
 			h.pass(unprovenLane)
-			h.sweepShared()
+			h.sweepUnused()
 			if got := l.stateNow(); (got == laneRetired) == secret {
 				t.Errorf("state %v", got)
 			}

@@ -72,7 +72,7 @@ func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
 	l := &lane{commands: laneCommands - 10}
 	var all [4]*session
 	for i := range all {
-		all[i] = &session{sharing: new(sharing)}
+		all[i] = &session{}
 		all[i].queue.init(netio.NewBuffers(0).NewAccount())
 	}
 	room := func(i, n int) bool {

@@ -110,7 +110,7 @@ var mutants = []mutant{
 		{"refetch.go", "q.lost || q.owed != 1:", "q.lost || q.owed != 1 && !MUTANT:"},
 	}, "TestWhatWasAnsweredIsNotAskedAgain", "nothing is owed: got \"x\""},
 	{"a local reply overtakes those of a lane: invariant 10", []edit{
-		{"queue.go", "	if q.out != nil && q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out != nil && q.out.size > 0 || !q.localFirstLocked() {\n"},
+		{"queue.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out != nil && q.out.size > 0 || !q.localFirstLocked() {\n"},
 	}, "TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane", "got \"-NOPERM"},
 	{"the own connection speaks inside a reply of a lane: invariant 9", []edit{
 		{"queue.go", "(q.turn || q.half) && !q.closed {", "(q.turn || q.half && !MUTANT) && !q.closed {"},
@@ -151,7 +151,7 @@ var mutants = []mutant{
 		{"backendconn.go", "		if !bytes.Equal(x.frames, want) {\n", "		if !bytes.Equal(x.frames, want) && !MUTANT {\n"},
 	}, "TestLaneOpensOnlyWhenProven", "1 lanes were used"},
 	{"a lane without credentials stays for ever", []edit{
-		{"sharedsweep.go", "!l.up.authenticated() && now-l.opened", "!MUTANT && !l.up.authenticated() && now-l.opened"},
+		{"unused.go", "!l.up.authenticated() && now-l.opened", "!MUTANT && !l.up.authenticated() && now-l.opened"},
 	}, "TestLaneWithoutCredentialsEndsAfterAMinute", "state 0"},
 }
 

@@ -309,9 +309,6 @@ func (q *replyQueue) writerEnded() {
 
 // awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
 func (q *replyQueue) awaitWriters(a *netio.Account) {
-	if q.out == nil {
-		return
-	}
 	q.mu.Lock()
 	for q.out.writers > 0 {
 		q.changed.Wait()

@@ -11,17 +11,22 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// share makes it a session that may ride lanes, if it is one: its own connection is opened when it is needed.
-func (s *session) share() {
+// share decides whether the session may ride lanes, and reports it: its own connection is opened when it is needed then.
+// Any other keeps its own from the beginning to the end. It is called before the session's goroutines start.
+func (s *session) share() bool {
 	p := s.peer.Load()
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
-		return
+		s.at.on = routeOwn
+		s.pinned.Store(true)
+		return false
 	}
-	s.pump.mu.Lock()
-	s.shared, s.sharing = true, new(sharing)
-	s.queue.out = &outbox{drain: s.drain, account: s.account(), most: s.server.c.SessionBuffer}
-	s.pump.mu.Unlock()
 	close(s.pump.done)
+	s.beginsProven()
+	return true
+}
+
+// beginsProven sees whether the session has a password: the backend wants no more words of it then.
+func (s *session) beginsProven() {
 	defer func() {
 		if v := recover(); v != nil {
 			s.recovered(v)
@@ -33,13 +38,6 @@ func (s *session) share() {
 		s.proven.Store(err == nil && password != "")
 		s.credential = sha256.Sum256([]byte(user + "\x00" + password))
 	}
-}
-
-// isShared is for goroutines that the session has not started.
-func (s *session) isShared() bool {
-	s.pump.mu.Lock()
-	defer s.pump.mu.Unlock()
-	return s.shared
 }
 
 // flushOwn submits the batch to the session's own connection, which it opens if need be. false: the route has to be
@@ -230,7 +228,7 @@ func (s *session) needsNoOwn() bool {
 	return !s.client.uncount && s.client.route != routeOwn && !s.hasOwn() && !s.pinned.Load() && !s.sticky()
 }
 
-// ownEnded: the own connection of a shared session is gone. Where that can be told to the client in order, and nothing of
+// ownEnded: the own connection is gone. Where that can be told to the client in order, and nothing of
 // it is half out, the session goes on. The pump calls it last.
 func (s *session) ownEnded(err error) {
 	q, p := &s.queue, &s.pump

@@ -137,9 +137,7 @@ func (s *session) adopt(last, next *Peer) bool {
 		return false
 	}
 	s.peer.Store(next)
-	if s.sharing != nil {
-		s.gen.Add(1)
-	}
+	s.gen.Add(1)
 	if last == nil || !last.NotAfter.Equal(next.NotAfter) {
 		end := next.endMoment()
 		s.ends.Store(end)

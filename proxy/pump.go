@@ -12,16 +12,12 @@ import (
 // runPump is the pump goroutine: it passes the backend's replies on as they come, in their places. It ends with the
 // backend connection, or when the session does, for which the reader waits, or when the connection rests.
 func (s *session) runPump() {
-	if s.shared {
-		s.server.owners.add(s)
-	}
+	s.server.owners.add(s)
 	if s.pumpOn() {
 		return
 	}
 	s.dropUpstream()
-	if s.shared {
-		s.server.owners.remove(s)
-	}
+	s.server.owners.remove(s)
 	close(s.pump.done)
 }
 
@@ -75,12 +71,10 @@ func (s *session) passOn(up *backendConn) pumpNext {
 		return pumpEnds
 	}
 	if err != nil {
-		s.backendEnded(err)
+		s.ownEnded(err)
 		return pumpEnds
 	}
-	if s.shared {
-		s.shedProof()
-	}
+	s.shedProof()
 	return pumpGoesOn
 }
 
@@ -219,7 +213,7 @@ func (s *session) setUpstream(up *backendConn, err error) bool {
 	s.pump.up, s.pump.upErr = up, err
 	s.pump.dialled = s.pump.dialled || up != nil
 	s.pump.mu.Unlock()
-	if up != nil && s.shared {
+	if up != nil {
 		if n, late := s.server.backend.belated(up); late {
 			s.moveTo(n)
 		}
@@ -232,15 +226,7 @@ func (s *session) setUpstream(up *backendConn, err error) bool {
 	return true
 }
 
-// backendEnded: the backend has closed, or is lost. The client learns it the same way.
-func (s *session) backendEnded(err error) {
-	if s.shared {
-		s.ownEnded(err)
-		return
-	}
-	s.endWithBackend(err)
-}
-
+// endWithBackend ends the session with its own connection, which the backend has closed or which is lost.
 func (s *session) endWithBackend(err error) {
 	s.pump.mu.Lock()
 	a, o := s.pump.awaited, s.pump.outcome

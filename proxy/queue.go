@@ -53,13 +53,12 @@ type replyQueue struct {
 	uncounted bool // the pump has passed the uncounted mark
 	turn      bool // somebody writes to the client, or a frame is half out
 	closed    bool
-	// of sessions that may ride lanes:
-	answered bool    // the backend has answered something, ever
-	lost     bool    // replies were lost with their connection; the reader has to recover
-	room     bool    // the lane that the reader waits for may have room
-	onLane   bool    // what is owed is owed by a lane
-	half     bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
-	out      *outbox // replies that lanes brought; not empty only while somebody has the turn. nil: it may not
+	answered  bool    // the backend has answered something, ever
+	lost      bool    // replies were lost with their connection; the reader has to recover
+	room      bool    // the lane that the reader waits for may have room
+	onLane    bool    // what is owed is owed by a lane
+	half      bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
+	out       *outbox // replies that lanes brought; not empty only while somebody has the turn
 
 	wake func() // set while the reader waits in a read: interrupts it
 }
@@ -77,7 +76,7 @@ func (q *replyQueue) push(slots []slot) (mine bool) {
 	return q.takeTurnForLocalsLocked()
 }
 
-// admission is what came of pushing the slots of a shared session.
+// admission is what came of pushing the slots of a batch.
 type admission uint8
 
 const (
@@ -193,7 +192,7 @@ func (q *replyQueue) localFirstLocked() bool {
 func (q *replyQueue) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.out != nil && q.out.size > 0 || !q.localFirstLocked() {
+	if q.out.size > 0 || !q.localFirstLocked() {
 		return slot{}, false
 	}
 	return q.popLocked(), true
@@ -235,7 +234,7 @@ func (q *replyQueue) settle(n, unblocked int, release bool) (mine bool) {
 	q.blocked -= unblocked
 	q.answered = q.answered || n > 0
 	if release {
-		if q.out != nil && q.out.size > 0 {
+		if q.out.size > 0 {
 			q.startWriterLocked() // it has the turn now
 			return false
 		}

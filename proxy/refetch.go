@@ -19,7 +19,7 @@ func (s *session) askAgain(frame []byte) bool {
 func (s *session) refetch() {
 	q := &s.queue
 	q.mu.Lock()
-	wanted := q.out != nil && q.out.refetch != nil
+	wanted := q.out.refetch != nil
 	q.mu.Unlock()
 	if !wanted {
 		return

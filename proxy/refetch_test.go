@@ -83,7 +83,7 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
 	defer far.Close()
-	s := &session{server: bareServer(), shared: true, sharing: &sharing{}}
+	s := &session{server: bareServer()}
 	s.queue.init(netio.NewBuffers(0).NewAccount())
 	s.queue.out = &outbox{}
 	s.queue.owed, s.queue.onLane = 1, true
@@ -143,7 +143,7 @@ func TestNothingRidesALaneWhileTheOwnConnectionOwesWhatIsAskedAgain(t *testing.T
 // The lane's reader wants a command asked again just before the session's next one is submitted to the lane.
 func TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain(t *testing.T) {
 	t.Parallel()
-	s := &session{server: bareServer(), shared: true, sharing: &sharing{}}
+	s := &session{server: bareServer()}
 	s.queue.init(netio.NewBuffers(0).NewAccount())
 	s.queue.out = &outbox{account: s.account(), refetch: []byte(cmd("GET", "big"))}
 	s.queue.owed, s.queue.onLane = 1, false

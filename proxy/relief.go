@@ -255,9 +255,6 @@ func (s *session) takesNothing() bool {
 	if s.client.sock.Stuck() {
 		return true
 	}
-	if !s.isShared() {
-		return false
-	}
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	return s.queue.out.unsent > 0

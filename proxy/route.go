@@ -19,7 +19,7 @@ const (
 // maxBatch bounds the commands of a batch, so that sessions take turns on a lane.
 const maxBatch = 512
 
-// route is where a shared session's commands go. It is on one connection at a time and changes only when every reply to
+// route is where a session's commands go. It is on one connection at a time and changes only when every reply to
 // what it sent has arrived. The reader owns it.
 type route struct {
 	on             routeKind
@@ -47,8 +47,8 @@ func (o *onLane) full(commands, bytes int) bool {
 	return n > 0 && (n+commands > laneCommands/laneShare || int(o.bytes.Load())+bytes > laneBytes/laneShare)
 }
 
-// flushShared submits the batch where its strongest command has to go.
-func (s *session) flushShared() error {
+// submit passes the batch on where its strongest command has to go.
+func (s *session) submit() error {
 	c := &s.client
 	if c.tx > 0 {
 		s.breakTransaction()
@@ -88,7 +88,7 @@ func (s *session) wantedRoute(now int64) routeKind {
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
 	owed := s.owes() // first: what a reply says of the session is known before it is owed no more
-	if !s.isProven(now) || s.pinned.Load() || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+	if s.pinned.Load() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
 	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {

@@ -42,8 +42,7 @@ type session struct {
 	hand       atomic.Int32 // what the reader holds, see handEmpty
 	rests      rester       // says whether its reader has a goroutine
 
-	shared   bool // it may ride lanes
-	*sharing      // nil where it does not
+	sharing
 
 	endOnce    sync.Once
 	subscribed atomic.Bool // replies are not counted any more
@@ -64,7 +63,7 @@ const (
 	handFull        // commands that the queue does not know of yet
 )
 
-// sharing is what only a session has that may ride lanes. Fields without a word belong to its reader.
+// sharing decides about the session's way to the backend. Fields without a word belong to its reader.
 type sharing struct {
 	at          route
 	onLane      onLane        // what is in flight on its lane
@@ -122,7 +121,7 @@ type clientSide struct {
 	uncount bool
 	holding bool // in hold: what waits is not queued yet
 	ending  bool // our last word is queued: the rest is dropped
-	// of the batch of a shared session:
+	// of the batch:
 	route        routeKind
 	stateful     bool // an error of ours would leave the session's state unknown
 	hasTx        bool // there is a whole transaction
@@ -155,7 +154,6 @@ type pump struct {
 	awaited awaited
 	outcome outcome
 
-	// of shared sessions
 	inUse   bool  // by the reader: nobody else closes it
 	used    int64 // since then it is not
 	closing bool  // closed by us while idle
@@ -188,6 +186,7 @@ func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n.client.buf = n.client.small[:]
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init(sock.Account())
+	n.queue.out = &outbox{drain: n.drain, account: sock.Account(), most: s.c.SessionBuffer}
 	n.ends.Store(math.MaxInt64)
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)
@@ -271,9 +270,7 @@ func (s *session) finish() {
 	s.client.conn.Close()
 	s.queue.awaitWriters(s.account())
 	_ = s.client.sock.Flush() // last: a writer may have left bytes to the socket's goroutine just before the end
-	if s.shared {
-		s.leaveSet()
-	}
+	s.leaveSet()
 	s.client.sock.Release()
 	s.dropBuffers()
 	s.closeAccount()

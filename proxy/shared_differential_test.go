@@ -354,7 +354,7 @@ func TestEndOfAWholeTransactionIsNotThatOfTheNext(t *testing.T) {
 
 // What was prepared for the own connection never goes to a lane, even if that connection ends before it is written.
 func TestBatchPreparedForTheOwnConnectionStaysWithIt(t *testing.T) {
-	s := &session{sharing: new(sharing), server: bareServer()}
+	s := &session{server: bareServer()}
 	s.proven.Store(true)
 	s.client.pend, s.client.hasTx, s.client.route = []slot{{n: 2}, {n: 3, tx: true}, {n: 1}}, true, routeLane
 	if got := s.wantedRoute(1); got != routeLane {

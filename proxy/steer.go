@@ -8,7 +8,7 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// steering is what came of looking at a command of a shared session.
+// steering is what came of looking at a command.
 type steering uint8
 
 const (
@@ -202,43 +202,6 @@ func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steerin
 		s.pinned.Store(true)
 	}
 	return steerOn
-}
-
-// queueShared is queueFrame for a shared session. hot
-func (s *session) queueShared(frame []byte, kind slotKind, blocks bool) {
-	c := &s.client
-	n := s.note
-	s.note = nil
-	last := len(c.pend) - 1
-	proves := !s.proven.Load()
-	if len(frame) > 0 {
-		c.frames++
-	}
-	switch {
-	case c.uncount:
-	case kind != slotReplies:
-		c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
-	case n != nil:
-		c.pend = append(c.pend, slot{kind: slotNoted, note: n, blocking: blocks, n: 1})
-	case c.begins:
-		c.begins = false
-		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
-		c.tx = len(c.pend)
-		c.replies++
-	case c.tx > 0:
-		c.pend[c.tx-1].n++
-		c.replies++
-		if c.ends {
-			c.ends, c.hasTx, c.tx = false, true, 0
-		}
-	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
-		c.pend[last].n++
-		c.replies++
-	default:
-		c.pend = append(c.pend, slot{blocking: blocks, proves: proves, n: 1})
-		c.replies++
-	}
-	s.add(frame)
 }
 
 // closeTransactions prepares whole transactions for the own connection, where the reply to EXEC says whether the

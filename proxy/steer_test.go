@@ -82,7 +82,7 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 		"the session has ended":  {func(s *session) { s.queue.closed = true }, false, false},
 		"the connection is gone": {func(s *session) { s.pump.up = nil }, false, true},
 	} {
-		s := &session{sharing: new(sharing)}
+		s := &session{}
 		s.queue.init(netio.NewBuffers(0).NewAccount())
 		s.queue.out = &outbox{refetch: []byte("x")}
 		s.queue.pushLocked(slot{n: 1})

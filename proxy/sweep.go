@@ -31,9 +31,7 @@ func (s *Server) sweepOnce() {
 	s.closeExpired()
 	s.restIdle()
 	s.dialPaces.tidy(s.now())
-	if s.c.Backend.Shared {
-		s.sweepShared()
-	}
+	s.sweepUnused()
 }
 
 func (s *Server) closeIdle() {

@@ -99,11 +99,9 @@ func (s *session) login() login {
 	if c.SetName && p.Identity != [32]byte{} {
 		l.name = connectionName(p.Name)
 	}
-	if s.shared {
-		s.pump.mu.Lock()
-		l.state = s.state
-		s.pump.mu.Unlock()
-	}
+	s.pump.mu.Lock()
+	l.state = s.state
+	s.pump.mu.Unlock()
 	return l
 }
 

@@ -18,8 +18,8 @@ func (set *laneSet) isLastOfUsed(l *lane) bool {
 	return len(lanes) == 1 && lanes[0] == l && set.refs.Load() > 0
 }
 
-// sweepShared closes what shared sessions do not use any more.
-func (s *Server) sweepShared() {
+// sweepUnused closes lanes and own connections that nobody uses any more.
+func (s *Server) sweepUnused() {
 	now := s.now()
 	room := s.roomForIdleLanes()
 	s.lanes.each(func(l *lane) {
@@ -41,9 +41,7 @@ func (s *Server) sweepShared() {
 	s.lanes.tidy(now)
 	s.proofs.tidy(now - int64(s.c.proofAge))
 	s.each(func(n *session) {
-		if n.isShared() {
-			n.shedDirty()
-			n.closeOwn(now - int64(s.c.laneIdle))
-		}
+		n.shedDirty()
+		n.closeOwn(now - int64(s.c.laneIdle))
 	})
 }
