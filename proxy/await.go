@@ -199,10 +199,9 @@ func (s *session) settled(rest int) bool {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for !q.closed && q.blocked == 0 && (q.owed > rest || q.turn && !q.uncounted) {
-		q.changed.Wait()
-	}
-	return !q.closed && q.blocked == 0
+	return q.waitLocked(func() bool {
+		return q.blocked > 0 || q.owed <= rest && (!q.turn || q.uncounted)
+	}) && q.blocked == 0
 }
 
 // settledWithin waits until nothing is owed to the client, at most d.
@@ -216,17 +215,7 @@ func (s *session) settledWithin(d time.Duration) {
 		q.mu.Unlock()
 	})
 	defer t.Stop()
-	q.mu.Lock()
-	for !q.closed && !late && (q.owed > 0 || q.size > 0 || q.turn) {
-		if q.out.refetch != nil {
-			q.mu.Unlock()
-			s.refetch()
-			q.mu.Lock()
-			continue
-		}
-		q.changed.Wait()
-	}
-	q.mu.Unlock()
+	s.park(func() bool { return late || q.owed == 0 && q.size == 0 && !q.turn })
 }
 
 // linger waits for our last word to leave and drops what the client still sends: closing a socket with unread

@@ -60,7 +60,7 @@ func TestClientThatStopsReadingHoldsUpNobodyOnItsLane(t *testing.T) {
 }
 
 // takeTurn has the caller write to the client, in the place of a lane's reader.
-func (s *session) takeTurn(t testing.TB) {
+func (s *session) takeTurn(t testing.TB) writeTurn {
 	t.Helper()
 	q := &s.queue
 	eventually(t, "nobody writes", func() bool {
@@ -72,6 +72,7 @@ func (s *session) takeTurn(t testing.TB) {
 		q.turn = true
 		return true
 	})
+	return writeTurn{s}
 }
 
 // The answers to KeyUpdate wait in the backlog, not under the lock that whoever writes to the client needs.
@@ -93,10 +94,10 @@ func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 	}
 	s := h.sessionOf(w)
 	sock := s.client.sock
-	s.takeTurn(t)
+	turn := s.takeTurn(t)
 	gates.of(w).Stop()
 	sent := bytes.Repeat([]byte("sent before "), 300)
-	if err := s.writeNow(sent); err != nil {
+	if err := turn.writeNow(sent); err != nil {
 		t.Fatal(err)
 	}
 	const n = 10 // crypto/tls takes 16 without a byte of the client between them
@@ -108,7 +109,7 @@ func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 		}
 		eventually(t, "it is answered, and the answer waits in the backlog", func() bool { return sock.Backlog() > before })
 	}
-	if err := s.writeNow([]byte("behind them")); err != nil {
+	if err := turn.writeNow([]byte("behind them")); err != nil {
 		t.Fatal(err)
 	}
 	gates.of(w).Open()
@@ -116,7 +117,7 @@ func TestKeyUpdatesOfAClientThatStopsReadingHoldUpNoWriter(t *testing.T) {
 	if err := sock.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	s.dropOut() // gives the turn back
+	turn.drop() // gives the turn back
 }
 
 func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
@@ -139,12 +140,12 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 			w := h.dial()
 			w.get("0")
 			s := h.sessionOf(w)
-			s.takeTurn(t)
+			turn := s.takeTurn(t)
 			want := ""
 			if tt.pending {
 				gates.of(w).Stop()
 				want = strings.Repeat("a", 4000)
-				if err := s.writeNow([]byte(want)); err != nil {
+				if err := turn.writeNow([]byte(want)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -154,7 +155,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 			q.out.writers++
 			q.out.append(s.account(), []byte(reply))
 			q.mu.Unlock()
-			left := s.writeOutbox(false)
+			left := turn.writeOutbox(false)
 			if left != tt.left {
 				t.Errorf("left to a writer: %v", left)
 			}
@@ -164,7 +165,7 @@ func TestWhatALanesReaderLeavesToAWriter(t *testing.T) {
 					t.Errorf("%d bytes of %d, turn %v, %d writers", q.out.size, tt.size, q.turn, q.out.writers)
 				}
 				q.mu.Unlock()
-				go s.drain() // ends with what there is, finish waits for it
+				go turn.drain() // ends with what there is, finish waits for it
 			}
 			gates.of(w).Open()
 			w.wantLong(want + reply)

@@ -130,9 +130,7 @@ func (s *session) answerUnavailable(err error) {
 	}
 	c.flushErr = err
 	c.ending = true
-	if s.queue.push(append(c.pend, final)) {
-		_ = s.writeLocals() // its error has ended the session
-	}
+	s.push(append(c.pend, final))
 }
 
 // upstream waits for the backend connection, at most unavailableTimeout.
@@ -148,17 +146,15 @@ func (s *session) upstream() (*backendConn, error) {
 	if up != nil || err != nil {
 		return up, err
 	}
-	s.queue.notify()
-	s.queue.mu.Lock()
-	defer s.queue.mu.Unlock()
-	for !s.queue.closed {
-		p.mu.Lock()
-		up, err = p.up, p.upErr
-		p.mu.Unlock()
-		if up != nil || err != nil {
-			return up, err
-		}
-		s.queue.changed.Wait()
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.notifyLocked()
+	if !q.waitLocked(func() bool {
+		up, err = s.upstreamNow()
+		return up != nil || err != nil
+	}) {
+		return nil, errEnded
 	}
-	return nil, errEnded
+	return up, err
 }

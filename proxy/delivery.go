@@ -12,8 +12,10 @@ import (
 // deliver passes on what the backend sent. hot
 func (s *session) deliver(b []byte) error {
 	p, q := &s.pump, &s.queue
-	if !p.replies.Open() && !q.acquireTurn() {
-		return errEnded
+	if !p.turn.held() {
+		if p.turn = s.acquireTurn(); !p.turn.held() {
+			return errEnded
+		}
 	}
 	d := delivery{s: s, b: b}
 	for d.i < len(b) {
@@ -21,14 +23,18 @@ func (s *session) deliver(b []byte) error {
 			return err
 		}
 	}
-	if err := s.write(b[d.start:]); err != nil {
+	if err := p.turn.write(b[d.start:]); err != nil {
 		return err
 	}
 	if d.finished > 0 || q.uncounted {
 		s.lastActive.Store(s.server.now())
 	}
-	if q.settle(d.answered, d.unblocked, !p.replies.Open()) {
-		if err := s.writeLocals(); err != nil {
+	t := p.turn
+	if p.replies.Open() {
+		t.settle(d.answered, d.unblocked)
+	} else {
+		p.turn = noTurn
+		if err := t.settleAndRelease(d.answered, d.unblocked); err != nil {
 			return err
 		}
 	}
@@ -58,7 +64,7 @@ func (d *delivery) frame() error {
 	}
 	n, done, err := p.replies.Next(d.b[d.i:])
 	if err != nil {
-		_ = s.write(d.b[d.start:d.i])
+		_ = p.turn.write(d.b[d.start:d.i])
 		s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
 		s.server.backendStats.errors.add("malformed")
 		s.end(closeBackendError)
@@ -129,14 +135,14 @@ func (d *delivery) next() error {
 		if !local {
 			return s.unasked(d.b[d.i:])
 		}
-		if err := s.writeLocal(l); err != nil {
+		if err := s.pump.turn.writeLocal(l); err != nil {
 			return err
 		}
 	}
 }
 
 func (d *delivery) flush() error {
-	err := d.s.write(d.b[d.start:d.i])
+	err := d.s.pump.turn.write(d.b[d.start:d.i])
 	d.start = d.i
 	return err
 }
@@ -183,7 +189,7 @@ func (d *delivery) withhold(n int, done bool) error {
 		s.stickyEnded.Store(s.stickies.Load()) // the reader waits
 	}
 	d.count() // first: the reply is not out before it is counted
-	err := s.write(text)
+	err := p.turn.write(text)
 	s.dropHeld()
 	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
 		s.decide(outcomeRefused)
@@ -296,7 +302,7 @@ func (d *delivery) keepUser() error {
 	if err := d.flush(); err != nil {
 		return err
 	}
-	if err := p.conn.authenticateAgain(&p.replies, s.write); err != nil {
+	if err := p.conn.authenticateAgain(&p.replies, p.turn.write); err != nil {
 		s.end(closeReset)
 		return err
 	}
@@ -309,7 +315,7 @@ func (s *session) unasked(rest []byte) error {
 	if rest[0] == '-' {
 		var r resp.Replies
 		if n, done, err := r.Next(rest); done && err == nil {
-			_ = s.write(rest[:n])
+			_ = s.pump.turn.write(rest[:n])
 		}
 	}
 	s.end(closeBackendError)

@@ -18,7 +18,7 @@
 //
 //	backend ──> lane's reader: frames, matches by order                         lane_read.go takeIn, deliver, next, judge
 //	              │ receive: into the session's outbox, counts the replies      outbox.go   receive
-//	              │ drainReady: has each session's replies written              lane_drain.go, outbox.go writeOutbox
+//	              │ drainReady: has each session's replies written              lane_drain.go, write_turn.go writeOutbox
 //	              └─TLS─> client
 //	backend ──> session's pump, which reads its own connection                  pump.go     runPump, passOn
 //	              │ waits for the turn, frames, matches by order                delivery.go deliver, frame
@@ -99,7 +99,7 @@
 //  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
 //  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute).
 //  8. Sessions that the backend could tell apart never share a lane (laneKey); an own connection never changes hands.
-//  9. Only the holder of the turn writes to a client, between two replies of others (acquireTurn, nextOut).
+//  9. Only the holder of the turn writes to a client, between two replies of others (writeTurn).
 //  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
 //  11. A command is counted, and its slot is there, before a byte of it is written.
 //  12. After a loss everything that the client had sent by then is answered by errors, in order, before anything else is sent

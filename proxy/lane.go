@@ -110,9 +110,7 @@ func (l *lane) submit(s *session, now int64) submission {
 	case t.start:
 		l.wakeWriter()
 	}
-	if t.mine {
-		_ = s.writeLocals() // its error has ended the session
-	}
+	t.turn.release()
 	return t.result
 }
 
@@ -121,8 +119,8 @@ type taken struct {
 	result submission
 	direct bool // the caller has the token, and writes out
 	out    []byte
-	start  bool // the writer has it, and is to be woken
-	mine   bool // the caller has the turn of the session, see admission
+	start  bool      // the writer has it, and is to be woken
+	turn   writeTurn // of the session, where replies of ours are due
 }
 
 // take enters a batch. A panic leaves the session's slots and the lane's in doubt: it takes the lane with it. hot
@@ -139,8 +137,8 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	if !l.roomLocked(s, c.replies, len(c.out)) {
 		return taken{result: submitWait}
 	}
-	a := s.queue.admit(c.pend, now)
-	if a > admittedMine {
+	a, turn := s.admitToLane(c.pend, now)
+	if a != admitted {
 		l.wakeWaiterLocked() // it may have been this one's turn
 		switch a {
 		case admitLost:
@@ -155,7 +153,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
 	// this one is large.
 	atOnce := l.slots == 0 && l.commands == 0 || len(c.out) >= largeBatch
-	t = taken{result: submitted, direct: atOnce && !l.token && l.up.tls == nil, mine: a == admittedMine}
+	t = taken{result: submitted, direct: atOnce && !l.token && l.up.tls == nil, turn: turn}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	if l.commands == 0 {
 		l.pulse.begin(l.idleSince, now)
@@ -340,5 +338,5 @@ type laneReader struct {
 	dropped bool     // ... and asked again elsewhere: it is read and dropped
 	push    bool     // the frame that comes is a push, see skipPush
 	nonce   []byte
-	ready   []*session // have replies and no writer: their turn is the reader's
+	ready   []writeTurn // of sessions that have replies and had no writer
 }

@@ -10,12 +10,12 @@ func (l *lane) drainReady() {
 	ready := l.in.ready
 	for len(ready) > drainShare {
 		h := newWriteHelper()
-		h.n = copy(h.sessions[:], ready)
+		h.n = copy(h.turns[:], ready)
 		ready = ready[h.n:]
 		go h.run()
 	}
-	for _, s := range ready {
-		s.drainNow()
+	for _, t := range ready {
+		t.drainNow()
 	}
 	clear(l.in.ready)
 	l.in.ready = l.in.ready[:0]
@@ -23,9 +23,9 @@ func (l *lane) drainReady() {
 
 // writeHelper is a goroutine that writes to some of the clients.
 type writeHelper struct {
-	sessions [drainShare]*session
-	n        int
-	run      func()
+	turns [drainShare]writeTurn
+	n     int
+	run   func()
 }
 
 var writeHelpers sync.Pool
@@ -40,9 +40,9 @@ func newWriteHelper() *writeHelper {
 }
 
 func (h *writeHelper) drain() {
-	for i, s := range h.sessions[:h.n] {
-		h.sessions[i] = nil
-		s.drainNow()
+	for i, t := range h.turns[:h.n] {
+		h.turns[i] = noTurn
+		t.drainNow()
 	}
 	writeHelpers.Put(h)
 }

@@ -227,9 +227,9 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 		return nil
 	}
 	r.half = r.replies.Open()
-	unsent, mine := s.receive(b, whole, r.half, now)
-	if mine {
-		r.ready = append(r.ready, s)
+	unsent, turn := s.receive(b, whole, r.half, now)
+	if turn.held() {
+		r.ready = append(r.ready, turn)
 	}
 	if unsent > netio.MinBudget && int64(unsent) > s.account().Budget(l.set.server.c.SessionBuffer) {
 		l.drainReady()

@@ -110,17 +110,17 @@ var mutants = []mutant{
 		{"refetch.go", "q.lost || q.owed != 1:", "q.lost || q.owed != 1 && !MUTANT:"},
 	}, "TestWhatWasAnsweredIsNotAskedAgain", "nothing is owed: got \"x\""},
 	{"a local reply overtakes those of a lane: invariant 10", []edit{
-		{"queue.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out != nil && q.out.size > 0 || !q.localFirstLocked() {\n"},
+		{"queue.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out.size > 0 || !q.localFirstLocked() {\n"},
 	}, "TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane", "got \"-NOPERM"},
 	{"the own connection speaks inside a reply of a lane: invariant 9", []edit{
-		{"queue.go", "(q.turn || q.half) && !q.closed {", "(q.turn || q.half && !MUTANT) && !q.closed {"},
+		{"write_turn.go", "!q.turn && !q.half })", "!q.turn && (!q.half || MUTANT) })"},
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
 		{"queue.go", "	owe = q.onLane && !q.uncounted\n", "	owe = !MUTANT && q.onLane && !q.uncounted\n"},
 		{"queue.go", "	if q.onLane || q.size == 0 ||", "	if q.onLane && !MUTANT || q.size == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
-		{"outbox.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
+		{"write_turn.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
 	}, "TestNothingIsWrittenBehindWhatWasDropped", "bytes and then \"-NOPERM"},
 	{"sessions with different databases share a lane: invariant 8", []edit{
 		{"laneset.go", "credential: s.credential, db: st.db, resp3", "credential: s.credential, db: map[bool]int{false: st.db}[MUTANT], resp3"},
@@ -130,7 +130,7 @@ var mutants = []mutant{
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n0 3"},
 	{"a command is counted after it was written: invariant 11", []edit{
 		{"lane.go", "	s.tally(s.stripe.lane) //", "	if !MUTANT { s.tally(s.stripe.lane) } //"},
-		{"lane.go", "	if t.mine {\n", "	if MUTANT { s.tally(s.stripe.lane) }\n	if t.mine {\n"},
+		{"lane.go", "	t.turn.release()\n", "	if MUTANT { s.tally(s.stripe.lane) }\n	t.turn.release()\n"},
 	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
 	{"a transaction is doomed by nothing", []edit{
 		{"judge.go", "	if c.multi {\n		c.doomed = true\n", "	if c.multi && !MUTANT {\n		c.doomed = true\n"},

@@ -19,8 +19,7 @@ type outbox struct {
 	account *netio.Account // of the session
 	most    int64          // bytes that may be unsent, before memory is scarce
 
-	drain   func() // the writer goroutine
-	writers int    // those goroutines and who calls drainNow; at most one has the turn
+	writers int // goroutines that drain and who calls drainNow; at most one has the turn
 }
 
 // outBuf is a page, or a chunk where there is more.
@@ -118,17 +117,17 @@ func (o *outbox) littleUnsent() bool {
 }
 
 // receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
-// which is one of the queue. It returns how much the client has not taken. mine: the caller has the turn now and calls
-// drainNow. A lane's reader calls it; it never waits. hot
-func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, mine bool) {
+// which is one of the queue. It returns how much the client has not taken, and the turn where it was free: the caller drains
+// the outbox with it (drainNow). A lane's reader calls it; it never waits. hot
+func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, t writeTurn) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return 0, false
+		return 0, noTurn
 	}
 	if q.run.n == 0 && !s.nextLaneRunLocked() {
-		return 0, false
+		return 0, noTurn
 	}
 	q.out.append(s.account(), b)
 	if q.half && !half {
@@ -144,10 +143,10 @@ func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, mi
 		}
 	}
 	if !q.turn {
-		q.turn, mine = true, true
+		q.turn, t = true, writeTurn{s}
 		q.out.writers++
 	}
-	return q.out.unsent, mine
+	return q.out.unsent, t
 }
 
 // nextLaneRunLocked finds the slot whose replies come now; what is ours before it goes out first.
@@ -175,144 +174,4 @@ func (s *session) settleLaneLocked(n int) {
 		q.out.below = 0
 		q.notifyLocked()
 	}
-}
-
-// drain is the writer goroutine: it has the turn, writes what is in the outbox, and gives the turn up.
-func (s *session) drain() { s.writeOutbox(true) }
-
-// drainNow does so for a lane's reader, which must not wait: what would is left to a writer goroutine. hot
-func (s *session) drainNow() {
-	if s.writeOutbox(false) {
-		go s.queue.out.drain()
-	}
-}
-
-// writeOutbox does the work of a writer. left: the turn is still its own, and the rest has to wait. hot
-func (s *session) writeOutbox(wait bool) (left bool) {
-	over := false
-	defer func() {
-		if v := recover(); v != nil {
-			s.recovered(v)
-			s.dropOut()
-		}
-		if !left && !over {
-			s.queue.writerEnded()
-		}
-	}()
-	if wait && s.writeFailed(s.client.sock.Flush()) != nil {
-		s.dropOut()
-		return false
-	}
-	for wrote := 0; ; {
-		b, next := s.nextOut(wrote, wait)
-		switch next {
-		case outEnded:
-			return false // with the turn: nobody writes anything behind what was dropped
-		case outLater:
-			return true
-		case outOver:
-			over = true
-			return false
-		case outLocals:
-			if s.writeLocals() != nil {
-				s.dropOut()
-			}
-			return false
-		}
-		wrote = b.n
-		if s.writeBuf(b, wait) != nil {
-			s.dropOut()
-			return false
-		}
-	}
-}
-
-// writeBuf writes b and gives it back, whatever comes of the write. hot
-func (s *session) writeBuf(b outBuf, wait bool) error {
-	defer b.free(s.account())
-	if wait {
-		return s.write(b.bytes())
-	}
-	return s.writeNow(b.bytes())
-}
-
-type nextOut uint8
-
-const (
-	outBytes  nextOut = iota
-	outLocals         // a reply of ours
-	outLater          // what may not be written now
-	outOver           // nothing: the turn is given up, and the writer has ended
-	outEnded          // nothing any more
-)
-
-// nextOut accounts for what a writer wrote, and gives it what comes next. hot
-func (s *session) nextOut(wrote int, wait bool) (outBuf, nextOut) {
-	later := !wait && s.client.sock.Pending()
-	q := &s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.sentLocked(wrote)
-	if q.closed {
-		q.out.clear(s.account())
-		return outBuf{}, outEnded
-	}
-	if later || !wait && q.out.size > netio.MaxWriteNow {
-		return outBuf{}, outLater
-	}
-	if b, ok := q.out.take(); ok {
-		return b, outBytes
-	}
-	if q.localFirstLocked() {
-		if wait {
-			return outBuf{}, outLocals
-		}
-		return outBuf{}, outLater
-	}
-	q.turn = false
-	q.out.writers--
-	q.notifyLocked()
-	return outBuf{}, outOver
-}
-
-// sentLocked accounts for bytes that the client's socket has taken. hot
-func (q *replyQueue) sentLocked(n int) {
-	before := q.out.unsent
-	q.out.unsent = max(0, before-n)
-	if n > 0 && before > netio.PageSize {
-		q.notifyLocked()
-	}
-}
-
-// dropOut gives the turn up behind a failed write: nothing is written any more.
-func (s *session) dropOut() {
-	q := &s.queue
-	q.mu.Lock()
-	q.out.clear(s.account())
-	q.turn = false
-	q.notifyLocked()
-	q.mu.Unlock()
-}
-
-// startWriterLocked hands the turn to a writer goroutine, which ends with what there is to write; finish waits for it.
-func (q *replyQueue) startWriterLocked() {
-	q.out.writers++
-	go q.out.drain()
-}
-
-func (q *replyQueue) writerEnded() {
-	q.mu.Lock()
-	q.out.writers--
-	q.notifyLocked()
-	q.mu.Unlock()
-}
-
-// awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
-func (q *replyQueue) awaitWriters(a *netio.Account) {
-	q.mu.Lock()
-	for q.out.writers > 0 {
-		q.changed.Wait()
-	}
-	q.out.clear(a)
-	q.mu.Unlock()
 }

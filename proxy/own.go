@@ -62,8 +62,6 @@ func (s *session) flushOwn() bool {
 	}
 	switch s.admitOwn(up) {
 	case admitted:
-	case admittedMine:
-		_ = s.writeLocals() // its error has ended the session
 	case admitLost:
 		s.failBatch(errLost)
 		s.leaveOwnAlone()
@@ -121,7 +119,7 @@ func (s *session) openOwn() (*backendConn, error) {
 // startPump begins anew: the last own connection, if there was one, is gone.
 func (s *session) startPump() {
 	p := &s.pump
-	p.replies = resp.Replies{}
+	p.replies, p.turn = resp.Replies{}, noTurn
 	s.dropHeld()
 	p.mu.Lock()
 	p.done, p.want = make(chan struct{}), make(chan struct{})
@@ -135,14 +133,17 @@ func (s *session) startPump() {
 func (s *session) admitOwn(up *backendConn) admission {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	p.mu.Lock()
 	gone := p.up != up
 	p.mu.Unlock()
 	if gone && !q.lost {
+		q.mu.Unlock()
 		return admitGone
 	}
-	return q.admitLocked(s.client.pend, s.server.now(), false)
+	a, t := s.admitLocked(s.client.pend, s.server.now(), false)
+	q.mu.Unlock()
+	t.release()
+	return a
 }
 
 // leaveOwnAlone lets others close the connection while it is idle, but in the middle of a command.

@@ -185,20 +185,18 @@ func pauseBeforeRetry(ctx context.Context) {
 	}
 }
 
-func (s *session) awaitWanted() (time.Time, bool) {
+// awaitWanted waits until a command waits for the connection, and says since when. false: the session has ended.
+func (s *session) awaitWanted() (since time.Time, ok bool) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for !q.closed {
+	ok = q.waitLocked(func() bool {
 		s.pump.mu.Lock()
-		wanted := s.pump.wanted
+		since = s.pump.wanted
 		s.pump.mu.Unlock()
-		if !wanted.IsZero() {
-			return wanted, true
-		}
-		q.changed.Wait()
-	}
-	return time.Time{}, false
+		return !since.IsZero()
+	})
+	return since, ok
 }
 
 // setUpstream hands the connection to the reader; false: the session has ended meanwhile. The pump calls it, or whoever is

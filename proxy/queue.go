@@ -65,56 +65,44 @@ type replyQueue struct {
 
 func (q *replyQueue) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// push appends what the reader has submitted. mine: the first slots are of ours, nothing is owed before them and
-// the turn is free: the caller has the turn now and calls writeLocals.
-func (q *replyQueue) push(slots []slot) (mine bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, s := range slots {
-		q.pushLocked(s)
-	}
-	return q.takeTurnForLocalsLocked()
-}
-
 // admission is what came of pushing the slots of a batch.
 type admission uint8
 
 const (
-	admitted     admission = iota
-	admittedMine           // ... and the turn is the caller's, who calls writeLocals
-	admitLost              // the session has to recover first
-	admitLater             // its client has to take more of its replies first
-	admitNever             // the session has ended
-	admitGone              // the own connection is gone; on a lane: it is the own connection that owes what is owed
+	admitted   admission = iota
+	admitLost            // the session has to recover first
+	admitLater           // its client has to take more of its replies first
+	admitNever           // the session has ended
+	admitGone            // the own connection is gone; on a lane: it is the own connection that owes what is owed
 )
 
-// admit pushes all slots or none, stamped with now, for a lane. hot
-func (q *replyQueue) admit(slots []slot, now int64) admission {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.admitLocked(slots, now, true)
-}
-
-func (q *replyQueue) admitLocked(slots []slot, now int64, lane bool) admission {
+// admitLocked pushes all slots or none, stamped with now, for a lane or for the own connection. The turn is given where
+// replies of ours among them are due. hot
+func (s *session) admitLocked(slots []slot, now int64, lane bool) (admission, writeTurn) {
+	q := &s.queue
 	switch {
 	case q.closed:
-		return admitNever
+		return admitNever, noTurn
 	case q.lost:
-		return admitLost
+		return admitLost, noTurn
 	case lane && q.owed > 0 && !q.onLane: // since askAgain
-		return admitGone
+		return admitGone, noTurn
 	case q.out.tooMuchUnsent():
-		return admitLater
+		return admitLater, noTurn
 	}
 	q.onLane = lane
 	for i := range slots {
 		slots[i].sent = now
 		q.pushLocked(slots[i])
 	}
-	if q.takeTurnForLocalsLocked() {
-		return admittedMine
-	}
-	return admitted
+	return admitted, s.turnForLocalsLocked()
+}
+
+// admitToLane is admitLocked for a lane. hot
+func (s *session) admitToLane(slots []slot, now int64) (admission, writeTurn) {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.admitLocked(slots, now, true)
 }
 
 func (q *replyQueue) pushLocked(s slot) {
@@ -166,14 +154,6 @@ func (q *replyQueue) popLocked() slot {
 	return s
 }
 
-func (q *replyQueue) takeTurnForLocalsLocked() bool {
-	if q.turn || !q.localFirstLocked() {
-		return false
-	}
-	q.turn = true
-	return true
-}
-
 // localFirstLocked says that the next thing the client waits for is a reply of ours.
 func (q *replyQueue) localFirstLocked() bool {
 	if q.run.n > 0 && !q.uncounted {
@@ -187,8 +167,8 @@ func (q *replyQueue) localFirstLocked() bool {
 	return q.size > 0 && q.ring[q.head].kind.local()
 }
 
-// nextLocal pops the reply of ours that is due, if one is. The caller has the turn. What a lane has brought since it has
-// comes first.
+// nextLocal pops the reply of ours that is due, if one is, for the holder of the turn. What a lane has brought meanwhile comes
+// first.
 func (q *replyQueue) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -214,37 +194,12 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 	return true, false
 }
 
-// acquireTurn waits until nobody else writes to the client, between two replies; the pump calls it. ok is false after close.
-func (q *replyQueue) acquireTurn() (ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for (q.turn || q.half) && !q.closed {
+// waitLocked waits until cond, called under the lock, holds. It reports whether it does: the session has not ended.
+func (q *replyQueue) waitLocked(cond func() bool) bool {
+	for !q.closed && !cond() {
 		q.changed.Wait()
 	}
-	q.turn = !q.closed
 	return !q.closed
-}
-
-// settle accounts for n replies that were written and, where a blocking run ended, unblocked of them.
-// With release it gives up the turn unless a reply of ours is due: then it stays the caller's, who writes it.
-func (q *replyQueue) settle(n, unblocked int, release bool) (mine bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.owed -= n
-	q.blocked -= unblocked
-	q.answered = q.answered || n > 0
-	if release {
-		if q.out.size > 0 {
-			q.startWriterLocked() // it has the turn now
-			return false
-		}
-		if q.localFirstLocked() {
-			return true
-		}
-		q.turn = false
-	}
-	q.notifyLocked()
-	return false
 }
 
 func (q *replyQueue) notifyLocked() {
@@ -273,13 +228,6 @@ func (q *replyQueue) lanesOwe() (owe, due bool) {
 	defer q.mu.Unlock()
 	owe = q.onLane && !q.uncounted
 	return owe, !owe && q.run.n > 0
-}
-
-// hasTurn says that somebody writes to the client.
-func (q *replyQueue) hasTurn() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.turn
 }
 
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.

@@ -80,7 +80,7 @@ func (s *session) lostLocked() {
 	q.lost, q.out.refetch = true, nil
 	if !q.turn {
 		q.turn = true
-		q.startWriterLocked()
+		writeTurn{s}.leaveToWriterLocked()
 	}
 	q.notifyLocked()
 	s.interrupt()
@@ -125,9 +125,7 @@ func (s *session) failBatch(err error) {
 	if c.streamed != nil {
 		c.skipping = true
 	}
-	if s.queue.push(c.pend) {
-		_ = s.writeLocals() // its error has ended the session
-	}
+	s.push(c.pend)
 	s.dropBatch()
 	s.freeOut()
 }

@@ -324,9 +324,7 @@ func (s *session) pushLocals() error {
 	for i := range s.client.pend {
 		s.client.pend[i].sent = now
 	}
-	if s.queue.push(s.client.pend) {
-		_ = s.writeLocals() // its error has ended the session
-	}
+	s.push(s.client.pend)
 	s.dropBatch()
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"math"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -142,6 +141,7 @@ type pump struct {
 	held    []byte // a reply that is not passed on before it is known whole
 	done    chan struct{}
 	limit   atomic.Int64 // nanoseconds that the backend may be silent, once nobody listens for long; 0: any time
+	turn    writeTurn    // while a frame is half out
 	dials   *bucket      // for own connections after the first, see awaitDial; nil: it is full
 
 	mu sync.Mutex
@@ -186,7 +186,7 @@ func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n.client.buf = n.client.small[:]
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init(sock.Account())
-	n.queue.out = &outbox{drain: n.drain, account: sock.Account(), most: s.c.SessionBuffer}
+	n.queue.out = &outbox{account: sock.Account(), most: s.c.SessionBuffer}
 	n.ends.Store(math.MaxInt64)
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)
@@ -289,77 +289,6 @@ func (s *session) recovered(v any) {
 // event says whose log line it is. A logger kept by each session would cost half a KiB of an idle one.
 func (s *session) event(e *zerolog.Event) *zerolog.Event {
 	return e.Stringer("remote", s.client.sock.RemoteAddr())
-}
-
-// write sends bytes to the client, and waits until its socket has them. The caller has the turn.
-func (s *session) write(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	s.client.sock.SetWait(true)
-	if err := s.writeOut(b); err != nil {
-		return err
-	}
-	return s.writeFailed(s.client.sock.Flush())
-}
-
-// writeNow sends at most netio.MaxWriteNow bytes, and leaves to the socket's goroutine what would wait. The caller has the turn. hot
-func (s *session) writeNow(b []byte) error {
-	s.client.sock.SetWait(false)
-	return s.writeOut(b)
-}
-
-func (s *session) writeOut(b []byte) error {
-	// First: the client has no byte that is not counted.
-	s.stripe.bytesOut.Add(uint64(len(b)))
-	s.bytesOut += uint64(len(b))
-	if _, err := s.client.conn.Write(b); err != nil {
-		return s.writeFailed(err)
-	}
-	return nil
-}
-
-// writeFailed ends the session where a write has failed.
-func (s *session) writeFailed(err error) error {
-	switch {
-	case err == nil:
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.kill(closeSlow)
-	default:
-		s.kill(closeClientError)
-	}
-	return err
-}
-
-// writeLocals writes the replies of ours that are due; the caller has the turn, and gives it up.
-func (s *session) writeLocals() error {
-	for {
-		l, ok := s.queue.nextLocal()
-		if !ok {
-			if s.queue.settle(0, 0, true) {
-				continue
-			}
-			return nil
-		}
-		if err := s.writeLocal(l); err != nil {
-			return err
-		}
-	}
-}
-
-// writeLocal writes a reply of ours, and ends the session where it is the last.
-func (s *session) writeLocal(l slot) error {
-	for range l.n {
-		if err := s.write(l.text); err != nil {
-			return err
-		}
-	}
-	if l.kind != slotFinal {
-		return nil
-	}
-	s.client.conn.CloseWrite()
-	s.end(l.reason)
-	return errEnded
 }
 
 var errEnded = errors.New("session ended")
