@@ -28,20 +28,28 @@ var (
 	errUnsettled  = errors.New("it changed at each of several reads")
 )
 
-// contents is what the configured files held at one time. It holds keys: it is
-// dropped once parsed, and only its digest is kept.
-type contents struct {
-	data   map[string][]byte
-	errs   map[string]error
+// contents is what each file held when all were read together, by path. It may hold
+// keys: it is dropped once parsed, and only its digest is kept.
+type contents map[string]content
+
+// content is what one file held, or why it could not be read.
+type content struct {
+	data []byte
+	err  error
+}
+
+// reading is what one pass over all files found.
+type reading struct {
+	contents
 	digest [32]byte
 }
 
-func readFiles(paths []string) contents {
-	return settle(func() contents { return readOnce(paths) })
+func readFiles(paths []string) reading {
+	return settle(func() reading { return readOnce(paths) })
 }
 
 // settle reads until two reads of all files agree, and faults those that never did.
-func settle(read func() contents) contents {
+func settle(read func() reading) reading {
 	last := read()
 	for range maxReadPairs {
 		time.Sleep(readPause)
@@ -49,9 +57,9 @@ func settle(read func() contents) contents {
 		if next.digest == last.digest {
 			return next
 		}
-		for path, data := range next.data {
-			if !bytes.Equal(data, last.data[path]) {
-				next.errs[path] = errUnsettled
+		for path, c := range next.contents {
+			if !bytes.Equal(c.data, last.contents[path].data) {
+				next.contents[path] = content{c.data, errUnsettled}
 			}
 		}
 		last = next
@@ -59,21 +67,20 @@ func settle(read func() contents) contents {
 	return last
 }
 
-func readOnce(paths []string) contents {
-	c := contents{data: make(map[string][]byte), errs: make(map[string]error)}
+func readOnce(paths []string) reading {
+	r := reading{contents: make(contents, len(paths))}
 	h := sha256.New()
 	for _, path := range paths {
 		data, err := readFile(path)
-		c.data[path] = data
+		r.contents[path] = content{data, err}
 		if err != nil {
-			c.errs[path] = err
 			h.Write([]byte("unreadable " + err.Error()))
 		}
 		_ = binary.Write(h, binary.BigEndian, uint64(len(data)))
 		h.Write(data)
 	}
-	h.Sum(c.digest[:0])
-	return c
+	h.Sum(r.digest[:0])
+	return r
 }
 
 // readFile does not wait for a writer where path is a named pipe.
@@ -104,9 +111,9 @@ func readFile(path string) ([]byte, error) {
 
 // get returns the content of path or its fault.
 func (c contents) get(path string) ([]byte, error) {
-	err := c.errs[path]
+	data, err := c[path].data, c[path].err
 	if err == nil {
-		return c.data[path], nil
+		return data, nil
 	}
 	var perr *os.PathError
 	if errors.As(err, &perr) {

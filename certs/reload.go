@@ -63,7 +63,7 @@ func (r *reloader) open() error {
 	defer r.turn.Unlock()
 	c := readFiles(r.paths)
 	event := r.log.Info()
-	if err := r.apply(c, event); err != nil {
+	if err := r.apply(c.contents, event); err != nil {
 		event.Discard()
 		return err
 	}
@@ -117,7 +117,7 @@ func (r *reloader) reloadInTurn(forced bool) outcome {
 		return outcome{turned: over}
 	}
 	event := r.log.Info()
-	if err := r.apply(c, event); err != nil {
+	if err := r.apply(c.contents, event); err != nil {
 		event.Discard()
 		return outcome{turned: r.refused(c, err, forced), err: err}
 	}
@@ -126,7 +126,7 @@ func (r *reloader) reloadInTurn(forced bool) outcome {
 	return outcome{changed: true, turned: over}
 }
 
-func (r *reloader) succeeded(c contents, count func(*Stats)) {
+func (r *reloader) succeeded(c reading, count func(*Stats)) {
 	r.current = c.digest
 	r.failing = false
 	r.count(func(s *Stats) {
@@ -136,7 +136,7 @@ func (r *reloader) succeeded(c contents, count func(*Stats)) {
 }
 
 // refused remembers a fault and tells whether it is another one than before.
-func (r *reloader) refused(c contents, err error, forced bool) bool {
+func (r *reloader) refused(c reading, err error, forced bool) bool {
 	known := r.failing && r.failed == c.digest && r.fault == causes(err)
 	r.failing, r.failed, r.fault = true, c.digest, causes(err)
 	if known && !forced {

@@ -140,7 +140,7 @@ func TestMasterSecretForms(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c := contents{data: map[string][]byte{"f": test.file}}
+			c := contents{"f": {data: test.file}}
 			got, err := parseMaster(c, "f")
 			if !bytes.Equal(got, test.want) || (err == nil) != (test.want != nil) {
 				t.Errorf("got %q, %v; want %q", got, err, test.want)

@@ -140,7 +140,7 @@ func TestWhatNeverSettlesIsRefused(t *testing.T) {
 	f := newFixture(t)
 	f.write("still", []byte("x"))
 	reads, settles := 0, 1000
-	read := func() contents {
+	read := func() reading {
 		reads++
 		f.write("busy", fmt.Append(nil, min(reads, settles)))
 		return readOnce([]string{f.path("busy"), f.path("still")})
