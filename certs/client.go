@@ -66,7 +66,7 @@ func (c *Client) Reload() (changed bool, err error) { return c.reloader.reload(t
 // Watch reloads on file events and at least every interval (zero: 10 s). It
 // returns when ctx ends.
 func (c *Client) Watch(ctx context.Context, interval time.Duration) {
-	c.reloader.watch(ctx, interval, func() {})
+	c.reloader.watch(ctx, interval)
 }
 
 // OnChange has f called after each swap for new content; see Store.OnChange.

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -111,7 +112,7 @@ func owned(paths []string) func(yield func(string, access) bool) {
 func LintReload(paths []string) []Finding {
 	l := newLinter(LintOptions{})
 	l.mounts(mountedPaths(paths))
-	l.events(paths, fsnotify.NewWatcher)
+	l.events((&reloader{paths: paths, newWatcher: fsnotify.NewWatcher}).tryEvents())
 	l.clock(paths)
 	return l.found
 }
@@ -122,18 +123,8 @@ func (l *linter) mounts(mounted []string) {
 	}
 }
 
-func (l *linter) events(paths []string, newWatcher func() (*fsnotify.Watcher, error)) {
-	notify, err := newWatcher()
-	subject := "file events"
-	if err == nil {
-		defer notify.Close()
-		for _, dir := range watchDirs(paths) {
-			if err = notify.Add(dir); err != nil {
-				subject = dir
-				break
-			}
-		}
-	}
+// events finds that there are no file events for dir, or none at all if dir is empty.
+func (l *linter) events(dir string, err error) {
 	if err == nil {
 		return
 	}
@@ -144,7 +135,7 @@ func (l *linter) events(paths []string, newWatcher func() (*fsnotify.Watcher, er
 	case errors.Is(err, syscall.ENOSPC):
 		cure = "raise fs.inotify.max_user_watches (sysctl)"
 	}
-	l.add(SeverityWarning, "no_file_events", subject, fmt.Sprintf("no file events: %v; changes are seen by the poll only", err), cure)
+	l.add(SeverityWarning, "no_file_events", cmp.Or(dir, "file events"), fmt.Sprintf("no file events: %v; changes are seen by the poll only", err), cure)
 }
 
 // clock compares with the file that claims to be the newest.

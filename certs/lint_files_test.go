@@ -139,7 +139,7 @@ func TestLintFindsMissingFileEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLinter(LintOptions{})
-			l.events([]string{path}, c.newWatcher)
+			l.events((&reloader{paths: []string{path}, newWatcher: c.newWatcher}).tryEvents())
 			wantIDs(t, l.found, "no_file_events")
 			if !strings.Contains(l.found[0].Cure, c.cure) {
 				t.Errorf("got %+v, want %q", l.found, c.cure)

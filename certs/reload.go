@@ -26,7 +26,9 @@ type reloader struct {
 	log   zerolog.Logger
 	// apply parses, verifies and swaps, or returns faults and changes nothing.
 	// One goroutine at a time calls it. The event gets what the log shall say.
-	apply      func(contents, *zerolog.Event) error
+	apply func(contents, *zerolog.Event) error
+	// tick, if not nil, is called by watch before each reload, and never beside apply.
+	tick       func()
 	clock      func() time.Time
 	newWatcher func() (*fsnotify.Watcher, error)
 
@@ -75,6 +77,14 @@ func (r *reloader) open() error {
 			Msg("file is itself a mount: replacing it outside will never be seen")
 	}
 	return nil
+}
+
+func (r *reloader) tickInTurn() {
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if r.tick != nil {
+		r.tick()
+	}
 }
 
 // outcome is what one reload came to.

@@ -65,7 +65,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{opts: o, random: randomMaster()}
 	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
 	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()))
-	s.reloader.apply = s.apply
+	s.reloader.apply, s.reloader.tick = s.apply, s.turnDay
 	if o.OCSP != "" && o.OCSP != ocspOff {
 		s.stapler = newStapler(s)
 	}
@@ -137,7 +137,7 @@ func (s *Store) Watch(ctx context.Context, interval time.Duration) {
 		stapling.Go(func() { s.stapler.run(ctx) })
 		defer stapling.Wait()
 	}
-	s.reloader.watch(ctx, interval, s.turnDay)
+	s.reloader.watch(ctx, interval)
 }
 
 // Stats returns a copy.
@@ -185,9 +185,8 @@ func (s *Store) apply(c contents, event *zerolog.Event) error {
 }
 
 // turnDay publishes the ticket keys of a new day: the same snapshot with another config.
+// It must not run beside apply.
 func (s *Store) turnDay() {
-	s.reloader.turn.Lock()
-	defer s.reloader.turn.Unlock()
 	last := s.snapshot.Load()
 	d := day(s.opts.clock())
 	if d == last.day {

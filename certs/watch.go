@@ -23,9 +23,9 @@ const (
 	modePoll   = "poll"
 )
 
-// watch reloads on events and at each interval until ctx ends. tick runs before
-// each reload. Events are a hint only: whatever comes, everything is read.
-func (r *reloader) watch(ctx context.Context, interval time.Duration, tick func()) {
+// watch reloads on events and at each interval until ctx ends. Events are a hint
+// only: whatever comes, everything is read.
+func (r *reloader) watch(ctx context.Context, interval time.Duration) {
 	if interval <= 0 {
 		interval = defaultInterval
 	}
@@ -35,7 +35,7 @@ func (r *reloader) watch(ctx context.Context, interval time.Duration, tick func(
 	defer poll.Stop()
 	for {
 		w.sync()
-		tick()
+		r.tickInTurn()
 		_, _ = r.reload(false) // logged and counted there
 		if !w.wait(ctx, poll.C) {
 			return
@@ -158,4 +158,21 @@ func (w *watcher) close() {
 		_ = w.notify.Close()
 	}
 	w.count(func(s *Stats) { s.WatchMode = "" })
+}
+
+// tryEvents sets up file events for r.paths, takes them down again, and returns
+// what failed. dir is the directory that cannot be watched; it is empty if the
+// system has no events for this process at all.
+func (r *reloader) tryEvents() (dir string, err error) {
+	notify, err := r.newWatcher()
+	if err != nil {
+		return "", err
+	}
+	defer notify.Close()
+	for _, dir := range watchDirs(r.paths) {
+		if err := notify.Add(dir); err != nil {
+			return dir, err
+		}
+	}
+	return "", nil
 }
