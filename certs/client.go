@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragontls/certs/reload"
+
 	"github.com/rs/zerolog"
 )
 
@@ -27,9 +29,9 @@ type ClientOptions struct {
 // Client is the TLS client side toward the backend, reloaded like a Store. Its
 // methods may be called concurrently.
 type Client struct {
-	opts     ClientOptions
-	reloader *reloader
-	current  atomic.Pointer[clientState]
+	opts    ClientOptions
+	files   *reload.Files
+	current atomic.Pointer[clientState]
 }
 
 // clientState is immutable.
@@ -48,9 +50,8 @@ func OpenClient(o ClientOptions) (*Client, error) {
 		o.clock = time.Now
 	}
 	c := &Client{opts: o}
-	c.reloader = newReloader(o.Log, o.clock, []string{o.CAFile, o.CertFile, o.KeyFile})
-	c.reloader.apply = c.apply
-	if err := c.reloader.open(); err != nil {
+	c.files = &reload.Files{Paths: []string{o.CAFile, o.CertFile, o.KeyFile}, Apply: c.apply, Log: o.Log, Clock: o.clock}
+	if err := c.files.Open(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -61,27 +62,27 @@ func (c *Client) TLSConfig() *tls.Config { return c.current.Load().config.Clone(
 
 // Reload reads all files now. Faults are logged, counted and returned, and
 // change nothing.
-func (c *Client) Reload() (changed bool, err error) { return c.reloader.reload(true) }
+func (c *Client) Reload() (changed bool, err error) { return c.files.Reload(true) }
 
 // Watch reloads on file events and at least every interval (zero: 10 s). It
 // returns when ctx ends.
 func (c *Client) Watch(ctx context.Context, interval time.Duration) {
-	c.reloader.watch(ctx, interval)
+	c.files.Watch(ctx, interval)
 }
 
 // OnChange has f called after each swap for new content; see Store.OnChange.
-func (c *Client) OnChange(f func()) { c.reloader.hookChange(f) }
+func (c *Client) OnChange(f func()) { c.files.OnChange(f) }
 
 // OnFault has f called with each new fault, and with nil when it is over; see Store.OnFault.
-func (c *Client) OnFault(f func(error)) { c.reloader.hookFault(f) }
+func (c *Client) OnFault(f func(error)) { c.files.OnFault(f) }
 
-// Stats returns a copy.
-func (c *Client) Stats() Stats { return c.reloader.snapshotStats() }
+// Stats counts what became of reloads. It returns a copy.
+func (c *Client) Stats() Stats { return c.files.Stats() }
 
 // Certs describes what is in use.
 func (c *Client) Certs() []Cert { return c.current.Load().certs }
 
-func (c *Client) apply(files contents, event *zerolog.Event) error {
+func (c *Client) apply(files reload.Contents, event *zerolog.Event) error {
 	now := c.opts.clock()
 	// The cache of sessions is new with each state: an old one would go on with
 	// the certificate it was made with.

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"dragontls/certs/reload"
 )
 
 // crlCache keeps what was parsed last: a list may have a million entries, and the
@@ -21,8 +23,8 @@ type crlCache struct {
 // parseCRLs reads all lists of a file. A list whose issuer is in the bundle must
 // bear its signature; another may belong to an intermediate that clients send,
 // and is checked against that one.
-func parseCRLs(c contents, o *Options, clients *bundle) (*revocation, []CRL, error) {
-	data, err := c.get(o.CRLFile)
+func parseCRLs(c reload.Contents, o *Options, clients *bundle) (*revocation, []CRL, error) {
+	data, err := c.Get(o.CRLFile)
 	if err != nil {
 		return nil, nil, err
 	}

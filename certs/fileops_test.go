@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/certs/reload"
+
 	"github.com/fsnotify/fsnotify"
 )
 
@@ -32,10 +34,10 @@ type fileOperation struct {
 }
 
 func TestFileOperations(t *testing.T) {
-	for _, mode := range []string{modeEvents, modePoll} {
+	for _, mode := range []string{reload.ModeEvents, reload.ModePoll} {
 		t.Run(mode, func(t *testing.T) {
 			for _, op := range fileOperations {
-				if op.pollOnly && mode != modePoll {
+				if op.pollOnly && mode != reload.ModePoll {
 					continue
 				}
 				t.Run(op.name, func(t *testing.T) {
@@ -79,9 +81,9 @@ func observe(t *testing.T, prepare func(*observed, pemPair), mode string) *obser
 	o.order = []string{o.current.serial(t)}
 	o.store = o.open()
 	interval := time.Hour // only an event can bring a change
-	if mode == modePoll {
+	if mode == reload.ModePoll {
 		interval = 10 * time.Millisecond
-		o.store.reloader.newWatcher = func() (*fsnotify.Watcher, error) { return nil, syscall.EMFILE }
+		o.store.files.NewWatcher = func() (*fsnotify.Watcher, error) { return nil, syscall.EMFILE }
 	}
 	o.addr = o.serve(o.store.TLSConfig())
 	o.watch(o.store, interval)
@@ -169,7 +171,7 @@ func (o *observed) refused(reason string) {
 
 func (o *observed) wantRefused(reason string) {
 	o.t.Helper()
-	if changed, err := o.store.reloader.reload(false); changed || reasonOf(err) != reason {
+	if changed, err := o.store.files.Reload(false); changed || reasonOf(err) != reason {
 		o.t.Fatalf("reload: changed %v, %v; want %s", changed, err, reason)
 	}
 }

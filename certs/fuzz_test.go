@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/certs/reload"
 )
 
 // FuzzCRLFile: whatever the file holds, it is refused or understood, and never lets more in than the good one.
@@ -21,12 +22,12 @@ func FuzzCRLFile(f *testing.F) {
 	f.Add(der(good))
 	f.Add(append(der(good), der(good)...))
 	f.Add([]byte("-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n"))
-	clients, err := parseBundle(contents{"ca": {data: ca.PEM()}}, "ca", RoleClientCA, time.Now())
+	clients, err := parseBundle(reload.Contents{"ca": {Data: ca.PEM()}}, "ca", RoleClientCA, time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, infos, err := parseCRLs(contents{"crl": {data: data}}, &Options{CRLFile: "crl"}, clients)
+		r, infos, err := parseCRLs(reload.Contents{"crl": {Data: data}}, &Options{CRLFile: "crl"}, clients)
 		if (err == nil) != (len(infos) > 0) {
 			t.Fatalf("%d lists and %v", len(infos), err)
 		}

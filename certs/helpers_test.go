@@ -265,6 +265,15 @@ func (f *fixture) wantServed(addr string, p pemPair) {
 	}
 }
 
+// reasonOf is the reason of the first fault in err.
+func reasonOf(err error) string {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f.Reason
+	}
+	return "no fault"
+}
+
 func reasons(err error) []string {
 	var all []string
 	many, ok := err.(interface{ Unwrap() []error })

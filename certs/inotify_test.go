@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dragontls/certs/reload"
 )
 
 // A user namespace has limits of its own (user_namespaces(7)): this one exhausts them without disturbing anybody else.
@@ -35,14 +37,14 @@ func TestWatchPollsWhileTheKernelHasNoInotifyLeft(t *testing.T) {
 			f.writePair("server", next)
 			f.eventually("seen by the poll", func() bool { return s.Snapshot().Certs[0].Serial == next.serial(t) })
 			f.wantServed(addr, next)
-			if got := s.Stats().WatchMode; got != modePoll {
-				t.Errorf("watch mode %q, want %q", got, modePoll)
+			if got := s.Stats().WatchMode; got != reload.ModePoll {
+				t.Errorf("watch mode %q, want %q", got, reload.ModePoll)
 			}
 			if got := f.log.count("polling only"); got != 1 {
 				t.Errorf("said %d times, want once", got)
 			}
 			allow(enough)
-			f.eventually("events", func() bool { return s.Stats().WatchMode == modeEvents })
+			f.eventually("events", func() bool { return s.Stats().WatchMode == reload.ModeEvents })
 			if got := f.log.count("available again"); got != 1 {
 				t.Errorf("said %d times that events are back, want once", got)
 			}

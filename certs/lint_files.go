@@ -9,14 +9,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
+	"dragontls/certs/reload"
 )
 
 // Files are those that s reads, each once.
-func (s *Store) Files() []string { return slices.Clone(s.reloader.paths) }
+func (s *Store) Files() []string { return slices.Clone(s.files.Paths) }
 
 // Files are those that c reads, each once.
-func (c *Client) Files() []string { return slices.Clone(c.reloader.paths) }
+func (c *Client) Files() []string { return slices.Clone(c.files.Paths) }
 
 // clockTolerance is what the clocks of two machines that share files may differ by.
 const clockTolerance = time.Minute
@@ -99,7 +99,7 @@ func owned(paths []string) func(yield func(string, access) bool) {
 			if err != nil {
 				continue
 			}
-			uid, gid, ok := ownerOf(info)
+			uid, gid, ok := reload.Owner(info)
 			if ok && !yield(path, access{info.Mode().Perm(), uid, gid, slices.Contains(groups, gid)}) {
 				return
 			}
@@ -111,8 +111,9 @@ func owned(paths []string) func(yield func(string, access) bool) {
 // ever. It sets up file events for them and takes them down again.
 func LintReload(paths []string) []Finding {
 	l := newLinter(LintOptions{})
-	l.mounts(mountedPaths(paths))
-	l.events((&reloader{paths: paths, newWatcher: fsnotify.NewWatcher}).tryEvents())
+	files := &reload.Files{Paths: paths}
+	l.mounts(files.Mounted())
+	l.events(files.TryEvents())
 	l.clock(paths)
 	return l.found
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"dragontls/certs/identity"
+	"dragontls/certs/reload"
 )
 
 // ErrNotAllowed refuses a client whose certificate no allow pattern matches; a
@@ -37,7 +38,7 @@ type login struct {
 	users *identity.Users // nil: nobody is mapped
 }
 
-func parseLogin(c contents, o *Login) (login, error) {
+func parseLogin(c reload.Contents, o *Login) (login, error) {
 	var l login
 	var all faults
 	patterns := slices.Clone(o.Allow)
@@ -57,8 +58,8 @@ func parseLogin(c contents, o *Login) (login, error) {
 	return l, all.join()
 }
 
-func parseAllowFile(c contents, file string) ([]identity.Pattern, error) {
-	data, err := c.get(file)
+func parseAllowFile(c reload.Contents, file string) ([]identity.Pattern, error) {
+	data, err := c.Get(file)
 	if err != nil {
 		return nil, err
 	}
@@ -80,8 +81,8 @@ type usersCache struct {
 	users *identity.Users
 }
 
-func parseUsers(c contents, o *Login) (*identity.Users, error) {
-	data, err := c.get(o.UsersFile)
+func parseUsers(c reload.Contents, o *Login) (*identity.Users, error) {
+	data, err := c.Get(o.UsersFile)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"dragontls/certs/reload"
+
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -160,12 +162,12 @@ func (o *Options) ocspFile() string {
 // no response is a fault. A response that cannot be stapled, because it is old or
 // for a certificate that was just replaced, must neither keep the proxy from
 // starting nor a new certificate from being served: it is logged and left out.
-func (s *Snapshot) readFiledResponse(c contents) error {
+func (s *Snapshot) readFiledResponse(c reload.Contents) error {
 	file := s.opts.ocspFile()
 	if file == "" {
 		return nil
 	}
-	der, err := c.get(file)
+	der, err := c.Get(file)
 	if err != nil {
 		return err
 	}

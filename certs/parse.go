@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"dragontls/certs/reload"
 )
 
 // RoleClientCA is the role of a CA that signs client certificates.
@@ -54,7 +56,7 @@ type pair struct {
 
 // parsePair reads and verifies one chain and its key: order, match, dates and
 // extended key usage.
-func parsePair(c contents, certFile, keyFile, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
+func parsePair(c reload.Contents, certFile, keyFile, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
 	var all faults
 	chain, err := readChain(c, certFile)
 	all.add(err)
@@ -84,8 +86,8 @@ func parsePair(c contents, certFile, keyFile, role string, usage x509.ExtKeyUsag
 	return p, nil
 }
 
-func readChain(c contents, file string) ([]*x509.Certificate, error) {
-	data, err := c.get(file)
+func readChain(c reload.Contents, file string) ([]*x509.Certificate, error) {
+	data, err := c.Get(file)
 	if err != nil {
 		return nil, err
 	}
@@ -169,8 +171,8 @@ func allows(cert *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	return slices.Contains(cert.ExtKeyUsage, usage) || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
-func readKey(c contents, file string) (crypto.Signer, error) {
-	data, err := c.get(file)
+func readKey(c reload.Contents, file string) (crypto.Signer, error) {
+	data, err := c.Get(file)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +288,7 @@ func (b *bundle) sum() [32]byte {
 func (b *bundle) holds(cert *x509.Certificate) bool { return b.known[sha256.Sum256(cert.Raw)] }
 
 // parseBundle accepts a bundle in which each certificate is a CA and at least one is in date.
-func parseBundle(c contents, file, role string, now time.Time) (*bundle, error) {
+func parseBundle(c reload.Contents, file, role string, now time.Time) (*bundle, error) {
 	certs, err := readChain(c, file)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dragontls/certs/identity"
+	"dragontls/certs/reload"
 )
 
 // Snapshot is everything that one handshake is judged by and served with. It is
@@ -51,7 +52,7 @@ func (s *Snapshot) Valid(now time.Time) error {
 }
 
 // parseSnapshot verifies everything before it returns anything.
-func parseSnapshot(o *Options, c contents, master []byte, now time.Time) (*Snapshot, error) {
+func parseSnapshot(o *Options, c reload.Contents, master []byte, now time.Time) (*Snapshot, error) {
 	s := &Snapshot{LoadedAt: now, opts: o, master: master}
 	var all faults
 	for i, certFile := range o.CertFiles {

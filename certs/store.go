@@ -7,9 +7,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dragontls/certs/reload"
 
 	"github.com/rs/zerolog"
 )
@@ -46,11 +49,14 @@ type Options struct {
 	shared  *sharedCerts
 }
 
+// Stats counts what became of reloads.
+type Stats = reload.Stats
+
 // Store serves the current Snapshot. Its methods may be called concurrently.
 type Store struct {
 	opts     Options
 	random   []byte // ticket master without a TicketKeysFile
-	reloader *reloader
+	files    *reload.Files
 	snapshot atomic.Pointer[Snapshot]
 	stapler  *stapler // nil: OCSP is off
 }
@@ -63,13 +69,13 @@ func Open(o Options) (*Store, error) {
 	}
 	o.crls, o.bundles, o.shared, o.Login.cache = &crlCache{}, &bundleCache{}, &sharedCerts{}, &usersCache{}
 	s := &Store{opts: o, random: randomMaster()}
-	paths := append(append([]string{}, o.CertFiles...), o.KeyFiles...)
-	s.reloader = newReloader(o.Log, o.clock, append(paths, o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()))
-	s.reloader.apply, s.reloader.tick = s.apply, s.turnDay
+	paths := slices.Concat(o.CertFiles, o.KeyFiles,
+		[]string{o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()})
+	s.files = &reload.Files{Paths: paths, Apply: s.apply, Tick: s.turnDay, Log: o.Log, Clock: o.clock}
 	if o.OCSP != "" && o.OCSP != ocspOff {
 		s.stapler = newStapler(s)
 	}
-	if err := s.reloader.open(); err != nil {
+	if err := s.files.Open(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -126,7 +132,7 @@ func (s *Store) Snapshot() *Snapshot { return s.snapshot.Load() }
 
 // Reload reads all files now. Faults are logged, counted and returned, and
 // change nothing.
-func (s *Store) Reload() (changed bool, err error) { return s.reloader.reload(true) }
+func (s *Store) Reload() (changed bool, err error) { return s.files.Reload(true) }
 
 // Watch reloads on file events and at least every interval (zero: 10 s), changes
 // the ticket keys when the UTC day turns, and keeps OCSP responses fresh. It
@@ -137,24 +143,24 @@ func (s *Store) Watch(ctx context.Context, interval time.Duration) {
 		stapling.Go(func() { s.stapler.run(ctx) })
 		defer stapling.Wait()
 	}
-	s.reloader.watch(ctx, interval)
+	s.files.Watch(ctx, interval)
 }
 
-// Stats returns a copy.
-func (s *Store) Stats() Stats { return s.reloader.snapshotStats() }
+// Stats counts what became of reloads. It returns a copy.
+func (s *Store) Stats() Stats { return s.files.Stats() }
 
 // OnChange has f called after each swap for new content, by the goroutine that
 // reloaded and outside all locks. Two calls may overlap or change places when
 // Reload is called beside Watch: Generation tells the later one.
 func (s *Store) OnChange(f func(*Snapshot)) {
-	s.reloader.hookChange(func() { f(s.snapshot.Load()) })
+	s.files.OnChange(func() { f(s.snapshot.Load()) })
 }
 
 // OnFault has f called with the fault when a reload fails for a new reason, and
 // with nil when a later one finds the files good again. It is called like OnChange.
-func (s *Store) OnFault(f func(error)) { s.reloader.hookFault(f) }
+func (s *Store) OnFault(f func(error)) { s.files.OnFault(f) }
 
-func (s *Store) apply(c contents, event *zerolog.Event) error {
+func (s *Store) apply(c reload.Contents, event *zerolog.Event) error {
 	next, err := parseSnapshot(&s.opts, c, s.random, s.opts.clock())
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,7 +110,7 @@ func TestBadFilesChangeNothingServedAndAreLoggedOnce(t *testing.T) {
 			before := s.Snapshot()
 			test.spoil(f)
 			for range 3 {
-				if changed, err := s.reloader.reload(false); changed || reasonOf(err) != test.reason {
+				if changed, err := s.files.Reload(false); changed || reasonOf(err) != test.reason {
 					t.Fatalf("reload: changed %v, %v", changed, err)
 				}
 			}
@@ -133,7 +135,7 @@ func TestBadFilesChangeNothingServedAndAreLoggedOnce(t *testing.T) {
 			next := f.pair()
 			f.write("ca.crt", f.ca.PEM())
 			f.writePair("server", next)
-			if changed, err := s.reloader.reload(false); !changed || err != nil {
+			if changed, err := s.files.Reload(false); !changed || err != nil {
 				t.Fatalf("reload of good files: changed %v, %v", changed, err)
 			}
 			f.wantServed(addr, next)
@@ -144,6 +146,40 @@ func TestBadFilesChangeNothingServedAndAreLoggedOnce(t *testing.T) {
 	}
 }
 
+func TestHandshakesNeverFailUnderReloads(t *testing.T) {
+	f := newFixture(t)
+	s := f.open()
+	addr := f.serve(s.TLSConfig())
+	var clients sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	failed := make(chan error, 4)
+	for range cap(failed) {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := dial(addr, f.clientConfig()); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	for range 30 {
+		f.writePair("server", f.pair())
+		if changed, err := s.Reload(); !changed || err != nil {
+			t.Errorf("reload: changed %v, %v", changed, err)
+		}
+	}
+	cancel()
+	clients.Wait()
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+	if got := s.Snapshot().Generation; got != 31 {
+		t.Errorf("generation %d, want 31", got)
+	}
+}
+
 func TestAFaultThatTimeCuresIsRetried(t *testing.T) {
 	f := newFixture(t)
 	now := time.Now()
@@ -151,11 +187,11 @@ func TestAFaultThatTimeCuresIsRetried(t *testing.T) {
 	s := f.open()
 	next := f.issue(f.ca, pki.Leaf{CN: "soon", Server: true, NotBefore: now.Add(time.Hour)})
 	f.writePair("server", next)
-	if _, err := s.reloader.reload(false); reasonOf(err) != ReasonNotYetValid {
+	if _, err := s.files.Reload(false); reasonOf(err) != ReasonNotYetValid {
 		t.Fatalf("got %v, want %s", err, ReasonNotYetValid)
 	}
 	now = now.Add(2 * time.Hour)
-	if changed, err := s.reloader.reload(false); !changed || err != nil {
+	if changed, err := s.files.Reload(false); !changed || err != nil {
 		t.Fatalf("reload: changed %v, %v", changed, err)
 	}
 	if err := s.Snapshot().Valid(now); err != nil {

@@ -9,6 +9,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"time"
+
+	"dragontls/certs/reload"
 )
 
 // minMaster is the size of the ticket master secret: as strong as the keys made of it.
@@ -44,8 +46,8 @@ func randomMaster() []byte {
 
 // parseMaster accepts hex, base64 (standard, padded or not), other text, or raw
 // bytes: at least 32 bytes of secret. Blanks around text do not count.
-func parseMaster(c contents, file string) ([]byte, error) {
-	data, err := c.get(file)
+func parseMaster(c reload.Contents, file string) ([]byte, error) {
+	data, err := c.Get(file)
 	if err != nil {
 		return nil, err
 	}

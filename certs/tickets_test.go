@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"dragontls/certs/reload"
 )
 
 // resumer is a client that keeps its tickets.
@@ -140,7 +142,7 @@ func TestMasterSecretForms(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			c := contents{"f": {data: test.file}}
+			c := reload.Contents{"f": {Data: test.file}}
 			got, err := parseMaster(c, "f")
 			if !bytes.Equal(got, test.want) || (err == nil) != (test.want != nil) {
 				t.Errorf("got %q, %v; want %q", got, err, test.want)

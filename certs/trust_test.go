@@ -213,7 +213,7 @@ func TestAFaultThatCountsDownIsToldOnce(t *testing.T) {
 	s := f.open()
 	f.writePair("server", f.issue(f.ca, pki.Leaf{CN: "server", DNS: []string{"localhost"}, Server: true, NotBefore: now.Add(20 * time.Minute)}))
 	for range 3 {
-		_, _ = s.reloader.reload(false)
+		_, _ = s.files.Reload(false)
 		now = now.Add(time.Second) // a text with seconds in it would change
 	}
 	if n := s.Stats().ReloadsFailed[ReasonNotYetValid]; n != 1 || f.log.count(refusedMessage) != 1 {

@@ -1,6 +1,6 @@
 //go:build unix
 
-package certs
+package reload
 
 import (
 	"fmt"
@@ -21,8 +21,8 @@ func describe(path string) string {
 	return fmt.Sprintf("mode %v; %s", info.Mode(), us)
 }
 
-// ownerOf is the owner and the group of a file.
-func ownerOf(info os.FileInfo) (uid, gid int, ok bool) {
+// Owner returns the owner and the group of a file; ok is false where the system has no such thing.
+func Owner(info os.FileInfo) (uid, gid int, ok bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return 0, 0, false

@@ -1,4 +1,4 @@
-package certs
+package reload
 
 import (
 	"context"
@@ -18,35 +18,38 @@ const (
 	// to rest still gets its reload, a busy one costs two reloads a second.
 	debounce    = 75 * time.Millisecond
 	maxDebounce = 500 * time.Millisecond
-
-	modeEvents = "events+poll"
-	modePoll   = "poll"
 )
 
-// watch reloads on events and at each interval until ctx ends. Events are a hint
-// only: whatever comes, everything is read.
-func (r *reloader) watch(ctx context.Context, interval time.Duration) {
+// The values of Stats.WatchMode while Watch runs.
+const (
+	ModeEvents = "events+poll"
+	ModePoll   = "poll" // file events are not available, for some of the directories at least
+)
+
+// Watch reloads on file events and at least every interval (zero: 10 s). It returns when ctx
+// ends. Events are a hint only: whatever comes, everything is read.
+func (f *Files) Watch(ctx context.Context, interval time.Duration) {
 	if interval <= 0 {
 		interval = defaultInterval
 	}
-	w := &watcher{reloader: r, dirs: map[string]os.FileInfo{}}
+	w := &watcher{Files: f, dirs: map[string]os.FileInfo{}}
 	defer w.close()
 	poll := time.NewTicker(interval)
 	defer poll.Stop()
 	for {
 		w.sync()
-		r.tickInTurn()
-		_, _ = r.reload(false) // logged and counted there
+		f.tickInTurn()
+		_, _ = f.Reload(false) // logged and counted there
 		if !w.wait(ctx, poll.C) {
 			return
 		}
 	}
 }
 
-// watcher keeps an fsnotify.Watcher on the directories that matter now. One
-// goroutine, that of watch, owns it.
+// watcher keeps an fsnotify.Watcher on the directories that matter now. The
+// goroutine of Watch owns it.
 type watcher struct {
-	*reloader
+	*Files
 	notify *fsnotify.Watcher      // nil: none could be made
 	dirs   map[string]os.FileInfo // what is watched, and which directory the name meant then
 	mode   string
@@ -56,9 +59,9 @@ type watcher struct {
 // a change just before it, so it walks again until a walk finds nothing new.
 func (w *watcher) sync() {
 	if w.notify == nil {
-		notify, err := w.newWatcher()
+		notify, err := w.makeWatcher()
 		if err != nil {
-			w.setMode(modePoll, err)
+			w.setMode(ModePoll, err)
 			return
 		}
 		w.notify = notify
@@ -66,7 +69,7 @@ func (w *watcher) sync() {
 	var failed error
 	for range 3 {
 		added := false
-		want := watchDirs(w.paths)
+		want := watchDirs(w.Paths)
 		watched := w.notify.WatchList()
 		for dir, was := range w.dirs {
 			if now, err := os.Stat(dir); err != nil || !os.SameFile(was, now) || !slices.Contains(watched, dir) || !slices.Contains(want, dir) {
@@ -98,10 +101,10 @@ func (w *watcher) sync() {
 		}
 	}
 	if failed != nil {
-		w.setMode(modePoll, failed)
+		w.setMode(ModePoll, failed)
 		return
 	}
-	w.setMode(modeEvents, nil)
+	w.setMode(ModeEvents, nil)
 }
 
 func (w *watcher) setMode(mode string, err error) {
@@ -109,17 +112,17 @@ func (w *watcher) setMode(mode string, err error) {
 		return
 	}
 	switch {
-	case mode == modePoll:
-		w.log.Warn().Err(err).Msg("file events are not available, polling only")
-	case w.mode == modePoll:
-		w.log.Info().Msg("file events are available again")
+	case mode == ModePoll:
+		w.Log.Warn().Err(err).Msg("file events are not available, polling only")
+	case w.mode == ModePoll:
+		w.Log.Info().Msg("file events are available again")
 	}
 	w.mode = mode
 	w.count(func(s *Stats) { s.WatchMode = mode })
 }
 
-// wait returns when the files are to be read: after an interval, or some quiet
-// after an event. False: ctx ended.
+// wait returns true when the files are to be read: after an interval, or some quiet
+// after an event. It returns false when ctx has ended.
 func (w *watcher) wait(ctx context.Context, poll <-chan time.Time) bool {
 	var quiet, latest <-chan time.Time
 	for {
@@ -160,16 +163,22 @@ func (w *watcher) close() {
 	w.count(func(s *Stats) { s.WatchMode = "" })
 }
 
-// tryEvents sets up file events for r.paths, takes them down again, and returns
-// what failed. dir is the directory that cannot be watched; it is empty if the
-// system has no events for this process at all.
-func (r *reloader) tryEvents() (dir string, err error) {
-	notify, err := r.newWatcher()
+func (f *Files) makeWatcher() (*fsnotify.Watcher, error) {
+	if f.NewWatcher != nil {
+		return f.NewWatcher()
+	}
+	return fsnotify.NewWatcher()
+}
+
+// TryEvents sets up file events for Paths, takes them down again, and returns what failed. dir is
+// the directory that cannot be watched; it is empty if this process gets no events at all.
+func (f *Files) TryEvents() (dir string, err error) {
+	notify, err := f.makeWatcher()
 	if err != nil {
 		return "", err
 	}
 	defer notify.Close()
-	for _, dir := range watchDirs(r.paths) {
+	for _, dir := range watchDirs(f.Paths) {
 		if err := notify.Add(dir); err != nil {
 			return dir, err
 		}

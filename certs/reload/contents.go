@@ -1,10 +1,11 @@
-package certs
+package reload
 
 import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"syscall"
@@ -28,27 +29,48 @@ var (
 	errUnsettled  = errors.New("it changed at each of several reads")
 )
 
-// contents is what each file held when all were read together, by path. It may hold
-// keys: it is dropped once parsed, and only its digest is kept.
-type contents map[string]content
+// Contents is what each file held when all were read together, by path. It may hold keys: drop
+// it once it is parsed.
+type Contents map[string]Content
 
-// content is what one file held, or why it could not be read.
-type content struct {
-	data []byte
-	err  error
+// Content is what one file held, or why it could not be read.
+type Content struct {
+	Data []byte
+	Err  error
 }
 
-// reading is what one pass over all files found.
+// Get returns what the file at path held. If it could not be read, the error is a *Fault with
+// ReasonUnreadable that says who owns the file and as whom we tried.
+func (c Contents) Get(path string) ([]byte, error) {
+	data, err := c[path].Data, c[path].Err
+	if err == nil {
+		return data, nil
+	}
+	var perr *os.PathError
+	if errors.As(err, &perr) {
+		err = perr.Err // the path is named below
+	}
+	cure := ""
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		cure = "give the file, and every directory above it, to that uid or a group of it"
+	case errors.Is(err, os.ErrNotExist):
+		cure = "name an existing file"
+	}
+	return nil, &Fault{File: path, Reason: ReasonUnreadable, Cure: cure, Err: fmt.Errorf("read %q: %w (%s)", path, err, describe(path))}
+}
+
+// reading is what one pass over all files found. Only its digest outlives the reload.
 type reading struct {
-	contents
-	digest [32]byte
+	contents Contents
+	digest   [32]byte
 }
 
 func readFiles(paths []string) reading {
 	return settle(func() reading { return readOnce(paths) })
 }
 
-// settle reads until two reads of all files agree, and faults those that never did.
+// settle reads until two reads of all files agree. Files that never did get errUnsettled.
 func settle(read func() reading) reading {
 	last := read()
 	for range maxReadPairs {
@@ -58,8 +80,8 @@ func settle(read func() reading) reading {
 			return next
 		}
 		for path, c := range next.contents {
-			if !bytes.Equal(c.data, last.contents[path].data) {
-				next.contents[path] = content{c.data, errUnsettled}
+			if !bytes.Equal(c.Data, last.contents[path].Data) {
+				next.contents[path] = Content{c.Data, errUnsettled}
 			}
 		}
 		last = next
@@ -68,11 +90,11 @@ func settle(read func() reading) reading {
 }
 
 func readOnce(paths []string) reading {
-	r := reading{contents: make(contents, len(paths))}
+	r := reading{contents: make(Contents, len(paths))}
 	h := sha256.New()
 	for _, path := range paths {
 		data, err := readFile(path)
-		r.contents[path] = content{data, err}
+		r.contents[path] = Content{data, err}
 		if err != nil {
 			h.Write([]byte("unreadable " + err.Error()))
 		}
@@ -83,7 +105,7 @@ func readOnce(paths []string) reading {
 	return r
 }
 
-// readFile does not wait for a writer where path is a named pipe.
+// readFile reads at most maxFileSize. It never waits for the writer of a named pipe.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -107,24 +129,4 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	return data.Bytes(), nil
-}
-
-// get returns the content of path or its fault.
-func (c contents) get(path string) ([]byte, error) {
-	data, err := c[path].data, c[path].err
-	if err == nil {
-		return data, nil
-	}
-	var perr *os.PathError
-	if errors.As(err, &perr) {
-		err = perr.Err // the path is named below
-	}
-	cure := ""
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		cure = "give the file, and every directory above it, to that uid or a group of it"
-	case errors.Is(err, os.ErrNotExist):
-		cure = "name an existing file"
-	}
-	return nil, newFault(path, ReasonUnreadable, cure, "read %q: %w (%s)", path, err, describe(path))
 }

@@ -1,4 +1,4 @@
-package certs
+package reload
 
 import (
 	"bufio"
@@ -12,10 +12,10 @@ import (
 // maxLinks is where the kernel gives up on a chain of symlinks, too (path_resolution(7)).
 const maxLinks = 40
 
-// walk follows path link by link and returns every path a symlink leads it
-// through, the last without links, and each directory in which an entry could
-// change where it leads: those that hold a link on the way, and the one that
-// holds the file. Where something is missing, its nearest existing ancestor.
+// walk follows path link by link. steps are path itself and every path that a symlink
+// on the way leads to; the last one holds no link. dirs are the directories in which an
+// entry could change where path leads: those that hold a link on the way, and the one
+// that holds the file. If something is missing, the last is its nearest existing ancestor.
 func walk(path string) (steps, dirs []string) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -67,18 +67,19 @@ func watchDirs(paths []string) []string {
 	return slices.Compact(all)
 }
 
-// mountedPaths are those that are mount points themselves: a container sees the
-// file that was mounted, whatever is renamed over it outside.
-func mountedPaths(paths []string) []string {
-	f, err := os.Open("/proc/self/mountinfo")
+// Mounted returns those of Paths that are mount points themselves: a container sees the
+// file that was mounted, whatever is renamed over it outside. Only Linux tells.
+func (f *Files) Mounted() []string {
+	mountinfo, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil // not Linux, or no /proc: nothing to say
 	}
-	defer f.Close()
-	return mountPoints(f, paths)
+	defer mountinfo.Close()
+	return mountPoints(mountinfo, f.Paths)
 }
 
-// mountPoints reads mountinfo (proc_pid_mountinfo(5)): the mount point is the fifth field.
+// mountPoints returns those of paths that mountinfo (proc_pid_mountinfo(5)) names: the mount
+// point is the fifth field.
 func mountPoints(mountinfo io.Reader, paths []string) []string {
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	mounted := map[string]bool{}

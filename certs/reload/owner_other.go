@@ -1,6 +1,6 @@
 //go:build !unix
 
-package certs
+package reload
 
 import "os"
 
@@ -13,5 +13,5 @@ func describe(path string) string {
 	return "mode " + info.Mode().String()
 }
 
-// ownerOf does not know: the modes of Unix say nothing here.
-func ownerOf(os.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
+// Owner does not know: the modes of Unix say nothing here.
+func Owner(os.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }
