@@ -3,6 +3,7 @@ package reload
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 )
 
@@ -25,5 +26,16 @@ func TestWhatNeverSettlesIsRefused(t *testing.T) {
 	reads, settles = 0, 3
 	if got, err := settle(read).contents.Get(f.path("busy")); string(got) != "3" || err != nil {
 		t.Errorf("got %q, %v; want what two reads agreed on", got, err)
+	}
+}
+
+func TestAFileThatIsTooLargeIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.write("large", "")
+	f.must(os.Truncate(f.path("large"), maxFileSize+1))
+	data, err := readOnce([]string{f.path("large")}).contents.Get(f.path("large"))
+	if !errors.Is(err, errTooLarge) || reasonOf(err) != ReasonUnreadable || data != nil {
+		t.Errorf("got %d bytes, %v; want %v", len(data), err, errTooLarge)
 	}
 }
