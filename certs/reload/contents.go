@@ -17,8 +17,8 @@ const (
 	// KiB, a CRL with a million entries 40 MiB.
 	maxFileSize = 64 << 20
 
-	// Two reads this far apart must agree before their content is believed; a
-	// writer that needs longer between two writes is met by the next event.
+	// Two reads this far apart must agree before what they found is used. If a writer
+	// pauses for longer between two writes, the event of the second causes another reload.
 	readPause    = 20 * time.Millisecond
 	maxReadPairs = 5
 )

@@ -7,11 +7,11 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Reasons of faults that hold for any file. Callers have more of their own: few and fixed, for
-// they label metrics.
+// The reasons of faults that any file can have. The owner of the files has more of its own.
+// They are few and fixed, since they label metrics.
 const (
-	ReasonUnreadable = "unreadable" // it cannot be read
-	ReasonParse      = "parse"      // it makes no sense; also counted for an error that is no Fault
+	ReasonUnreadable = "unreadable" // the file cannot be read
+	ReasonParse      = "parse"      // what it holds cannot be understood; an error that is no Fault counts as one, too
 )
 
 // Fault is one thing that is wrong with one file.
@@ -22,7 +22,7 @@ type Fault struct {
 	Cure   string // what to do about it; empty where there is no more to say
 }
 
-// Error is the fault and, on its own line, the cure.
+// Error returns the text of the fault and, on its own line, the cure.
 func (f *Fault) Error() string {
 	if f.Cure == "" {
 		return f.Err.Error()
@@ -32,7 +32,8 @@ func (f *Fault) Error() string {
 
 func (f *Fault) Unwrap() error { return f.Err }
 
-// causes is the text of err without cures, which may count down to a moment.
+// causes returns the texts of the faults in err without their cures. A cure may hold the time that
+// is left until some moment: it would make the same fault look new at each reload.
 func causes(err error) string {
 	list := []error{err}
 	if many, ok := err.(interface{ Unwrap() []error }); ok {
@@ -49,7 +50,7 @@ func causes(err error) string {
 	return b.String()
 }
 
-// reasonOf is the label of the first fault in err.
+// reasonOf returns the reason of the first fault in err.
 func reasonOf(err error) string {
 	var f *Fault
 	if errors.As(err, &f) {
@@ -58,7 +59,7 @@ func reasonOf(err error) string {
 	return ReasonParse
 }
 
-// faultFields adds the first fault of err to a log line, and how many there are.
+// faultFields adds to a log line the first fault in err, and how many there are.
 func faultFields(e *zerolog.Event, err error) *zerolog.Event {
 	n := 1
 	if many, ok := err.(interface{ Unwrap() []error }); ok {

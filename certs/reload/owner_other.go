@@ -4,7 +4,7 @@ package reload
 
 import "os"
 
-// describe says what stands between us and the file.
+// describe returns what decides whether this process may read the file, as far as it is known here.
 func describe(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -13,5 +13,5 @@ func describe(path string) string {
 	return "mode " + info.Mode().String()
 }
 
-// Owner does not know: the modes of Unix say nothing here.
+// Owner returns false: files have no owner and group in the sense of Unix here.
 func Owner(os.FileInfo) (uid, gid int, ok bool) { return 0, 0, false }

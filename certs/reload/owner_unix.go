@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// describe says what stands between us and the file: its mode, its owner, our uid.
+// describe returns what decides whether this process may read the file: the mode and the owner of
+// the file, and our user and group.
 func describe(path string) string {
 	us := fmt.Sprintf("we are uid %d, gid %d", os.Geteuid(), os.Getegid())
 	info, err := os.Stat(path)
@@ -21,7 +22,7 @@ func describe(path string) string {
 	return fmt.Sprintf("mode %v; %s", info.Mode(), us)
 }
 
-// Owner returns the owner and the group of a file; ok is false where the system has no such thing.
+// Owner returns the owner and the group of a file; ok is false if the system does not tell.
 func Owner(info os.FileInfo) (uid, gid int, ok bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

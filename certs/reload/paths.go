@@ -68,7 +68,7 @@ func watchDirs(paths []string) []string {
 }
 
 // Mounted returns those of Paths that are mount points themselves: a container sees the
-// file that was mounted, whatever is renamed over it outside. Only Linux tells.
+// file that was mounted, whatever is renamed over it outside. It finds them on Linux only.
 func (f *Files) Mounted() []string {
 	mountinfo, err := os.Open("/proc/self/mountinfo")
 	if err != nil {

@@ -15,29 +15,30 @@ import (
 // Stats counts what became of reloads.
 type Stats struct {
 	ReloadsOK        uint64            // new content taken into use
-	ReloadsUnchanged uint64            // read, and what is in use already
-	ReloadsFailed    map[string]uint64 // by the reason of the first fault; a fault that stays counts once
+	ReloadsUnchanged uint64            // the files held what is in use already
+	ReloadsFailed    map[string]uint64 // by the reason of the first fault; a fault that stays is counted once
 	LastSuccess      time.Time         // when the files last held what is in use
-	LastOK           bool              // whether the last attempt was one
+	LastOK           bool              // the last reload was not refused
 	WatchMode        string            // ModeEvents, ModePoll, or empty while nothing watches
 }
 
 // Files are read together and taken into use together. Set the exported fields, then call Open.
-// Once Open has succeeded, all methods may be called concurrently. Mounted and TryEvents need no Open.
+// Once Open has succeeded, all methods may be called concurrently; one Watch runs at a time.
+// OnChange, OnFault, Mounted and TryEvents may be called without Open.
 type Files struct {
 	// Paths are the files. Open drops empty paths and repetitions.
 	Paths []string
 	// Apply parses and verifies c and takes it into use, or returns faults and changes
-	// nothing. One goroutine at a time calls it. It adds to event what the log line of its
-	// success shall say.
+	// nothing. Calls never overlap. It adds to event what the log line about its success
+	// should say.
 	Apply func(c Contents, event *zerolog.Event) error
 	// Tick, if not nil, is called by Watch before each reload, and never while Apply runs.
 	Tick func()
 	Log  zerolog.Logger
-	// Clock is what Stats tells the time by; nil: time.Now.
+	// Clock returns the time for Stats. If it is nil, Open sets it to time.Now.
 	Clock func() time.Time
-	// NewWatcher makes the source of file events; nil: fsnotify.NewWatcher. While it fails,
-	// Watch only polls, and tries it again at each poll.
+	// NewWatcher makes the source of file events. If it is nil, fsnotify.NewWatcher does.
+	// While it fails, Watch only polls, and tries it again at each poll.
 	NewWatcher func() (*fsnotify.Watcher, error)
 
 	// turn lets one reload run at a time. It is held while files are read: nothing
@@ -103,7 +104,7 @@ func (f *Files) tickInTurn() {
 // outcome is what one reload came to.
 type outcome struct {
 	changed bool
-	turned  bool // a fault is new, or over
+	turned  bool // a fault is new, or the last one is over
 	err     error
 }
 
