@@ -10,16 +10,32 @@ import (
 func TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} })
+	h, gates := b.startGated(func(c *Config) { c.DenyCommands = []string{"SHUTDOWN"} })
 	const refused = "-NOPERM dragontls: the command SHUTDOWN is refused here (DENY_COMMANDS)\r\n"
 	w := h.dial()
 	w.get("0")
-	for range 20 {
-		// The reader writes the first ones while the lane brings the value.
-		w.send(strings.Repeat(cmd("SHUTDOWN"), 200) + cmd("GET", "k") + strings.Repeat(cmd("SHUTDOWN"), 3))
-		w.want(strings.Repeat(refused, 200) + valueOf("k") + strings.Repeat(refused, 3))
+	s := h.sessionOf(w)
+	q := &s.queue
+	within := func(cond func() bool) func() bool {
+		return func() bool {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return cond()
+		}
 	}
-	h.wantOnLanes("GET", 21)
+	for range 5 {
+		eventually(t, "nobody writes", s.settledNow)
+		gates.of(w).Stop()
+		held := b.hold("k")
+		w.send(cmd("SHUTDOWN") + cmd("GET", "k") + strings.Repeat(cmd("SHUTDOWN"), 3)) // one record, and so one batch
+		<-held.reached
+		eventually(t, "the reader writes the first refusal", within(func() bool { return q.turn && q.size == 4 }))
+		held.say(valueOf("k"))
+		eventually(t, "the lane has brought the value", within(func() bool { return q.out.size > 0 }))
+		gates.of(w).Open()
+		w.want(refused + valueOf("k") + strings.Repeat(refused, 3))
+	}
+	h.wantOnLanes("GET", 6)
 }
 
 // What a session that ends has not sent yet is dropped with all that comes behind it: a refusal in its place would answer
