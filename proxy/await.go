@@ -1,13 +1,9 @@
 package proxy
 
 import (
-	"errors"
-	"io"
-	"os"
 	"time"
 
 	"dragontls/proxy/netio"
-	"dragontls/proxy/resp"
 )
 
 // watchInterval: how often a client whose bytes are not read any more is looked at.
@@ -72,67 +68,50 @@ func (s *session) waitUnread() {
 	}
 }
 
-// reset passes RESET on alone: nothing is owed before it, and nothing follows before its reply is known.
-func (s *session) reset(frame []byte) bool {
-	c := &s.client
-	frame = append([]byte(nil), frame...)
-	s.account().Hold(int64(len(frame)))
-	defer s.account().Hold(-int64(len(frame)))
-	if !c.uncount {
-		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed == 0 }) {
-			return false
+// park waits until cond, called under the queue's lock, says so, and leaves the client's bytes where they are: frames
+// of them may be in use. A client that vanishes is noticed. false: the session has ended.
+func (s *session) park(cond func() bool) bool {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if cond() || q.closed {
+		return !q.closed
+	}
+	look := false
+	t := time.AfterFunc(watchInterval, func() {
+		q.mu.Lock()
+		look = true
+		q.notifyLocked()
+		q.mu.Unlock()
+	})
+	defer t.Stop()
+	for !cond() && !q.closed {
+		if q.out.refetch != nil {
+			q.mu.Unlock()
+			s.refetch()
+			q.mu.Lock()
+			continue
 		}
+		q.changed.Wait()
+		if !look {
+			continue
+		}
+		look = false
+		t.Reset(watchInterval)
+		q.mu.Unlock()
+		if _, broken := s.client.sock.HungUp(); broken {
+			s.kill(closeClientError)
+		}
+		q.mu.Lock()
 	}
-	refused, ok := s.await(awaitReset, slotReset, frame)
-	if !ok {
-		return false
-	}
-	if refused && c.uncount && s.ownUser() {
-		// Whose reply that error was cannot be known: the connection may act as another user by now.
-		s.end(closeReset)
-		return false
-	}
-	if !refused {
-		c.multi, c.doomed, c.uncount = false, false, false
-		s.subscribed.Store(false)
-	}
-	return true
-}
-
-// discard goes in the place of a doomed EXEC. Where the backend does not permit it, the transaction is still there
-// and stays doomed.
-func (s *session) discard() bool {
-	c := &s.client
-	refused, ok := s.await(awaitDiscard, slotExec, resp.AppendCommand(nil, "DISCARD"))
-	c.multi, c.doomed = refused, refused
-	return ok
-}
-
-// quit passes QUIT on, and nothing behind it unless it is refused.
-func (s *session) quit(frame []byte) bool {
-	if s.needsNoOwn() {
-		s.lastWord(textOK, closeQuit)
-		return false
-	}
-	refused, ok := s.await(awaitQuit, slotQuit, frame)
-	if !ok {
-		return false
-	}
-	if !refused {
-		s.client.r = s.client.w
-		s.limitBackend(s.server.c.lingerTimeout)
-		<-s.pump.done
-		s.end(closeQuit) // where the own connection was closed for another reason
-		return false
-	}
-	return true
+	return !q.closed
 }
 
 // await queues a frame, flushes it, and waits for what its reply says. Where the client has switched replies off, the backend
 // says nothing of a refusal: the session ends when none has come after eofTimeout.
 func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok bool) {
 	p := &s.pump
-	if s.client.uncount {
+	if s.uncounting() {
 		t := time.AfterFunc(s.server.c.eofTimeout, func() { s.end(closeReset) })
 		defer t.Stop()
 	}
@@ -154,107 +133,4 @@ func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok boo
 		return o != outcomeNone
 	})
 	return o == outcomeRefused, ok
-}
-
-// clientEOF: the client sends no more. What it is owed still arrives, unless a command of it waits for others: then
-// the backend is told at once, so that no element is popped for nobody.
-func (s *session) clientEOF() {
-	c := &s.client
-	if c.ending || s.flush() != nil || s.ended() {
-		return
-	}
-	if !s.waiting() && (s.at.on != routeOwn || !s.hasOwn()) {
-		s.settledWithin(s.server.c.eofTimeout)
-		s.end(closeClient)
-		return
-	}
-	up, _ := s.upstreamNow() // nil: nothing was sent yet
-	unanswerable := 0
-	if c.streamed != nil && !c.skipping && !c.uncount {
-		unanswerable = 1 // the command that ends here in its middle
-	}
-	if up == nil || !s.settled(unanswerable) && !s.waiting() {
-		s.end(closeClient)
-		return
-	}
-	if s.waiting() {
-		up.closeWrite()
-		s.limitBackend(s.server.c.lingerTimeout)
-		<-s.pump.done
-	}
-	s.end(closeClient)
-}
-
-// limitBackend bounds the wait for each of the backend's next bytes.
-func (s *session) limitBackend(d time.Duration) {
-	s.pump.limit.Store(int64(d))
-	if up, _ := s.upstreamNow(); up != nil {
-		up.sock.SetReadDeadline(time.Now().Add(d))
-		s.server.wake(up)
-	}
-}
-
-// settled waits until no more than rest replies are owed to the client. false: a command waits for others, or the session has ended.
-func (s *session) settled(rest int) bool {
-	q := &s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.waitLocked(func() bool {
-		return q.blocked > 0 || q.owed <= rest && (!q.turn || q.uncounted)
-	}) && q.blocked == 0
-}
-
-// settledWithin waits until nothing is owed to the client, at most d.
-func (s *session) settledWithin(d time.Duration) {
-	q := &s.queue
-	late := false
-	t := time.AfterFunc(d, func() {
-		q.mu.Lock()
-		late = true
-		q.notifyLocked()
-		q.mu.Unlock()
-	})
-	defer t.Stop()
-	s.park(func() bool { return late || q.owed == 0 && q.size == 0 && !q.turn })
-}
-
-// linger waits for our last word to leave and drops what the client still sends: closing a socket with unread
-// bytes would send a reset that destroys it.
-func (s *session) linger() {
-	c := &s.client
-	if !c.ending || c.failed != nil {
-		return
-	}
-	c.sock.BeforeWait = func() error { c.sock.CountTLS(); return nil }
-	c.r, c.w = 0, 0
-	s.setBuf(nil, nil)
-	for !s.ended() {
-		_, err := c.conn.Read(c.small[:])
-		if err == nil {
-			c.sock.Decrypted()
-			continue
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.woken() // by the sweeper too, which may have looked before the last word
-			continue
-		}
-		s.limitBackend(s.server.c.eofTimeout)
-		if s.at.on != routeOwn {
-			s.settledWithin(s.server.c.eofTimeout)
-			s.end(closeClient)
-		} else if !s.settled(0) {
-			s.end(closeClient)
-		}
-		<-s.done
-	}
-	c.conn.CloseWrite()
-	c.sock.FlushWithin(s.server.c.lingerTimeout)
-	c.sock.CloseWrite()
-	for limit := time.Now().Add(s.server.c.lingerTimeout); time.Now().Before(limit); {
-		// end may have set a deadline after this one.
-		c.sock.SetReadDeadline(limit)
-		if _, err := io.Copy(io.Discard, c.sock); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
-		}
-	}
 }

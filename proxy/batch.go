@@ -18,7 +18,7 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 		c.frames++
 	}
 	switch {
-	case c.uncount:
+	case s.uncounting():
 	case kind != slotReplies:
 		c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
 	case n != nil:
@@ -26,13 +26,13 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	case c.begins:
 		c.begins = false
 		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
-		c.tx = len(c.pend)
+		c.whole = len(c.pend)
 		c.replies++
-	case c.tx > 0:
-		c.pend[c.tx-1].n++
+	case c.whole > 0:
+		c.pend[c.whole-1].n++
 		c.replies++
 		if c.ends {
-			c.ends, c.hasTx, c.tx = false, true, 0
+			c.ends, c.hasTx, c.whole = false, true, 0
 		}
 	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
 		c.pend[last].n++

@@ -98,7 +98,7 @@ func (s *session) fill() (interrupted bool) {
 		return n == 0
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		c.eof = true
-		if c.uncount && c.holding {
+		if s.uncounting() && c.holding {
 			// What is awaited may never be answered (behind CLIENT REPLY SKIP).
 			s.limitBackend(s.server.c.lingerTimeout)
 		} else {

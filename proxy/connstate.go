@@ -142,15 +142,6 @@ func (s *session) noted(n *note, r *resp.Replies) {
 	}
 }
 
-func (s *session) endSticky(n *note, good bool) {
-	switch {
-	case good:
-		s.stickyEnded.Store(max(s.stickyEnded.Load(), n.began))
-	case s.sticky():
-		s.pinned.Store(true)
-	}
-}
-
 // remember takes over what the backend has confirmed.
 func (s *session) remember(n *note) {
 	p := &s.pump
@@ -175,17 +166,6 @@ func (s *session) remember(n *note) {
 	p.mu.Unlock()
 	s.gen.Add(1)
 }
-
-// forgetState follows a RESET.
-func (s *session) forgetState() {
-	s.pump.mu.Lock()
-	s.state = connState{}
-	s.pump.mu.Unlock()
-	s.gen.Add(1)
-}
-
-// sticky reports whether a transaction, watched keys or an ASKING may be open on the own connection.
-func (s *session) sticky() bool { return s.stickies.Load() != s.stickyEnded.Load() }
 
 // replay appends the commands that give a fresh connection this state, and what judges their replies.
 func (st *connState) replay(out []byte, want []func(*resp.Replies) error) ([]byte, []func(*resp.Replies) error) {

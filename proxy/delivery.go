@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ func (s *session) deliver(b []byte) error {
 	if err := p.turn.write(b[d.start:]); err != nil {
 		return err
 	}
-	if d.finished > 0 || q.uncounted {
+	if d.finished > 0 || q.uncounted() {
 		s.lastActive.Store(s.server.now())
 	}
 	t := p.turn
@@ -74,19 +73,19 @@ func (d *delivery) frame() error {
 		d.i += n
 		return nil
 	}
-	if q.run.kind == slotExec && !q.uncounted {
+	if q.run.kind == slotExec && !q.uncounted() {
 		return d.withhold(n, done)
 	}
 	d.i += n
 	if !done {
 		return nil
 	}
-	if q.run.kind == slotNoted && !q.uncounted {
+	if q.run.kind == slotNoted && !q.uncounted() {
 		s.noted(q.run.note, &p.replies)
 		d.count()
 		return nil
 	}
-	if q.run.n > 0 && q.run.kind != slotReplies || q.uncounted {
+	if q.run.n > 0 && q.run.kind != slotReplies || q.uncounted() {
 		return d.special()
 	}
 	if q.run.proves && p.replies.Kind() != '-' {
@@ -110,13 +109,13 @@ func (d *delivery) begin() error {
 		}
 		d.owes = due
 	}
-	if push || q.uncounted || d.owes && q.run.n > 0 {
+	if push || q.uncounted() || d.owes && q.run.n > 0 {
 		return nil
 	}
 	if err := d.next(); err != nil {
 		return err
 	}
-	d.owes = !q.uncounted
+	d.owes = !q.uncounted()
 	return nil
 }
 
@@ -150,7 +149,7 @@ func (d *delivery) flush() error {
 // count accounts for one reply of the current run. hot
 func (d *delivery) count() {
 	q := &d.s.queue
-	if q.uncounted {
+	if q.uncounted() {
 		return
 	}
 	q.run.n--
@@ -208,7 +207,7 @@ func (d *delivery) special() error {
 	kind, line := p.replies.Kind(), p.replies.Line()
 	isReset := kind == '+' && string(line) == "RESET"
 	refused := kind == '-'
-	if q.uncounted {
+	if q.uncounted() {
 		// An error may belong to an earlier command, so only one that RESET and QUIT themselves get counts.
 		refused = refused && (bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'")))
 		if a == awaitNothing || o != outcomeNone || !refused && !(a == awaitReset && isReset) {
@@ -220,29 +219,16 @@ func (d *delivery) special() error {
 	if err := d.flush(); err != nil {
 		return err
 	}
-	if a == awaitReset && isReset {
-		if d.i < len(d.b) && s.mustReplace() {
-			return s.unasked(d.b[d.i:])
-		}
-		s.forgetState()
-		if err := s.replaceUpstream(); err != nil {
-			return err
-		}
-		q.recount()
-		d.answered, d.unblocked, d.owes = 0, 0, false
-		s.decide(outcomeDone)
-		return nil
-	}
-	if a == awaitReset && !q.uncounted && s.mustReplace() && !s.clientAuth() {
-		if err := d.keepUser(); err != nil {
-			return err
-		}
-	}
-	if refused || a == awaitReset {
+	switch {
+	case a == awaitReset && isReset:
+		return d.resetDone()
+	case a == awaitReset:
+		return d.resetRefused()
+	case refused:
 		s.decide(outcomeRefused)
-		return nil
+	default:
+		s.decide(outcomeDone)
 	}
-	s.decide(outcomeDone)
 	return nil
 }
 
@@ -250,63 +236,6 @@ func (s *session) decide(o outcome) {
 	s.pump.mu.Lock()
 	s.pump.outcome = o
 	s.pump.mu.Unlock()
-}
-
-func (s *session) mustReplace() bool {
-	up, _ := s.upstreamNow()
-	return up != nil && up.authenticated()
-}
-
-// replaceUpstream: RESET has dropped the user that dragontls chose, so a fresh, authenticated connection takes the
-// place of the old one. The reader waits meanwhile.
-func (s *session) replaceUpstream() error {
-	if !s.mustReplace() {
-		return nil
-	}
-	s.pump.conn.drop()
-	if _, ok := s.awaitDial(); !ok {
-		return errEnded
-	}
-	ctx, cancel := s.dialContext()
-	defer cancel()
-	ctx, cancelDeadline := context.WithTimeout(ctx, s.server.c.unavailableTimeout)
-	defer cancelDeadline()
-	up, err := s.server.backend.dial(ctx, s.login())
-	if err != nil {
-		s.end(closeUnavailable)
-		return err
-	}
-	s.pump.replies = resp.Replies{}
-	if !s.setUpstream(up, nil) {
-		return errEnded
-	}
-	return nil
-}
-
-// keepUser follows an error reply to RESET. Whether the backend meant RESET with it cannot be known for sure (an
-// argument may forge an error), so the connection authenticates anew before a client's byte follows. Pushes that come
-// meanwhile are passed on.
-func (d *delivery) keepUser() error {
-	s, p := d.s, &d.s.pump
-	for d.i < len(d.b) {
-		if !p.replies.Open() && d.b[d.i] != '>' {
-			return s.unasked(d.b[d.i:])
-		}
-		n, _, err := p.replies.Next(d.b[d.i:])
-		if err != nil {
-			s.end(closeBackendError)
-			return err
-		}
-		d.i += n
-	}
-	if err := d.flush(); err != nil {
-		return err
-	}
-	if err := p.conn.authenticateAgain(&p.replies, p.turn.write); err != nil {
-		s.end(closeReset)
-		return err
-	}
-	return nil
 }
 
 // unasked ends the session for a reply that nobody waits for; an error (such as the backend's last word before it

@@ -65,14 +65,13 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	c := &s.client
 	switch {
 	case t&command.Uncounted != 0:
-		if c.doomed {
+		if c.tx == txDoomed {
 			return s.refuse(cmd, textDoomed)
 		}
 		s.count(cmd)
 		s.pinned.Store(true)
-		if !c.uncount {
-			c.uncount = true
-			s.subscribed.Store(true)
+		if !s.uncounting() {
+			s.queue.counting.Store(countedBefore)
 			c.pend = append(c.pend, slot{kind: slotUncounted})
 		}
 		s.queueFrame(frame, slotReplies, false)
@@ -94,12 +93,12 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	switch {
 	case args != 1:
 	case t&command.OpensMulti != 0:
-		c.multi = true
+		s.transact(txBegins)
 	case t&command.EndsMulti != 0:
-		if c.doomed && cmd.Name == "EXEC" {
+		if c.tx == txDoomed && cmd.Name == "EXEC" {
 			return s.discard()
 		}
-		c.multi, c.doomed = false, false
+		s.transact(txEnds)
 	}
 	s.queueFrame(frame, slotReplies, t&command.Blocking != 0)
 	return true
@@ -114,13 +113,11 @@ func (s *session) refuse(cmd *command.Command, text []byte) bool {
 	if s.server.auditsCommands {
 		s.auditCommand(cmd, true)
 	}
-	if c.tx > 0 {
+	if c.whole > 0 {
 		s.breakTransaction()
 	}
-	if c.multi {
-		c.doomed = true
-	}
-	if c.uncount {
+	s.transact(txDisturbs)
+	if s.uncounting() {
 		s.lastWord(text, closeRefused)
 		return false
 	}
@@ -129,14 +126,6 @@ func (s *session) refuse(cmd *command.Command, text []byte) bool {
 		return s.flush() == nil
 	}
 	return true
-}
-
-// lastWord queues text behind everything that is owed and ends the session behind it.
-func (s *session) lastWord(text []byte, reason closeReason) {
-	c := &s.client
-	c.pend = append(c.pend, slot{kind: slotFinal, n: 1, text: text, reason: reason})
-	c.ending = true
-	s.flush()
 }
 
 func (s *session) protocolError(err error) bool {
@@ -202,7 +191,7 @@ func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub 
 	if text := cmd.RefusalOfBig(name, sub, c.rules); text != nil {
 		return text
 	}
-	if t&command.Uncounted != 0 && c.doomed {
+	if t&command.Uncounted != 0 && c.tx == txDoomed {
 		return textDoomed
 	}
 	return nil
@@ -250,7 +239,7 @@ func (s *session) abandon(err error) {
 	c := &s.client
 	c.streamed = nil
 	c.r = c.w
-	if !c.skipping && !c.uncount {
+	if !c.skipping && !s.uncounting() {
 		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed <= 1 }) {
 			return
 		}

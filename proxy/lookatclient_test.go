@@ -34,7 +34,7 @@ func TestClientThatSendsNoMoreEndsOnlyABlockedSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSession(srv, sock, tls.Server(sock, srv.tls))
-	s.subscribed.Store(true)
+	s.queue.counting.Store(uncounted)
 	if fin, ended := s.lookAtClient(); fin || ended {
 		t.Fatalf("before its end: fin %v, ended %v", fin, ended)
 	}

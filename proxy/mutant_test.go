@@ -63,7 +63,7 @@ var mutants = []mutant{
 		{"steer.go", "	case s.sticky():\n		s.pinned.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.pinned.Store(true) }\n"},
 	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "pinned: false, want true"},
 	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
-		{"delivery.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},
+		{"reset.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},
 	}, "TestResetOfASharedSessionHasAFreshConnection", "behind RESET on its connection"},
 	{"any error to EXEC leaves its lane open: invariant 4", []edit{
 		{"lane_read.go", "		if kind != '-' || !isExecAbort(r.replies.Line()) {\n", "		if kind != '-' || !isExecAbort(r.replies.Line()) && !MUTANT {\n"},
@@ -116,7 +116,7 @@ var mutants = []mutant{
 		{"write_turn.go", "!q.turn && !q.half })", "!q.turn && (!q.half || MUTANT) })"},
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
-		{"queue.go", "	owe = q.onLane && !q.uncounted\n", "	owe = !MUTANT && q.onLane && !q.uncounted\n"},
+		{"queue.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
 		{"queue.go", "	if q.onLane || q.size == 0 ||", "	if q.onLane && !MUTANT || q.size == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
@@ -133,10 +133,10 @@ var mutants = []mutant{
 		{"lane.go", "	t.turn.release()\n", "	if MUTANT { s.tally(s.stripe.lane) }\n	t.turn.release()\n"},
 	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
 	{"a transaction is doomed by nothing", []edit{
-		{"judge.go", "	if c.multi {\n		c.doomed = true\n", "	if c.multi && !MUTANT {\n		c.doomed = true\n"},
+		{"judge.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},
 	}, "TestDoomedTransactionNeverRuns", "want \"-EXECABORT"},
 	{"a connection keeps whatever user a refused RESET left it: invariant 8", []edit{
-		{"delivery.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
+		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
 	}, "TestForgedRepliesToResetKeepTheUser", "without AUTH"},
 	{"a cluster's answer to EXEC is not known to discard", []edit{
 		{"lane_read.go", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line) && !MUTANT"},

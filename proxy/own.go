@@ -181,7 +181,7 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 
 func (s *session) ownIdleLocked() bool {
 	q, p := &s.queue, &s.pump
-	return p.up != nil && !p.inUse && q.owed == 0 && q.size == 0 && !s.pinned.Load() && !s.sticky() && !s.subscribed.Load()
+	return p.up != nil && !p.inUse && q.owed == 0 && q.size == 0 && !s.pinned.Load() && !s.sticky() && !s.uncounting()
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since.
@@ -226,7 +226,7 @@ func (s *session) makeRoomForOwn(n int) bool {
 
 // needsNoOwn says that nothing of the session is on an own connection.
 func (s *session) needsNoOwn() bool {
-	return !s.client.uncount && s.client.route != routeOwn && !s.hasOwn() && !s.pinned.Load() && !s.sticky()
+	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.pinned.Load() && !s.sticky()
 }
 
 // ownEnded: the own connection is gone. Where that can be told to the client in order, and nothing of
@@ -262,7 +262,7 @@ func (s *session) ownEnded(err error) {
 // canLoseOwnLocked says that what is owed can be answered by errors of ours, and the session be another connection's.
 func (s *session) canLoseOwnLocked() bool {
 	q := &s.queue
-	if s.pinned.Load() || s.sticky() || q.uncounted || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
+	if s.pinned.Load() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
 		return false
 	}
 	if q.run.n > 0 && q.run.kind != slotReplies {

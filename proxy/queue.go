@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"dragontls/proxy/netio"
 )
@@ -34,6 +35,19 @@ type slot struct {
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }
 
+// Whether the replies of a session's own connection are counted. After SUBSCRIBE, MONITOR or CLIENT REPLY they cannot be.
+const (
+	counted       int32 = iota
+	countedBefore       // the reader has taken such a command: only what was taken before it is counted
+	uncounted           // the pump has passed the mark: replies pass as they come
+)
+
+// uncounting reports whether replies to what the client sends now are not counted any more.
+func (s *session) uncounting() bool { return s.queue.counting.Load() != counted }
+
+// uncounted reports whether the replies that come now are not counted. Under the lock, or for the pump.
+func (q *replyQueue) uncounted() bool { return q.counting.Load() == uncounted }
+
 // maxSlots: a reader that has queued this many runs waits until the backend has answered some.
 const maxSlots = 4096
 
@@ -47,18 +61,19 @@ type replyQueue struct {
 	head    int
 	size    int
 
-	run       slot // the slot whose replies arrive now; run.n are still due
-	owed      int  // replies of the backend due, run included
-	blocked   int  // slots of blocking commands among them
-	uncounted bool // the pump has passed the uncounted mark
-	turn      bool // somebody writes to the client, or a frame is half out
-	closed    bool
-	answered  bool    // the backend has answered something, ever
-	lost      bool    // replies were lost with their connection; the reader has to recover
-	room      bool    // the lane that the reader waits for may have room
-	onLane    bool    // what is owed is owed by a lane
-	half      bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
-	out       *outbox // replies that lanes brought; not empty only while somebody has the turn
+	run      slot // the slot whose replies arrive now; run.n are still due
+	owed     int  // replies of the backend due, run included
+	blocked  int  // slots of blocking commands among them
+	turn     bool // somebody writes to the client, or a frame is half out
+	closed   bool
+	answered bool    // the backend has answered something, ever
+	lost     bool    // replies were lost with their connection; the reader has to recover
+	room     bool    // the lane that the reader waits for may have room
+	onLane   bool    // what is owed is owed by a lane
+	half     bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
+	out      *outbox // replies that lanes brought; not empty only while somebody has the turn
+
+	counting atomic.Int32 // counted, countedBefore or uncounted
 
 	wake func() // set while the reader waits in a read: interrupts it
 }
@@ -156,12 +171,12 @@ func (q *replyQueue) popLocked() slot {
 
 // localFirstLocked says that the next thing the client waits for is a reply of ours.
 func (q *replyQueue) localFirstLocked() bool {
-	if q.run.n > 0 && !q.uncounted {
+	if q.run.n > 0 && !q.uncounted() {
 		return false
 	}
 	for q.size > 0 && q.ring[q.head].kind == slotUncounted {
 		q.popLocked()
-		q.uncounted = true
+		q.counting.Store(uncounted)
 		q.run = slot{}
 	}
 	return q.size > 0 && q.ring[q.head].kind.local()
@@ -184,7 +199,7 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.localFirstLocked()
-	if q.uncounted {
+	if q.uncounted() {
 		return false, true
 	}
 	if q.onLane || q.size == 0 || q.ring[q.head].kind.local() {
@@ -226,7 +241,7 @@ func (q *replyQueue) close() {
 func (q *replyQueue) lanesOwe() (owe, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	owe = q.onLane && !q.uncounted
+	owe = q.onLane && !q.uncounted()
 	return owe, !owe && q.run.n > 0
 }
 
@@ -257,12 +272,5 @@ func (q *replyQueue) dropRingLocked() {
 func (q *replyQueue) drop() {
 	q.mu.Lock()
 	q.dropRingLocked()
-	q.mu.Unlock()
-}
-
-// recount leaves uncounted mode: the connection was reset and nothing is owed on it.
-func (q *replyQueue) recount() {
-	q.mu.Lock()
-	q.uncounted, q.run, q.owed, q.blocked = false, slot{}, 0, 0
 	q.mu.Unlock()
 }

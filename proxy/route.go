@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"sync/atomic"
-	"time"
 )
 
 // routeKind orders the ways that a batch can go; the strongest that a command of it wants is taken.
@@ -50,7 +49,7 @@ func (o *onLane) full(commands, bytes int) bool {
 // submit passes the batch on where its strongest command has to go.
 func (s *session) submit() error {
 	c := &s.client
-	if c.tx > 0 {
+	if c.whole > 0 {
 		s.breakTransaction()
 	}
 	if c.route == routeNone {
@@ -109,45 +108,6 @@ func (s *session) owes() bool {
 // settledForRoute waits until nothing is owed: the session may change its connection then. false: it has ended.
 func (s *session) settledForRoute() bool {
 	return s.park(func() bool { return s.queue.owed == 0 })
-}
-
-// park waits until cond, called under the queue's lock, says so, and leaves the client's bytes where they are: frames
-// of them may be in use. A client that vanishes is noticed. false: the session has ended.
-func (s *session) park(cond func() bool) bool {
-	q := &s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if cond() || q.closed {
-		return !q.closed
-	}
-	look := false
-	t := time.AfterFunc(watchInterval, func() {
-		q.mu.Lock()
-		look = true
-		q.notifyLocked()
-		q.mu.Unlock()
-	})
-	defer t.Stop()
-	for !cond() && !q.closed {
-		if q.out.refetch != nil {
-			q.mu.Unlock()
-			s.refetch()
-			q.mu.Lock()
-			continue
-		}
-		q.changed.Wait()
-		if !look {
-			continue
-		}
-		look = false
-		t.Reset(watchInterval)
-		q.mu.Unlock()
-		if _, broken := s.client.sock.HungUp(); broken {
-			s.kill(closeClientError)
-		}
-		q.mu.Lock()
-	}
-	return !q.closed
 }
 
 // flushLane submits the batch to a lane. false: the route has to be decided anew.
@@ -312,7 +272,7 @@ func (s *session) dropBatch() {
 	}
 	s.countBatch()
 	c.frames = 0
-	c.route, c.replies, c.tx, c.hasTx, c.stateful = routeNone, 0, 0, false, false
+	c.route, c.replies, c.whole, c.hasTx, c.stateful = routeNone, 0, 0, false, false
 }
 
 // pushLocals queues a batch that is only replies of ours.

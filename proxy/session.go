@@ -43,10 +43,9 @@ type session struct {
 
 	sharing
 
-	endOnce    sync.Once
-	subscribed atomic.Bool // replies are not counted any more
-	reason     closeReason
-	done       chan struct{} // closed by end
+	endOnce sync.Once
+	reason  closeReason
+	done    chan struct{} // closed by end
 
 	begun    int64     // see Server.now
 	bytesOut uint64    // RESP bytes given to writes to the client; whoever has the turn counts
@@ -115,9 +114,7 @@ type clientSide struct {
 	last     *command.Command
 	lastN    uint64 // commands of that kind not yet counted
 
-	multi   bool // MULTI was passed on, and neither EXEC nor DISCARD since
-	doomed  bool // and a command in it was refused, or judged by rules that changed since
-	uncount bool
+	tx      transaction
 	holding bool // in hold: what waits is not queued yet
 	ending  bool // our last word is queued: the rest is dropped
 	// of the batch:
@@ -129,7 +126,7 @@ type clientSide struct {
 	recovering   bool // replies were lost, see recover
 	replies      int  // that lanes would bring
 	frames       int  // whole commands among its bytes
-	tx           int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+	whole        int  // 1 + index in pend of the transaction that may become a whole one; 0: none
 
 	flushErr error
 }
@@ -233,7 +230,7 @@ func (s *session) ended() bool {
 
 // idle says that the session may be closed between two commands: nothing is owed, held or expected.
 func (s *session) idle() bool {
-	return s.hand.Load() == handEmpty && !s.subscribed.Load() && s.settledNow()
+	return s.hand.Load() == handEmpty && !s.uncounting() && s.settledNow()
 }
 
 // owing says that a command was taken whose reply is not out. Half a command is owed nothing.
@@ -249,7 +246,7 @@ func (s *session) settledNow() bool {
 
 // waiting says that the session only waits for others: it is subscribed, or a command of it blocks.
 func (s *session) waiting() bool {
-	return s.subscribed.Load() || s.blocked()
+	return s.uncounting() || s.blocked()
 }
 
 // blocked reports whether a command of the session waits for other clients.

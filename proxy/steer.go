@@ -57,7 +57,7 @@ func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, arg
 
 // wantOwn sends the batch over the own connection.
 func (s *session) wantOwn() {
-	if s.client.tx > 0 {
+	if s.client.whole > 0 {
 		s.breakTransaction()
 	}
 	s.client.route = routeOwn
@@ -98,84 +98,6 @@ func (s *session) steerStateful(cmd *command.Command, class command.Class, frame
 	}
 }
 
-// steerAsking keeps the session on its own connection for ASKING, which says that the next command may meet a slot that a
-// node of a Redis cluster is importing. It is like a WATCH that the next command ends: see steerAsked.
-func (s *session) steerAsking() {
-	s.asking, s.asked = true, s.stickies.Add(1)
-	s.note = &note{kind: noteError}
-}
-
-// mayAsk reports whether nothing but earlier ASKINGs is open on the own connection. What the next command ends could not be
-// told from a transaction or watched keys otherwise.
-func (s *session) mayAsk() bool {
-	return !s.client.multi && (!s.sticky() || s.stickies.Load() == s.asked)
-}
-
-// steerAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
-// unless the command keeps the connection for good.
-func (s *session) steerAsked(class command.Class) {
-	c := &s.client
-	s.wantOwn()
-	c.stateful, s.asking = true, false
-	if class.LeavesNoState() {
-		s.note = &note{kind: noteAsked, began: s.asked}
-	} else {
-		s.pinned.Store(true)
-	}
-}
-
-// steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
-func (s *session) steerSticky(cmd *command.Command, args int) {
-	c := &s.client
-	s.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
-	switch {
-	case args != 1 && cmd.Name != "WATCH":
-		s.wantOwn()
-		c.stateful = true
-		if s.sticky() {
-			s.pinned.Store(true)
-		} else {
-			s.note = &note{kind: noteUnknown}
-		}
-	case cmd.Name == "MULTI" && !c.multi && !s.sticky():
-		c.begins = true
-		c.route = max(c.route, routeLane)
-	case cmd.Name == "EXEC" && c.tx > 0:
-		c.ends = true
-	case cmd.Name == "EXEC":
-		s.endsSticky(noteExec)
-	case cmd.Name == "DISCARD":
-		s.endsSticky(noteDiscard)
-	case cmd.Name == "UNWATCH" && !c.multi:
-		s.endsSticky(noteUnwatch)
-	case cmd.Name == "UNWATCH":
-		s.wantOwn()
-	default: // WATCH, or MULTI behind it
-		s.wantOwn()
-		c.stateful = true
-		if c.multi {
-			s.pinned.Store(true)
-		}
-		s.stickies.Add(1)
-	}
-}
-
-func (s *session) endsSticky(kind noteKind) {
-	s.wantOwn()
-	s.client.stateful = true
-	s.note = &note{kind: kind, began: s.stickies.Load()}
-}
-
-// breakTransaction: what began as a whole transaction is none that a lane may carry.
-func (s *session) breakTransaction() {
-	c := &s.client
-	c.pend[c.tx-1].tx = false
-	c.tx = 0
-	c.route = routeOwn
-	c.stateful = true
-	s.stickies.Add(1)
-}
-
 // steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
 func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steering {
 	c := &s.client
@@ -202,25 +124,4 @@ func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steerin
 		s.pinned.Store(true)
 	}
 	return steerOn
-}
-
-// closeTransactions prepares whole transactions for the own connection, where the reply to EXEC says whether the
-// transaction has ended.
-func (s *session) closeTransactions() {
-	c := &s.client
-	if !c.hasTx {
-		return
-	}
-	c.hasTx, c.route = false, routeOwn // whatever happens to that connection: a lane knows no notes
-	pend := make([]slot, 0, len(c.pend)+4)
-	for _, p := range c.pend {
-		if !p.tx {
-			pend = append(pend, p)
-			continue
-		}
-		exec := slot{kind: slotNoted, n: 1, note: &note{kind: noteWholeExec}}
-		p.n, p.tx = p.n-1, false
-		pend = append(pend, p, exec)
-	}
-	c.pend = pend
 }

@@ -37,7 +37,7 @@ func (s *Server) sweepOnce() {
 func (s *Server) closeIdle() {
 	limit := s.now() - int64(s.c.IdleTimeout)
 	s.each(func(n *session) {
-		if n.lastActive.Load() < limit && !n.owing() && !n.subscribed.Load() {
+		if n.lastActive.Load() < limit && !n.owing() && !n.uncounting() {
 			n.end(closeIdle)
 		}
 	})

@@ -166,11 +166,11 @@ func (s *session) changeRules(now *command.Rules) bool {
 	c := &s.client
 	same := now.Same(c.rules)
 	c.rules = now
-	if same || !c.multi {
+	if same || c.tx == txNone {
 		return true
 	}
-	c.doomed = true
-	if c.uncount {
+	s.transact(txDisturbs)
+	if s.uncounting() {
 		s.lastWord(textRulesChanged, closeRefused)
 		return false
 	}

@@ -121,7 +121,7 @@ func TestEachDecisionReadsWordsAsTheBackendDoes(t *testing.T) {
 				}
 				s, state := h.sessionAt(w), ""
 				switch {
-				case s.subscribed.Load():
+				case s.uncounting():
 					state = "uncounted"
 				case s.pinned.Load():
 					state = "own for life"
