@@ -10,8 +10,8 @@ import (
 // queueFrame adds a frame to the batch. hot
 func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	c := &s.client
-	n := s.note
-	s.note = nil
+	next := c.next
+	c.next = nextCommand{}
 	last := len(c.pend) - 1
 	proves := !s.proven.Load()
 	if len(frame) > 0 {
@@ -21,18 +21,17 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	case s.uncounting():
 	case kind != slotReplies:
 		c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
-	case n != nil:
-		c.pend = append(c.pend, slot{kind: slotNoted, note: n, blocking: blocks, n: 1})
-	case c.begins:
-		c.begins = false
+	case next.note != nil:
+		c.pend = append(c.pend, slot{kind: slotNoted, note: next.note, blocking: blocks, n: 1})
+	case next.part == txPartBegin:
 		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
 		c.whole = len(c.pend)
 		c.replies++
 	case c.whole > 0:
 		c.pend[c.whole-1].n++
 		c.replies++
-		if c.ends {
-			c.ends, c.hasTx, c.whole = false, true, 0
+		if next.part == txPartEnd {
+			c.hasTx, c.whole = true, 0
 		}
 	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
 		c.pend[last].n++
@@ -72,7 +71,7 @@ func (s *session) handOnCount() {
 	if c.lastN == 0 {
 		return
 	}
-	s.tallied = append(s.tallied, tally{c.last.ID, c.lastN})
+	s.client.tallied = append(s.client.tallied, tally{c.last.ID, c.lastN})
 	c.commands += c.lastN
 	c.lastN = 0
 }
@@ -85,10 +84,10 @@ type tally struct {
 
 // tally counts the batch's commands for the way that they go. It is called before a byte of them is written. hot
 func (s *session) tally(path pathCounters) {
-	for _, t := range s.tallied {
+	for _, t := range s.client.tallied {
 		path[t.id].Add(t.n)
 	}
-	s.tallied = s.tallied[:0]
+	s.client.tallied = s.client.tallied[:0]
 }
 
 // flush writes the batch: first the places of its replies, then its bytes. It runs before every read that waits.

@@ -33,7 +33,7 @@ func (s *session) take(b []byte) {
 	s.consume()
 	s.handOnCount()
 	s.dropBatch()
-	s.tallied, c.out = s.tallied[:0], c.outChunk[:0]
+	c.tallied, c.out = c.tallied[:0], c.outChunk[:0]
 }
 
 var consumed = map[string]*User{

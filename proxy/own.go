@@ -215,7 +215,7 @@ func (s *session) shedDirty() {
 // makeRoomForOwn prepares the batch for a frame that goes over the own connection.
 func (s *session) makeRoomForOwn(n int) bool {
 	c := &s.client
-	s.note, c.begins, c.ends = nil, false, false
+	c.next = nextCommand{}
 	if len(c.out)+n > netio.ChunkSize && s.flush() != nil {
 		return false
 	}

@@ -82,10 +82,8 @@ type sharing struct {
 	againN     int          // 0: it is none
 	credential [32]byte     // digest of the user and password that were configured when the session began
 	middle     *backendConn // has the beginning of a command whose rest is still to come; nil: none does
-	note       *note        // of the command to be queued
 	asking     bool         // ASKING was passed on, and no command after it
 	asked      uint64       // stickies when ASKING was last passed on
-	tallied    []tally
 }
 
 // clientSide belongs to the reader goroutine, but for sock and conn.
@@ -94,42 +92,66 @@ type clientSide struct {
 	conn *tls.Conn
 	cmds resp.Commands
 
-	buf      []byte // small, page or chunk
-	r, w     int    // what is read and not yet framed
-	page     *netio.Page
-	chunk    *netio.Chunk
-	small    [512]byte // what an idle session keeps
+	input
 	eof      bool
 	skipping bool // streamed is refused: read and dropped
 	failed   error
 	streamed *command.Command // the command in the middle of which the reader is; nil: none
 
-	out      []byte // canonical bytes for the backend, gathered until the reader would wait
-	outChunk *netio.Chunk
-	pend     []slot         // their slots
+	batch
+	next     nextCommand
 	rules    *command.Rules // by which the last command was judged; nil: all commands
 	commands uint64         // taken: passed on or refused
 	bytesIn  uint64         // RESP bytes read
-	counted  int64          // of the batch, see countBatch
 	last     *command.Command
 	lastN    uint64 // commands of that kind not yet counted
 
-	tx      transaction
-	holding bool // in hold: what waits is not queued yet
-	ending  bool // our last word is queued: the rest is dropped
-	// of the batch:
-	route        routeKind
-	stateful     bool // an error of ours would leave the session's state unknown
-	hasTx        bool // there is a whole transaction
-	begins, ends bool // the command to be queued is MULTI, EXEC of such a one
-	rereads      bool // it is one command that may be asked again
-	recovering   bool // replies were lost, see recover
-	replies      int  // that lanes would bring
-	frames       int  // whole commands among its bytes
-	whole        int  // 1 + index in pend of the transaction that may become a whole one; 0: none
-
-	flushErr error
+	tx         transaction
+	holding    bool // in hold: what waits is not queued yet
+	ending     bool // our last word is queued: the rest is dropped
+	recovering bool // replies were lost, see recover
+	flushErr   error
 }
+
+// input is what was read of the client and is not framed yet.
+type input struct {
+	buf   []byte // small, page or chunk
+	r, w  int    // buf[r:w] is there
+	page  *netio.Page
+	chunk *netio.Chunk
+	small [512]byte // what an idle session keeps
+}
+
+// batch is what the reader has framed and not submitted yet. It goes one way as a whole.
+type batch struct {
+	out      []byte // canonical bytes for the backend, gathered until the reader would wait
+	outChunk *netio.Chunk
+	pend     []slot // their slots
+	tallied  []tally
+	counted  int64 // see countBatch
+	route    routeKind
+	stateful bool // an error of ours would leave the session's state unknown
+	hasTx    bool // there is a whole transaction
+	rereads  bool // it is one command that may be asked again
+	replies  int  // that lanes would bring
+	frames   int  // whole commands among its bytes
+	whole    int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+}
+
+// nextCommand is what steer has found out about the command that is queued next.
+type nextCommand struct {
+	note *note
+	part txPart
+}
+
+// txPart says what the command is in a whole transaction, one that is in one batch.
+type txPart uint8
+
+const (
+	txPartNone txPart = iota
+	txPartBegin
+	txPartEnd
+)
 
 // pump's fields belong to the pump goroutine, but for what mu guards.
 type pump struct {

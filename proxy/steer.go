@@ -21,6 +21,7 @@ const (
 // the bytes of a command are submitted together. hot
 func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, args int) steering {
 	c := &s.client
+	c.next = nextCommand{}
 	if !c.recovering && (len(c.out)+len(frame) > netio.ChunkSize || c.replies >= maxBatch) && s.flush() != nil {
 		return steerNoMore
 	}
@@ -86,14 +87,14 @@ func (s *session) steerStateful(cmd *command.Command, class command.Class, frame
 	case s.sticky():
 		s.pinned.Store(true)
 	case class == command.Script && strings.HasPrefix(cmd.Name, "EVALSHA"):
-		s.note = &note{kind: noteScript}
+		c.next.note = &note{kind: noteScript}
 	case class == command.Script:
 		s.pinned.Store(true)
 	case class == command.Unknown:
-		s.note = &note{kind: noteUnknown}
+		c.next.note = &note{kind: noteUnknown}
 	default:
-		if s.note = noteOfState(cmd.Name, resp.SplitArgs(frame, nil)); s.note == nil {
-			s.note = &note{kind: noteUnknown}
+		if c.next.note = noteOfState(cmd.Name, resp.SplitArgs(frame, nil)); c.next.note == nil {
+			c.next.note = &note{kind: noteUnknown}
 		}
 	}
 }
@@ -101,6 +102,7 @@ func (s *session) steerStateful(cmd *command.Command, class command.Class, frame
 // steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
 func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steering {
 	c := &s.client
+	c.next = nextCommand{}
 	class := command.Life
 	if exact && cmd.Class(sub).LeavesNoState() {
 		class = command.Own

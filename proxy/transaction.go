@@ -52,7 +52,7 @@ func (s *session) discard() bool {
 // node of a Redis cluster is importing. It is like a WATCH that the next command ends: see steerAsked.
 func (s *session) steerAsking() {
 	s.asking, s.asked = true, s.stickies.Add(1)
-	s.note = &note{kind: noteError}
+	s.client.next.note = &note{kind: noteError}
 }
 
 // mayAsk reports whether nothing but earlier ASKINGs is open on the own connection. What the next command ends could not be
@@ -68,7 +68,7 @@ func (s *session) steerAsked(class command.Class) {
 	s.wantOwn()
 	c.stateful, s.asking = true, false
 	if class.LeavesNoState() {
-		s.note = &note{kind: noteAsked, began: s.asked}
+		s.client.next.note = &note{kind: noteAsked, began: s.asked}
 	} else {
 		s.pinned.Store(true)
 	}
@@ -85,13 +85,13 @@ func (s *session) steerSticky(cmd *command.Command, args int) {
 		if s.sticky() {
 			s.pinned.Store(true)
 		} else {
-			s.note = &note{kind: noteUnknown}
+			c.next.note = &note{kind: noteUnknown}
 		}
 	case cmd.Name == "MULTI" && c.tx == txNone && !s.sticky():
-		c.begins = true
+		c.next.part = txPartBegin
 		c.route = max(c.route, routeLane)
 	case cmd.Name == "EXEC" && c.whole > 0:
-		c.ends = true
+		c.next.part = txPartEnd
 	case cmd.Name == "EXEC":
 		s.endsSticky(noteExec)
 	case cmd.Name == "DISCARD":
@@ -113,7 +113,7 @@ func (s *session) steerSticky(cmd *command.Command, args int) {
 func (s *session) endsSticky(kind noteKind) {
 	s.wantOwn()
 	s.client.stateful = true
-	s.note = &note{kind: kind, began: s.stickies.Load()}
+	s.client.next.note = &note{kind: kind, began: s.stickies.Load()}
 }
 
 // breakTransaction: what began as a whole transaction is none that a lane may carry.
