@@ -58,10 +58,10 @@ func (s *session) pause() {
 func (s *session) queueHasRoom() bool {
 	q := &s.queue
 	q.mu.Lock()
-	full := q.size >= maxSlots
+	full := q.slots.len() >= maxSlots
 	q.mu.Unlock()
 	// Written first: who waits here for hours holds no command back that was judged before.
-	return !full || s.flush() == nil && s.hold(func() bool { return q.size < maxSlots })
+	return !full || s.flush() == nil && s.hold(func() bool { return q.slots.len() < maxSlots })
 }
 
 // errWouldWait ends a read that would wait with a big, empty buffer. crypto/tls goes on behind a temporary error.

@@ -94,7 +94,7 @@ func (s *session) settledWithin(d time.Duration) {
 		q.mu.Unlock()
 	})
 	defer t.Stop()
-	s.park(func() bool { return late || q.owed == 0 && q.size == 0 && !q.turn })
+	s.park(func() bool { return late || q.owed == 0 && q.slots.len() == 0 && !q.turn })
 }
 
 // linger waits for our last word to leave and drops what the client still sends: closing a socket with unread

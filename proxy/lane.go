@@ -63,20 +63,18 @@ type lane struct {
 	mu sync.Mutex
 	// guarded by mu
 	state     laneState
-	poisoned  bool // replies may have gone to the wrong place: who is in flight is closed
-	token     bool // somebody writes
-	ring      []laneSlot
-	head      int
-	slots     int
-	out       laneOut // waits for the writer
-	spare     laneOut // empty
-	writing   int     // bytes of the buffers that are being written
-	counted   int64   // what these and ring hold, see countLocked
-	given     uint64  // bytes given to the lane, ever
-	passed    uint64  // ... and passed to a write
-	commands  int     // in flight
-	bytes     int     // in flight
-	unnonced  int     // commands since the last nonce
+	poisoned  bool           // replies may have gone to the wrong place: who is in flight is closed
+	token     bool           // somebody writes
+	slots     ring[laneSlot] // their replies are owed, in this order
+	out       laneOut        // waits for the writer
+	spare     laneOut        // empty
+	writing   int            // bytes of the buffers that are being written
+	counted   int64          // what these and ring hold, see countLocked
+	given     uint64         // bytes given to the lane, ever
+	passed    uint64         // ... and passed to a write
+	commands  int            // in flight
+	bytes     int            // in flight
+	unnonced  int            // commands since the last nonce
 	nonceAt   int64
 	waiters   list.List // of *waiter, for room, in their order
 	waiting   int       // their commands
@@ -152,7 +150,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	}
 	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
 	// this one is large.
-	atOnce := l.slots == 0 && l.commands == 0 || len(c.out) >= largeBatch
+	atOnce := l.slots.len() == 0 && l.commands == 0 || len(c.out) >= largeBatch
 	t = taken{result: submitted, direct: atOnce && !l.token && l.up.tls == nil, turn: turn}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	if l.commands == 0 {
@@ -219,7 +217,7 @@ func (l *lane) pushBatchLocked(s *session, now int64) {
 			continue
 		}
 		// The first slot accounts for the bytes: a batch goes out whole.
-		l.pushLocked(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx, sent: now})
+		l.slots.push(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx, sent: now}, 16)
 		size = 0
 	}
 	l.given += uint64(len(c.out))
@@ -231,25 +229,6 @@ func (l *lane) pushBatchLocked(s *session, now int64) {
 	l.wakeWaiterLocked()
 }
 
-func (l *lane) pushLocked(s laneSlot) {
-	if l.slots == len(l.ring) {
-		bigger := make([]laneSlot, max(16, 2*len(l.ring)))
-		n := copy(bigger, l.ring[l.head:])
-		copy(bigger[n:], l.ring[:l.head])
-		l.ring, l.head = bigger, 0
-	}
-	l.ring[(l.head+l.slots)&(len(l.ring)-1)] = s
-	l.slots++
-}
-
-func (l *lane) popLocked() laneSlot {
-	s := l.ring[l.head]
-	l.ring[l.head] = laneSlot{}
-	l.head = (l.head + 1) & (len(l.ring) - 1)
-	l.slots--
-	return s
-}
-
 func (l *lane) nonceDueLocked(now int64) bool {
 	return l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval
 }
@@ -258,7 +237,7 @@ func (l *lane) nonceDueLocked(now int64) bool {
 func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	word := rand.Uint64()
 	nonce := appendNonce(make([]byte, 0, nonceSize), word)
-	l.pushLocked(laneSlot{n: 1, at: l.given, nonce: word, sent: now})
+	l.slots.push(laneSlot{n: 1, at: l.given, nonce: word, sent: now}, 16)
 	l.given += uint64(nonceSize)
 	l.unnonced, l.nonceAt = 0, now
 	return append(out, nonce...)
@@ -305,7 +284,7 @@ func (l *lane) retire() {
 	}
 }
 
-func (l *lane) idleLocked() bool { return l.slots == 0 && l.commands == 0 && !l.token }
+func (l *lane) idleLocked() bool { return l.slots.len() == 0 && l.commands == 0 && !l.token }
 
 // idleAt returns since when nothing is in flight, and reports whether the lane is open and idle.
 func (l *lane) idleAt() (since int64, idle bool) {

@@ -86,8 +86,8 @@ func (l *lane) oldestLocked() int64 {
 	switch {
 	case l.in.open:
 		return l.in.cur.sent
-	case l.slots > 0:
-		return l.ring[l.head].sent
+	case l.slots.len() > 0:
+		return l.slots.at(0).sent
 	}
 	return l.pulse.since
 }

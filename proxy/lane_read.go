@@ -126,11 +126,10 @@ func (l *lane) next(now int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.finishRunLocked(now)
-	if l.slots == 0 || l.ring[l.head].at >= l.passed {
+	if l.slots.len() == 0 || l.slots.at(0).at >= l.passed {
 		return false
 	}
-	r.cur = l.ring[l.head]
-	l.popLocked()
+	r.cur = l.slots.pop()
 	r.left, r.open, r.half = r.cur.n, true, false
 	return true
 }
@@ -327,8 +326,8 @@ func (l *lane) follow(s *session) {
 func (l *lane) othersWait(s *session) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.slots {
-		if o := l.ring[(l.head+i)&(len(l.ring)-1)].session; o != nil && o != s {
+	for i := range l.slots.len() {
+		if o := l.slots.at(i).session; o != nil && o != s {
 			return true
 		}
 	}
@@ -340,13 +339,13 @@ func (l *lane) conclude(cause error) {
 	l.mu.Lock()
 	l.state = laneClosed
 	poisoned := l.poisoned
-	left := make([]laneSlot, 0, l.slots+1)
+	left := make([]laneSlot, 0, l.slots.len()+1)
 	current := l.in.open // with nothing left behind a panic only
 	if current {
 		left = append(left, l.in.cur)
 	}
-	for l.slots > 0 {
-		left = append(left, l.popLocked())
+	for l.slots.len() > 0 {
+		left = append(left, l.slots.pop())
 	}
 	passed := l.passed
 	for _, s := range left {
@@ -361,7 +360,8 @@ func (l *lane) conclude(cause error) {
 		left[0].session = nil // its own connection answers it
 	}
 	l.dismissLocked()
-	l.out, l.spare, l.ring, l.head = laneOut{}, laneOut{}, nil, 0
+	l.out, l.spare = laneOut{}, laneOut{}
+	l.slots.drop()
 	l.countLocked()
 	l.mu.Unlock()
 	l.up.drop()

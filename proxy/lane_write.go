@@ -113,8 +113,8 @@ func (l *lane) shed() {
 	defer l.mu.Unlock()
 	if l.idleLocked() && l.out.empty() {
 		l.out, l.spare = laneOut{}, laneOut{}
-		if len(l.ring) > fewSlots {
-			l.ring, l.head = nil, 0
+		if l.slots.cap() > fewSlots {
+			l.slots.drop()
 		}
 		l.countLocked()
 	}
@@ -122,7 +122,7 @@ func (l *lane) shed() {
 
 // countLocked counts what the lane holds: commands that wait for the backend, and slots. hot
 func (l *lane) countLocked() {
-	n := int64(l.out.held()+l.spare.held()+l.writing) + int64(len(l.ring))*laneSlotCost
+	n := int64(l.out.held()+l.spare.held()+l.writing) + int64(l.slots.cap())*laneSlotCost
 	if n == l.counted {
 		return
 	}

@@ -461,8 +461,8 @@ func (l *lane) written() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.commands
-	for i := range l.slots {
-		if s := l.ring[(l.head+i)&(len(l.ring)-1)]; s.session != nil && s.at >= l.passed {
+	for i := range l.slots.len() {
+		if s := l.slots.at(i); s.session != nil && s.at >= l.passed {
 			n -= s.n
 		}
 	}

@@ -158,7 +158,7 @@ func (s *session) nextLaneRunLocked() bool {
 			q.out.append(s.account(), l.text)
 		}
 	}
-	if q.size == 0 {
+	if q.slots.len() == 0 {
 		return false
 	}
 	q.run = q.popLocked()

@@ -181,7 +181,7 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 
 func (s *session) ownIdleLocked() bool {
 	q, p := &s.queue, &s.pump
-	return p.up != nil && !p.inUse && q.owed == 0 && q.size == 0 && !s.pinned.Load() && !s.sticky() && !s.uncounting()
+	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.pinned.Load() && !s.sticky() && !s.uncounting()
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since.
@@ -268,8 +268,8 @@ func (s *session) canLoseOwnLocked() bool {
 	if q.run.n > 0 && q.run.kind != slotReplies {
 		return false
 	}
-	for i := range q.size {
-		if k := q.ring[(q.head+i)%len(q.ring)].kind; k != slotReplies && k != slotLocal && k != slotFinal {
+	for i := range q.slots.len() {
+		if k := q.slots.at(i).kind; k != slotReplies && k != slotLocal && k != slotFinal {
 			return false
 		}
 	}

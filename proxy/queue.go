@@ -57,9 +57,7 @@ type replyQueue struct {
 	account *netio.Account // of the session
 	mu      sync.Mutex
 	changed sync.Cond // something below changed that somebody may wait for
-	ring    []slot
-	head    int
-	size    int
+	slots   ring[slot]
 
 	run      slot // the slot whose replies arrive now; run.n are still due
 	owed     int  // replies of the backend due, run included
@@ -121,18 +119,25 @@ func (s *session) admitToLane(slots []slot, now int64) (admission, writeTurn) {
 }
 
 func (q *replyQueue) pushLocked(s slot) {
-	if q.size == len(q.ring) {
-		bigger := make([]slot, max(2, 2*len(q.ring)))
-		n := copy(bigger, q.ring[q.head:])
-		copy(bigger[n:], q.ring[:q.head])
-		q.account.Hold(slotsCost(len(bigger)) - slotsCost(len(q.ring)))
-		q.ring, q.head = bigger, 0
+	before := q.slots.cap()
+	q.slots.push(s, 2)
+	q.enteredLocked(&s, before)
+}
+
+func (q *replyQueue) pushFrontLocked(s slot) {
+	before := q.slots.cap()
+	q.slots.pushFront(s, 2)
+	q.enteredLocked(&s, before)
+}
+
+// enteredLocked accounts for a slot that is new in the queue, which had room for so many before.
+func (q *replyQueue) enteredLocked(s *slot, before int) {
+	if after := q.slots.cap(); after != before {
+		q.account.Hold(slotsCost(after) - slotsCost(before))
 	}
 	if s.note != nil {
 		q.account.Hold(noteCost)
 	}
-	q.ring[(q.head+q.size)%len(q.ring)] = s
-	q.size++
 	if !s.kind.local() && s.kind != slotUncounted {
 		q.owed += s.n
 		if s.blocking {
@@ -141,29 +146,15 @@ func (q *replyQueue) pushLocked(s slot) {
 	}
 }
 
-func (q *replyQueue) pushFrontLocked(s slot) {
-	q.pushLocked(s)
-	for i := q.size - 1; i > 0; i-- {
-		a, b := (q.head+i)%len(q.ring), (q.head+i-1)%len(q.ring)
-		q.ring[a], q.ring[b] = q.ring[b], q.ring[a]
-	}
-}
-
 func (q *replyQueue) popLocked() slot {
-	s := q.ring[q.head]
-	q.ring[q.head] = slot{}
-	q.head = (q.head + 1) % len(q.ring)
-	q.size--
+	s := q.slots.pop()
 	if s.note != nil {
 		q.account.Hold(-noteCost)
 	}
-	if q.size == 0 {
-		q.head = 0
-		if len(q.ring) > fewSlots {
-			q.dropRingLocked() // an idle session keeps little
-		}
+	if q.slots.len() == 0 && q.slots.cap() > fewSlots {
+		q.dropSlotsLocked() // an idle session keeps little
 	}
-	if q.size == maxSlots-1 {
+	if q.slots.len() == maxSlots-1 {
 		q.notifyLocked()
 	}
 	return s
@@ -174,12 +165,12 @@ func (q *replyQueue) localFirstLocked() bool {
 	if q.run.n > 0 && !q.uncounted() {
 		return false
 	}
-	for q.size > 0 && q.ring[q.head].kind == slotUncounted {
+	for q.slots.len() > 0 && q.slots.at(0).kind == slotUncounted {
 		q.popLocked()
 		q.counting.Store(uncounted)
 		q.run = slot{}
 	}
-	return q.size > 0 && q.ring[q.head].kind.local()
+	return q.slots.len() > 0 && q.slots.at(0).kind.local()
 }
 
 // nextLocal pops the reply of ours that is due, if one is, for the holder of the turn. What a lane has brought meanwhile comes
@@ -202,7 +193,7 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 	if q.uncounted() {
 		return false, true
 	}
-	if q.onLane || q.size == 0 || q.ring[q.head].kind.local() {
+	if q.onLane || q.slots.len() == 0 || q.slots.at(0).kind.local() {
 		return false, false
 	}
 	q.run = q.popLocked()
@@ -252,25 +243,25 @@ func (q *replyQueue) forget() bool {
 	if q.turn {
 		return false
 	}
-	q.dropRingLocked()
+	q.dropSlotsLocked()
 	q.run, q.owed, q.blocked = slot{}, 0, 0
 	return true
 }
 
-// dropRingLocked forgets all slots but the run.
-func (q *replyQueue) dropRingLocked() {
-	for i := range q.size {
-		if q.ring[(q.head+i)%len(q.ring)].note != nil {
+// dropSlotsLocked forgets all slots but the run.
+func (q *replyQueue) dropSlotsLocked() {
+	for i := range q.slots.len() {
+		if q.slots.at(i).note != nil {
 			q.account.Hold(-noteCost)
 		}
 	}
-	q.account.Hold(-slotsCost(len(q.ring)))
-	q.ring, q.head, q.size = nil, 0, 0
+	q.account.Hold(-slotsCost(q.slots.cap()))
+	q.slots.drop()
 }
 
 // drop forgets all slots of a session that has ended.
 func (q *replyQueue) drop() {
 	q.mu.Lock()
-	q.dropRingLocked()
+	q.dropSlotsLocked()
 	q.mu.Unlock()
 }

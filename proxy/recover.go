@@ -35,8 +35,8 @@ func (s *session) lose(n int, sent bool) {
 	if q.run.n > 0 {
 		q.loseRunLocked(n, text)
 	} else {
-		for i := range q.size {
-			if l := &q.ring[(q.head+i)%len(q.ring)]; l.kind == slotReplies {
+		for i := range q.slots.len() {
+			if l := q.slots.at(i); l.kind == slotReplies {
 				q.owed -= l.n
 				*l = slot{kind: slotLocal, n: l.n, text: text}
 				break
@@ -59,8 +59,8 @@ func (q *replyQueue) loseRunLocked(n int, text []byte) {
 // loseAllLocked does it for everything that the own connection owes.
 func (s *session) loseAllLocked() {
 	q := &s.queue
-	for i := range q.size {
-		if l := &q.ring[(q.head+i)%len(q.ring)]; l.kind == slotReplies {
+	for i := range q.slots.len() {
+		if l := q.slots.at(i); l.kind == slotReplies {
 			q.owed -= l.n
 			if l.blocking {
 				q.blocked--
@@ -154,7 +154,7 @@ func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 // nothing more of the client is there then, the session takes commands again.
 func (s *session) recover() {
 	c, q := &s.client, &s.queue
-	if !s.park(func() bool { return q.owed == 0 && q.size == 0 && !q.turn }) {
+	if !s.park(func() bool { return q.owed == 0 && q.slots.len() == 0 && !q.turn }) {
 		return
 	}
 	if c.r < c.w || c.streamed != nil || c.sock.Readable() {

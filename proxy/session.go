@@ -263,7 +263,7 @@ func (s *session) owing() bool {
 func (s *session) settledNow() bool {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
-	return s.queue.owed == 0 && s.queue.size == 0 && !s.queue.turn
+	return s.queue.owed == 0 && s.queue.slots.len() == 0 && !s.queue.turn
 }
 
 // waiting says that the session only waits for others: it is subscribed, or a command of it blocks.

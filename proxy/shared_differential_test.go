@@ -190,8 +190,8 @@ func (h *harness) sharedNow() (n int) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		var first *session
-		for i := range l.slots {
-			s := l.ring[(l.head+i)&(len(l.ring)-1)].session
+		for i := range l.slots.len() {
+			s := l.slots.at(i).session
 			if s != nil && first != nil && s != first {
 				n++
 				return
