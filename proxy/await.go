@@ -9,6 +9,24 @@ import (
 // watchInterval: how often a client whose bytes are not read any more is looked at.
 const watchInterval = time.Second
 
+// awaited is a reply that the reader has to know before it goes on.
+type awaited uint8
+
+const (
+	awaitNothing awaited = iota
+	awaitReset
+	awaitQuit
+	awaitDiscard // of a doomed transaction
+)
+
+type outcome uint8
+
+const (
+	outcomeNone outcome = iota
+	outcomeDone
+	outcomeRefused
+)
+
 // hold waits until cond, called under the queue's lock, says so. Meanwhile it reads on, up to a chunk, so that a
 // client that goes away is noticed.
 func (s *session) hold(cond func() bool) bool {

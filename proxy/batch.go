@@ -5,6 +5,38 @@ import (
 	"time"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
+)
+
+// batch is what the reader has framed and not submitted yet. It goes one way as a whole.
+type batch struct {
+	out      []byte // canonical bytes for the backend, gathered until the reader would wait
+	outChunk *netio.Chunk
+	pend     []slot // their slots
+	tallied  []tally
+	counted  int64 // see countBatch
+	route    routeKind
+	stateful bool // an error of ours would leave the session's state unknown
+	hasTx    bool // there is a whole transaction
+	rereads  bool // it is one command that may be asked again
+	replies  int  // that lanes would bring
+	frames   int  // whole commands among its bytes
+	whole    int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+}
+
+// nextCommand is what steer has found out about the command that is queued next.
+type nextCommand struct {
+	note *note
+	part txPart
+}
+
+// txPart says what the command is in a whole transaction, one that is in one batch.
+type txPart uint8
+
+const (
+	txPartNone txPart = iota
+	txPartBegin
+	txPartEnd
 )
 
 // queueFrame adds a frame to the batch. hot

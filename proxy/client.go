@@ -9,6 +9,15 @@ import (
 	"dragontls/proxy/netio"
 )
 
+// input is what was read of the client and is not framed yet.
+type input struct {
+	buf   []byte // small, page or chunk
+	r, w  int    // buf[r:w] is there
+	page  *netio.Page
+	chunk *netio.Chunk
+	small [512]byte // what an idle session keeps
+}
+
 // read is the reader goroutine: it frames the client's commands, judges them, and writes them to the backend in
 // batches. It ends when the session does, for which the server waits, or when the session rests.
 func (s *session) read() {
@@ -69,8 +78,10 @@ var errWouldWait net.Error = wouldWait{}
 
 type wouldWait struct{}
 
-func (wouldWait) Error() string   { return "read would wait" }
-func (wouldWait) Timeout() bool   { return true }
+func (wouldWait) Error() string { return "read would wait" }
+
+func (wouldWait) Timeout() bool { return true }
+
 func (wouldWait) Temporary() bool { return true }
 
 // fill reads once into the buffer. The bytes gathered so far go to the backend before it waits (flush). It reports whether

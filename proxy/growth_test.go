@@ -81,7 +81,7 @@ func queueUp(n int) func() {
 		all[i].queue.init(netio.NewBuffers(0).NewAccount())
 	}
 	return func() {
-		l := &lane{commands: laneCommands}
+		l := &lane{laneInFlight: laneInFlight{commands: laneCommands}}
 		for _, s := range all {
 			if l.roomLocked(s, 1, 0) {
 				panic("a full lane had room")

@@ -62,26 +62,41 @@ type lane struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	state     laneState
-	poisoned  bool           // replies may have gone to the wrong place: who is in flight is closed
-	token     bool           // somebody writes
-	slots     ring[laneSlot] // their replies are owed, in this order
-	out       laneOut        // waits for the writer
-	spare     laneOut        // empty
-	writing   int            // bytes of the buffers that are being written
-	counted   int64          // what these and ring hold, see countLocked
-	given     uint64         // bytes given to the lane, ever
-	passed    uint64         // ... and passed to a write
-	commands  int            // in flight
-	bytes     int            // in flight
-	unnonced  int            // commands since the last nonce
-	nonceAt   int64
-	waiters   list.List // of *waiter, for room, in their order
-	waiting   int       // their commands
+	state    laneState
+	poisoned bool // replies may have gone to the wrong place: who is in flight is closed
+	laneInFlight
+	laneWrites
+	laneNonces
 	idleSince int64
 	replied   int64 // when a run of replies was last whole
 	pulse     pulse
 	big       bool // the reply under way is longer than maxLaneReply
+}
+
+// laneInFlight is what the lane owes, and who waits for room. Guarded by lane.mu.
+type laneInFlight struct {
+	slots    ring[laneSlot] // whose replies are owed, in this order
+	commands int
+	bytes    int
+	waiters  list.List // of *waiter, for room, in their order
+	waiting  int       // their commands
+}
+
+// laneWrites is what waits to be written, and by whom. Guarded by lane.mu.
+type laneWrites struct {
+	token   bool    // somebody writes
+	out     laneOut // waits for the writer
+	spare   laneOut // empty
+	writing int     // bytes of the buffers that are being written
+	counted int64   // what these and the slots hold, see countLocked
+	given   uint64  // bytes given to the lane, ever
+	passed  uint64  // ... and passed to a write
+}
+
+// laneNonces says when the next nonce is due. Guarded by lane.mu.
+type laneNonces struct {
+	unnonced int // commands since the last one
+	nonceAt  int64
 }
 
 // submission is what came of handing a batch to a lane.

@@ -262,7 +262,7 @@ func TestNonceIsDue(t *testing.T) {
 		since    int64
 		due      bool
 	}{{0, 0, false}, {nonceCommands - 1, nonceInterval - 1, false}, {nonceCommands, 0, true}, {1, nonceInterval, true}} {
-		l := &lane{unnonced: tt.commands, nonceAt: 1}
+		l := &lane{laneNonces: laneNonces{unnonced: tt.commands, nonceAt: 1}}
 		if got := l.nonceDueLocked(1 + tt.since); got != tt.due {
 			t.Errorf("%+v: due is %v", tt, got)
 		}

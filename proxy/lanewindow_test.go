@@ -69,7 +69,7 @@ func (l *lane) howManyWait() int {
 }
 
 func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
-	l := &lane{commands: laneCommands - 10}
+	l := &lane{laneInFlight: laneInFlight{commands: laneCommands - 10}}
 	var all [4]*session
 	for i := range all {
 		all[i] = &session{}

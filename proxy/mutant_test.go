@@ -73,7 +73,7 @@ var mutants = []mutant{
 		{"lane_read.go", "l.slots.at(0).at >= l.passed {", "!MUTANT && l.slots.at(0).at >= l.passed {"},
 	}, "TestReplyToWhatIsNotWrittenTakesTheLaneAlong", "where the end should come"},
 	{"whatever a framer can make sense of is a reply: invariant 4", []edit{
-		{"laneset.go", "	l.in.replies.Strict = true\n", "	l.in.replies.Strict = !MUTANT\n"},
+		{"lane_dial.go", "	l.in.replies.Strict = true\n", "	l.in.replies.Strict = !MUTANT\n"},
 	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "where the end should come"},
 	{"a protocol error is passed on: invariant 4", []edit{
 		{"lane_read.go", "[]byte(\"ERR Protocol error\")) {", "[]byte(\"ERR Protocol error\")) && !MUTANT {"},

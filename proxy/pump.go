@@ -6,8 +6,38 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"dragontls/proxy/resp"
 )
+
+// pump's fields belong to the pump goroutine, but for what mu guards.
+type pump struct {
+	conn    *backendConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
+	replies resp.Replies
+	held    []byte // a reply that is not passed on before it is known whole
+	done    chan struct{}
+	limit   atomic.Int64 // nanoseconds that the backend may be silent, once nobody listens for long; 0: any time
+	turn    writeTurn    // while a frame is half out
+	dials   *bucket      // for own connections after the first, see awaitDial; nil: it is full
+
+	mu sync.Mutex
+	// guarded by mu
+	dialled bool // the session has had a backend connection of its own
+	up      *backendConn
+	upErr   error
+	wanted  time.Time     // since when a command waits for the backend
+	want    chan struct{} // closed then
+	awaited awaited
+	outcome outcome
+
+	inUse   bool  // by the reader: nobody else closes it
+	used    int64 // since then it is not
+	closing bool  // closed by us while idle
+	dirty   bool  // to be closed once nothing is owed
+}
 
 // runPump is the pump goroutine: it passes the backend's replies on as they come, in their places. It ends with the
 // backend connection, or when the session does, for which the reader waits, or when the connection rests.

@@ -64,16 +64,21 @@ type replyQueue struct {
 	blocked  int  // slots of blocking commands among them
 	turn     bool // somebody writes to the client, or a frame is half out
 	closed   bool
-	answered bool    // the backend has answered something, ever
-	lost     bool    // replies were lost with their connection; the reader has to recover
-	room     bool    // the lane that the reader waits for may have room
-	onLane   bool    // what is owed is owed by a lane
-	half     bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
-	out      *outbox // replies that lanes brought; not empty only while somebody has the turn
+	answered bool // the backend has answered something, ever
+	lost     bool // replies were lost with their connection; the reader has to recover
+	ofLanes
 
 	counting atomic.Int32 // counted, countedBefore or uncounted
 
 	wake func() // set while the reader waits in a read: interrupts it
+}
+
+// ofLanes is what a session's reply queue knows of its lane. Guarded by replyQueue.mu.
+type ofLanes struct {
+	onLane bool    // what is owed is owed by a lane
+	half   bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
+	room   bool    // the lane that the reader waits for may have room
+	out    *outbox // replies that lanes brought; not empty only while somebody has the turn
 }
 
 func (q *replyQueue) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }

@@ -60,28 +60,13 @@ type Server struct {
 	started        time.Time
 	audit          *auditor
 	auditsCommands bool
-	done           chan struct{} // closed by Close
-	closing        sync.Once
-	flushing       sync.Once
-	running        sync.WaitGroup // handshakes, sessions, prober, sweeper
-
-	lanes          laneSets
-	owners         registry[*session] // those that share lanes and have a connection of their own, or dial one
-	proofs         proofs
-	rests          *netio.Watcher[sleeper] // nil: no session rests
-	dialPaces      dialPaces
 	pending        *places
-	stripes        [stripes]stripe
-	nextStripe     atomic.Uint32
-	rulesDenied    []atomic.Uint64 // by Command.ID
-	rulesWouldDeny []atomic.Uint64
-	firstEnd       moment     // no session's certificate ends before
-	judging        sync.Mutex // taken by who judges live sessions, so that the last verdict is the newest
-	closed         counts
-	handshakes     handshakeCounts
-	backendStats   backendStats
-	acceptErrors   atomic.Uint64
-	panics         atomic.Uint64
+	rests          *netio.Watcher[sleeper] // nil: no session rests
+
+	serverEnd
+	connections
+	certificateEnds
+	counters
 
 	mu sync.Mutex
 	// guarded by mu
@@ -89,6 +74,41 @@ type Server struct {
 	identities map[[32]byte]*identity // with MaxPerIdentity: those with a session
 	listener   net.Listener
 	draining   bool
+}
+
+// serverEnd is how a server ends.
+type serverEnd struct {
+	done     chan struct{} // closed by Close
+	closing  sync.Once
+	flushing sync.Once
+	running  sync.WaitGroup // handshakes, sessions, prober, sweeper
+}
+
+// connections are those to the backend, and what decides about new ones.
+type connections struct {
+	lanes     laneSets
+	owners    registry[*session] // those that have a connection of their own, or dial one
+	proofs    proofs
+	dialPaces dialPaces
+}
+
+// certificateEnds is what the server knows of the ends of its sessions' certificates.
+type certificateEnds struct {
+	firstEnd moment     // no session's certificate ends before
+	judging  sync.Mutex // taken by whoever judges live sessions, so that the last verdict is the newest
+}
+
+// counters are what Stats reads.
+type counters struct {
+	stripes        [stripes]stripe
+	nextStripe     atomic.Uint32
+	rulesDenied    []atomic.Uint64 // by Command.ID
+	rulesWouldDeny []atomic.Uint64
+	closed         counts
+	handshakes     handshakeCounts
+	backendStats   backendStats
+	acceptErrors   atomic.Uint64
+	panics         atomic.Uint64
 }
 
 // New checks the configuration; nothing runs before Serve.
@@ -113,13 +133,13 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		c: c, log: c.Log, commands: table, started: time.Now(),
 		buffers:  netio.NewBuffers(c.BufferLimit),
-		done:     make(chan struct{}),
 		pending:  newPlaces(c.MaxHandshakes, 2*runtime.GOMAXPROCS(0)),
 		sessions: make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
 	if s.c.clock == nil {
 		s.c.clock = func() int64 { return int64(time.Since(s.started)) }
 	}
+	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
 	s.lanes.server = s
 	s.audit = newAuditor(c.Audit, s.started)

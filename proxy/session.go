@@ -7,7 +7,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/rs/zerolog"
 
@@ -112,90 +111,6 @@ type clientSide struct {
 	recovering bool // replies were lost, see recover
 	flushErr   error
 }
-
-// input is what was read of the client and is not framed yet.
-type input struct {
-	buf   []byte // small, page or chunk
-	r, w  int    // buf[r:w] is there
-	page  *netio.Page
-	chunk *netio.Chunk
-	small [512]byte // what an idle session keeps
-}
-
-// batch is what the reader has framed and not submitted yet. It goes one way as a whole.
-type batch struct {
-	out      []byte // canonical bytes for the backend, gathered until the reader would wait
-	outChunk *netio.Chunk
-	pend     []slot // their slots
-	tallied  []tally
-	counted  int64 // see countBatch
-	route    routeKind
-	stateful bool // an error of ours would leave the session's state unknown
-	hasTx    bool // there is a whole transaction
-	rereads  bool // it is one command that may be asked again
-	replies  int  // that lanes would bring
-	frames   int  // whole commands among its bytes
-	whole    int  // 1 + index in pend of the transaction that may become a whole one; 0: none
-}
-
-// nextCommand is what steer has found out about the command that is queued next.
-type nextCommand struct {
-	note *note
-	part txPart
-}
-
-// txPart says what the command is in a whole transaction, one that is in one batch.
-type txPart uint8
-
-const (
-	txPartNone txPart = iota
-	txPartBegin
-	txPartEnd
-)
-
-// pump's fields belong to the pump goroutine, but for what mu guards.
-type pump struct {
-	conn    *backendConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
-	replies resp.Replies
-	held    []byte // a reply that is not passed on before it is known whole
-	done    chan struct{}
-	limit   atomic.Int64 // nanoseconds that the backend may be silent, once nobody listens for long; 0: any time
-	turn    writeTurn    // while a frame is half out
-	dials   *bucket      // for own connections after the first, see awaitDial; nil: it is full
-
-	mu sync.Mutex
-	// guarded by mu
-	dialled bool // the session has had a backend connection of its own
-	up      *backendConn
-	upErr   error
-	wanted  time.Time     // since when a command waits for the backend
-	want    chan struct{} // closed then
-	awaited awaited
-	outcome outcome
-
-	inUse   bool  // by the reader: nobody else closes it
-	used    int64 // since then it is not
-	closing bool  // closed by us while idle
-	dirty   bool  // to be closed once nothing is owed
-}
-
-// awaited is a reply that the reader has to know before it goes on.
-type awaited uint8
-
-const (
-	awaitNothing awaited = iota
-	awaitReset
-	awaitQuit
-	awaitDiscard // of a doomed transaction
-)
-
-type outcome uint8
-
-const (
-	outcomeNone outcome = iota
-	outcomeDone
-	outcomeRefused
-)
 
 func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n := &session{server: s, done: make(chan struct{})}

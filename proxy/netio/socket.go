@@ -28,31 +28,40 @@ type Socket struct {
 	raw     syscall.RawConn
 	account *Account // of whoever makes it hold bytes
 
-	page *Page // bytes that the kernel gave and Read's caller has not taken
-	r, w int
-
-	input tlsInput // what Read's caller has taken
-
-	direct  []byte // where the read in progress goes instead of a page
-	pooled  *Chunk // where Receive's bytes went
-	readN   int
-	readErr error
-	onRead  func(fd uintptr) bool
-
-	writing    []byte
-	writeErr   error
-	armed      bool // a write deadline is set
-	onWrite    func(fd uintptr) bool
-	onWriteNow func(fd uintptr) bool
+	socketRead
+	socketWrite
 
 	backlog     *backlog // see EnableBacklog; nil: each write waits
 	mayWait     bool     // see SetWait
 	writeFailed func(error)
 	writeUntil  atomic.Int64 // unix nanoseconds: the end of all writing; 0: none
 
-	wantChunk bool
 	stuck     atomic.Bool // a write waits for the peer
 	watchedAs int32       // the descriptor that a Watcher knows it by; guarded by Watcher.mu
+}
+
+// socketRead belongs to the goroutine that reads.
+type socketRead struct {
+	page *Page // bytes that the kernel gave and Read's caller has not taken
+	r, w int
+
+	input tlsInput // what Read's caller has taken
+
+	direct    []byte // where the read in progress goes instead of a page
+	wantChunk bool
+	pooled    *Chunk // where Receive's bytes went
+	readN     int
+	readErr   error
+	onRead    func(fd uintptr) bool
+}
+
+// socketWrite belongs to whoever writes.
+type socketWrite struct {
+	writing    []byte
+	writeErr   error
+	armed      bool // a write deadline is set
+	onWrite    func(fd uintptr) bool
+	onWriteNow func(fd uintptr) bool
 }
 
 // Handshake is told by its socket when it reads, writes and waits, and bounds what is read. Its methods are called by the goroutine

@@ -1,0 +1,146 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"syscall"
+
+	"dragontls/proxy/netio"
+)
+
+// dialLocked has a lane opened, unless one is being opened. Where there is no token for it, it waits for one if awaited
+// says that sessions wait for the lane.
+func (set *laneSet) dialLocked(awaited bool) {
+	if set.dialing {
+		return
+	}
+	s := set.server
+	paced := !s.dialPaces.get(netio.QuotaKey{Identity: set.key.identity}).lanes.try(s, s.c.lanePace)
+	if paced && !awaited {
+		return
+	}
+	set.dialing, set.paced = true, paced
+	set.server.running.Add(1)     // the caller is counted too
+	go set.dial(set.login, paced) // ends with the dial, Close waits for it
+}
+
+// dial opens one lane and proves it.
+func (set *laneSet) dial(l login, paced bool) {
+	s := set.server
+	defer s.running.Done()
+	up, err := (*backendConn)(nil), errEnded
+	if !paced || set.awaitDial() {
+		up, err = set.connect(l)
+	}
+	set.mu.Lock()
+	set.dialing = false
+	set.err = err
+	var opened *lane
+	outgoing := set.outgoing
+	set.outgoing = nil
+	if err == nil {
+		opened = set.addLocked(up)
+	} else if barsLanes(err) {
+		set.barred = s.now() + int64(s.c.laneRetry)
+	} else if errors.Is(err, errBackendBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		set.barred = s.now() + int64(s.c.laneBusyRetry) // own connections show what it says
+	}
+	close(set.changed)
+	set.changed = make(chan struct{})
+	set.mu.Unlock()
+	if opened != nil {
+		if _, late := s.backend.belated(up); late {
+			opened.retire()
+		}
+		if outgoing != nil {
+			outgoing.retire()
+		}
+	}
+	if err != nil && barsLanes(err) {
+		s.backendStats.errors.add("no_lanes")
+		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
+	}
+}
+
+// awaitDial waits for the token of a lane, and tells those who wait for the lane when it is there. false: the Server is closed.
+func (set *laneSet) awaitDial() bool {
+	s := set.server
+	dials := s.dialPaces.get(netio.QuotaKey{Identity: set.key.identity})
+	dials.noteWait(s, set.key.user)
+	ok := dials.lanes.await(s, s.c.lanePace, s.done)
+	set.mu.Lock()
+	set.paced = false
+	close(set.changed)
+	set.changed = make(chan struct{})
+	set.mu.Unlock()
+	return ok
+}
+
+// connect is the dial; a panic of it is a failure.
+func (set *laneSet) connect(l login) (up *backendConn, err error) {
+	s := set.server
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+			up, err = nil, errDialPanicked
+		}
+	}()
+	l.account = s.buffers.NewAccount()
+	l.account.Join(netio.QuotaKey{Identity: set.key.identity})
+	defer func() {
+		if up == nil {
+			s.closeAccount(l.account)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), s.c.unavailableTimeout)
+	defer cancel()
+	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	up, err = s.backend.dial(ctx, l)
+	if errors.Is(err, errLaneTransactions) {
+		l.lane = laneWithoutTransactions
+		up, err = s.backend.dial(ctx, l)
+	}
+	return up, err
+}
+
+// barsLanes: the backend answered, and something else than it should; or nobody knows.
+func barsLanes(err error) bool {
+	return errors.Is(err, errLaneUnproven) || errors.Is(err, errBackendState) || errors.Is(err, errBackendAuth) ||
+		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword) || errors.Is(err, errDialPanicked)
+}
+
+func (set *laneSet) addLocked(up *backendConn) *lane {
+	s := set.server
+	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	l.idleSince, l.nonceAt, l.pulse.window = l.opened, l.opened, l.opened
+	l.in.replies.Strict = true
+	if up.pushed {
+		l.notePush()
+	}
+	s.backendStats.lanes.Add(1)
+	s.lanes.live.add(l)
+	s.running.Add(1)
+	s.running.Add(1)
+	go l.read()  // ends with the connection, Close waits for it
+	go l.write() // ends with read, Close waits for it
+	old := set.lanes()
+	lanes := append(slices.Clone(old), l)
+	set.open.Store(&lanes)
+	for _, o := range old {
+		o.dismiss()
+	}
+	if s.isDone() {
+		up.close() // Close may have looked before the lane was there
+	}
+	return l
+}
+
+func cancelWith(ctx context.Context, done <-chan struct{}, cancel context.CancelFunc) {
+	select {
+	case <-done:
+		cancel()
+	case <-ctx.Done():
+	}
+}
