@@ -40,9 +40,9 @@ func (s *session) hold(cond func() bool) bool {
 			q.mu.Unlock()
 			return ok
 		}
-		if q.out.refetch != nil {
+		if q.out.resend != nil {
 			q.mu.Unlock()
-			s.refetch()
+			s.resend()
 			continue
 		}
 		if c.eof || c.w-c.r == netio.ChunkSize {
@@ -59,7 +59,7 @@ func (s *session) hold(cond func() bool) bool {
 		s.fill()
 		q.mu.Lock()
 		q.wake = nil
-		if !q.closed && q.out.refetch == nil && (!q.lost || c.recovering) { // else woken is still to come
+		if !q.closed && q.out.resend == nil && (!q.lost || c.recovering) { // else woken is still to come
 			c.conn.SetReadDeadline(time.Time{})
 		}
 		q.mu.Unlock()
@@ -104,9 +104,9 @@ func (s *session) park(cond func() bool) bool {
 	})
 	defer t.Stop()
 	for !cond() && !q.closed {
-		if q.out.refetch != nil {
+		if q.out.resend != nil {
 			q.mu.Unlock()
-			s.refetch()
+			s.resend()
 			q.mu.Lock()
 			continue
 		}

@@ -10,21 +10,21 @@ import (
 
 // batch is what the reader has framed and not submitted yet. It goes one way as a whole.
 type batch struct {
-	out      []byte // canonical bytes for the backend, gathered until the reader would wait
-	outChunk *netio.Chunk
-	pend     []slot // their slots
-	tallied  []tally
-	counted  int64 // see countBatch
-	route    routeKind
-	stateful bool // an error of ours would leave the session's state unknown
-	hasTx    bool // there is a whole transaction
-	rereads  bool // it is one command that may be asked again
-	replies  int  // that lanes would bring
-	frames   int  // whole commands among its bytes
-	whole    int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+	out        []byte // canonical bytes for the backend, gathered until the reader would wait
+	outChunk   *netio.Chunk
+	pend       []slot // their slots
+	tallied    []tally
+	counted    int64 // see countBatch
+	route      routeKind
+	stateful   bool // an error of ours would leave the session's state unknown
+	hasTx      bool // there is a whole transaction
+	resendable bool // it is one command that may be asked again
+	replies    int  // that lanes would bring
+	frames     int  // whole commands among its bytes
+	whole      int  // 1 + index in pend of the transaction that may become a whole one; 0: none
 }
 
-// nextCommand is what steer has found out about the command that is queued next.
+// nextCommand is what classify has found out about the command that is queued next.
 type nextCommand struct {
 	note *note
 	part txPart
@@ -75,7 +75,7 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	s.add(frame)
 }
 
-// add puts canonical bytes into the batch, in which steer has made room for them. hot
+// add puts canonical bytes into the batch, in which classify has made room for them. hot
 func (s *session) add(b []byte) {
 	c := &s.client
 	if c.outChunk == nil {

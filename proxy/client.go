@@ -30,7 +30,7 @@ func (s *session) read() {
 func (s *session) converse() (rests bool) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.recovered(v)
+			s.panicked(v)
 		}
 	}()
 	for !s.ended() {
@@ -59,7 +59,7 @@ func (s *session) pause() {
 	}
 	c.r, c.w = 0, 0
 	s.setBuf(nil, nil)
-	s.hand.Store(handEmpty)
+	s.holds.Store(holdsNothing)
 	s.waitForMemory()
 }
 
@@ -93,7 +93,7 @@ func (s *session) fill() (interrupted bool) {
 	c.w += n
 	if n > 0 {
 		c.sock.Decrypted()
-		s.hand.Store(handFull)
+		s.holds.Store(holdsCommands)
 		s.stripe.bytesIn.Add(uint64(n))
 		c.bytesIn += uint64(n)
 		s.lastActive.Store(s.server.now())
@@ -134,9 +134,9 @@ func (s *session) beforeWait() error {
 	switch c := &s.client; {
 	case c.holding:
 	case c.r < c.w || c.streamed != nil:
-		s.hand.Store(handHalf)
+		s.holds.Store(holdsPart)
 	default:
-		s.hand.Store(handEmpty)
+		s.holds.Store(holdsNothing)
 	}
 	if c := &s.client; c.r == c.w && c.streamed == nil && (c.page != nil || c.chunk != nil) {
 		return errWouldWait
@@ -223,7 +223,7 @@ func (s *session) consume() bool {
 		}
 		if complete {
 			c.r += n
-			if c.cmds.Args() > 0 && !s.command(in[:n]) {
+			if c.cmds.Args() > 0 && !s.dispatch(in[:n]) {
 				return false
 			}
 			continue
@@ -231,7 +231,7 @@ func (s *session) consume() bool {
 		if len(in) < maxHeld {
 			break
 		}
-		if !s.bigCommand(in) {
+		if !s.dispatchBig(in) {
 			return false
 		}
 	}

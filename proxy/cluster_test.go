@@ -87,8 +87,8 @@ func TestExecThatBelongsElsewhereLeavesNoSessionSticky(t *testing.T) {
 			w.do(reply, "EXEC")
 			s := h.sessionOf(w)
 			eventually(t, "nothing is owed", func() bool { return !s.owes() })
-			if s.sticky() || s.pinned.Load() {
-				t.Errorf("sticky %v, pinned %v", s.sticky(), s.pinned.Load())
+			if s.sticky() || s.ownForLife.Load() {
+				t.Errorf("sticky %v, own for life %v", s.sticky(), s.ownForLife.Load())
 			}
 			h.pass(int64(stayInterval))
 			w.get("on a lane")
@@ -262,8 +262,8 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 		if m.shared {
 			wait()
 			s := h.sessionOf(w)
-			if s.pinned.Load() || s.sticky() {
-				t.Errorf("pinned %v, sticky %v", s.pinned.Load(), s.sticky())
+			if s.ownForLife.Load() || s.sticky() {
+				t.Errorf("own for life %v, sticky %v", s.ownForLife.Load(), s.sticky())
 			}
 		}
 		// Keys that are watched meanwhile stay watched.
@@ -341,7 +341,7 @@ func TestReadonlyIsRememberedAndGoesWithTheSession(t *testing.T) {
 	both("READONLY")
 	w.do("+RESET\r\n", "RESET")
 	both("READWRITE")
-	if n := len(h.Stats().SessionsClosed); n != 0 || h.sessionOf(w).pinned.Load() {
+	if n := len(h.Stats().SessionsClosed); n != 0 || h.sessionOf(w).ownForLife.Load() {
 		t.Errorf("sessions closed: %v, or it keeps its own connection", h.Stats().SessionsClosed)
 	}
 }

@@ -116,17 +116,17 @@ func (s *session) noted(n *note, r *resp.Replies) {
 		s.endSticky(n, true)
 	case noteWholeExec:
 		if !(r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line())) {
-			s.pinned.Store(true)
+			s.ownForLife.Store(true)
 		}
 	case noteDiscard, noteUnwatch:
 		s.endSticky(n, ok)
 	case noteUnknown:
 		if !failed {
-			s.pinned.Store(true)
+			s.ownForLife.Store(true)
 		}
 	case noteScript:
 		if !failed || !bytes.HasPrefix(r.Line(), []byte("NOSCRIPT")) {
-			s.pinned.Store(true)
+			s.ownForLife.Store(true)
 		}
 	case noteError:
 	default:

@@ -6,22 +6,22 @@
 // where it goes, and gathers commands into a batch. Just before the reader would wait for the client, it submits the batch:
 //
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
-//	                │ command: rules, deny list, traits                         judge.go    command; package command
-//	                │ steer: class, and so lane, unbounded lane or own          steer.go    steer; command.Table.Classify
+//	                │ dispatch: rules, deny list, traits                        dispatch.go dispatch; package command
+//	                │ classify: class, and so lane, unbounded lane or own       classify.go classify; command.Table.Classify
 //	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
 //	                │ flush, before a read that waits                           batch.go    flush; route.go submit
-//	                ├── lane ──> take: slots into the reply queue and           route.go    flushLane, chooseLane
+//	                ├── lane ──> take: slots into the reply order and           route.go    flushLane, chooseLane
 //	                │            into the lane's ring, under lane.mu            lane.go     submit, take
 //	                │            written by the session if the lane is idle,    lane_write.go writeOne
 //	                │            or else by the lane's writer                   lane_write.go write, writeBatch
-//	                └── own ───> slots into the reply queue, then the write     own.go      flushOwn, openOwn
+//	                └── own ───> slots into the reply order, then the write     own.go      flushOwn, openOwn
 //
 //	backend ──> lane's reader: frames, matches by order                         lane_read.go takeIn, deliver, next, judge
 //	              │ receive: into the session's outbox, counts the replies      outbox.go   receive
 //	              │ drainReady: has each session's replies written              lane_drain.go, write_turn.go writeOutbox
 //	              └─TLS─> client
 //	backend ──> session's pump, which reads its own connection                  pump.go     runPump, passOn
-//	              │ waits for the turn, frames, matches by order                delivery.go deliver, frame
+//	              │ waits for the turn, frames, matches by order                relay.go    relay, frame
 //	              └─TLS─> client
 //
 // Package command decides what needs no more than the bytes of a command; what depends on the session is decided here.
@@ -55,19 +55,19 @@
 //	class           which connection a command may take (command.Class)
 //	pump            the goroutine that reads the own connection, and the fields that it shares with the session's reader
 //	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.out and pend)
-//	slot            the place of one or more replies: in the reply queue of a session, and in the ring of a lane
+//	slot            the place of one or more replies: in the reply order of a session, and in the ring of a lane
 //	local reply     a reply of ours, such as a refusal; it has a slot too
 //	turn            the right to write to a session's client. Whoever holds it writes; nobody writes under a lock
 //	token           the right to write to a lane. The session that found the lane idle has it, or the lane's writer
 //	nonce           an ECHO of a random word that a lane sends now and then: it must return in exactly its place
 //	owed            submitted and not yet answered
 //	sticky          MULTI, WATCH or ASKING may be open on the own connection: the session stays on it until that has ended
-//	pinned          own for life: what the session did cannot be repeated on another connection
+//	own for life    what the session did cannot be repeated on another connection
 //	proven          the backend has answered this session, or one like it a moment ago, without asking for a password
 //	note            what a reply will tell about the session, such as the database that SELECT chose
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
 //	lost            replies will never come, because their connection is gone: each is answered by an error of ours
-//	refetch         a big reply on a lane, which others wait behind, is dropped and asked for again over the own connection
+//	resend          a big reply on a lane, which others wait behind, is dropped and asked for again over the own connection
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
 //	epoch           the time for which the backend's name leads to one address
@@ -78,9 +78,9 @@
 //
 // They are taken from left to right, and none is held across a read, a write or a call of somebody else's code:
 //
-//	laneSets.mu > laneSet.mu > lane.mu > replyQueue.mu > pump.mu > those of accounts, statistics and the watcher
+//	laneSets.mu > laneSet.mu > lane.mu > replyOrder.mu > pump.mu > those of accounts, statistics and the watcher
 //
-// Server.mu is not held when any of these is taken. session.end takes replyQueue.mu, pump.mu and Server.mu, one after the
+// Server.mu is not held when any of these is taken. session.end takes replyOrder.mu, pump.mu and Server.mu, one after the
 // other: whoever calls it holds no lock of the session. crypto/tls holds a lock of its own during a write to the client, so
 // a write that may wait belongs to whoever has the turn.
 //
@@ -88,7 +88,7 @@
 //
 // No reply ever reaches a session that did not ask for it, because:
 //
-//  1. A batch enters a reply queue and the ring of a lane whole, and in the same order as its bytes enter the lane (take).
+//  1. A batch enters a reply order and the ring of a lane whole, and in the same order as its bytes enter the lane (take).
 //  2. Only the holder of the token writes to a lane, and hands it on after its write has returned (handOn, writeBatch).
 //  3. A reply that comes before its command was passed to a write, or for which there is no slot, closes the lane (next).
 //  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
@@ -104,7 +104,7 @@
 //  11. A command is counted, and its slot is there, before a byte of it is written.
 //  12. After a loss everything that the client had sent by then is answered by errors, in order, before anything else is sent
 //     (lose, failBatch, recover).
-//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (askAgain).
+//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (wantResend).
 //
 // # Questions that a reader of this code may have
 //
@@ -125,8 +125,8 @@
 // second (follow).
 //
 // When does a session that loses its connection go on? If errors can be told to it in order and its state can be given to
-// another connection: it was answered before, is neither sticky nor pinned, has no state command in flight, and has not
-// received half a reply (lose, canLoseOwnLocked, failBatch).
+// another connection: it was answered before, is neither sticky nor on its own connection for life, has no state command in
+// flight, and has not received half a reply (lose, canLoseOwnLocked, failBatch).
 //
 // Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
 //

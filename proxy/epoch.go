@@ -230,7 +230,7 @@ func (s *session) moveTo(n uint64) {
 	p.mu.Unlock()
 	switch {
 	case !old:
-	case s.pinned.Load() || s.sticky() || s.waiting():
+	case s.ownForLife.Load() || s.sticky() || s.waiting():
 		s.end(closeMoved)
 	default:
 		s.shedDirty()

@@ -58,13 +58,13 @@ func twoBackends(t *testing.T) (h *harness, first, second *laneBackend, n *names
 func TestBackendThatMovesEndsWhatBelongsToItsLastAddress(t *testing.T) {
 	t.Parallel()
 	h, first, second, n := twoBackends(t)
-	quiet, own, busy, sticky, pinned, blocked := h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a")
-	for _, w := range []*wire{quiet, own, busy, sticky, pinned, blocked} {
+	quiet, own, busy, sticky, ownForLife, blocked := h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a"), h.dialAs("a")
+	for _, w := range []*wire{quiet, own, busy, sticky, ownForLife, blocked} {
 		w.get("0")
 	}
 	own.do(bulk("info"), "INFO")
 	sticky.do("+OK\r\n", "WATCH", "k")
-	pinned.do("+OK\r\n", "CLIENT", "ID")
+	ownForLife.do("+OK\r\n", "CLIENT", "ID")
 	held := first.hold("held")
 	busy.send(cmd("GET", "held"))
 	<-held.reached
@@ -81,7 +81,7 @@ func TestBackendThatMovesEndsWhatBelongsToItsLastAddress(t *testing.T) {
 	if second.count("GET", "at the second") != 1 {
 		t.Fatal("not at the second")
 	}
-	for _, w := range []*wire{sticky, pinned, blocked} {
+	for _, w := range []*wire{sticky, ownForLife, blocked} {
 		w.endsUnanswered()
 		w.Close()
 	}

@@ -110,7 +110,7 @@ const (
 	submitLater            // the client has to take more of its replies first
 	submitLost             // the session has to recover first
 	submitNever            // the session has ended
-	submitOwn              // what is owed comes over the own connection first, see askAgain
+	submitOwn              // what is owed comes over the own connection first, see wantResend
 )
 
 // submit takes the batch of a session whole or not at all. The session's reader calls it. hot
@@ -222,8 +222,8 @@ func (l *lane) loadLocked() {
 // pushBatchLocked makes a slot of each slot that the session's queue got. hot
 func (l *lane) pushBatchLocked(s *session, now int64) {
 	c := &s.client
-	if s.againN = 0; c.rereads && c.replies == 1 && len(c.out) <= len(s.again) {
-		s.againN = copy(s.again[:], c.out)
+	if s.resendLen = 0; c.resendable && c.replies == 1 && len(c.out) <= len(s.resendFrame) {
+		s.resendLen = copy(s.resendFrame[:], c.out)
 	}
 	size := len(c.out)
 	for i := range c.pend {

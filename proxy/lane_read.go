@@ -280,7 +280,7 @@ func (l *lane) noteBig(beginning bool) {
 	l.set.openAnother(l)
 	if beginning && !r.half && !r.cur.tx && r.cur.n == 1 && l.othersWait(s) {
 		if frame := l.askedAlone(s); frame != nil {
-			r.dropped = s.askAgain(frame)
+			r.dropped = s.wantResend(frame)
 		}
 	}
 }
@@ -289,10 +289,10 @@ func (l *lane) noteBig(beginning bool) {
 func (l *lane) askedAlone(s *session) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.againN == 0 || s.onLane.commands.Load() != 1 {
+	if s.resendLen == 0 || s.onLane.commands.Load() != 1 {
 		return nil
 	}
-	return append([]byte(nil), s.again[:s.againN]...)
+	return append([]byte(nil), s.resendFrame[:s.resendLen]...)
 }
 
 // follow waits while a client does not take what came for it, which costs only those who wait on this lane: the lane takes

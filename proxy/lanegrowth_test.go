@@ -30,7 +30,7 @@ func (b *laneBackend) busy(h *harness, name string) *crowdOf {
 	c.wire.send(commands)
 	c.want = valueOf(name) + replies
 	eventually(h.t, "it is in flight", func() bool {
-		return s.onLane.commands.Load() > growAbove && s.hand.Load() == handEmpty
+		return s.onLane.commands.Load() > growAbove && s.holds.Load() == holdsNothing
 	})
 	return c
 }
@@ -50,7 +50,7 @@ func (c *crowdOf) more(h *harness, key string) {
 	before := s.onLane.commands.Load()
 	c.wire.send(cmd("GET", key))
 	c.want += valueOf(key)
-	eventually(h.t, "it is in flight", func() bool { return s.onLane.commands.Load() > before && s.hand.Load() == handEmpty })
+	eventually(h.t, "it is in flight", func() bool { return s.onLane.commands.Load() > before && s.holds.Load() == holdsNothing })
 }
 
 // release lets the backend go on.

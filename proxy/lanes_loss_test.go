@@ -242,9 +242,9 @@ func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
 	<-held.reached
 	l.retire()
 	s := h.sessionOf(w)
-	eventually(t, "it waits for its reply", func() bool { return s.hand.Load() == handEmpty })
+	eventually(t, "it waits for its reply", func() bool { return s.holds.Load() == holdsNothing })
 	w.send(cmd("GET", "behind"))
-	eventually(t, "the session waits", func() bool { return s.hand.Load() == handFull })
+	eventually(t, "the session waits", func() bool { return s.holds.Load() == holdsCommands })
 	held.reply <- waysToGo["reset"]
 	w.want(sayLost + sayUnavailable)
 	if n := full.howManyWait(); n != 0 {
@@ -573,7 +573,7 @@ func TestStateCommandBehindALossEndsTheSession(t *testing.T) {
 	<-held.reached
 	w.send(cmd("SELECT", "1") + cmd("GET", "not to be run"))
 	s := h.sessionOf(w)
-	eventually(t, "it was read", func() bool { return s.hand.Load() == handFull })
+	eventually(t, "it was read", func() bool { return s.holds.Load() == holdsCommands })
 	held.reply <- waysToGo["reset"]
 	w.want(sayLost + sayUnavailable)
 	if got := w.wantEnd(); got != "" && got != sayUnavailable {

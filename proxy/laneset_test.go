@@ -157,7 +157,7 @@ func TestOwnConnectionThatWasOpenedBehindALossCloses(t *testing.T) {
 			<-held.reached
 			w.send(lost)
 			s := h.sessionOf(w)
-			eventually(t, "it was read", func() bool { return s.hand.Load() == handFull })
+			eventually(t, "it was read", func() bool { return s.holds.Load() == holdsCommands })
 			held.reply <- waysToGo["reset"]
 			w.want(sayLost + sayUnavailable)
 			h.pass(int64(stayInterval))

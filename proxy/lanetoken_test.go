@@ -27,7 +27,7 @@ func TestOnlyWhoHasTheTokenWrites(t *testing.T) {
 					time.Sleep(time.Millisecond) // a slow write
 				}
 				for range 50 { // it goes on when the other one waits for its client again
-					if time.Sleep(time.Millisecond); other.hand.Load() == handEmpty {
+					if time.Sleep(time.Millisecond); other.holds.Load() == holdsNothing {
 						break
 					}
 				}

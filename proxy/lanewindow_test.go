@@ -40,7 +40,7 @@ func TestSessionThatChangesLanesCountsWhatItHasInFlight(t *testing.T) {
 		l.retire()
 		commands, replies := pipelineOf(20, fmt.Sprint(i))
 		w.send(commands)
-		eventually(t, "the session waits", func() bool { return s.hand.Load() == handFull })
+		eventually(t, "the session waits", func() bool { return s.holds.Load() == holdsCommands })
 		held.release()
 		w.want(valueOf(key) + replies)
 		l = next

@@ -65,7 +65,7 @@ func TestDrainSaysGoodbyeToEverybody(t *testing.T) {
 		eventually(t, "all wait", func() bool {
 			halves := 0
 			h.each(func(s *session) {
-				if s.hand.Load() == handHalf {
+				if s.holds.Load() == holdsPart {
 					halves++
 				}
 			})

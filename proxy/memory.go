@@ -15,7 +15,7 @@ import "dragontls/proxy/netio"
 //	half a command, or commands not yet judged     a chunk                              held: clientSide.buf
 //	canonical commands not yet written             a chunk, 4 more for a long inline    held: clientSide.out, countBatch
 //	their slots and notes                          256 slots of ours, one a command     held: countBatch
-//	slots and notes of what is owed                maxSlots and one batch               held: replyQueue.pushLocked
+//	slots and notes of what is owed                maxSlots and one batch               held: replyOrder.pushLocked
 //	replies of lanes that the client takes not     SESSION_BUFFER and a chunk           held: outbox
 //	a write that the client takes not              a record, and a page of backlog      held: a stuck Socket
 //	a reply that its client takes not              a chunk                              held: Socket.Receive
@@ -107,7 +107,7 @@ func (s *session) called() bool {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lost || q.out != nil && q.out.refetch != nil
+	return q.lost || q.out != nil && q.out.resend != nil
 }
 
 // quotaKey is that of the session's client.

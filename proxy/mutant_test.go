@@ -60,8 +60,8 @@ var mutants = []mutant{
 		{"command/class.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
 	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
 	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
-		{"steer.go", "	case s.sticky():\n		s.pinned.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.pinned.Store(true) }\n"},
-	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "pinned: false, want true"},
+		{"classify.go", "	case s.sticky():\n		s.ownForLife.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.ownForLife.Store(true) }\n"},
+	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "own for life: false, want true"},
 	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
 		{"reset.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},
 	}, "TestResetOfASharedSessionHasAFreshConnection", "behind RESET on its connection"},
@@ -88,36 +88,36 @@ var mutants = []mutant{
 		{"lane_read.go", " i == 0 && l.in.half:", " i == 0 && l.in.half && !MUTANT:"},
 	}, "TestHalfAReplyEndsItsSessionAlone", "got \"-\" where the end should come"},
 	{"a client is told that what was written was not sent", []edit{
-		{"recover.go", "	if sent {\n", "	if sent && !MUTANT {\n"},
+		{"loss.go", "	if sent {\n", "	if sent && !MUTANT {\n"},
 	}, "TestLaneThatIsLostCostsAnErrorForEachCommand", "got \"-LOADING"},
 	{"a client is told that what was not written may have run", []edit{
 		{"lane_read.go", "s.session.lose(s.n, s.at < passed)", "s.session.lose(s.n, MUTANT || s.at < passed)"},
 	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "got \"-ERR dragontls: backend connection lost"},
 	{"a session goes on that was never answered", []edit{
-		{"recover.go", "	if !q.answered {\n", "	if !q.answered && !MUTANT {\n"},
+		{"loss.go", "	if !q.answered {\n", "	if !q.answered && !MUTANT {\n"},
 	}, "TestLossEndsWhoWasNeverAnswered", "got \"-\" where the end should come"},
 	{"a session goes on with half a state", []edit{
-		{"recover.go", "	final := c.stateful || ", "	final := c.stateful && !MUTANT || "},
+		{"loss.go", "	final := c.stateful || ", "	final := c.stateful && !MUTANT || "},
 	}, "TestStateCommandBehindALossEndsTheSession", "still open after"},
 	{"what was read before the end of a loss is sent: invariant 12", []edit{
-		{"queue.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
-		{"steer.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
+		{"reply_order.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
+		{"classify.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
 	}, "TestWhatWasSentBeforeALossIsNotRunBehindIt", " behind 513 and 0"},
 	{"a lane owes beside the own connection: invariant 7", []edit{
-		{"queue.go", "	case lane && q.owed > 0 && !q.onLane:", "	case lane && q.owed > 0 && !q.onLane && !MUTANT:"},
+		{"reply_order.go", "	case lane && q.owed > 0 && !q.onLane:", "	case lane && q.owed > 0 && !q.onLane && !MUTANT:"},
 	}, "TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain", "2 owed"},
 	{"a command is sent again that was answered: invariant 13", []edit{
-		{"refetch.go", "q.lost || q.owed != 1:", "q.lost || q.owed != 1 && !MUTANT:"},
+		{"resend.go", "q.lost || q.owed != 1:", "q.lost || q.owed != 1 && !MUTANT:"},
 	}, "TestWhatWasAnsweredIsNotAskedAgain", "nothing is owed: got \"x\""},
 	{"a local reply overtakes those of a lane: invariant 10", []edit{
-		{"queue.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out.size > 0 || !q.localFirstLocked() {\n"},
+		{"reply_order.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out.size > 0 || !q.localFirstLocked() {\n"},
 	}, "TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane", "got \"-NOPERM"},
 	{"the own connection speaks inside a reply of a lane: invariant 9", []edit{
 		{"write_turn.go", "!q.turn && !q.half })", "!q.turn && (!q.half || MUTANT) })"},
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
-		{"queue.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
-		{"queue.go", "	if q.onLane || q.slots.len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.len() == 0 ||"},
+		{"reply_order.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
+		{"reply_order.go", "	if q.onLane || q.slots.len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.len() == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
 		{"write_turn.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
@@ -133,7 +133,7 @@ var mutants = []mutant{
 		{"lane.go", "	t.turn.release()\n", "	if MUTANT { s.tally(s.stripe.lane) }\n	t.turn.release()\n"},
 	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
 	{"a transaction is doomed by nothing", []edit{
-		{"judge.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},
+		{"dispatch.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},
 	}, "TestDoomedTransactionNeverRuns", "want \"-EXECABORT"},
 	{"a connection keeps whatever user a refused RESET left it: invariant 8", []edit{
 		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},

@@ -6,15 +6,15 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// outbox holds what lanes brought for one client and its writer has not taken. Guarded by replyQueue.mu.
+// outbox holds what lanes brought for one client and its writer has not taken. Guarded by replyOrder.mu.
 type outbox struct {
 	bufs []outBuf // in their order; the last has room
 	size int      // bytes in bufs
 	// unsent counts those that the writer has taken too, until the client's socket has them.
 	unsent int
 
-	refetch []byte // the command that is owed, which the reader has to ask again over its own connection
-	below   int    // the reader wants to know when less than this is owed
+	resend []byte // the command that is owed, which the reader has to ask again over its own connection
+	below  int    // the reader wants to know when less than this is owed
 
 	account *netio.Account // of the session
 	most    int64          // bytes that may be unsent, before memory is scarce

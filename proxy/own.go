@@ -17,7 +17,7 @@ func (s *session) share() bool {
 	p := s.peer.Load()
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
 		s.at.on = routeOwn
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 		return false
 	}
 	close(s.pump.done)
@@ -29,7 +29,7 @@ func (s *session) share() bool {
 func (s *session) beginsProven() {
 	defer func() {
 		if v := recover(); v != nil {
-			s.recovered(v)
+			s.panicked(v)
 		}
 	}()
 	l := s.login()
@@ -181,7 +181,7 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 
 func (s *session) ownIdleLocked() bool {
 	q, p := &s.queue, &s.pump
-	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.pinned.Load() && !s.sticky() && !s.uncounting()
+	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.ownForLife.Load() && !s.sticky() && !s.uncounting()
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since.
@@ -226,7 +226,7 @@ func (s *session) makeRoomForOwn(n int) bool {
 
 // needsNoOwn says that nothing of the session is on an own connection.
 func (s *session) needsNoOwn() bool {
-	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.pinned.Load() && !s.sticky()
+	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.ownForLife.Load() && !s.sticky()
 }
 
 // ownEnded: the own connection is gone. Where that can be told to the client in order, and nothing of
@@ -237,8 +237,8 @@ func (s *session) ownEnded(err error) {
 	p.mu.Lock()
 	closing := p.closing
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
-	owes := q.owed > 0 && !q.onLane && q.out.refetch == nil // which was not sent yet
-	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.pinned.Load() && !s.sticky() || s.canLoseOwnLocked()))
+	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // which was not sent yet
+	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.ownForLife.Load() && !s.sticky() || s.canLoseOwnLocked()))
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}
@@ -262,7 +262,7 @@ func (s *session) ownEnded(err error) {
 // canLoseOwnLocked says that what is owed can be answered by errors of ours, and the session be another connection's.
 func (s *session) canLoseOwnLocked() bool {
 	q := &s.queue
-	if s.pinned.Load() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
+	if s.ownForLife.Load() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
 		return false
 	}
 	if q.run.n > 0 && q.run.kind != slotReplies {

@@ -96,8 +96,8 @@ func TestWhatPinsASessionToItsOwnConnection(t *testing.T) {
 				}
 			}
 			s := h.sessionOf(w)
-			if got := s.pinned.Load(); got != tt.pins {
-				t.Errorf("pinned: %v, want %v", got, tt.pins)
+			if got := s.ownForLife.Load(); got != tt.pins {
+				t.Errorf("own for life: %v, want %v", got, tt.pins)
 			}
 			before := h.Stats().CommandsLane["HGET"]
 			h.pass(int64(stayInterval))

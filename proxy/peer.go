@@ -90,7 +90,7 @@ func (s *Server) judge(cs *tls.ConnectionState) verdict {
 func (s *session) meet(cs *tls.ConnectionState) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.recovered(v)
+			s.panicked(v)
 		}
 	}()
 	if s.server.c.Recheck == nil {

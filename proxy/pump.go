@@ -56,7 +56,7 @@ func (s *session) pumpOn() (rests bool) {
 	p := &s.pump
 	defer func() {
 		if v := recover(); v != nil {
-			s.recovered(v)
+			s.panicked(v)
 		}
 	}()
 	if p.conn == nil && !s.connect() {
@@ -97,7 +97,7 @@ func (s *session) passOn(up *backendConn) pumpNext {
 			err = nil
 		}
 	}
-	if len(b) > 0 && s.deliver(b) != nil {
+	if len(b) > 0 && s.relay(b) != nil {
 		return pumpEnds
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *session) dropUpstream() {
 func (s *session) dialOnce() {
 	defer func() {
 		if v := recover(); v != nil {
-			s.recovered(v)
+			s.panicked(v)
 		}
 	}()
 	ctx, cancel := s.dialContext()

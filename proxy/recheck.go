@@ -75,7 +75,7 @@ func (s *Server) judgeClass(c *class) (closed int) {
 	defer func() {
 		if v := recover(); v != nil {
 			for _, n := range c.sessions {
-				n.recovered(v)
+				n.panicked(v)
 			}
 		}
 	}()

@@ -35,7 +35,7 @@ func (s *session) reset(frame []byte) bool {
 }
 
 // resetDone: the connection is as good as new. Where dragontls had authenticated it, another takes its place.
-func (d *delivery) resetDone() error {
+func (d *relaying) resetDone() error {
 	s := d.s
 	if d.i < len(d.b) && s.mustReplace() {
 		return s.unasked(d.b[d.i:])
@@ -51,7 +51,7 @@ func (d *delivery) resetDone() error {
 }
 
 // resetRefused: the backend took an error, or something else, for its answer.
-func (d *delivery) resetRefused() error {
+func (d *relaying) resetRefused() error {
 	s := d.s
 	if !s.queue.uncounted() && s.mustReplace() && !s.clientAuth() {
 		if err := d.keepUser(); err != nil {
@@ -96,7 +96,7 @@ func (s *session) replaceUpstream() error {
 // keepUser follows an error reply to RESET. Whether the backend meant RESET with it cannot be known for sure (an
 // argument may forge an error), so the connection authenticates anew before a client's byte follows. Pushes that come
 // meanwhile are passed on.
-func (d *delivery) keepUser() error {
+func (d *relaying) keepUser() error {
 	s, p := d.s, &d.s.pump
 	for d.i < len(d.b) {
 		if !p.replies.Open() && d.b[d.i] != '>' {
@@ -128,7 +128,7 @@ func (s *session) forgetState() {
 }
 
 // recount leaves uncounted mode: the connection was reset and nothing is owed on it.
-func (q *replyQueue) recount() {
+func (q *replyOrder) recount() {
 	q.mu.Lock()
 	q.counting.Store(counted)
 	q.run, q.owed, q.blocked = slot{}, 0, 0

@@ -40,7 +40,7 @@ func (s *Server) restIdle() {
 	}
 	idle := s.now() - int64(s.c.restAfter)
 	s.each(func(n *session) {
-		if n.lastActive.Load() > idle || n.hand.Load() != handEmpty || n.owing() {
+		if n.lastActive.Load() > idle || n.holds.Load() != holdsNothing || n.owing() {
 			return
 		}
 		if n.rests.ask() {
@@ -111,7 +111,7 @@ func (s *session) mayRest() bool {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !q.closed && !q.lost && (q.out == nil || q.out.refetch == nil)
+	return !q.closed && !q.lost && (q.out == nil || q.out.resend == nil)
 }
 
 // askPump asks the pump to look whether it may rest, unless it is about to read the answer to a question of its own, or the

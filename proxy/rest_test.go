@@ -57,7 +57,7 @@ func TestSessionThatRestsGoesOn(t *testing.T) {
 		h.rest(w)
 		w.send("*2\r\n$3\r\nGET\r\n$1\r\n") // half a command keeps the reader
 		s := h.anySessionOf(w)
-		eventually(t, "it is read", func() bool { return s.hand.Load() == handHalf })
+		eventually(t, "it is read", func() bool { return s.holds.Load() == holdsPart })
 		h.ahead.Add(int64(time.Hour))
 		h.restIdle()
 		w.send("k\r\n")

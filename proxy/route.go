@@ -87,7 +87,7 @@ func (s *session) wantedRoute(now int64) routeKind {
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
 	owed := s.owes() // first: what a reply says of the session is known before it is owed no more
-	if s.pinned.Load() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+	if s.ownForLife.Load() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
 	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {
@@ -198,7 +198,7 @@ func (s *session) hasRoom() {
 	q.mu.Unlock()
 }
 
-func (q *replyQueue) takeRoom() {
+func (q *replyOrder) takeRoom() {
 	q.mu.Lock()
 	q.room = false
 	q.mu.Unlock()

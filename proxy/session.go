@@ -31,13 +31,13 @@ type session struct {
 
 	client clientSide
 	pump   pump
-	queue  replyQueue
+	queue  replyOrder
 
 	peer atomic.Pointer[Peer] // nil before it is judged
 	ends atomic.Int64         // unix nanoseconds, when its certificate's end ends it
 
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
-	hand       atomic.Int32 // what the reader holds, see handEmpty
+	holds      atomic.Int32 // what the reader holds, see holdsNothing
 	rests      rester       // says whether its reader has a goroutine
 
 	sharing
@@ -55,9 +55,9 @@ type session struct {
 const forGood = math.MaxInt64
 
 const (
-	handEmpty int32 = iota
-	handHalf        // the beginning of a command
-	handFull        // commands that the queue does not know of yet
+	holdsNothing  int32 = iota
+	holdsPart           // the beginning of a command
+	holdsCommands       // commands that the queue does not know of yet
 )
 
 // sharing decides about the session's way to the backend. Fields without a word belong to its reader.
@@ -65,7 +65,7 @@ type sharing struct {
 	at          route
 	onLane      onLane        // what is in flight on its lane
 	waiter      waiter        // for room on its lane; guarded by that lane's mu
-	pinned      atomic.Bool   // it keeps its own connection
+	ownForLife  atomic.Bool   // it keeps its own connection
 	proven      atomic.Bool   // the backend serves it
 	proofOnly   atomic.Bool   // its own connection has done nothing but show that
 	gen         atomic.Uint64 // counts the changes of what decides about its lanes
@@ -77,12 +77,12 @@ type sharing struct {
 	stickyEnded atomic.Uint64 // all up to this one are known to have ended
 	state       connState     // that the backend has confirmed; guarded by pump.mu
 
-	again      [96]byte     // the command in flight where it is one that may be asked again, see refetch; guarded by its lane's mu
-	againN     int          // 0: it is none
-	credential [32]byte     // digest of the user and password that were configured when the session began
-	middle     *backendConn // has the beginning of a command whose rest is still to come; nil: none does
-	asking     bool         // ASKING was passed on, and no command after it
-	asked      uint64       // stickies when ASKING was last passed on
+	resendFrame [96]byte     // the command in flight where it is one that may be asked again, see resend; guarded by its lane's mu
+	resendLen   int          // 0: it is none
+	credential  [32]byte     // digest of the user and password that were configured when the session began
+	middle      *backendConn // has the beginning of a command whose rest is still to come; nil: none does
+	asking      bool         // ASKING was passed on, and no command after it
+	asked       uint64       // stickies when ASKING was last passed on
 }
 
 // clientSide belongs to the reader goroutine, but for sock and conn.
@@ -167,12 +167,12 @@ func (s *session) ended() bool {
 
 // idle says that the session may be closed between two commands: nothing is owed, held or expected.
 func (s *session) idle() bool {
-	return s.hand.Load() == handEmpty && !s.uncounting() && s.settledNow()
+	return s.holds.Load() == holdsNothing && !s.uncounting() && s.settledNow()
 }
 
 // owing says that a command was taken whose reply is not out. Half a command is owed nothing.
 func (s *session) owing() bool {
-	return s.hand.Load() == handFull || !s.settledNow()
+	return s.holds.Load() == holdsCommands || !s.settledNow()
 }
 
 func (s *session) settledNow() bool {
@@ -213,8 +213,8 @@ func (s *session) finish() {
 	s.server.remove(s)
 }
 
-// recovered ends the session on a panic of one of its goroutines; nobody else notices.
-func (s *session) recovered(v any) {
+// panicked ends the session on a panic of one of its goroutines; nobody else notices.
+func (s *session) panicked(v any) {
 	s.server.panics.Add(1)
 	s.event(s.server.log.Error()).Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a session")
 	s.kill(closeInternalError)

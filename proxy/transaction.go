@@ -48,9 +48,9 @@ func (s *session) discard() bool {
 	return ok
 }
 
-// steerAsking keeps the session on its own connection for ASKING, which says that the next command may meet a slot that a
-// node of a Redis cluster is importing. It is like a WATCH that the next command ends: see steerAsked.
-func (s *session) steerAsking() {
+// classifyAsking keeps the session on its own connection for ASKING, which says that the next command may meet a slot that a
+// node of a Redis cluster is importing. It is like a WATCH that the next command ends: see classifyAsked.
+func (s *session) classifyAsking() {
 	s.asking, s.asked = true, s.stickies.Add(1)
 	s.client.next.note = &note{kind: noteError}
 }
@@ -61,21 +61,21 @@ func (s *session) mayAsk() bool {
 	return s.client.tx == txNone && (!s.sticky() || s.stickies.Load() == s.asked)
 }
 
-// steerAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
+// classifyAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
 // unless the command keeps the connection for good.
-func (s *session) steerAsked(class command.Class) {
+func (s *session) classifyAsked(class command.Class) {
 	c := &s.client
 	s.wantOwn()
 	c.stateful, s.asking = true, false
 	if class.LeavesNoState() {
 		s.client.next.note = &note{kind: noteAsked, began: s.asked}
 	} else {
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 	}
 }
 
-// steerSticky follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
-func (s *session) steerSticky(cmd *command.Command, args int) {
+// classifyTransaction follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
+func (s *session) classifyTransaction(cmd *command.Command, args int) {
 	c := &s.client
 	s.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
 	switch {
@@ -83,7 +83,7 @@ func (s *session) steerSticky(cmd *command.Command, args int) {
 		s.wantOwn()
 		c.stateful = true
 		if s.sticky() {
-			s.pinned.Store(true)
+			s.ownForLife.Store(true)
 		} else {
 			c.next.note = &note{kind: noteUnknown}
 		}
@@ -104,7 +104,7 @@ func (s *session) steerSticky(cmd *command.Command, args int) {
 		s.wantOwn()
 		c.stateful = true
 		if c.tx != txNone {
-			s.pinned.Store(true)
+			s.ownForLife.Store(true)
 		}
 		s.stickies.Add(1)
 	}
@@ -155,6 +155,6 @@ func (s *session) endSticky(n *note, good bool) {
 	case good:
 		s.stickyEnded.Store(max(s.stickyEnded.Load(), n.began))
 	case s.sticky():
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 	}
 }

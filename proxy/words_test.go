@@ -123,7 +123,7 @@ func TestEachDecisionReadsWordsAsTheBackendDoes(t *testing.T) {
 				switch {
 				case s.uncounting():
 					state = "uncounted"
-				case s.pinned.Load():
+				case s.ownForLife.Load():
 					state = "own for life"
 				}
 				want := tt.state

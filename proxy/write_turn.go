@@ -40,7 +40,7 @@ func (s *session) turnForLocalsLocked() writeTurn {
 }
 
 // hasTurn reports whether somebody writes to the client.
-func (q *replyQueue) hasTurn() bool {
+func (q *replyOrder) hasTurn() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.turn
@@ -74,7 +74,7 @@ func (t writeTurn) settle(n, unblocked int) {
 	q.mu.Unlock()
 }
 
-func (q *replyQueue) settleLocked(n, unblocked int) {
+func (q *replyOrder) settleLocked(n, unblocked int) {
 	q.owed -= n
 	q.blocked -= unblocked
 	q.answered = q.answered || n > 0
@@ -197,7 +197,7 @@ func (t writeTurn) writeOutbox(wait bool) (left bool) {
 	s, over := t.s, false
 	defer func() {
 		if v := recover(); v != nil {
-			s.recovered(v)
+			s.panicked(v)
 			t.drop()
 		}
 		if !left && !over {
@@ -281,7 +281,7 @@ func (t writeTurn) next(wrote int, wait bool) (outBuf, nextOut) {
 }
 
 // sentLocked accounts for bytes that the client's socket has taken. hot
-func (q *replyQueue) sentLocked(n int) {
+func (q *replyOrder) sentLocked(n int) {
 	before := q.out.unsent
 	q.out.unsent = max(0, before-n)
 	if n > 0 && before > netio.PageSize {
@@ -299,7 +299,7 @@ func (t writeTurn) drop() {
 	q.mu.Unlock()
 }
 
-func (q *replyQueue) writerEnded() {
+func (q *replyOrder) writerEnded() {
 	q.mu.Lock()
 	q.out.writers--
 	q.notifyLocked()
@@ -307,7 +307,7 @@ func (q *replyQueue) writerEnded() {
 }
 
 // awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
-func (q *replyQueue) awaitWriters(a *netio.Account) {
+func (q *replyOrder) awaitWriters(a *netio.Account) {
 	q.mu.Lock()
 	for q.out.writers > 0 {
 		q.changed.Wait()

@@ -8,15 +8,15 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// deliver passes on what the backend sent. hot
-func (s *session) deliver(b []byte) error {
+// relay passes on what the backend sent. hot
+func (s *session) relay(b []byte) error {
 	p, q := &s.pump, &s.queue
 	if !p.turn.held() {
 		if p.turn = s.acquireTurn(); !p.turn.held() {
 			return errEnded
 		}
 	}
-	d := delivery{s: s, b: b}
+	d := relaying{s: s, b: b}
 	for d.i < len(b) {
 		if err := d.frame(); err != nil {
 			return err
@@ -41,19 +41,19 @@ func (s *session) deliver(b []byte) error {
 	return nil
 }
 
-// delivery is the work on one read of the backend.
-type delivery struct {
+// relaying is the work on one read of the backend.
+type relaying struct {
 	s         *session
 	b         []byte
 	start, i  int // b[start:i] is framed and not yet written
 	answered  int
 	unblocked int
 	finished  int
-	owes      bool // what is owed is owed by the own connection, and stays so until the delivery is settled
+	owes      bool // what is owed is owed by the own connection, and stays so until the read is settled
 }
 
 // frame goes on with one frame: its beginning, its middle or its end. hot
-func (d *delivery) frame() error {
+func (d *relaying) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
 	if !p.replies.Open() {
@@ -96,7 +96,7 @@ func (d *delivery) frame() error {
 }
 
 // begin sees to it that the frame which begins now has a slot, if it needs one. hot
-func (d *delivery) begin() error {
+func (d *relaying) begin() error {
 	s, q := d.s, &d.s.queue
 	push := d.b[d.i] == '>'
 	if !d.owes {
@@ -120,7 +120,7 @@ func (d *delivery) begin() error {
 }
 
 // next finds the slot of the frame that begins now. Replies of ours before it are written first.
-func (d *delivery) next() error {
+func (d *relaying) next() error {
 	s, q := d.s, &d.s.queue
 	for {
 		ok, uncounted := q.nextRun()
@@ -140,14 +140,14 @@ func (d *delivery) next() error {
 	}
 }
 
-func (d *delivery) flush() error {
+func (d *relaying) flush() error {
 	err := d.s.pump.turn.write(d.b[d.start:d.i])
 	d.start = d.i
 	return err
 }
 
 // count accounts for one reply of the current run. hot
-func (d *delivery) count() {
+func (d *relaying) count() {
 	q := &d.s.queue
 	if q.uncounted() {
 		return
@@ -166,7 +166,7 @@ func (d *delivery) count() {
 }
 
 // withhold keeps the reply to a DISCARD that went in the place of a doomed EXEC, until it is known.
-func (d *delivery) withhold(n int, done bool) error {
+func (d *relaying) withhold(n int, done bool) error {
 	s, p := d.s, &d.s.pump
 	if len(p.held)+n > maxHeld {
 		s.end(closeBackendError)
@@ -199,7 +199,7 @@ func (d *delivery) withhold(n int, done bool) error {
 }
 
 // special acts on a reply that the reader waits for.
-func (d *delivery) special() error {
+func (d *relaying) special() error {
 	s, p, q := d.s, &d.s.pump, &d.s.queue
 	p.mu.Lock()
 	a, o := p.awaited, p.outcome

@@ -96,9 +96,9 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	go func() {
 		ended <- s.hold(func() bool {
 			if looks++; looks == 1 {
-				s.queue.out.refetch, s.queue.onLane = []byte(frame), false // behind its look at what there is to do
+				s.queue.out.resend, s.queue.onLane = []byte(frame), false // behind its look at what there is to do
 			}
-			return looks > 1 && s.queue.out.refetch == nil
+			return looks > 1 && s.queue.out.resend == nil
 		})
 	}()
 	far.SetReadDeadline(time.Now().Add(patience))
@@ -145,7 +145,7 @@ func TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain(t *testing.T) {
 	t.Parallel()
 	s := &session{server: bareServer()}
 	s.queue.init(netio.NewBuffers(0).NewAccount())
-	s.queue.out = &outbox{account: s.account(), refetch: []byte(cmd("GET", "big"))}
+	s.queue.out = &outbox{account: s.account(), resend: []byte(cmd("GET", "big"))}
 	s.queue.owed, s.queue.onLane = 1, false
 	if got, _ := s.admitToLane([]slot{{n: 1}}, 0); got != admitGone || s.queue.owed != 1 || s.queue.onLane {
 		t.Errorf("got %v, %d owed, by a lane: %v", got, s.queue.owed, s.queue.onLane)

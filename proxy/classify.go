@@ -8,22 +8,22 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// steering is what came of looking at a command.
-type steering uint8
+// classified is what came of looking at a command.
+type classified uint8
 
 const (
-	steerOn     steering = iota // it is to be queued
-	steerDone                   // it was answered
-	steerNoMore                 // the session takes no more
+	classifiedToQueue  classified = iota // it is to be queued
+	classifiedAnswered                   // it was answered
+	classifiedNoMore                     // the session takes no more
 )
 
-// steer decides which way a command has to go, before it is queued. It makes room in the batch, so that the slot and
+// classify decides which way a command has to go, before it is queued. It makes room in the batch, so that the slot and
 // the bytes of a command are submitted together. hot
-func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, args int) steering {
+func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, args int) classified {
 	c := &s.client
 	c.next = nextCommand{}
 	if !c.recovering && (len(c.out)+len(frame) > netio.ChunkSize || c.replies >= maxBatch) && s.flush() != nil {
-		return steerNoMore
+		return classifiedNoMore
 	}
 	class := command.Unknown
 	if exact {
@@ -34,14 +34,14 @@ func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, arg
 	}
 	if c.recovering {
 		if !s.answerLost(cmd, !class.LeavesNoState()) {
-			return steerNoMore
+			return classifiedNoMore
 		}
-		return steerDone
+		return classifiedAnswered
 	}
-	c.rereads = cmd.OnlyReads && c.replies == 0
+	c.resendable = cmd.OnlyReads && c.replies == 0
 	if s.asking && class != command.State && class != command.Sticky {
-		s.steerAsked(class)
-		return steerOn
+		s.classifyAsked(class)
+		return classifiedToQueue
 	}
 	switch class {
 	case command.Quiet:
@@ -51,9 +51,9 @@ func (s *session) steer(cmd *command.Command, exact bool, sub, frame []byte, arg
 	case command.Own:
 		s.wantOwn()
 	default:
-		s.steerStateful(cmd, class, frame, args)
+		s.classifyStateful(cmd, class, frame, args)
 	}
-	return steerOn
+	return classifiedToQueue
 }
 
 // wantOwn sends the batch over the own connection.
@@ -64,15 +64,15 @@ func (s *session) wantOwn() {
 	s.client.route = routeOwn
 }
 
-func (s *session) steerStateful(cmd *command.Command, class command.Class, frame []byte, args int) {
+func (s *session) classifyStateful(cmd *command.Command, class command.Class, frame []byte, args int) {
 	c := &s.client
-	if s.pinned.Load() {
+	if s.ownForLife.Load() {
 		s.wantOwn()
 		return
 	}
 	switch {
 	case class == command.Sticky:
-		s.steerSticky(cmd, args)
+		s.classifyTransaction(cmd, args)
 		return
 	case class == command.State && (cmd.Name == "RESET" || cmd.Name == "QUIT" && args == 1):
 		return // reset and quit see to it
@@ -81,15 +81,15 @@ func (s *session) steerStateful(cmd *command.Command, class command.Class, frame
 	c.stateful, s.asking = true, false
 	switch {
 	case cmd.Name == "ASKING" && s.mayAsk():
-		s.steerAsking()
+		s.classifyAsking()
 	case class == command.Life:
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 	case s.sticky():
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 	case class == command.Script && strings.HasPrefix(cmd.Name, "EVALSHA"):
 		c.next.note = &note{kind: noteScript}
 	case class == command.Script:
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 	case class == command.Unknown:
 		c.next.note = &note{kind: noteUnknown}
 	default:
@@ -99,8 +99,8 @@ func (s *session) steerStateful(cmd *command.Command, class command.Class, frame
 	}
 }
 
-// steerBig is steer for a command that is too big to be held: its name and subcommand are known, no more.
-func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steering {
+// classifyBig is classify for a command that is too big to be held: its name and subcommand are known, no more.
+func (s *session) classifyBig(cmd *command.Command, exact bool, sub []byte) classified {
 	c := &s.client
 	c.next = nextCommand{}
 	class := command.Life
@@ -108,22 +108,22 @@ func (s *session) steerBig(cmd *command.Command, exact bool, sub []byte) steerin
 		class = command.Own
 	}
 	if !c.recovering && c.replies > 0 && s.flush() != nil {
-		return steerNoMore
+		return classifiedNoMore
 	}
 	if c.recovering {
 		c.streamed, c.skipping = cmd, true
 		if !s.answerLost(cmd, class == command.Life) {
-			return steerNoMore
+			return classifiedNoMore
 		}
-		return steerDone
+		return classifiedAnswered
 	}
 	s.wantOwn()
 	switch {
 	case s.asking:
-		s.steerAsked(class)
+		s.classifyAsked(class)
 	case class == command.Life:
 		c.stateful = true
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 	}
-	return steerOn
+	return classifiedToQueue
 }

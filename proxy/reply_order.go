@@ -46,14 +46,14 @@ const (
 func (s *session) uncounting() bool { return s.queue.counting.Load() != counted }
 
 // uncounted reports whether the replies that come now are not counted. Under the lock, or for the pump.
-func (q *replyQueue) uncounted() bool { return q.counting.Load() == uncounted }
+func (q *replyOrder) uncounted() bool { return q.counting.Load() == uncounted }
 
 // maxSlots: a reader that has queued this many runs waits until the backend has answered some.
 const maxSlots = 4096
 
-// replyQueue holds the order of what one client is owed. The session's reader pushes, its pump pops.
+// replyOrder holds the order of what one client is owed. The session's reader pushes, its pump pops.
 // Whoever holds the turn may write to the client; nobody writes under the lock.
-type replyQueue struct {
+type replyOrder struct {
 	account *netio.Account // of the session
 	mu      sync.Mutex
 	changed sync.Cond // something below changed that somebody may wait for
@@ -73,7 +73,7 @@ type replyQueue struct {
 	wake func() // set while the reader waits in a read: interrupts it
 }
 
-// ofLanes is what a session's reply queue knows of its lane. Guarded by replyQueue.mu.
+// ofLanes is what a session's reply order knows of its lane. Guarded by replyOrder.mu.
 type ofLanes struct {
 	onLane bool    // what is owed is owed by a lane
 	half   bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
@@ -81,7 +81,7 @@ type ofLanes struct {
 	out    *outbox // replies that lanes brought; not empty only while somebody has the turn
 }
 
-func (q *replyQueue) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
+func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
 // admission is what came of pushing the slots of a batch.
 type admission uint8
@@ -103,7 +103,7 @@ func (s *session) admitLocked(slots []slot, now int64, lane bool) (admission, wr
 		return admitNever, noTurn
 	case q.lost:
 		return admitLost, noTurn
-	case lane && q.owed > 0 && !q.onLane: // since askAgain
+	case lane && q.owed > 0 && !q.onLane: // since wantResend
 		return admitGone, noTurn
 	case q.out.tooMuchUnsent():
 		return admitLater, noTurn
@@ -123,20 +123,20 @@ func (s *session) admitToLane(slots []slot, now int64) (admission, writeTurn) {
 	return s.admitLocked(slots, now, true)
 }
 
-func (q *replyQueue) pushLocked(s slot) {
+func (q *replyOrder) pushLocked(s slot) {
 	before := q.slots.cap()
 	q.slots.push(s, 2)
 	q.enteredLocked(&s, before)
 }
 
-func (q *replyQueue) pushFrontLocked(s slot) {
+func (q *replyOrder) pushFrontLocked(s slot) {
 	before := q.slots.cap()
 	q.slots.pushFront(s, 2)
 	q.enteredLocked(&s, before)
 }
 
 // enteredLocked accounts for a slot that is new in the queue, which had room for so many before.
-func (q *replyQueue) enteredLocked(s *slot, before int) {
+func (q *replyOrder) enteredLocked(s *slot, before int) {
 	if after := q.slots.cap(); after != before {
 		q.account.Hold(slotsCost(after) - slotsCost(before))
 	}
@@ -151,7 +151,7 @@ func (q *replyQueue) enteredLocked(s *slot, before int) {
 	}
 }
 
-func (q *replyQueue) popLocked() slot {
+func (q *replyOrder) popLocked() slot {
 	s := q.slots.pop()
 	if s.note != nil {
 		q.account.Hold(-noteCost)
@@ -166,7 +166,7 @@ func (q *replyQueue) popLocked() slot {
 }
 
 // localFirstLocked says that the next thing the client waits for is a reply of ours.
-func (q *replyQueue) localFirstLocked() bool {
+func (q *replyOrder) localFirstLocked() bool {
 	if q.run.n > 0 && !q.uncounted() {
 		return false
 	}
@@ -180,7 +180,7 @@ func (q *replyQueue) localFirstLocked() bool {
 
 // nextLocal pops the reply of ours that is due, if one is, for the holder of the turn. What a lane has brought meanwhile comes
 // first.
-func (q *replyQueue) nextLocal() (slot, bool) {
+func (q *replyOrder) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.out.size > 0 || !q.localFirstLocked() {
@@ -191,7 +191,7 @@ func (q *replyQueue) nextLocal() (slot, bool) {
 
 // nextRun pops the slot that the frame which begins now answers. The caller has the turn and has written all
 // locals before it. ok is false when nothing is owed; in uncounted mode nothing is ever owed.
-func (q *replyQueue) nextRun() (ok, uncounted bool) {
+func (q *replyOrder) nextRun() (ok, uncounted bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.localFirstLocked()
@@ -206,27 +206,27 @@ func (q *replyQueue) nextRun() (ok, uncounted bool) {
 }
 
 // waitLocked waits until cond, called under the lock, holds. It reports whether it does: the session has not ended.
-func (q *replyQueue) waitLocked(cond func() bool) bool {
+func (q *replyOrder) waitLocked(cond func() bool) bool {
 	for !q.closed && !cond() {
 		q.changed.Wait()
 	}
 	return !q.closed
 }
 
-func (q *replyQueue) notifyLocked() {
+func (q *replyOrder) notifyLocked() {
 	q.changed.Broadcast()
 	if q.wake != nil {
 		q.wake()
 	}
 }
 
-func (q *replyQueue) notify() {
+func (q *replyOrder) notify() {
 	q.mu.Lock()
 	q.notifyLocked()
 	q.mu.Unlock()
 }
 
-func (q *replyQueue) close() {
+func (q *replyOrder) close() {
 	q.mu.Lock()
 	q.closed = true
 	q.notifyLocked()
@@ -234,7 +234,7 @@ func (q *replyQueue) close() {
 }
 
 // lanesOwe says that what is owed is not for the own connection to answer, or else that the run is due from it.
-func (q *replyQueue) lanesOwe() (owe, due bool) {
+func (q *replyOrder) lanesOwe() (owe, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	owe = q.onLane && !q.uncounted()
@@ -242,7 +242,7 @@ func (q *replyQueue) lanesOwe() (owe, due bool) {
 }
 
 // forget drops the last reply that is owed; nothing else is. false: it is being passed on.
-func (q *replyQueue) forget() bool {
+func (q *replyOrder) forget() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.turn {
@@ -254,7 +254,7 @@ func (q *replyQueue) forget() bool {
 }
 
 // dropSlotsLocked forgets all slots but the run.
-func (q *replyQueue) dropSlotsLocked() {
+func (q *replyOrder) dropSlotsLocked() {
 	for i := range q.slots.len() {
 		if q.slots.at(i).note != nil {
 			q.account.Hold(-noteCost)
@@ -265,7 +265,7 @@ func (q *replyQueue) dropSlotsLocked() {
 }
 
 // drop forgets all slots of a session that has ended.
-func (q *replyQueue) drop() {
+func (q *replyOrder) drop() {
 	q.mu.Lock()
 	q.dropSlotsLocked()
 	q.mu.Unlock()

@@ -47,7 +47,7 @@ func (s *session) lose(n int, sent bool) {
 	q.mu.Unlock()
 }
 
-func (q *replyQueue) loseRunLocked(n int, text []byte) {
+func (q *replyOrder) loseRunLocked(n int, text []byte) {
 	if q.run.blocking {
 		q.blocked--
 	}
@@ -77,7 +77,7 @@ func (s *session) loseAllLocked() {
 // lostLocked sees that the errors are written, and wakes the reader to recover.
 func (s *session) lostLocked() {
 	q := &s.queue
-	q.lost, q.out.refetch = true, nil
+	q.lost, q.out.resend = true, nil
 	if !q.turn {
 		q.turn = true
 		writeTurn{s}.leaveToWriterLocked()
@@ -97,7 +97,7 @@ func (s *session) woken() {
 		s.client.recovering = true
 	}
 	q.mu.Unlock()
-	s.refetch()
+	s.resend()
 }
 
 // failBatch answers a batch that was not sent. What follows is answered the same way until all those errors are written
@@ -109,7 +109,7 @@ func (s *session) failBatch(err error) {
 		c.flushErr = errEnded
 		return
 	}
-	final := c.stateful || s.pinned.Load() || s.sticky() || !s.everAnswered() ||
+	final := c.stateful || s.ownForLife.Load() || s.sticky() || !s.everAnswered() ||
 		errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState)
 	s.tally(s.stripe.local)
 	if final {

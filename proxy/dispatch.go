@@ -8,8 +8,8 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// command judges a command that is held as a whole, and queues it or its refusal. hot
-func (s *session) command(frame []byte) bool {
+// dispatch judges a command that is held as a whole, and queues it or its refusal. hot
+func (s *session) dispatch(frame []byte) bool {
 	c := &s.client
 	if now := s.rules(); now != c.rules && !s.changeRules(now) {
 		return false
@@ -43,10 +43,10 @@ func (s *session) command(frame []byte) bool {
 			t |= command.Blocking
 		}
 	}
-	switch s.steer(cmd, exact, sub, frame, args) {
-	case steerDone:
+	switch s.classify(cmd, exact, sub, frame, args) {
+	case classifiedAnswered:
 		return true
-	case steerNoMore:
+	case classifiedNoMore:
 		return false
 	}
 	if t == 0 {
@@ -69,7 +69,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 			return s.refuse(cmd, textDoomed)
 		}
 		s.count(cmd)
-		s.pinned.Store(true)
+		s.ownForLife.Store(true)
 		if !s.uncounting() {
 			s.queue.counting.Store(countedBefore)
 			c.pend = append(c.pend, slot{kind: slotUncounted})
@@ -146,8 +146,8 @@ func (s *session) protocolError(err error) bool {
 	return false
 }
 
-// bigCommand begins to pass on, or to drop, a command that is too big to be held.
-func (s *session) bigCommand(head []byte) bool {
+// dispatchBig begins to pass on, or to drop, a command that is too big to be held.
+func (s *session) dispatchBig(head []byte) bool {
 	c := &s.client
 	if now := s.rules(); now != c.rules && !s.changeRules(now) {
 		return false
@@ -164,9 +164,9 @@ func (s *session) bigCommand(head []byte) bool {
 		return s.refuse(cmd, text)
 	}
 	c.streamed = nil // what waits to be sent is whole
-	how := s.steerBig(cmd, exact, sub)
-	if c.streamed = cmd; how != steerOn {
-		return how == steerDone
+	how := s.classifyBig(cmd, exact, sub)
+	if c.streamed = cmd; how != classifiedToQueue {
+		return how == classifiedAnswered
 	}
 	if t&command.MayBlock != 0 {
 		t |= command.Blocking

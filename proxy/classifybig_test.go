@@ -50,15 +50,15 @@ func TestBigCommandWaitsForWhatALaneOwes(t *testing.T) {
 			head, tail := cutBig(tt.args...)
 			w.send(head)
 			s := h.sessionOf(w)
-			eventually(t, "its beginning was read", func() bool { return s.hand.Load() == handFull })
+			eventually(t, "its beginning was read", func() bool { return s.holds.Load() == holdsCommands })
 			other.send(cmd("GET", "behind"))
 			held.reply <- func(*laneConn) string { answered.Store(true); return valueOf("held") }
 			w.want(valueOf("held"))
 			other.want(valueOf("behind"))
 			w.send(tail + cmd("GET", "k"))
 			w.want(tt.reply + valueOf("k"))
-			if got := s.pinned.Load(); got != tt.pins {
-				t.Errorf("pinned: %v", got)
+			if got := s.ownForLife.Load(); got != tt.pins {
+				t.Errorf("own for life: %v", got)
 			}
 			h.pass(int64(stayInterval))
 			w.do(bulk("5 3"), "HGET", "h", "f")
@@ -87,7 +87,7 @@ func TestBigCommandBehindALossIsNotRun(t *testing.T) {
 				head, tail := cutBig(args...)
 				w.send(before + head)
 				s := h.sessionOf(w)
-				eventually(t, "its beginning was read", func() bool { return s.hand.Load() == handFull })
+				eventually(t, "its beginning was read", func() bool { return s.holds.Load() == holdsCommands })
 				held.reply <- waysToGo["reset"]
 				w.want(sayLost)
 				if before != "" {
@@ -136,7 +136,7 @@ func TestClientThatVanishesInABigCommand(t *testing.T) {
 				head, _ := cutBig("SET", "k")
 				w.send(head)
 				s := h.sessionOf(w)
-				eventually(t, "its beginning was read", func() bool { return s.hand.Load() == handFull })
+				eventually(t, "its beginning was read", func() bool { return s.holds.Load() == holdsCommands })
 				lane(held, w)
 				eventually(t, "its session has ended", func() bool { return h.live() == 1 })
 				other.goesOn(valueOf("x"), "GET", "x")

@@ -84,11 +84,11 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 	} {
 		s := &session{}
 		s.queue.init(netio.NewBuffers(0).NewAccount())
-		s.queue.out = &outbox{refetch: []byte("x")}
+		s.queue.out = &outbox{resend: []byte("x")}
 		s.queue.pushLocked(slot{n: 1})
 		s.pump.up = up
 		tt.change(s)
-		if frame, again := s.takeRefetch(up); (frame != nil) != tt.frame || again != tt.again {
+		if frame, again := s.takeResend(up); (frame != nil) != tt.frame || again != tt.again {
 			t.Errorf("%s: got %q, again: %v", name, frame, again)
 		}
 	}
