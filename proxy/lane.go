@@ -99,20 +99,6 @@ type laneNonces struct {
 	nonceAt  int64
 }
 
-// submission is what came of handing a batch to a lane.
-type submission uint8
-
-const (
-	submitted   submission = iota
-	submitWait             // for room: the session is among the waiters
-	submitShare            // the session has as much in flight as it may
-	submitGone             // the lane takes no new work
-	submitLater            // the client has to take more of its replies first
-	submitLost             // the session has to recover first
-	submitNever            // the session has ended
-	submitOwn              // what is owed comes over the own connection first, see wantResend
-)
-
 // submit takes the batch of a session whole or not at all. The session's reader calls it. hot
 func (l *lane) submit(s *session, now int64) submission {
 	s.client.mustFitLane()
@@ -151,17 +137,9 @@ func (l *lane) take(s *session, now int64) (t taken) {
 		return taken{result: submitWait}
 	}
 	a, turn := s.admitToLane(c.pend, now)
-	if a != admitted {
+	if a != submitted {
 		l.wakeWaiterLocked() // it may have been this one's turn
-		switch a {
-		case admitLost:
-			return taken{result: submitLost}
-		case admitLater:
-			return taken{result: submitLater}
-		case admitGone:
-			return taken{result: submitOwn}
-		}
-		return taken{result: submitNever}
+		return taken{result: a}
 	}
 	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
 	// this one is large.

@@ -61,18 +61,18 @@ func (s *session) flushOwn() bool {
 		s.proofOnly.Store(false)
 	}
 	switch s.admitOwn(up) {
-	case admitted:
-	case admitLost:
+	case submitted:
+	case submitLost:
 		s.failBatch(errLost)
 		s.leaveOwnAlone()
 		return true
-	case admitLater:
+	case submitLater:
 		s.leaveOwnAlone()
 		return !s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
-	case admitNever:
+	case submitNever:
 		c.flushErr = errEnded
 		return true
-	case admitGone:
+	case submitGone:
 		return false
 	}
 	s.tally(s.stripe.own) // first: no reply is out before its command is counted
@@ -130,7 +130,7 @@ func (s *session) startPump() {
 }
 
 // admitOwn pushes the batch's slots, unless its connection is gone.
-func (s *session) admitOwn(up *backendConn) admission {
+func (s *session) admitOwn(up *backendConn) submission {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()
@@ -138,7 +138,7 @@ func (s *session) admitOwn(up *backendConn) admission {
 	p.mu.Unlock()
 	if gone && !q.lost {
 		q.mu.Unlock()
-		return admitGone
+		return submitGone
 	}
 	a, t := s.admitLocked(s.client.pend, s.server.now(), false)
 	q.mu.Unlock()

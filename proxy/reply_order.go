@@ -83,41 +83,30 @@ type ofLanes struct {
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// admission is what came of pushing the slots of a batch.
-type admission uint8
-
-const (
-	admitted   admission = iota
-	admitLost            // the session has to recover first
-	admitLater           // its client has to take more of its replies first
-	admitNever           // the session has ended
-	admitGone            // the own connection is gone; on a lane: it is the own connection that owes what is owed
-)
-
 // admitLocked pushes all slots or none, stamped with now, for a lane or for the own connection. The turn is given where
 // replies of ours among them are due. hot
-func (s *session) admitLocked(slots []slot, now int64, lane bool) (admission, writeTurn) {
+func (s *session) admitLocked(slots []slot, now int64, lane bool) (submission, writeTurn) {
 	q := &s.queue
 	switch {
 	case q.closed:
-		return admitNever, noTurn
+		return submitNever, noTurn
 	case q.lost:
-		return admitLost, noTurn
+		return submitLost, noTurn
 	case lane && q.owed > 0 && !q.onLane: // since wantResend
-		return admitGone, noTurn
+		return submitOwn, noTurn
 	case q.out.tooMuchUnsent():
-		return admitLater, noTurn
+		return submitLater, noTurn
 	}
 	q.onLane = lane
 	for i := range slots {
 		slots[i].sent = now
 		q.pushLocked(slots[i])
 	}
-	return admitted, s.turnForLocalsLocked()
+	return submitted, s.turnForLocalsLocked()
 }
 
 // admitToLane is admitLocked for a lane. hot
-func (s *session) admitToLane(slots []slot, now int64) (admission, writeTurn) {
+func (s *session) admitToLane(slots []slot, now int64) (submission, writeTurn) {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	return s.admitLocked(slots, now, true)

@@ -46,6 +46,20 @@ func (o *onLane) full(commands, bytes int) bool {
 	return n > 0 && (n+commands > laneCommands/laneShare || int(o.bytes.Load())+bytes > laneBytes/laneShare)
 }
 
+// submission is what came of handing a batch to a lane, or to the own connection.
+type submission uint8
+
+const (
+	submitted   submission = iota
+	submitWait             // for room: the session is among the waiters
+	submitShare            // the session has as much in flight as it may
+	submitGone             // the lane takes no new work; or the own connection is gone
+	submitLater            // the client has to take more of its replies first
+	submitLost             // the session has to recover first
+	submitNever            // the session has ended
+	submitOwn              // what is owed comes over the own connection first, see wantResend
+)
+
 // submit passes the batch on where its strongest command has to go.
 func (s *session) submit() error {
 	c := &s.client
