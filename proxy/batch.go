@@ -120,6 +120,9 @@ func (s *session) tally(path pathCounters) {
 		path[t.id].Add(t.n)
 	}
 	s.client.tallied = s.client.tallied[:0]
+	if cap(s.client.tallied) > fewSlots {
+		s.client.tallied = nil
+	}
 }
 
 // flush writes the batch: first the places of its replies, then its bytes. It runs before every read that waits.

@@ -66,16 +66,15 @@ func (s *session) wantOwn() {
 
 func (s *session) classifyStateful(cmd *command.Command, class command.Class, frame []byte, args int) {
 	c := &s.client
-	if s.ownForLife.Load() {
+	switch {
+	case class == command.State && (cmd.Name == "RESET" || cmd.Name == "QUIT" && args == 1):
+		return // reset and quit see to it
+	case s.keepsOwn():
 		s.wantOwn()
 		return
-	}
-	switch {
 	case class == command.Sticky:
 		s.classifyTransaction(cmd, args)
 		return
-	case class == command.State && (cmd.Name == "RESET" || cmd.Name == "QUIT" && args == 1):
-		return // reset and quit see to it
 	}
 	s.wantOwn()
 	c.stateful, s.asking = true, false
@@ -83,13 +82,13 @@ func (s *session) classifyStateful(cmd *command.Command, class command.Class, fr
 	case cmd.Name == "ASKING" && s.mayAsk():
 		s.classifyAsking()
 	case class == command.Life:
-		s.ownForLife.Store(true)
+		s.keepOwn()
 	case s.sticky():
-		s.ownForLife.Store(true)
+		s.keepOwn()
 	case class == command.Script && strings.HasPrefix(cmd.Name, "EVALSHA"):
 		c.next.note = &note{kind: noteScript}
 	case class == command.Script:
-		s.ownForLife.Store(true)
+		s.keepOwn()
 	case class == command.Unknown:
 		c.next.note = &note{kind: noteUnknown}
 	default:
@@ -123,7 +122,7 @@ func (s *session) classifyBig(cmd *command.Command, exact bool, sub []byte) clas
 		s.classifyAsked(class)
 	case class == command.Life:
 		c.stateful = true
-		s.ownForLife.Store(true)
+		s.keepOwn()
 	}
 	return classifiedToQueue
 }

@@ -57,7 +57,7 @@ func TestBigCommandWaitsForWhatALaneOwes(t *testing.T) {
 			other.want(valueOf("behind"))
 			w.send(tail + cmd("GET", "k"))
 			w.want(tt.reply + valueOf("k"))
-			if got := s.ownForLife.Load(); got != tt.pins {
+			if got := s.keepsOwn(); got != tt.pins {
 				t.Errorf("own for life: %v", got)
 			}
 			h.pass(int64(stayInterval))

@@ -87,8 +87,8 @@ func TestExecThatBelongsElsewhereLeavesNoSessionSticky(t *testing.T) {
 			w.do(reply, "EXEC")
 			s := h.sessionOf(w)
 			eventually(t, "nothing is owed", func() bool { return !s.owes() })
-			if s.sticky() || s.ownForLife.Load() {
-				t.Errorf("sticky %v, own for life %v", s.sticky(), s.ownForLife.Load())
+			if s.sticky() || s.keepsOwn() {
+				t.Errorf("sticky %v, own for life %v", s.sticky(), s.keepsOwn())
 			}
 			h.pass(int64(stayInterval))
 			w.get("on a lane")
@@ -262,8 +262,8 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 		if m.shared {
 			wait()
 			s := h.sessionOf(w)
-			if s.ownForLife.Load() || s.sticky() {
-				t.Errorf("own for life %v, sticky %v", s.ownForLife.Load(), s.sticky())
+			if s.keepsOwn() || s.sticky() {
+				t.Errorf("own for life %v, sticky %v", s.keepsOwn(), s.sticky())
 			}
 		}
 		// Keys that are watched meanwhile stay watched.
@@ -341,7 +341,7 @@ func TestReadonlyIsRememberedAndGoesWithTheSession(t *testing.T) {
 	both("READONLY")
 	w.do("+RESET\r\n", "RESET")
 	both("READWRITE")
-	if n := len(h.Stats().SessionsClosed); n != 0 || h.sessionOf(w).ownForLife.Load() {
+	if n := len(h.Stats().SessionsClosed); n != 0 || h.sessionOf(w).keepsOwn() {
 		t.Errorf("sessions closed: %v, or it keeps its own connection", h.Stats().SessionsClosed)
 	}
 }

@@ -116,17 +116,17 @@ func (s *session) noted(n *note, r *resp.Replies) {
 		s.endSticky(n, true)
 	case noteWholeExec:
 		if !(r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line())) {
-			s.ownForLife.Store(true)
+			s.keepOwn()
 		}
 	case noteDiscard, noteUnwatch:
 		s.endSticky(n, ok)
 	case noteUnknown:
 		if !failed {
-			s.ownForLife.Store(true)
+			s.keepOwn()
 		}
 	case noteScript:
 		if !failed || !bytes.HasPrefix(r.Line(), []byte("NOSCRIPT")) {
-			s.ownForLife.Store(true)
+			s.keepOwn()
 		}
 	case noteError:
 	default:

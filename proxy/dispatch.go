@@ -69,7 +69,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 			return s.refuse(cmd, textDoomed)
 		}
 		s.count(cmd)
-		s.ownForLife.Store(true)
+		s.keepOwn()
 		if !s.uncounting() {
 			s.queue.counting.Store(countedBefore)
 			c.pend = append(c.pend, slot{kind: slotUncounted})
@@ -77,13 +77,13 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 		s.queueFrame(frame, slotReplies, false)
 		return true
 	case t&command.Resets != 0:
-		if s.flush() != nil { // what came before
+		if !s.submitBefore() {
 			return false
 		}
 		s.count(cmd)
 		return s.reset(frame)
 	case t&command.Quits != 0 && args == 1:
-		if s.flush() != nil { // what came before
+		if !s.submitBefore() {
 			return false
 		}
 		s.count(cmd)
@@ -103,6 +103,10 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	s.queueFrame(frame, slotReplies, t&command.Blocking != 0)
 	return true
 }
+
+// submitBefore submits what came before a RESET or QUIT, which may have to go another way. It returns false if the session has
+// ended.
+func (s *session) submitBefore() bool { return s.ownsFromBirth() || s.flush() == nil }
 
 // refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
 // the session ends with it.

@@ -221,6 +221,9 @@ func (b *backend) belated(c *backendConn) (n uint64, yes bool) {
 }
 
 func (s *session) moveTo(n uint64) {
+	if s.ownsFromBirth() { // like a direct connection, it stays where it is
+		return
+	}
 	p := &s.pump
 	p.mu.Lock()
 	old := p.up != nil && p.up.epoch < n
@@ -230,7 +233,7 @@ func (s *session) moveTo(n uint64) {
 	p.mu.Unlock()
 	switch {
 	case !old:
-	case s.ownForLife.Load() || s.sticky() || s.waiting():
+	case s.keepsOwn() || s.sticky() || s.waiting():
 		s.end(closeMoved)
 	default:
 		s.shedDirty()

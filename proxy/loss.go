@@ -109,7 +109,7 @@ func (s *session) failBatch(err error) {
 		c.flushErr = errEnded
 		return
 	}
-	final := c.stateful || s.ownForLife.Load() || s.sticky() || !s.everAnswered() ||
+	final := c.stateful || s.keepsOwn() || s.sticky() || !s.everAnswered() ||
 		errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState)
 	s.tally(s.stripe.local)
 	if final {

@@ -61,8 +61,11 @@ const (
 	// laneKept: a lane keeps its buffers and slots for what comes, up to so much. Only what is beyond shows that commands wait.
 	laneKept = 512 << 10
 
-	// fewSlots is the number of slots that sessionCost includes.
+	// fewSlots is the number of slots, and of tallies, that sessionCost includes.
 	fewSlots = 64
+
+	// tallyCost is the size of a tally in bytes.
+	tallyCost = 16
 )
 
 // slotsCost is what a ring or a batch with room for n slots costs beyond those that every session has.
@@ -82,6 +85,9 @@ func (s *session) countBatch() {
 		if c.pend[i].note != nil {
 			n += noteCost
 		}
+	}
+	if k := cap(c.tallied); k > fewSlots {
+		n += int64(k) * tallyCost
 	}
 	if extra := cap(c.out) - netio.ChunkSize; extra > 0 {
 		n += int64(extra)

@@ -60,7 +60,7 @@ var mutants = []mutant{
 		{"command/class.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
 	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
 	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
-		{"classify.go", "	case s.sticky():\n		s.ownForLife.Store(true)\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.ownForLife.Store(true) }\n"},
+		{"classify.go", "	case s.sticky():\n		s.keepOwn()\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.keepOwn() }\n"},
 	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "own for life: false, want true"},
 	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
 		{"reset.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},

@@ -11,13 +11,28 @@ import (
 	"dragontls/proxy/resp"
 )
 
+// How a session is tied to its own connection. The tie never loosens.
+const (
+	sharesLanes  int32 = iota // it uses lanes, and its own connection while it has to
+	ownForLife                // what it did cannot be repeated on another connection
+	ownFromBirth              // it has never used another: BACKEND_MODE=paired, or no certificate
+)
+
+// keepsOwn reports whether the session uses its own connection for the rest of its life.
+func (s *session) keepsOwn() bool { return s.tie.Load() != sharesLanes }
+
+// keepOwn has the session use its own connection for the rest of its life.
+func (s *session) keepOwn() { s.tie.CompareAndSwap(sharesLanes, ownForLife) }
+
+func (s *session) ownsFromBirth() bool { return s.tie.Load() == ownFromBirth }
+
 // share decides whether the session may ride lanes, and reports it: its own connection is opened when it is needed then.
 // Any other keeps its own from the beginning to the end. It is called before the session's goroutines start.
 func (s *session) share() bool {
 	p := s.peer.Load()
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
 		s.at.on = routeOwn
-		s.ownForLife.Store(true)
+		s.tie.Store(ownFromBirth)
 		return false
 	}
 	close(s.pump.done)
@@ -106,6 +121,9 @@ func (s *session) openOwn() (*backendConn, error) {
 		}
 		select {
 		case <-p.done:
+			if s.ownsFromBirth() { // its connection, or the one dial for it, was lost: the session ends with it
+				return nil, s.dialEnded()
+			}
 			s.startPump()
 		default:
 			if up, err := s.upstream(); up != nil || !errors.Is(err, errReopen) {
@@ -114,6 +132,14 @@ func (s *session) openOwn() (*backendConn, error) {
 			<-p.done
 		}
 	}
+}
+
+// dialEnded returns why a session without a connection cannot have one any more.
+func (s *session) dialEnded() error {
+	if _, err := s.upstreamNow(); err != nil {
+		return err
+	}
+	return errEnded
 }
 
 // startPump begins anew: the last own connection, if there was one, is gone.
@@ -181,7 +207,7 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 
 func (s *session) ownIdleLocked() bool {
 	q, p := &s.queue, &s.pump
-	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.ownForLife.Load() && !s.sticky() && !s.uncounting()
+	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.keepsOwn() && !s.sticky() && !s.uncounting()
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since.
@@ -226,7 +252,7 @@ func (s *session) makeRoomForOwn(n int) bool {
 
 // needsNoOwn says that nothing of the session is on an own connection.
 func (s *session) needsNoOwn() bool {
-	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.ownForLife.Load() && !s.sticky()
+	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.keepsOwn() && !s.sticky()
 }
 
 // ownEnded: the own connection is gone. Where that can be told to the client in order, and nothing of
@@ -238,7 +264,7 @@ func (s *session) ownEnded(err error) {
 	closing := p.closing
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
 	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // which was not sent yet
-	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.ownForLife.Load() && !s.sticky() || s.canLoseOwnLocked()))
+	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked()))
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}
@@ -262,7 +288,7 @@ func (s *session) ownEnded(err error) {
 // canLoseOwnLocked says that what is owed can be answered by errors of ours, and the session be another connection's.
 func (s *session) canLoseOwnLocked() bool {
 	q := &s.queue
-	if s.ownForLife.Load() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
+	if s.keepsOwn() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
 		return false
 	}
 	if q.run.n > 0 && q.run.kind != slotReplies {

@@ -96,7 +96,7 @@ func TestWhatPinsASessionToItsOwnConnection(t *testing.T) {
 				}
 			}
 			s := h.sessionOf(w)
-			if got := s.ownForLife.Load(); got != tt.pins {
+			if got := s.keepsOwn(); got != tt.pins {
 				t.Errorf("own for life: %v, want %v", got, tt.pins)
 			}
 			before := h.Stats().CommandsLane["HGET"]

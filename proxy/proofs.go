@@ -57,7 +57,7 @@ func (s *session) isProven(now int64) bool {
 // prove notes that the session's own connection has shown that the backend serves it. For others that holds as of when the
 // connection was opened: a backend goes on serving old ones when it begins to want a password. The pump calls it.
 func (s *session) prove() {
-	if s.proven.Swap(true) || s.ownForLife.Load() { // which may have authenticated itself
+	if s.proven.Swap(true) || s.keepsOwn() { // which may have authenticated itself
 		return
 	}
 	key, _ := s.laneKey(false)

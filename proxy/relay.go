@@ -98,6 +98,9 @@ func (d *relaying) frame() error {
 // begin sees to it that the frame which begins now has a slot, if it needs one. hot
 func (d *relaying) begin() error {
 	s, q := d.s, &d.s.queue
+	if q.uncounted() {
+		return nil
+	}
 	push := d.b[d.i] == '>'
 	if !d.owes {
 		owe, due := q.lanesOwe()
@@ -109,7 +112,7 @@ func (d *relaying) begin() error {
 		}
 		d.owes = due
 	}
-	if push || q.uncounted() || d.owes && q.run.n > 0 {
+	if push || d.owes && q.run.n > 0 {
 		return nil
 	}
 	if err := d.next(); err != nil {

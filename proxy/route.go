@@ -74,6 +74,7 @@ func (s *session) submit() error {
 		case c.flushErr != nil:
 			return c.flushErr
 		case s.ended():
+			c.flushErr = errEnded
 			return errEnded
 		case want != s.at.on && !s.settledForRoute():
 			return errEnded
@@ -100,8 +101,11 @@ func (s *session) wantedRoute(now int64) routeKind {
 	case routeUnbounded:
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
+	if s.ownsFromBirth() {
+		return routeOwn
+	}
 	owed := s.owes() // first: what a reply says of the session is known before it is owed no more
-	if s.ownForLife.Load() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+	if s.keepsOwn() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
 	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {

@@ -65,7 +65,7 @@ type sharing struct {
 	at          route
 	onLane      onLane        // what is in flight on its lane
 	waiter      waiter        // for room on its lane; guarded by that lane's mu
-	ownForLife  atomic.Bool   // it keeps its own connection
+	tie         atomic.Int32  // sharesLanes, ownForLife or ownFromBirth
 	proven      atomic.Bool   // the backend serves it
 	proofOnly   atomic.Bool   // its own connection has done nothing but show that
 	gen         atomic.Uint64 // counts the changes of what decides about its lanes

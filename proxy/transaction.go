@@ -70,7 +70,7 @@ func (s *session) classifyAsked(class command.Class) {
 	if class.LeavesNoState() {
 		s.client.next.note = &note{kind: noteAsked, began: s.asked}
 	} else {
-		s.ownForLife.Store(true)
+		s.keepOwn()
 	}
 }
 
@@ -83,7 +83,7 @@ func (s *session) classifyTransaction(cmd *command.Command, args int) {
 		s.wantOwn()
 		c.stateful = true
 		if s.sticky() {
-			s.ownForLife.Store(true)
+			s.keepOwn()
 		} else {
 			c.next.note = &note{kind: noteUnknown}
 		}
@@ -104,7 +104,7 @@ func (s *session) classifyTransaction(cmd *command.Command, args int) {
 		s.wantOwn()
 		c.stateful = true
 		if c.tx != txNone {
-			s.ownForLife.Store(true)
+			s.keepOwn()
 		}
 		s.stickies.Add(1)
 	}
@@ -155,6 +155,6 @@ func (s *session) endSticky(n *note, good bool) {
 	case good:
 		s.stickyEnded.Store(max(s.stickyEnded.Load(), n.began))
 	case s.sticky():
-		s.ownForLife.Store(true)
+		s.keepOwn()
 	}
 }

@@ -123,7 +123,7 @@ func TestEachDecisionReadsWordsAsTheBackendDoes(t *testing.T) {
 				switch {
 				case s.uncounting():
 					state = "uncounted"
-				case s.ownForLife.Load():
+				case s.keepsOwn():
 					state = "own for life"
 				}
 				want := tt.state

@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+)
+
+// A session of BACKEND_MODE=paired has one connection. If that cannot be had, the session ends, as it would with a direct
+// connection: it does not go on with another one.
+func TestDialThatFailedIsFinalForASessionOfItsOwn(t *testing.T) {
+	t.Parallel()
+	addr := reserve(t, "127.0.0.1")[0]
+	h := mode{name: "paired"}.start(t, addr, soonUnavailable)
+	w := h.dialAs("web")
+	w.send(cmd("AUTH", "x"))
+	if got, err := w.r.ReadString('\n'); err != nil || !strings.HasPrefix(got, "-") {
+		t.Fatalf("AUTH is answered %q, %v", got, err)
+	}
+	b := newLaneBackendOn(t, addr)
+	w.send(cmd("GET", "k"))
+	if got := w.wantEnd(); !strings.HasPrefix(got, "-LOADING") {
+		t.Errorf("got %q", got)
+	}
+	if n := len(b.connsWith(false, "GET")); n != 0 {
+		t.Errorf("%d connections got the GET", n)
+	}
+}
+
+// What waits for the backend with a QUIT or RESET is answered with it, each command once.
+func TestCommandsBeforeQUITAndRESETAreAnsweredWithoutABackend(t *testing.T) {
+	t.Parallel()
+	const refused, loading = "-NOPERM", "-LOADING"
+	for send, want := range map[string][]string{
+		cmd("GET", "k") + cmd("QUIT"):     {loading, loading},
+		cmd("QUIT"):                       {loading},
+		cmd("SHUTDOWN") + cmd("RESET"):    {refused, loading},
+		cmd("GET", "k") + cmd("RESET"):    {loading},
+		cmd("SHUTDOWN") + cmd("QUIT", ""): {refused, loading},
+	} {
+		h := mode{name: "paired"}.start(t, "127.0.0.1:1", func(c *Config) { soonUnavailable(c); c.DenyCommands = []string{"SHUTDOWN"} })
+		w := h.dial()
+		w.send(send)
+		got := strings.Split(strings.TrimSuffix(w.wantEnd(), "\r\n"), "\r\n")
+		if len(got) != len(want) {
+			t.Errorf("%q is answered %q", send, got)
+			continue
+		}
+		for i := range want {
+			if !strings.HasPrefix(got[i], want[i]) {
+				t.Errorf("%q is answered %q", send, got)
+			}
+		}
+	}
+}
+
+// The reader learns that its session has ended as it submits: it must not take that for an error of the client, whose
+// connection would be reset, with the last replies in it.
+func TestBatchOfASessionThatHasEndedIsNoErrorOfTheClient(t *testing.T) {
+	t.Parallel()
+	s := readerOf(t, nil)
+	s.done = make(chan struct{})
+	s.tie.Store(ownFromBirth)
+	s.take([]byte(cmd("GET", "k")))
+	s.client.pend, s.client.route = append(s.client.pend, slot{n: 1}), routeOwn
+	close(s.done)
+	if err := s.flush(); !errors.Is(err, errEnded) || !errors.Is(s.client.flushErr, errEnded) {
+		t.Errorf("flush: %v, kept: %v", err, s.client.flushErr)
+	}
+}
+
+// Many commands of changing kinds in one batch are counted as what the session holds, and not kept after it.
+func TestTalliesOfABatchAreCountedAndNotKept(t *testing.T) {
+	t.Parallel()
+	s := readerOf(t, nil)
+	c := &s.client
+	for range 1000 {
+		for _, name := range []string{"PING", "TIME"} {
+			cmd, _, _ := s.server.commands.Lookup([]byte(name))
+			s.count(cmd)
+		}
+	}
+	before := s.account().Held()
+	s.countBatch()
+	if got := s.account().Held() - before; got < 1999*tallyCost {
+		t.Errorf("%d bytes are counted for %d tallies", got, len(c.tallied))
+	}
+	s.tally(s.stripe.own)
+	s.countBatch()
+	if got := s.account().Held() - before; got != 0 || cap(c.tallied) > fewSlots {
+		t.Errorf("%d bytes and room for %d tallies are kept", got, cap(c.tallied))
+	}
+}
+
+// A session that owns its connection from birth keeps it when the backend's name leads elsewhere, as a direct connection does.
+func TestSessionWithoutACertificateStaysWhereTheBackendWas(t *testing.T) {
+	t.Parallel()
+	addrs := reserve(t, "127.0.0.1", "127.0.0.2")
+	first := newLaneBackendOn(t, addrs[0])
+	newLaneBackendOn(t, addrs[1])
+	_, port, _ := net.SplitHostPort(addrs[0])
+	n := &names{hosts: []string{"127.0.0.1"}}
+	j := &judgement{}
+	h := startServer(t, net.JoinHostPort("backend.test", port), func(c *Config) {
+		c.Backend.Shared, c.Backend.Credentials = true, credentials("", "secret")
+		c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
+			if len(cs.PeerCertificates) == 0 {
+				return Peer{}, nil
+			}
+			return j.recheck(cs)
+		}
+		c.TLS.ClientAuth = tls.VerifyClientCertIfGiven
+		c.unavailableTimeout = patience
+	}, func(s *Server) { s.backend.epoch.lookup = n.lookup })
+	nobody := testPKI().clientConfig()
+	nobody.Certificates = nil
+	c, err := tls.Dial("tcp", h.addr, nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, tied := newWire(t, c), h.dialAs("a")
+	w.get("0")
+	tied.get("0")
+	tied.do("+OK\r\n", "CLIENT", "ID")
+	held := first.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	first.ln.Close()
+	n.set("127.0.0.2")
+	h.dialAs("b").get("at the second")
+	h.wantClosed(closeMoved, 1) // the one that is tied to its connection otherwise
+	held.release()
+	w.want(valueOf("held"))
+	w.get("afterwards")
+}
