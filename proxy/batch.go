@@ -8,29 +8,29 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// batch is what the reader has framed and not submitted yet. It goes one way as a whole.
+// batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
 type batch struct {
-	out        []byte // canonical bytes for the backend, gathered until the reader would wait
-	outChunk   *netio.Chunk
-	pend       []slot // their slots
+	out        []byte       // canonical bytes for the backend, gathered until the reader would wait
+	outChunk   *netio.Chunk // the memory of out
+	pend       []slot       // the slots of these commands, and of local replies among them
 	tallied    []tally
-	counted    int64 // see countBatch
-	route      routeKind
-	stateful   bool // an error of ours would leave the session's state unknown
-	hasTx      bool // there is a whole transaction
-	resendable bool // it is one command that may be asked again
-	replies    int  // that lanes would bring
-	frames     int  // whole commands among its bytes
-	whole      int  // 1 + index in pend of the transaction that may become a whole one; 0: none
+	counted    int64     // bytes that countBatch has counted on the account
+	route      routeKind // the strongest that a command of the batch needs
+	stateful   bool      // if it were answered by local errors, the session's state would be unknown
+	hasTx      bool      // it contains a whole transaction
+	resendable bool      // it is a single command that may be sent again
+	replies    int       // how many replies a lane would have to bring
+	frames     int       // whole commands in out
+	whole      int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
 }
 
-// nextCommand is what classify has found out about the command that is queued next.
+// nextCommand is what classify has found out about the command that queueFrame adds next.
 type nextCommand struct {
 	note *note
 	part txPart
 }
 
-// txPart says what the command is in a whole transaction, one that is in one batch.
+// txPart says which part the command has in a whole transaction, which is one that is in one batch from MULTI to EXEC.
 type txPart uint8
 
 const (
@@ -39,7 +39,8 @@ const (
 	txPartEnd
 )
 
-// queueFrame adds a frame to the batch. hot
+// queueFrame adds a command's slot and its canonical frame to the batch. blocks means that the command may wait for other
+// clients. hot
 func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	c := &s.client
 	next := c.next
@@ -75,7 +76,7 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	s.add(frame)
 }
 
-// add puts canonical bytes into the batch, in which classify has made room for them. hot
+// add appends canonical bytes to the batch. The caller must have made room for them, as classify does. hot
 func (s *session) add(b []byte) {
 	c := &s.client
 	if c.outChunk == nil {
@@ -85,7 +86,7 @@ func (s *session) add(b []byte) {
 	c.out = append(c.out, b...)
 }
 
-// count adds up runs of the same command; flush hands them on. hot
+// count counts a command that is passed on. It adds up runs of the same command, which flush hands on to tallied. hot
 func (s *session) count(cmd *command.Command) {
 	c := &s.client
 	if c.last != cmd {
@@ -114,7 +115,8 @@ type tally struct {
 	n  uint64
 }
 
-// tally counts the batch's commands for the way that they go. It is called before a byte of them is written. hot
+// tally counts the batch's commands in the counters of the path that they take. The caller calls it before a byte of them is
+// written. hot
 func (s *session) tally(path pathCounters) {
 	for _, t := range s.client.tallied {
 		path[t.id].Add(t.n)
@@ -125,7 +127,8 @@ func (s *session) tally(path pathCounters) {
 	}
 }
 
-// flush writes the batch: first the places of its replies, then its bytes. It runs before every read that waits.
+// flush submits the batch, if there is one: its slots enter the reply order before its bytes are written. The reader calls it
+// before every read that may wait. After an error the session takes no more commands.
 func (s *session) flush() error {
 	c := &s.client
 	if c.flushErr != nil {
@@ -139,7 +142,7 @@ func (s *session) flush() error {
 	return s.submit()
 }
 
-// answerUnavailable answers everything that waits to be sent, and ends the session.
+// answerUnavailable answers every command of the batch with an error text that fits err, and then ends the session.
 func (s *session) answerUnavailable(err error) {
 	c := &s.client
 	text, reason := textUnavailable, closeUnavailable
@@ -167,7 +170,8 @@ func (s *session) answerUnavailable(err error) {
 	s.push(append(c.pend, final))
 }
 
-// upstream waits for the backend connection, at most unavailableTimeout.
+// upstream tells the pump that a command waits for the own connection, and returns the connection, or the error of its dial. It
+// waits at most unavailableTimeout, not counting the wait for a token (awaitDial).
 func (s *session) upstream() (*backendConn, error) {
 	p := &s.pump
 	p.mu.Lock()

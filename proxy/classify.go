@@ -8,17 +8,17 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// classified is what came of looking at a command.
+// classified is the result of classify.
 type classified uint8
 
 const (
-	classifiedToQueue  classified = iota // it is to be queued
-	classifiedAnswered                   // it was answered
-	classifiedNoMore                     // the session takes no more
+	classifiedToQueue  classified = iota // the caller adds the command to the batch
+	classifiedAnswered                   // the command was answered by an error, because replies were lost
+	classifiedNoMore                     // the session takes no more from its client
 )
 
-// classify decides which way a command has to go, before it is queued. It makes room in the batch, so that the slot and
-// the bytes of a command are submitted together. hot
+// classify decides over which connection a command goes, before it is added to the batch, and notes that in the batch. It makes
+// room in the batch first, so that the slot and the bytes of a command are submitted together. hot
 func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, args int) classified {
 	c := &s.client
 	c.next = nextCommand{}
@@ -56,7 +56,7 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 	return classifiedToQueue
 }
 
-// wantOwn sends the batch over the own connection.
+// wantOwn decides that the batch goes over the own connection.
 func (s *session) wantOwn() {
 	if s.client.whole > 0 {
 		s.breakTransaction()
@@ -64,11 +64,12 @@ func (s *session) wantOwn() {
 	s.client.route = routeOwn
 }
 
+// classifyStateful classifies a command that changes the state of its connection, or may do so.
 func (s *session) classifyStateful(cmd *command.Command, class command.Class, frame []byte, args int) {
 	c := &s.client
 	switch {
 	case class == command.State && (cmd.Name == "RESET" || cmd.Name == "QUIT" && args == 1):
-		return // reset and quit see to it
+		return // special calls reset or quit, which decide
 	case s.keepsOwn():
 		s.wantOwn()
 		return
@@ -98,7 +99,7 @@ func (s *session) classifyStateful(cmd *command.Command, class command.Class, fr
 	}
 }
 
-// classifyBig is classify for a command that is too big to be held: its name and subcommand are known, no more.
+// classifyBig is classify for a command that is too big to be held. Only its name and its subcommand are known.
 func (s *session) classifyBig(cmd *command.Command, exact bool, sub []byte) classified {
 	c := &s.client
 	c.next = nextCommand{}

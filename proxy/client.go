@@ -9,24 +9,25 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// input is what was read of the client and is not framed yet.
+// input is what the session's reader has read from the client and not framed yet.
 type input struct {
 	buf   []byte // small, page or chunk
-	r, w  int    // buf[r:w] is there
+	r, w  int    // buf[r:w] is not framed yet
 	page  *netio.Page
 	chunk *netio.Chunk
-	small [512]byte // what an idle session keeps
+	small [512]byte // the buffer of an idle session
 }
 
-// read is the reader goroutine: it frames the client's commands, judges them, and writes them to the backend in
-// batches. It ends when the session does, for which the server waits, or when the session rests.
+// read is the session's reader goroutine: it frames the client's commands, judges them, and submits them to the backend in
+// batches. It ends when the session rests or has ended; Server.Close waits for it.
 func (s *session) read() {
 	if !s.converse() {
 		s.finish()
 	}
 }
 
-// converse reports whether the session rests; otherwise it has ended, or is about to.
+// converse reads and serves the client until the session rests or ends. It returns true if the session rests, and false if it
+// has ended; then finish is left to do.
 func (s *session) converse() (rests bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -50,8 +51,8 @@ func (s *session) converse() (rests bool) {
 	return false
 }
 
-// pause waits while memory is scarce and the session holds some. A reader that has part of a command or of a record goes
-// on: only the rest of it gives the memory back.
+// pause waits while memory is scarce and the session holds some of it. It does not wait if the reader has part of a command or
+// of a TLS record: only reading the rest gives that memory back.
 func (s *session) pause() {
 	c := &s.client
 	if !s.account().Pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || len(c.sock.Unread()) > 0 || c.sock.InRecord() {
@@ -63,17 +64,19 @@ func (s *session) pause() {
 	s.waitForMemory()
 }
 
-// queueHasRoom waits until the backend has answered some of what the queue holds.
+// queueHasRoom waits until the queue has fewer than maxSlots slots. It returns false if the session has ended or the batch
+// could not be submitted.
 func (s *session) queueHasRoom() bool {
 	q := &s.queue
 	q.mu.Lock()
 	full := q.slots.len() >= maxSlots
 	q.mu.Unlock()
-	// Written first: who waits here for hours holds no command back that was judged before.
+	// Flush first: the wait may last for hours, and must not hold back commands that were judged before it.
 	return !full || s.flush() == nil && s.hold(func() bool { return q.slots.len() < maxSlots })
 }
 
-// errWouldWait ends a read that would wait with a big, empty buffer. crypto/tls goes on behind a temporary error.
+// errWouldWait ends a read that would wait while it holds a big, empty buffer. After a temporary error crypto/tls can go on
+// reading.
 var errWouldWait net.Error = wouldWait{}
 
 type wouldWait struct{}
@@ -84,8 +87,8 @@ func (wouldWait) Timeout() bool { return true }
 
 func (wouldWait) Temporary() bool { return true }
 
-// fill reads once into the buffer. The bytes gathered so far go to the backend before it waits (flush). It reports whether
-// the read was interrupted: then crypto/tls needs more of the client before it has another byte of a command.
+// fill reads once from the client into the buffer. If it has to wait, the batch is submitted first (beforeWait). It reports
+// whether the read was interrupted and brought nothing. If so, crypto/tls has no decrypted byte left, and the session may rest.
 func (s *session) fill() (interrupted bool) {
 	c := &s.client
 	s.makeRoom()
@@ -101,16 +104,16 @@ func (s *session) fill() (interrupted bool) {
 	switch {
 	case err == nil:
 	case errors.Is(err, errWouldWait):
-		if n == 0 { // else crypto/tls looked for the rest of an alert behind the last bytes
+		if n == 0 { // otherwise crypto/tls returned data and then looked for the rest of an alert
 			s.setBuf(nil, nil)
 		}
 	case c.flushErr != nil || errors.Is(err, os.ErrDeadlineExceeded):
-		s.woken() // or the session has ended
+		s.woken() // the reader was interrupted, or the session has ended
 		return n == 0
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		c.eof = true
 		if s.uncounting() && c.holding {
-			// What is awaited may never be answered (behind CLIENT REPLY SKIP).
+			// After CLIENT REPLY SKIP, the reply for which the reader waits may never come.
 			s.limitBackend(s.server.c.lingerTimeout)
 		} else {
 			s.limitBackend(s.server.c.eofTimeout)
@@ -122,7 +125,8 @@ func (s *session) fill() (interrupted bool) {
 	return false
 }
 
-// beforeWait runs before a read that waits for the client: what was taken is passed on first.
+// beforeWait runs before each read that asks the kernel and so may wait for the client. It submits the batch, ends a loss that
+// is over (recover), and notes what the reader holds. errWouldWait makes the reader give back a big, empty buffer first.
 func (s *session) beforeWait() error {
 	if err := s.flush(); err != nil {
 		return err
@@ -144,8 +148,8 @@ func (s *session) beforeWait() error {
 	return nil
 }
 
-// makeRoom gives the buffer at least some room: a small one while little comes, a page when reads fill that, a
-// chunk for a command that a page cannot hold.
+// makeRoom makes room in the buffer for the next read. The buffer is small while little comes, a page after a read has filled
+// the small one, and a chunk if a command does not fit into a page.
 func (s *session) makeRoom() {
 	c := &s.client
 	full := c.w == len(c.buf)
@@ -173,7 +177,7 @@ func (s *session) makeRoom() {
 	}
 }
 
-// setBuf moves the unread bytes to another buffer and gives the old one back.
+// setBuf moves the unframed bytes to another buffer and gives the old one back. The new one is k, or else p, or else small.
 func (s *session) setBuf(p *netio.Page, k *netio.Chunk) {
 	c := &s.client
 	to := c.small[:]
@@ -202,7 +206,7 @@ func (s *session) dropBuffers() {
 	s.freeOut()
 }
 
-// consume frames what is in the buffer. false: nothing more is to be taken from this client. hot
+// consume frames and dispatches what is in the buffer. It returns false if the session takes no more from this client. hot
 func (s *session) consume() bool {
 	c := &s.client
 	for c.r < c.w && !c.ending {

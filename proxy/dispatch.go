@@ -8,7 +8,8 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// dispatch judges a command that is held as a whole, and queues it or its refusal. hot
+// dispatch judges a command that is held as a whole, and adds it or its refusal to the batch. It returns false if the session
+// takes no more from its client. hot
 func (s *session) dispatch(frame []byte) bool {
 	c := &s.client
 	if now := s.rules(); now != c.rules && !s.changeRules(now) {
@@ -55,12 +56,14 @@ func (s *session) dispatch(frame []byte) bool {
 		return true
 	}
 	if !exact {
-		t &^= command.OpensMulti | command.EndsMulti | command.Resets | command.Quits // "EXEC " with its blank is not known to the backend
+		// The backend does not know such a name: "EXEC " with its blank is not EXEC.
+		t &^= command.OpensMulti | command.EndsMulti | command.Resets | command.Quits
 	}
 	return s.special(cmd, t, frame, args)
 }
 
-// special queues a command that changes how the session goes on.
+// special adds a command to the batch whose traits change how the session goes on. For RESET, QUIT and the EXEC of a doomed
+// transaction it waits for the reply. It returns false if the session takes no more from its client.
 func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, args int) bool {
 	c := &s.client
 	switch {
@@ -104,12 +107,13 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	return true
 }
 
-// submitBefore submits what came before a RESET or QUIT, which may have to go another way. It returns false if the session has
-// ended.
+// submitBefore submits the commands before a RESET or QUIT, which may go over another connection than they do. If the session
+// owns its connection from birth, there is no other, and they stay in the batch. It returns false if the session takes no
+// more from its client.
 func (s *session) submitBefore() bool { return s.ownsFromBirth() || s.flush() == nil }
 
-// refuse answers a command in its place. Inside MULTI that dooms the transaction; where replies cannot be counted
-// the session ends with it.
+// refuse answers a command with text, in its place among the replies. Inside MULTI that dooms the transaction. If replies
+// cannot be counted, the session ends with this reply. It returns false if the session takes no more from its client.
 func (s *session) refuse(cmd *command.Command, text []byte) bool {
 	c := &s.client
 	s.stripe.local[cmd.ID].Add(1)
@@ -150,7 +154,8 @@ func (s *session) protocolError(err error) bool {
 	return false
 }
 
-// dispatchBig begins to pass on, or to drop, a command that is too big to be held.
+// dispatchBig judges a command that is too big to be held, by its beginning in head, and begins to pass it on or to drop it.
+// stream does the rest. It returns false if the session takes no more from its client.
 func (s *session) dispatchBig(head []byte) bool {
 	c := &s.client
 	if now := s.rules(); now != c.rules && !s.changeRules(now) {
@@ -167,7 +172,7 @@ func (s *session) dispatchBig(head []byte) bool {
 	if text != nil {
 		return s.refuse(cmd, text)
 	}
-	c.streamed = nil // what waits to be sent is whole
+	c.streamed = nil // classifyBig may flush the batch, which holds only whole commands so far
 	how := s.classifyBig(cmd, exact, sub)
 	if c.streamed = cmd; how != classifiedToQueue {
 		return how == classifiedAnswered
@@ -175,13 +180,13 @@ func (s *session) dispatchBig(head []byte) bool {
 	if t&command.MayBlock != 0 {
 		t |= command.Blocking
 	}
-	// Only the first bytes are queued here; a special command of this size is an error of arity to the backend,
-	// but for subscriptions.
+	// This adds the slot alone; stream adds the bytes. A command of this size has arguments, and with arguments RESET, QUIT,
+	// MULTI, EXEC and DISCARD are not what these traits stand for.
 	return s.special(cmd, t&^(command.Resets|command.Quits|command.OpensMulti|command.EndsMulti), nil, 2)
 }
 
-// refusalOfBig returns the refusal of a command that is too big to be held, and nil where it may pass. name and sub are nil
-// where they are not complete within the part that is held.
+// refusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. name and sub are nil if the
+// part that is held does not contain them whole.
 func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub []byte, exact bool) []byte {
 	c := &s.client
 	if text := cmd.Refusal(name, sub, exact); text != nil {
@@ -201,7 +206,8 @@ func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub 
 	return nil
 }
 
-// stream passes on what is there of a big command. false: more has to be read first.
+// stream passes on, or drops, what the buffer holds of a big command. It returns false if the reader must read more of it
+// first, or if the command cannot go on: it is malformed, or the batch could not be submitted.
 func (s *session) stream() bool {
 	c := &s.client
 	in := c.buf[c.r:c.w]
@@ -211,12 +217,12 @@ func (s *session) stream() bool {
 	if c.skipping {
 		n, done, err = c.cmds.Skip(in)
 	} else {
-		// Re-encoded headers are never longer than what came, but for the first of a frame.
+		// Re-encoded headers are never longer than those that came, except the first of a frame.
 		if cap(c.out)-len(c.out) < len(in)+64 {
 			if s.flush() != nil {
 				return false
 			}
-			if c.skipping { // the backend was lost
+			if c.skipping { // the backend connection was lost
 				return true
 			}
 			s.add(nil)
@@ -225,7 +231,7 @@ func (s *session) stream() bool {
 			in = in[:room]
 		}
 		c.out, n, done, err = c.cmds.Stream(c.out, in)
-		c.route = routeOwn // in the middle of a command a session stays where it is
+		c.route = routeOwn // in the middle of a command the session stays on its own connection
 	}
 	if err != nil {
 		s.abandon(err)
@@ -238,7 +244,8 @@ func (s *session) stream() bool {
 	return n > 0
 }
 
-// abandon ends the session in the middle of a command that the backend has a part of: no reply to it will come.
+// abandon ends the session because the big command that it streams is malformed. If the command was passed on, the backend has
+// only a part of it and will not reply: the client gets all replies before it, and then the protocol error.
 func (s *session) abandon(err error) {
 	c := &s.client
 	c.streamed = nil
@@ -255,7 +262,8 @@ func (s *session) abandon(err error) {
 	s.protocolError(err)
 }
 
-// ownUser says that dragontls authenticates this session's connection. It waits until there is one.
+// ownUser reports whether dragontls authenticates the session's own connection. It waits until there is one, and returns true
+// if none can be opened.
 func (s *session) ownUser() bool {
 	up, err := s.openOwn()
 	s.leaveOwnAlone()

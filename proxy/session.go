@@ -16,15 +16,16 @@ import (
 )
 
 const (
-	// maxHeld: a command up to this size is held and looked at as a whole; a bigger one is streamed.
+	// maxHeld is the size up to which a command is held and judged as a whole. A bigger one is streamed.
 	maxHeld = netio.ChunkSize
-	// maxInline is Redis' limit of an inline command (PROTO_INLINE_MAX_SIZE) less one, so that a line and its LF fit
+	// maxInline is Redis' limit for an inline command (PROTO_INLINE_MAX_SIZE) minus one, so that a line and its LF fit
 	// into the biggest buffer.
 	maxInline = netio.ChunkSize - 1
 )
 
-// session is one client connection. Its reader goroutine (client.go) owns the client's bytes and writes to the
-// backend; its pump goroutine (pump.go) reads the backend; the queue between them says who writes to the client.
+// session is one client connection. Its reader goroutine (client.go) reads the client and submits commands to the backend.
+// Replies come from the readers of lanes and from its pump goroutine (pump.go), which reads its own connection. The queue keeps
+// the order of replies and decides who may write to the client.
 type session struct {
 	server *Server
 	stripe *stripe
@@ -33,12 +34,12 @@ type session struct {
 	pump   pump
 	queue  replyOrder
 
-	peer atomic.Pointer[Peer] // nil before it is judged
-	ends atomic.Int64         // unix nanoseconds, when its certificate's end ends it
+	peer atomic.Pointer[Peer] // nil until the client's certificate has been judged
+	ends atomic.Int64         // when the session ends because its certificate expires, in unix nanoseconds
 
 	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
 	holds      atomic.Int32 // what the reader holds, see holdsNothing
-	rests      rester       // says whether its reader has a goroutine
+	rests      rester       // whether the reader has a goroutine
 
 	sharing
 
@@ -47,45 +48,48 @@ type session struct {
 	done    chan struct{} // closed by end
 
 	begun    int64     // see Server.now
-	bytesOut uint64    // RESP bytes given to writes to the client; whoever has the turn counts
-	identity *identity // whose place it holds; nil: none. Guarded by Server.mu
+	bytesOut uint64    // RESP bytes passed to writes to the client; the holder of the turn counts them
+	identity *identity // the identity in whose limit the session is counted, or nil. Guarded by Server.mu
 }
 
-// forGood is a time that never comes, see sharing.ownUntil.
+// forGood, as the value of sharing.ownUntil, is a time that never comes.
 const forGood = math.MaxInt64
 
 const (
 	holdsNothing  int32 = iota
 	holdsPart           // the beginning of a command
-	holdsCommands       // commands that the queue does not know of yet
+	holdsCommands       // maybe commands whose slots are not in the queue yet
 )
 
-// sharing decides about the session's way to the backend. Fields without a word belong to its reader.
+// sharing decides over which connection the session reaches the backend. Fields that are not atomic and name no lock belong to
+// the session's reader.
 type sharing struct {
 	at          route
 	onLane      onLane        // what is in flight on its lane
-	waiter      waiter        // for room on its lane; guarded by that lane's mu
+	waiter      waiter        // its place among those that wait for room on a lane; guarded by that lane's mu
 	tie         atomic.Int32  // sharesLanes, ownForLife or ownFromBirth
-	proven      atomic.Bool   // the backend serves it
-	proofOnly   atomic.Bool   // its own connection has done nothing but show that
-	gen         atomic.Uint64 // counts the changes of what decides about its lanes
-	slowAt      atomic.Int64  // see noteSlow, and the next
-	slowUntil   atomic.Int64
-	ownUntil    atomic.Int64  // see Server.now: until then, or forGood, it uses its own connection
-	followed    int64         // how long its lane has waited for its client, in all; guarded by queue.mu
-	stickies    atomic.Uint64 // commands that opened a transaction or watched keys; the reader counts
-	stickyEnded atomic.Uint64 // all up to this one are known to have ended
-	state       connState     // that the backend has confirmed; guarded by pump.mu
+	proven      atomic.Bool   // the backend is known to serve it
+	proofOnly   atomic.Bool   // no command has needed its own connection, which is open only to prove the session
+	gen         atomic.Uint64 // counts the changes of what decides which lanes it may use
+	slowAt      atomic.Int64  // when a command of it was last found to be slow, see noteSlow
+	slowUntil   atomic.Int64  // until then it uses lanes for slow commands, see noteSlow
+	ownUntil    atomic.Int64  // until then it uses its own connection, see Server.now; may be forGood
+	followed    int64         // how long lanes have waited for its client in all; guarded by queue.mu
+	stickies    atomic.Uint64 // commands that opened a transaction, watched keys or were ASKING; the reader counts them
+	stickyEnded atomic.Uint64 // so many of stickies, the first ones, are known to have ended
+	state       connState     // what the backend has confirmed; guarded by pump.mu
 
-	resendFrame [96]byte     // the command in flight where it is one that may be asked again, see resend; guarded by its lane's mu
-	resendLen   int          // 0: it is none
-	credential  [32]byte     // digest of the user and password that were configured when the session began
-	middle      *backendConn // has the beginning of a command whose rest is still to come; nil: none does
-	asking      bool         // ASKING was passed on, and no command after it
-	asked       uint64       // stickies when ASKING was last passed on
+	// The command in flight if it may be sent again, see wantResend. Guarded by its lane's mu.
+	resendFrame [96]byte
+	resendLen   int // 0 if there is no such command
+
+	credential [32]byte     // digest of the user and password that were configured when the session began
+	middle     *backendConn // has received the beginning of a command whose rest is still to come; nil if none has
+	asking     bool         // ASKING was passed on, and no command after it
+	asked      uint64       // what stickies became when ASKING was last passed on
 }
 
-// clientSide belongs to the reader goroutine, but for sock and conn.
+// clientSide belongs to the session's reader, except sock and conn, which other goroutines use too.
 type clientSide struct {
 	sock *netio.Socket
 	conn *tls.Conn
@@ -93,23 +97,23 @@ type clientSide struct {
 
 	input
 	eof      bool
-	skipping bool // streamed is refused: read and dropped
-	failed   error
-	streamed *command.Command // the command in the middle of which the reader is; nil: none
+	skipping bool             // streamed is refused, or its connection is lost: the rest of it is read and dropped
+	failed   error            // of a read of the client
+	streamed *command.Command // the big command in the middle of which the reader is, or nil
 
 	batch
 	next     nextCommand
-	rules    *command.Rules // by which the last command was judged; nil: all commands
-	commands uint64         // taken: passed on or refused
-	bytesIn  uint64         // RESP bytes read
-	last     *command.Command
-	lastN    uint64 // commands of that kind not yet counted
+	rules    *command.Rules   // by which the last command was judged; nil allows every command
+	commands uint64           // commands passed on or refused
+	bytesIn  uint64           // RESP bytes read
+	last     *command.Command // the kind of command that lastN counts
+	lastN    uint64           // commands of that kind that are not yet in tallied
 
 	tx         transaction
-	holding    bool // in hold: what waits is not queued yet
-	ending     bool // our last word is queued: the rest is dropped
-	recovering bool // replies were lost, see recover
-	flushErr   error
+	holding    bool  // the reader is in hold, and the command for which it waits may not be in the queue yet
+	ending     bool  // the last reply is queued; whatever else the client sends is dropped
+	recovering bool  // replies were lost, see recover
+	flushErr   error // after it the reader submits nothing
 }
 
 func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
@@ -129,11 +133,11 @@ func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	return n
 }
 
-// account counts what the session makes the proxy hold. It is that of its client's socket too.
+// account returns the account of what the session makes the proxy hold. The client's socket counts on it too.
 func (s *session) account() *netio.Account { return s.queue.account }
 
-// end ends the session for the first reason given; any goroutine may call it that holds neither Server.mu nor a lock of
-// the session. The reader says goodbye and closes.
+// end ends the session. Only the first call has an effect, and its reason counts. Any goroutine may call it, unless it holds
+// Server.mu or a lock of the session. The session's reader then says goodbye to the client and closes the socket.
 func (s *session) end(reason closeReason) {
 	s.endOnce.Do(func() {
 		s.reason = reason
@@ -150,7 +154,7 @@ func (s *session) end(reason closeReason) {
 	})
 }
 
-// kill ends the session without goodbye: the client does not read, or is gone.
+// kill ends the session without saying goodbye, for a client that does not read or is gone.
 func (s *session) kill(reason closeReason) {
 	s.end(reason)
 	s.client.sock.Abort()
@@ -165,12 +169,13 @@ func (s *session) ended() bool {
 	}
 }
 
-// idle says that the session may be closed between two commands: nothing is owed, held or expected.
+// idle reports whether the session may be closed now, between two commands: nothing is owed or held, and no reply is expected
+// that is not counted, such as a message to a subscriber.
 func (s *session) idle() bool {
 	return s.holds.Load() == holdsNothing && !s.uncounting() && s.settledNow()
 }
 
-// owing says that a command was taken whose reply is not out. Half a command is owed nothing.
+// owing reports whether the session has taken a command whose reply is not written yet. Half a command does not count.
 func (s *session) owing() bool {
 	return s.holds.Load() == holdsCommands || !s.settledNow()
 }
@@ -181,29 +186,30 @@ func (s *session) settledNow() bool {
 	return s.queue.owed == 0 && s.queue.slots.len() == 0 && !s.queue.turn
 }
 
-// waiting says that the session only waits for others: it is subscribed, or a command of it blocks.
+// waiting reports whether the session only waits for other clients: its replies are not counted, as after SUBSCRIBE, or one of
+// its commands blocks.
 func (s *session) waiting() bool {
 	return s.uncounting() || s.blocked()
 }
 
-// blocked reports whether a command of the session waits for other clients.
+// blocked reports whether a command in flight may wait for other clients, as BLPOP does.
 func (s *session) blocked() bool {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	return s.queue.blocked > 0
 }
 
-// finish closes what the reader owns. The reader calls it last.
+// finish closes the client's connection and gives back what the session holds. The session's reader calls it last.
 func (s *session) finish() {
-	s.end(closeInternalError) // no-op where a reason is known
+	s.end(closeInternalError) // does nothing if the session has ended for another reason
 	<-s.pump.done
-	if !s.queue.hasTurn() { // else closing breaks the write
+	if !s.queue.hasTurn() { // otherwise somebody is writing, and the Close below breaks that write
 		s.client.conn.CloseWrite() // close_notify
 		s.client.sock.FlushWithin(s.server.c.closeTimeout)
 	}
 	s.client.conn.Close()
 	s.queue.awaitWriters(s.account())
-	_ = s.client.sock.Flush() // last: a writer may have left bytes to the socket's goroutine just before the end
+	_ = s.client.sock.Flush() // after the writers, which may have left bytes to the socket's goroutine just before the end
 	s.leaveSet()
 	s.client.sock.Release()
 	s.dropBuffers()
@@ -213,14 +219,14 @@ func (s *session) finish() {
 	s.server.remove(s)
 }
 
-// panicked ends the session on a panic of one of its goroutines; nobody else notices.
+// panicked ends the session after a panic v in one of its goroutines. No other session is affected.
 func (s *session) panicked(v any) {
 	s.server.panics.Add(1)
 	s.event(s.server.log.Error()).Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a session")
 	s.kill(closeInternalError)
 }
 
-// event says whose log line it is. A logger kept by each session would cost half a KiB of an idle one.
+// event adds the client's address to a log line. A logger of its own would cost each session half a KiB, even when idle.
 func (s *session) event(e *zerolog.Event) *zerolog.Event {
 	return e.Stringer("remote", s.client.sock.RemoteAddr())
 }
