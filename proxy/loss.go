@@ -14,8 +14,9 @@ var (
 	noTime     time.Time
 )
 
-// lose answers the next n replies that are owed by an error: the lane from which they were to come is gone. sent: the
-// commands may have run.
+// lose puts errors in the place of the next n owed replies, because the lane that owed them is gone, or because the own
+// connection over which a command is to be sent again cannot be opened. sent means that the commands may have run. A session
+// that the backend has never answered ends instead.
 func (s *session) lose(n int, sent bool) {
 	q := &s.queue
 	q.mu.Lock()
@@ -47,6 +48,7 @@ func (s *session) lose(n int, sent bool) {
 	q.mu.Unlock()
 }
 
+// loseRunLocked puts n errors in the place of the run.
 func (q *replyOrder) loseRunLocked(n int, text []byte) {
 	if q.run.blocking {
 		q.blocked--
@@ -56,7 +58,7 @@ func (q *replyOrder) loseRunLocked(n int, text []byte) {
 	q.pushFrontLocked(slot{kind: slotLocal, n: n, text: text})
 }
 
-// loseAllLocked does it for everything that the own connection owes.
+// loseAllLocked puts errors in the place of all replies that the own connection owes. The caller must hold queue.mu.
 func (s *session) loseAllLocked() {
 	q := &s.queue
 	for i := range q.slots.len() {
@@ -74,7 +76,8 @@ func (s *session) loseAllLocked() {
 	s.lostLocked()
 }
 
-// lostLocked sees that the errors are written, and wakes the reader to recover.
+// lostLocked has the errors written, by a writer goroutine unless somebody has the turn already, and wakes the session's reader
+// to recover.
 func (s *session) lostLocked() {
 	q := &s.queue
 	q.lost, q.out.resend = true, nil
@@ -86,7 +89,8 @@ func (s *session) lostLocked() {
 	s.interrupt()
 }
 
-// woken: a read of the client was interrupted.
+// woken clears the read deadline by which the session's reader was interrupted, and does what the reader may be wanted for: it
+// begins to recover after a loss, and sends a command again. The reader calls it.
 func (s *session) woken() {
 	q := &s.queue
 	q.mu.Lock()
@@ -100,9 +104,9 @@ func (s *session) woken() {
 	s.resend()
 }
 
-// failBatch answers a batch that was not sent. What follows is answered the same way until all those errors are written
-// and nothing more of the client is there: like with a direct connection, a prefix of what it sent was executed. A
-// session whose state would be lost with it ends.
+// failBatch answers a batch that could not be sent by errors. What the client sends next is answered the same way until all
+// these errors are written and the client's socket is empty. So, as over a direct connection, a prefix of what the client sent
+// was executed. The session ends instead if its state would be unknown afterwards.
 func (s *session) failBatch(err error) {
 	c := &s.client
 	if s.ended() {
@@ -136,7 +140,8 @@ func (s *session) everAnswered() bool {
 	return s.queue.answered
 }
 
-// answerLost answers a command that is read before the session has recovered.
+// answerLost answers a command by an error, because the session has not recovered from a loss. A stateful command ends the
+// session. It returns false if the session takes no more from its client.
 func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 	if stateful {
 		s.count(cmd)
@@ -150,8 +155,8 @@ func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 	return len(c.pend) < 256 || s.flush() == nil
 }
 
-// recover is called by the session's reader before it asks the kernel for more. It waits until every error reply is written; if
-// nothing more of the client is there then, the session takes commands again.
+// recover ends a loss. The session's reader calls it before it asks the kernel for more. It waits until every error reply is
+// written; if the client's socket and the buffer are then empty, commands are passed on again.
 func (s *session) recover() {
 	c, q := &s.client, &s.queue
 	if !s.park(func() bool { return q.owed == 0 && q.slots.len() == 0 && !q.turn }) {

@@ -11,9 +11,9 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// How a session is tied to its own connection. The tie never loosens.
+// These values of sharing.tie say how a session is tied to its own connection. The tie never loosens.
 const (
-	sharesLanes  int32 = iota // it uses lanes, and its own connection while it has to
+	sharesLanes  int32 = iota // it uses lanes, and its own connection only while it must
 	ownForLife                // what it did cannot be repeated on another connection
 	ownFromBirth              // it has never used another: BACKEND_MODE=paired, or no certificate
 )
@@ -21,13 +21,14 @@ const (
 // keepsOwn reports whether the session uses its own connection for the rest of its life.
 func (s *session) keepsOwn() bool { return s.tie.Load() != sharesLanes }
 
-// keepOwn has the session use its own connection for the rest of its life.
+// keepOwn makes the session use its own connection for the rest of its life.
 func (s *session) keepOwn() { s.tie.CompareAndSwap(sharesLanes, ownForLife) }
 
+// ownsFromBirth reports whether the session has never used lanes, and never will.
 func (s *session) ownsFromBirth() bool { return s.tie.Load() == ownFromBirth }
 
-// share decides whether the session may ride lanes, and reports it: its own connection is opened when it is needed then.
-// Any other keeps its own from the beginning to the end. It is called before the session's goroutines start.
+// share decides and reports whether the session may ride lanes. If it may, its own connection is opened only when it is needed.
+// If not, the session keeps an own connection from beginning to end. The caller has not started the session's goroutines yet.
 func (s *session) share() bool {
 	p := s.peer.Load()
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
@@ -40,7 +41,8 @@ func (s *session) share() bool {
 	return true
 }
 
-// beginsProven sees whether the session has a password: the backend wants no more words of it then.
+// beginsProven marks the session as proven if dragontls has a password for it: each connection then authenticates when it is
+// dialled, and nothing is left to show. It also remembers a digest of the credentials.
 func (s *session) beginsProven() {
 	defer func() {
 		if v := recover(); v != nil {
@@ -55,8 +57,8 @@ func (s *session) beginsProven() {
 	}
 }
 
-// flushOwn submits the batch to the session's own connection, which it opens if need be. false: the route has to be
-// decided anew.
+// flushOwn submits the batch to the session's own connection, which it opens if necessary. It returns false if the route must
+// be decided again. If it returns true, the batch was submitted or answered by failBatch, or the session has ended.
 func (s *session) flushOwn() bool {
 	c := &s.client
 	proofOnly := c.route != routeOwn && !s.proven.Load()
@@ -66,7 +68,7 @@ func (s *session) flushOwn() bool {
 		return true
 	}
 	if s.middle != nil && s.middle != up {
-		// The rest of a command would be taken for commands.
+		// The new connection would take the rest of a command for commands of their own.
 		s.end(closeBackendError)
 		c.flushErr = errEnded
 		return true
@@ -90,7 +92,7 @@ func (s *session) flushOwn() bool {
 	case submitGone:
 		return false
 	}
-	s.tally(s.stripe.own) // first: no reply is out before its command is counted
+	s.tally(s.stripe.own) // before the write, so that no reply is written before its command is counted
 	if len(c.out) > 0 {
 		_, err = up.write(c.out)
 	}
@@ -103,12 +105,12 @@ func (s *session) flushOwn() bool {
 		c.flushErr = err
 		s.end(closeBackendError)
 	}
-	// Otherwise the pump reads what the backend still had to say, and decides.
+	// After any other error, the pump reads what the backend still had to say, and decides how the session goes on.
 	return true
 }
 
-// openOwn returns the session's own connection, and keeps it open until leaveOwnAlone. It waits at most
-// unavailableTimeout.
+// openOwn returns the session's own connection, which it has dialled if there is none. Until the reader calls leaveOwnAlone,
+// nobody closes the connection for being idle. It waits at most unavailableTimeout, not counting the wait for a token.
 func (s *session) openOwn() (*backendConn, error) {
 	p := &s.pump
 	for {
@@ -121,7 +123,7 @@ func (s *session) openOwn() (*backendConn, error) {
 		}
 		select {
 		case <-p.done:
-			if s.ownsFromBirth() { // its connection, or the one dial for it, was lost: the session ends with it
+			if s.ownsFromBirth() { // its connection was lost or could not be dialled, and the session ends with it
 				return nil, s.dialEnded()
 			}
 			s.startPump()
@@ -134,7 +136,7 @@ func (s *session) openOwn() (*backendConn, error) {
 	}
 }
 
-// dialEnded returns why a session without a connection cannot have one any more.
+// dialEnded returns why a session that owns its connection from birth has none any more, and gets no other.
 func (s *session) dialEnded() error {
 	if _, err := s.upstreamNow(); err != nil {
 		return err
@@ -142,7 +144,7 @@ func (s *session) dialEnded() error {
 	return errEnded
 }
 
-// startPump begins anew: the last own connection, if there was one, is gone.
+// startPump starts a pump for a new own connection. The pump of the last one, if there was one, must have ended.
 func (s *session) startPump() {
 	p := &s.pump
 	p.replies, p.turn = resp.Replies{}, noTurn
@@ -155,7 +157,8 @@ func (s *session) startPump() {
 	go s.runPump() // ends with the connection or the session, whose reader waits for it
 }
 
-// admitOwn pushes the batch's slots, unless its connection is gone.
+// admitOwn pushes the batch's slots to the queue. If up is no longer the own connection, it pushes nothing and returns
+// submitGone, or submitLost if replies were lost with up.
 func (s *session) admitOwn(up *backendConn) submission {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
@@ -172,7 +175,8 @@ func (s *session) admitOwn(up *backendConn) submission {
 	return a
 }
 
-// leaveOwnAlone lets others close the connection while it is idle, but in the middle of a command.
+// leaveOwnAlone allows other goroutines to close the own connection while it is idle, unless the reader is in the middle of
+// streaming a big command.
 func (s *session) leaveOwnAlone() {
 	now := s.server.now()
 	s.pump.mu.Lock()
@@ -182,8 +186,9 @@ func (s *session) leaveOwnAlone() {
 	s.shedProof()
 }
 
-// shedProof closes an own connection that was opened only to see that the backend serves the session, once it has: the
-// session needs lanes from then on. Both who sends and who takes replies look, since either may be last.
+// shedProof closes an own connection that was opened only to prove the session, once the backend has answered: from then on the
+// session uses lanes. The session's reader calls it after sending, and the pump after receiving: either can be the last to
+// finish.
 func (s *session) shedProof() {
 	if s.proofOnly.Load() && s.proven.Load() {
 		s.closeOwn(s.server.now())
@@ -195,7 +200,8 @@ func (s *session) hasOwn() bool {
 	return up != nil
 }
 
-// ownIdleAt tells since when the own connection could be closed without anybody noticing.
+// ownIdleAt reports whether the own connection may be closed now without the client noticing, and returns when it was last
+// used.
 func (s *session) ownIdleAt() (since int64, idle bool) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
@@ -205,12 +211,13 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 	return p.used, s.ownIdleLocked()
 }
 
+// ownIdleLocked is ownIdleAt without the time. The caller must hold queue.mu and pump.mu.
 func (s *session) ownIdleLocked() bool {
 	q, p := &s.queue, &s.pump
 	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.keepsOwn() && !s.sticky() && !s.uncounting()
 }
 
-// closeOwn closes the own connection if it is idle and was not used after since.
+// closeOwn closes the own connection if it is idle and was not used after since. It reports whether it has closed it.
 func (s *session) closeOwn(since int64) bool {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
@@ -228,7 +235,7 @@ func (s *session) closeOwn(since int64) bool {
 	return ok
 }
 
-// shedDirty closes the own connection where nothing of it is to be used again.
+// shedDirty closes a dirty own connection, see pump.dirty, if it is idle.
 func (s *session) shedDirty() {
 	s.pump.mu.Lock()
 	dirty := s.pump.dirty
@@ -238,7 +245,8 @@ func (s *session) shedDirty() {
 	}
 }
 
-// makeRoomForOwn prepares the batch for a frame that goes over the own connection.
+// makeRoomForOwn prepares the batch for a frame of n bytes that goes over the own connection. It returns false if the batch
+// could not be submitted.
 func (s *session) makeRoomForOwn(n int) bool {
 	c := &s.client
 	c.next = nextCommand{}
@@ -250,20 +258,21 @@ func (s *session) makeRoomForOwn(n int) bool {
 	return true
 }
 
-// needsNoOwn says that nothing of the session is on an own connection.
+// needsNoOwn reports whether the session has no own connection, and neither its batch nor its state needs one.
 func (s *session) needsNoOwn() bool {
 	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.keepsOwn() && !s.sticky()
 }
 
-// ownEnded: the own connection is gone. Where that can be told to the client in order, and nothing of
-// it is half out, the session goes on. The pump calls it last.
+// ownEnded ends the session, or lets it go on, after reading its own connection has failed with err. The session goes on if it
+// does not depend on the connection, or if errors can take the place of the lost replies (canLoseOwnLocked), but never after
+// half a reply was passed on. The pump calls it last.
 func (s *session) ownEnded(err error) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()
 	closing := p.closing
 	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
-	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // which was not sent yet
+	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // a command that is to be sent again was not sent here yet
 	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked()))
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
@@ -278,14 +287,15 @@ func (s *session) ownEnded(err error) {
 		return
 	}
 	switch {
-	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // we closed it
+	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the proxy ended it itself
 	case !owes && errors.Is(err, io.EOF):
 	default:
 		s.server.backendStats.errors.add("lost")
 	}
 }
 
-// canLoseOwnLocked says that what is owed can be answered by errors of ours, and the session be another connection's.
+// canLoseOwnLocked reports whether local errors can answer what the own connection owes, and the session can go on over another
+// connection. The caller must hold queue.mu and pump.mu.
 func (s *session) canLoseOwnLocked() bool {
 	q := &s.queue
 	if s.keepsOwn() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {

@@ -1,7 +1,8 @@
 package proxy
 
-// wantResend has the session's reader ask its own connection what a lane was asked: the reply is big, and others wait
-// behind it. frame is all that the session has in flight, and nothing of the reply was handed on. false: it is too late.
+// wantResend asks the session's reader to send frame again over the session's own connection, because its reply on a lane is
+// big and other sessions wait behind it. frame must be the session's only command in flight, with no byte of its reply
+// delivered; wantResend returns false if that is no longer so. If it returns true, the lane's reader must drop that reply.
 func (s *session) wantResend(frame []byte) bool {
 	q := &s.queue
 	q.mu.Lock()
@@ -15,7 +16,8 @@ func (s *session) wantResend(frame []byte) bool {
 	return true
 }
 
-// resend does what wantResend wants, if anything. The reader calls it wherever it waits.
+// resend sends the command again for which wantResend has asked, if there is one. The session's reader calls it wherever it
+// waits.
 func (s *session) resend() {
 	q := &s.queue
 	q.mu.Lock()
@@ -33,7 +35,7 @@ func (s *session) resend() {
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {
-			_, _ = up.write(frame) // where it fails the pump answers
+			_, _ = up.write(frame) // if it fails, the pump notices and answers
 			return
 		} else if !again {
 			return
@@ -41,8 +43,8 @@ func (s *session) resend() {
 	}
 }
 
-// takeResend gives the command to whoever writes it to this connection. From here on that one owes the reply. again:
-// the connection is gone already.
+// takeResend returns the command that is to be sent again, for the caller to write to up, which owes the reply from here on. It
+// returns nil if the command is no longer wanted. again is true if up is gone and the caller must open another connection.
 func (s *session) takeResend(up *backendConn) (frame []byte, again bool) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()

@@ -5,34 +5,35 @@ import (
 	"sync/atomic"
 )
 
-// routeKind orders the ways that a batch can go; the strongest that a command of it wants is taken.
+// routeKind says over which kind of connection a batch goes. A greater one is stronger, and a batch takes the strongest that
+// one of its commands needs.
 type routeKind uint8
 
 const (
-	routeNone      routeKind = iota // nothing of the backend is asked
-	routeLane                       // quiet commands
-	routeUnbounded                  // lanes for commands whose work has no bound in their arguments
+	routeNone      routeKind = iota // none: the batch asks nothing of the backend
+	routeLane                       // a lane for quiet commands
+	routeUnbounded                  // a lane for commands whose work has no bound in their arguments
 	routeOwn                        // the session's own connection
 )
 
-// maxBatch bounds the commands of a batch, so that sessions take turns on a lane.
+// maxBatch bounds the number of commands in a batch, so that sessions take turns on a lane.
 const maxBatch = 512
 
-// route is where a session's commands go. It is on one connection at a time and changes only when every reply to
-// what it sent has arrived. The reader owns it.
+// route is where a session's commands go. The session is on one connection at a time, and changes it only when every reply to
+// what it sent has arrived. The session's reader owns the route.
 type route struct {
 	on             routeKind
-	lane           *lane    // on it while replies are owed
-	set            *laneSet // for the session's state at gen
+	lane           *lane    // the session stays on it while replies are owed
+	set            *laneSet // the lanes for the session's state at gen
 	gen            uint64
-	unbounded      bool // what set is for
-	ownUntil       int64
-	barredUntil    int64 // until then there are no lanes for it
-	unboundedUntil int64
+	unbounded      bool  // set is for unbounded commands
+	ownUntil       int64 // until then the session stays on its own connection
+	barredUntil    int64 // until then there are no lanes for the session
+	unboundedUntil int64 // until then the session stays on unbounded lanes
 }
 
-// onLane is what a session has in flight on its lane. A lane gives room back behind the last reply, when the session may
-// be on another one already.
+// onLane is what a session has in flight on its lane. A lane gives room back only after the last reply of a run, when the
+// session may already be on another lane.
 type onLane struct{ commands, bytes atomic.Int32 }
 
 func (o *onLane) add(commands, bytes int) {
@@ -40,27 +41,29 @@ func (o *onLane) add(commands, bytes int) {
 	o.bytes.Add(int32(bytes))
 }
 
-// full says that so much more would be beyond the share of one session. hot
+// full reports whether so many more commands and bytes would exceed one session's share of a lane. A session with nothing in
+// flight is never full. hot
 func (o *onLane) full(commands, bytes int) bool {
 	n := int(o.commands.Load())
 	return n > 0 && (n+commands > laneCommands/laneShare || int(o.bytes.Load())+bytes > laneBytes/laneShare)
 }
 
-// submission is what came of handing a batch to a lane, or to the own connection.
+// submission is the result of handing a batch to a lane or to the own connection.
 type submission uint8
 
 const (
 	submitted   submission = iota
-	submitWait             // for room: the session is among the waiters
-	submitShare            // the session has as much in flight as it may
-	submitGone             // the lane takes no new work; or the own connection is gone
-	submitLater            // the client has to take more of its replies first
-	submitLost             // the session has to recover first
+	submitWait             // the lane has no room, and the session is now among its waiters
+	submitShare            // the session already has as much in flight as it may
+	submitGone             // the lane takes no new work, or the own connection is gone
+	submitLater            // the client must take more of its replies first
+	submitLost             // replies were lost, and the session must recover first
 	submitNever            // the session has ended
-	submitOwn              // what is owed comes over the own connection first, see wantResend
+	submitOwn              // a reply is owed by the own connection, and must come first: see wantResend
 )
 
-// submit passes the batch on where its strongest command has to go.
+// submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If the
+// batch cannot be sent, failBatch answers it. An error means that the session takes no more commands.
 func (s *session) submit() error {
 	c := &s.client
 	if c.whole > 0 {
@@ -91,7 +94,8 @@ func (s *session) submit() error {
 	}
 }
 
-// wantedRoute decides between what the batch asks for and staying where the session is.
+// wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that the
+// state of the session requires.
 func (s *session) wantedRoute(now int64) routeKind {
 	c, at := &s.client, &s.at
 	switch c.route {
@@ -104,7 +108,7 @@ func (s *session) wantedRoute(now int64) routeKind {
 	if s.ownsFromBirth() {
 		return routeOwn
 	}
-	owed := s.owes() // first: what a reply says of the session is known before it is owed no more
+	owed := s.owes() // before the rest: what a reply changes in the session is stored before the reply stops being owed
 	if s.keepsOwn() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
@@ -123,12 +127,14 @@ func (s *session) owes() bool {
 	return s.queue.owed > 0
 }
 
-// settledForRoute waits until nothing is owed: the session may change its connection then. false: it has ended.
+// settledForRoute waits until nothing is owed, so that the session may change its connection. It returns false if the session
+// has ended.
 func (s *session) settledForRoute() bool {
 	return s.park(func() bool { return s.queue.owed == 0 })
 }
 
-// flushLane submits the batch to a lane. false: the route has to be decided anew.
+// flushLane submits the batch to a lane. It returns false if the route must be decided again. If it returns true, the batch was
+// submitted or answered by failBatch, or the session has ended.
 func (s *session) flushLane(want routeKind) bool {
 	l, err := s.chooseLane(want)
 	if err != nil {
@@ -165,7 +171,7 @@ func (s *session) flushLane(want routeKind) bool {
 			return q.owed < below || q.lost
 		})
 	case submitGone:
-		l.set.remove(l) // which it does itself only when it ends: nobody is to look at it until then
+		l.set.remove(l) // the lane itself does this only when it ends, and until then no session should choose it
 		s.park(func() bool { return s.queue.owed == 0 })
 		s.at.lane = nil
 	case submitOwn:
@@ -182,8 +188,9 @@ func (s *session) flushLane(want routeKind) bool {
 	return false
 }
 
-// awaitRoom waits for room on l, and submits the batch when its turn comes. submitWait: the session is to choose anew. However
-// it ends, the session is not among the waiters any more.
+// awaitRoom waits for room on l, where the session must be among the waiters, and submits the batch when its turn comes. The
+// result submitWait means that the lane has dismissed the session, which must choose again. In every case the session is no
+// longer among the waiters when awaitRoom returns.
 func (s *session) awaitRoom(l *lane) submission {
 	defer l.stopWaiting(s)
 	for {
@@ -207,7 +214,7 @@ func (s *session) awaitRoom(l *lane) submission {
 	}
 }
 
-// hasRoom wakes the reader that waits for room on a lane.
+// hasRoom wakes the session's reader, which waits for room on a lane. The caller holds that lane's mu.
 func (s *session) hasRoom() {
 	q := &s.queue
 	q.mu.Lock()
@@ -222,8 +229,8 @@ func (q *replyOrder) takeRoom() {
 	q.mu.Unlock()
 }
 
-// chooseLane returns the lane on which replies are owed, or the least loaded one for the session as it is now. It waits
-// for a lane at most unavailableTimeout.
+// chooseLane returns the lane on which replies are owed or, if none are, the lane that laneSet.choose picks for the session's
+// present state. It waits for a lane at most unavailableTimeout, not counting the wait for a token.
 func (s *session) chooseLane(want routeKind) (*lane, error) {
 	at := &s.at
 	if at.lane != nil && s.owes() {
@@ -244,8 +251,8 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 	return at.set.await(s.done)
 }
 
-// laneApart returns a lane of those for slow commands, to a session that sends such. Where there is none yet, it has one
-// dialled, and returns nil: the session does not wait for it.
+// laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a dial
+// and returns nil: the session does not wait for it.
 func (s *session) laneApart() *lane {
 	s.findSet(true)
 	l := s.at.set.choose()
@@ -255,7 +262,7 @@ func (s *session) laneApart() *lane {
 	return l
 }
 
-// findSet sees that at.set is that of the session as it is now.
+// findSet sets at.set to the lane set of the session's present state.
 func (s *session) findSet(unbounded bool) {
 	at := &s.at
 	gen := s.gen.Load()
@@ -267,6 +274,7 @@ func (s *session) findSet(unbounded bool) {
 	at.set, at.gen, at.unbounded = s.server.lanes.get(key, l), gen, unbounded
 }
 
+// leaveSet gives up the session's use of its lane set, if it has one.
 func (s *session) leaveSet() {
 	if s.at.set != nil {
 		s.server.lanes.leave(s.at.set)
@@ -274,13 +282,13 @@ func (s *session) leaveSet() {
 	}
 }
 
-// batchSent forgets the batch, which was passed on.
+// batchSent drops the batch after it was passed on.
 func (s *session) batchSent() {
 	s.dropBatch()
 	s.freeOut()
 }
 
-// dropBatch forgets the slots of the batch.
+// dropBatch drops the slots of the batch and what is known of its commands, but not its bytes.
 func (s *session) dropBatch() {
 	c := &s.client
 	clear(c.pend)
@@ -293,7 +301,7 @@ func (s *session) dropBatch() {
 	c.route, c.replies, c.whole, c.hasTx, c.stateful = routeNone, 0, 0, false, false
 }
 
-// pushLocals queues a batch that is only replies of ours.
+// pushLocals queues a batch that consists of local replies only.
 func (s *session) pushLocals() error {
 	if len(s.client.out) > 0 || s.client.replies > 0 {
 		panic("commands without a way to go")
