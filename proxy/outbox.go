@@ -6,23 +6,23 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// outbox holds what lanes brought for one client and its writer has not taken. Guarded by replyOrder.mu.
+// outbox holds the bytes that lanes have brought for one client and that no writer has taken yet. Guarded by replyOrder.mu.
 type outbox struct {
-	bufs []outBuf // in their order; the last has room
+	bufs []outBuf // in order; only the last may have room
 	size int      // bytes in bufs
-	// unsent counts those that the writer has taken too, until the client's socket has them.
+	// unsent counts the bytes in bufs, and those that a writer has taken until the client's socket has them.
 	unsent int
 
-	resend []byte // the command that is owed, which the reader has to ask again over its own connection
-	below  int    // the reader wants to know when less than this is owed
+	resend []byte // the owed command, if the session's reader is to send it again over the own connection; see wantResend
+	below  int    // the session's reader is woken when fewer replies than this are owed
 
 	account *netio.Account // of the session
-	most    int64          // bytes that may be unsent, before memory is scarce
+	most    int64          // how many bytes may be unsent while memory is plentiful
 
-	writers int // goroutines that drain and who calls drainNow; at most one has the turn
+	writers int // goroutines that run drain or drainNow; at most one has the turn
 }
 
-// outBuf is a page, or a chunk where there is more.
+// outBuf is a page or, for more bytes, a chunk, of which n bytes are filled.
 type outBuf struct {
 	page  *netio.Page
 	chunk *netio.Chunk
@@ -51,7 +51,7 @@ func (b *outBuf) free(to *netio.Account) {
 	to.FreePage(b.page)
 }
 
-// append copies b. hot
+// append appends a copy of b, in memory that the account from lends. hot
 func (o *outbox) append(from *netio.Account, b []byte) {
 	o.size += len(b)
 	o.unsent += len(b)
@@ -73,7 +73,7 @@ func (o *outbox) append(from *netio.Account, b []byte) {
 	}
 }
 
-// take gives the first buffer away.
+// take removes the first buffer and returns it. The caller must free it.
 func (o *outbox) take() (b outBuf, ok bool) {
 	if len(o.bufs) == 0 {
 		return outBuf{}, false
@@ -97,16 +97,16 @@ func (o *outbox) clear(to *netio.Account) {
 }
 
 const (
-	// A session with more than highUnsent bytes that its client has not taken, or more than half of its budget, submits
-	// nothing more until there are fewer than lowUnsent, or an eighth of its budget.
+	// A session submits nothing more while its client leaves more than highUnsent bytes or half of its budget unsent,
+	// whichever is less. It goes on when fewer than lowUnsent bytes or an eighth of the budget are left, whichever is less.
 	highUnsent = 1 << 20
 	lowUnsent  = 256 << 10
 )
 
-// budget is how many bytes may be unsent now, see netio.Account.Budget.
+// budget returns how many bytes may be unsent now, see netio.Account.Budget.
 func (o *outbox) budget() int { return int(o.account.Budget(o.most)) }
 
-// tooMuchUnsent reports whether the session is to submit nothing more. hot
+// tooMuchUnsent reports whether the session must submit nothing more for now. hot
 func (o *outbox) tooMuchUnsent() bool {
 	return o.unsent > netio.MinBudget/2 && (o.unsent > highUnsent || o.unsent > o.budget()/2)
 }
@@ -116,9 +116,10 @@ func (o *outbox) littleUnsent() bool {
 	return o.unsent < min(lowUnsent, max(netio.PageSize, o.budget()/8))
 }
 
-// receive takes n whole replies of a lane, and where half is set the beginning of another: all of one slot of the lane,
-// which is one of the queue. It returns how much the client has not taken, and the turn where it was free: the caller drains
-// the outbox with it (drainNow). A lane's reader calls it; it never waits. hot
+// receive puts b, which a lane has brought, into the outbox. b completes n replies and, if half is set, ends in the middle of
+// another. All of them belong to one slot of the lane, which is one slot of the queue. It returns how many bytes the client has
+// not taken, and the turn if that was free: the caller must then drain the outbox (drainNow). A lane's reader calls it. It
+// never waits. hot
 func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, t writeTurn) {
 	q := &s.queue
 	q.mu.Lock()
@@ -149,7 +150,8 @@ func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, t 
 	return q.out.unsent, t
 }
 
-// nextLaneRunLocked finds the slot whose replies come now; what is ours before it goes out first.
+// nextLaneRunLocked makes run the slot whose replies come now. It first puts the local replies before it into the outbox. It
+// returns false if the queue has no such slot.
 func (s *session) nextLaneRunLocked() bool {
 	q := &s.queue
 	for q.localFirstLocked() {
@@ -165,7 +167,8 @@ func (s *session) nextLaneRunLocked() bool {
 	return true
 }
 
-// settleLaneLocked accounts for n replies in the outbox.
+// settleLaneLocked accounts for n replies that are in the outbox now and so no longer owed. It wakes the session's reader if
+// that may wait for this.
 func (s *session) settleLaneLocked(n int) {
 	q := &s.queue
 	q.run.n -= n

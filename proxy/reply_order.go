@@ -7,84 +7,88 @@ import (
 	"dragontls/proxy/netio"
 )
 
+// slotKind says what takes the place that a slot keeps.
 type slotKind uint8
 
 const (
 	slotReplies   slotKind = iota // n replies of the backend, passed on
-	slotLocal                     // n times a reply of ours
-	slotFinal                     // the last reply of ours; the session ends behind it
-	slotExec                      // DISCARD's reply, sent in place of the EXEC of a doomed transaction
-	slotReset                     // RESET's reply
-	slotQuit                      // QUIT's reply
-	slotUncounted                 // from here on replies are not counted
-	slotNoted                     // a reply that changes what is known of the session, see note
+	slotLocal                     // the same local reply, n times
+	slotFinal                     // the last local reply; the session ends after it
+	slotExec                      // the reply to the DISCARD that is sent in place of the EXEC of a doomed transaction
+	slotReset                     // the reply to RESET
+	slotQuit                      // the reply to QUIT
+	slotUncounted                 // no reply but a mark: from here on replies are not counted
+	slotNoted                     // a reply that may change what is known about the session, see note
 )
 
 // slot is the place of one or more replies that a client waits for.
 type slot struct {
 	kind     slotKind
 	blocking bool // the command may wait for other clients
-	tx       bool // slotReplies: MULTI, what it holds, and EXEC
-	proves   bool // an answer that is no error shows that the backend serves this session
+	tx       bool // with slotReplies: a whole transaction, from MULTI to EXEC
+	proves   bool // a reply other than an error proves the session
 	n        int
-	text     []byte      // slotLocal, slotFinal: never modified, shared by sessions
-	reason   closeReason // slotFinal
-	sent     int64       // monotonic nanoseconds
-	note     *note       // slotNoted
+	text     []byte      // with slotLocal and slotFinal; never modified, shared by sessions
+	reason   closeReason // with slotFinal
+	sent     int64       // when the slot entered the queue; monotonic nanoseconds
+	note     *note       // with slotNoted
 }
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }
 
-// Whether the replies of a session's own connection are counted. After SUBSCRIBE, MONITOR or CLIENT REPLY they cannot be.
+// These values say whether the replies of a session's own connection are counted. After SUBSCRIBE, MONITOR or CLIENT REPLY they
+// cannot be.
 const (
 	counted       int32 = iota
-	countedBefore       // the reader has taken such a command: only what was taken before it is counted
-	uncounted           // the pump has passed the mark: replies pass as they come
+	countedBefore       // the session's reader has taken such a command: only replies to what it took before are counted
+	uncounted           // the mark slotUncounted was popped: replies are passed on as they come
 )
 
 // uncounting reports whether replies to what the client sends now are not counted any more.
 func (s *session) uncounting() bool { return s.queue.counting.Load() != counted }
 
-// uncounted reports whether the replies that come now are not counted. Under the lock, or for the pump.
+// uncounted reports whether the replies that come now are not counted. The caller must hold q.mu, or be the pump.
 func (q *replyOrder) uncounted() bool { return q.counting.Load() == uncounted }
 
-// maxSlots: a reader that has queued this many runs waits until the backend has answered some.
+// maxSlots bounds the slots in a session's queue. With so many, the session's reader waits until the backend has answered some.
 const maxSlots = 4096
 
-// replyOrder holds the order of what one client is owed. The session's reader pushes, its pump pops.
-// Whoever holds the turn may write to the client; nobody writes under the lock.
+// replyOrder is the queue of a session: it keeps the order of what the client is owed. The session's reader pushes slots. The
+// pump, the readers of lanes and the holder of the turn pop them. Only the holder of the turn may write to the client, and
+// nobody writes while holding the lock.
 type replyOrder struct {
 	account *netio.Account // of the session
 	mu      sync.Mutex
-	changed sync.Cond // something below changed that somebody may wait for
+	changed sync.Cond // broadcast when something below has changed for which a goroutine may wait
 	slots   ring[slot]
 
-	run      slot // the slot whose replies arrive now; run.n are still due
-	owed     int  // replies of the backend due, run included
+	run      slot // the slot whose replies arrive now; run.n of them are still due
+	owed     int  // replies that the backend owes, those of run included
 	blocked  int  // slots of blocking commands among them
-	turn     bool // somebody writes to the client, or a frame is half out
-	closed   bool
-	answered bool // the backend has answered something, ever
-	lost     bool // replies were lost with their connection; the reader has to recover
+	turn     bool // a goroutine has the right to write to the client; the pump keeps it while a frame is written in part
+	closed   bool // the session has ended
+	answered bool // the backend has answered at least once
+	lost     bool // replies were lost with their connection; the session's reader must recover
 	ofLanes
 
 	counting atomic.Int32 // counted, countedBefore or uncounted
 
-	wake func() // set while the reader waits in a read: interrupts it
+	wake func() // set while the session's reader waits in a read inside hold; interrupts that read
 }
 
 // ofLanes is what a session's reply order knows of its lane. Guarded by replyOrder.mu.
 type ofLanes struct {
-	onLane bool    // what is owed is owed by a lane
-	half   bool    // a lane has brought the beginning of a reply: nothing of the own connection may follow it
-	room   bool    // the lane that the reader waits for may have room
-	out    *outbox // replies that lanes brought; not empty only while somebody has the turn
+	onLane bool    // a lane owes what is owed, not the own connection
+	half   bool    // a lane has brought only the beginning of a reply: the pump must not write until the rest has come
+	room   bool    // the lane for which the session's reader waits may have room
+	out    *outbox // replies that lanes brought; it holds some only while somebody has the turn
 }
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// admitLocked pushes all slots or none, stamped with now, for a lane or for the own connection. The turn is given where
-// replies of ours among them are due. hot
+// admitLocked pushes all slots, stamped with now, or none. lane says whether a lane will answer them or the own connection. If
+// they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The caller
+// must hold queue.mu. hot
 func (s *session) admitLocked(slots []slot, now int64, lane bool) (submission, writeTurn) {
 	q := &s.queue
 	switch {
@@ -92,7 +96,7 @@ func (s *session) admitLocked(slots []slot, now int64, lane bool) (submission, w
 		return submitNever, noTurn
 	case q.lost:
 		return submitLost, noTurn
-	case lane && q.owed > 0 && !q.onLane: // since wantResend
+	case lane && q.owed > 0 && !q.onLane: // wantResend has moved the owed reply to the own connection
 		return submitOwn, noTurn
 	case q.out.tooMuchUnsent():
 		return submitLater, noTurn
@@ -124,7 +128,7 @@ func (q *replyOrder) pushFrontLocked(s slot) {
 	q.enteredLocked(&s, before)
 }
 
-// enteredLocked accounts for a slot that is new in the queue, which had room for so many before.
+// enteredLocked accounts for a slot that has just entered the queue, which had room for before slots until then.
 func (q *replyOrder) enteredLocked(s *slot, before int) {
 	if after := q.slots.cap(); after != before {
 		q.account.Hold(slotsCost(after) - slotsCost(before))
@@ -146,7 +150,7 @@ func (q *replyOrder) popLocked() slot {
 		q.account.Hold(-noteCost)
 	}
 	if q.slots.len() == 0 && q.slots.cap() > fewSlots {
-		q.dropSlotsLocked() // an idle session keeps little
+		q.dropSlotsLocked() // so that an idle session keeps little memory
 	}
 	if q.slots.len() == maxSlots-1 {
 		q.notifyLocked()
@@ -154,7 +158,8 @@ func (q *replyOrder) popLocked() slot {
 	return s
 }
 
-// localFirstLocked says that the next thing the client waits for is a reply of ours.
+// localFirstLocked reports whether the next thing due to the client is a local reply. It first pops the mark slotUncounted if
+// that is next, and stops counting replies.
 func (q *replyOrder) localFirstLocked() bool {
 	if q.run.n > 0 && !q.uncounted() {
 		return false
@@ -167,8 +172,8 @@ func (q *replyOrder) localFirstLocked() bool {
 	return q.slots.len() > 0 && q.slots.at(0).kind.local()
 }
 
-// nextLocal pops the reply of ours that is due, if one is, for the holder of the turn. What a lane has brought meanwhile comes
-// first.
+// nextLocal pops the local reply that is due, for the holder of the turn to write. It returns false if none is due, or if the
+// outbox must be written first.
 func (q *replyOrder) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -178,8 +183,9 @@ func (q *replyOrder) nextLocal() (slot, bool) {
 	return q.popLocked(), true
 }
 
-// nextRun pops the slot that the frame which begins now answers. The caller has the turn and has written all
-// locals before it. ok is false when nothing is owed; in uncounted mode nothing is ever owed.
+// nextRun makes run the slot of the frame that begins now on the own connection. The pump calls it and has the turn. ok is
+// false if the own connection owes nothing next: a local reply must be written first, or nobody asked for this frame. If
+// uncounted is true, the frame needs no slot, and ok is false.
 func (q *replyOrder) nextRun() (ok, uncounted bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -194,7 +200,7 @@ func (q *replyOrder) nextRun() (ok, uncounted bool) {
 	return true, false
 }
 
-// waitLocked waits until cond, called under the lock, holds. It reports whether it does: the session has not ended.
+// waitLocked waits until cond, which it calls with the lock held, returns true. It returns false if the session has ended.
 func (q *replyOrder) waitLocked(cond func() bool) bool {
 	for !q.closed && !cond() {
 		q.changed.Wait()
@@ -202,6 +208,7 @@ func (q *replyOrder) waitLocked(cond func() bool) bool {
 	return !q.closed
 }
 
+// notifyLocked wakes every goroutine that waits for a change of the queue.
 func (q *replyOrder) notifyLocked() {
 	q.changed.Broadcast()
 	if q.wake != nil {
@@ -222,7 +229,8 @@ func (q *replyOrder) close() {
 	q.mu.Unlock()
 }
 
-// lanesOwe says that what is owed is not for the own connection to answer, or else that the run is due from it.
+// lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own connection
+// has nothing to answer; due reports whether otherwise the frame belongs to the current run.
 func (q *replyOrder) lanesOwe() (owe, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -230,7 +238,8 @@ func (q *replyOrder) lanesOwe() (owe, due bool) {
 	return owe, !owe && q.run.n > 0
 }
 
-// forget drops the last reply that is owed; nothing else is. false: it is being passed on.
+// forget drops all slots and the last owed reply, which will never come whole. The caller has waited until nothing else is
+// owed. It returns false if somebody has the turn, because that reply may be half written.
 func (q *replyOrder) forget() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -242,7 +251,7 @@ func (q *replyOrder) forget() bool {
 	return true
 }
 
-// dropSlotsLocked forgets all slots but the run.
+// dropSlotsLocked drops all slots except run, and their memory.
 func (q *replyOrder) dropSlotsLocked() {
 	for i := range q.slots.len() {
 		if q.slots.at(i).note != nil {
@@ -253,7 +262,7 @@ func (q *replyOrder) dropSlotsLocked() {
 	q.slots.drop()
 }
 
-// drop forgets all slots of a session that has ended.
+// drop drops all slots of a session that has ended.
 func (q *replyOrder) drop() {
 	q.mu.Lock()
 	q.dropSlotsLocked()

@@ -7,17 +7,18 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// writeTurn is the right to write to a session's client. Whoever gets one writes, between two replies of others, and then
-// gives it up once: by release, by drain or drainNow, or by ending the session. q.turn says that somebody has it.
+// writeTurn is the right to write to a session's client. A goroutine that gets one writes, between two replies of others, and
+// then gives it up exactly once: by release, by drain or drainNow, or by ending the session. replyOrder.turn is set while
+// somebody has it.
 type writeTurn struct{ s *session }
 
-// noTurn is what those get who may not write.
+// noTurn means that the caller may not write.
 var noTurn writeTurn
 
 func (t writeTurn) held() bool { return t.s != nil }
 
-// acquireTurn waits until nobody else writes to the client, between two replies; the pump calls it. noTurn: the session has
-// ended.
+// acquireTurn waits until nobody else has the turn and no reply of a lane is half delivered, and then takes the turn. The pump
+// calls it. It returns noTurn if the session has ended.
 func (s *session) acquireTurn() writeTurn {
 	q := &s.queue
 	q.mu.Lock()
@@ -29,7 +30,8 @@ func (s *session) acquireTurn() writeTurn {
 	return writeTurn{s}
 }
 
-// turnForLocalsLocked gives the turn where it is free and the next thing that the client waits for is a reply of ours.
+// turnForLocalsLocked takes and returns the turn if it is free and the next thing due to the client is a local reply. The
+// caller must hold q.mu, unlock it, and then release the turn, which writes the reply.
 func (s *session) turnForLocalsLocked() writeTurn {
 	q := &s.queue
 	if q.turn || !q.localFirstLocked() {
@@ -39,14 +41,15 @@ func (s *session) turnForLocalsLocked() writeTurn {
 	return writeTurn{s}
 }
 
-// hasTurn reports whether somebody writes to the client.
+// hasTurn reports whether somebody has the turn.
 func (q *replyOrder) hasTurn() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.turn
 }
 
-// push appends slots that go nowhere: replies of ours, and the marks between them. Those that are due are written.
+// push appends slots that no connection answers: local replies and marks. It writes the local replies that are due, unless
+// somebody else has the turn and will do so.
 func (s *session) push(slots []slot) {
 	q := &s.queue
 	q.mu.Lock()
@@ -58,14 +61,15 @@ func (s *session) push(slots []slot) {
 	t.release()
 }
 
-// release gives the turn up, once the replies of ours that are due are written. noTurn does nothing.
+// release writes the local replies that are due and then gives the turn up. On noTurn it does nothing.
 func (t writeTurn) release() {
 	if t.held() {
 		_ = t.settleAndRelease(0, 0) // its error has ended the session
 	}
 }
 
-// settle accounts for n replies that were written and, where a blocking run ended, unblocked of them.
+// settle accounts for n replies that were written. unblocked is the number of slots of blocking commands that ended with them.
+// The caller keeps the turn.
 func (t writeTurn) settle(n, unblocked int) {
 	q := &t.s.queue
 	q.mu.Lock()
@@ -80,7 +84,8 @@ func (q *replyOrder) settleLocked(n, unblocked int) {
 	q.answered = q.answered || n > 0
 }
 
-// settleAndRelease does both. An error has ended the session, and nobody writes after it.
+// settleAndRelease settles and then releases. After an error the session has ended, and the turn is not given up, so that
+// nobody writes any more.
 func (t writeTurn) settleAndRelease(n, unblocked int) error {
 	for t.keptForLocals(n, unblocked) {
 		if err := t.writeLocals(); err != nil {
@@ -91,7 +96,8 @@ func (t writeTurn) settleAndRelease(n, unblocked int) error {
 	return nil
 }
 
-// keptForLocals settles, and gives the turn up unless a reply of ours is due.
+// keptForLocals settles and gives the turn up, to a writer goroutine if the outbox is not empty. If a local reply is due
+// instead, it returns true, and the caller still has the turn.
 func (t writeTurn) keptForLocals(n, unblocked int) bool {
 	q := &t.s.queue
 	q.mu.Lock()
@@ -109,7 +115,7 @@ func (t writeTurn) keptForLocals(n, unblocked int) bool {
 	return false
 }
 
-// writeLocals writes the replies of ours that are due.
+// writeLocals writes the local replies that are due.
 func (t writeTurn) writeLocals() error {
 	for l, ok := t.s.queue.nextLocal(); ok; l, ok = t.s.queue.nextLocal() {
 		if err := t.writeLocal(l); err != nil {
@@ -119,7 +125,7 @@ func (t writeTurn) writeLocals() error {
 	return nil
 }
 
-// writeLocal writes a reply of ours, and ends the session where it is the last.
+// writeLocal writes a local reply. If it is the final one, it ends the session and returns errEnded.
 func (t writeTurn) writeLocal(l slot) error {
 	for range l.n {
 		if err := t.write(l.text); err != nil {
@@ -134,7 +140,7 @@ func (t writeTurn) writeLocal(l slot) error {
 	return errEnded
 }
 
-// write sends bytes to the client, and waits until its socket has them.
+// write sends bytes to the client, and waits until the client's socket has them.
 func (t writeTurn) write(b []byte) error {
 	if len(b) == 0 {
 		return nil
@@ -147,7 +153,8 @@ func (t writeTurn) write(b []byte) error {
 	return t.s.writeFailed(sock.Flush())
 }
 
-// writeNow sends at most netio.MaxWriteNow bytes, and leaves to the socket's goroutine what would wait. hot
+// writeNow sends at most netio.MaxWriteNow bytes without waiting. It leaves to the socket's goroutine what the kernel does not
+// take at once. hot
 func (t writeTurn) writeNow(b []byte) error {
 	t.s.client.sock.SetWait(false)
 	return t.writeOut(b)
@@ -155,7 +162,7 @@ func (t writeTurn) writeNow(b []byte) error {
 
 func (t writeTurn) writeOut(b []byte) error {
 	s := t.s
-	// First: the client has no byte that is not counted.
+	// Count first: the client must have no byte that is not counted.
 	s.stripe.bytesOut.Add(uint64(len(b)))
 	s.bytesOut += uint64(len(b))
 	if _, err := s.client.conn.Write(b); err != nil {
@@ -164,7 +171,7 @@ func (t writeTurn) writeOut(b []byte) error {
 	return nil
 }
 
-// writeFailed ends the session where a write has failed.
+// writeFailed ends the session if err, the result of a write to the client, is not nil. It returns err.
 func (s *session) writeFailed(err error) error {
 	switch {
 	case err == nil:
@@ -176,23 +183,25 @@ func (s *session) writeFailed(err error) error {
 	return err
 }
 
-// leaveToWriterLocked hands the turn to a writer goroutine, which ends with what there is to write; finish waits for it.
+// leaveToWriterLocked starts a writer goroutine and hands the turn to it. The writer ends when there is nothing left to write;
+// finish waits for it. The caller must hold q.mu.
 func (t writeTurn) leaveToWriterLocked() {
 	t.s.queue.out.writers++
 	go t.drain()
 }
 
-// drain is the writer goroutine: it writes what is in the outbox, and gives the turn up.
+// drain is the writer goroutine: it writes what is in the outbox and then gives the turn up.
 func (t writeTurn) drain() { t.writeOutbox(true) }
 
-// drainNow does so for a lane's reader, which must not wait: what would is left to a writer goroutine. hot
+// drainNow does the same for a lane's reader, which must not wait. It leaves to a writer goroutine what would have to wait. hot
 func (t writeTurn) drainNow() {
 	if t.writeOutbox(false) {
 		go t.drain()
 	}
 }
 
-// writeOutbox does the work of a writer. left: the turn is still its own, and the rest has to wait. hot
+// writeOutbox writes what is in the outbox, and gives the turn up. With wait unset it stops where it would have to wait and
+// returns true: the caller still has the turn and must start a writer goroutine for the rest. hot
 func (t writeTurn) writeOutbox(wait bool) (left bool) {
 	s, over := t.s, false
 	defer func() {
@@ -212,7 +221,7 @@ func (t writeTurn) writeOutbox(wait bool) (left bool) {
 		b, next := t.next(wrote, wait)
 		switch next {
 		case outEnded:
-			return false // with the turn: nobody writes anything behind what was dropped
+			return false // without giving up the turn: nobody may write after what was dropped
 		case outLater:
 			return true
 		case outOver:
@@ -232,7 +241,7 @@ func (t writeTurn) writeOutbox(wait bool) (left bool) {
 	}
 }
 
-// writeBuf writes b and gives it back, whatever comes of the write. hot
+// writeBuf writes b and then frees it, whether or not the write succeeds. hot
 func (t writeTurn) writeBuf(b outBuf, wait bool) error {
 	defer b.free(t.s.account())
 	if wait {
@@ -241,17 +250,19 @@ func (t writeTurn) writeBuf(b outBuf, wait bool) error {
 	return t.writeNow(b.bytes())
 }
 
+// nextOut says what a writer has to do next.
 type nextOut uint8
 
 const (
-	outBytes  nextOut = iota
-	outLocals         // a reply of ours
-	outLater          // what may not be written now
-	outOver           // nothing: the turn is given up, and the writer has ended
-	outEnded          // nothing any more
+	outBytes  nextOut = iota // write a buffer of the outbox
+	outLocals                // write local replies
+	outLater                 // leave the rest to a writer that may wait
+	outOver                  // end: everything is written, and the turn is given up
+	outEnded                 // end: the session has ended, and nothing is written any more
 )
 
-// next accounts for what a writer wrote, and gives it what comes next. hot
+// next accounts for the wrote bytes that a writer has written, and returns what comes next. wait says whether the writer may
+// wait for the client. hot
 func (t writeTurn) next(wrote int, wait bool) (outBuf, nextOut) {
 	s, q := t.s, &t.s.queue
 	later := !wait && s.client.sock.Pending()
@@ -280,7 +291,7 @@ func (t writeTurn) next(wrote int, wait bool) (outBuf, nextOut) {
 	return outBuf{}, outOver
 }
 
-// sentLocked accounts for bytes that the client's socket has taken. hot
+// sentLocked accounts for n bytes that the client's socket has taken. hot
 func (q *replyOrder) sentLocked(n int) {
 	before := q.out.unsent
 	q.out.unsent = max(0, before-n)
@@ -289,7 +300,8 @@ func (q *replyOrder) sentLocked(n int) {
 	}
 }
 
-// drop gives the turn up after a failed write: nothing is written any more.
+// drop empties the outbox and gives the turn up, after a failed write or a panic. That has ended the session, so nothing is
+// written any more.
 func (t writeTurn) drop() {
 	q := &t.s.queue
 	q.mu.Lock()
@@ -299,6 +311,7 @@ func (t writeTurn) drop() {
 	q.mu.Unlock()
 }
 
+// writerEnded accounts for the end of a writer that did not end by outOver.
 func (q *replyOrder) writerEnded() {
 	q.mu.Lock()
 	q.out.writers--
@@ -306,7 +319,7 @@ func (q *replyOrder) writerEnded() {
 	q.mu.Unlock()
 }
 
-// awaitWriters waits for the writer goroutines of a session that has ended and whose socket is closed.
+// awaitWriters waits for the writers of a session that has ended and whose socket is closed, and then empties the outbox.
 func (q *replyOrder) awaitWriters(a *netio.Account) {
 	q.mu.Lock()
 	for q.out.writers > 0 {
