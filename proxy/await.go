@@ -6,29 +6,31 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// watchInterval: how often a client whose bytes are not read any more is looked at.
+// watchInterval is how often the proxy looks whether a client is still there while it does not read from it.
 const watchInterval = time.Second
 
-// awaited is a reply that the reader has to know before it goes on.
+// awaited says for which reply the session's reader waits before it goes on.
 type awaited uint8
 
 const (
 	awaitNothing awaited = iota
 	awaitReset
 	awaitQuit
-	awaitDiscard // of a doomed transaction
+	awaitDiscard // in place of the EXEC of a doomed transaction
 )
 
+// outcome is what the awaited reply was, as the pump decides.
 type outcome uint8
 
 const (
-	outcomeNone outcome = iota
-	outcomeDone
-	outcomeRefused
+	outcomeNone    outcome = iota // it has not come yet
+	outcomeDone                   // the backend has done what was asked
+	outcomeRefused                // the backend has refused it
 )
 
-// hold waits until cond, called under the queue's lock, says so. Meanwhile it reads on, up to a chunk, so that a
-// client that goes away is noticed.
+// hold waits until cond, which it calls with the queue's lock held, returns true. Meanwhile it reads from the client, up to
+// a chunk, to notice when the client goes away. It returns false if the session has ended or reading has failed. The
+// session's reader calls it.
 func (s *session) hold(cond func() bool) bool {
 	c, q := &s.client, &s.queue
 	c.holding = true
@@ -59,7 +61,7 @@ func (s *session) hold(cond func() bool) bool {
 		s.fill()
 		q.mu.Lock()
 		q.wake = nil
-		if !q.closed && q.out.resend == nil && (!q.lost || c.recovering) { // else woken is still to come
+		if !q.closed && q.out.resend == nil && (!q.lost || c.recovering) { // otherwise the deadline must stay until woken runs
 			c.conn.SetReadDeadline(time.Time{})
 		}
 		q.mu.Unlock()
@@ -69,7 +71,8 @@ func (s *session) hold(cond func() bool) bool {
 	}
 }
 
-// waitUnread waits for a change of the queue, whose lock it releases, while the client's bytes stay where they are.
+// waitUnread waits for a change of the queue, without reading from the client, and looks now and then whether the client is
+// still there. The caller holds the queue's lock, which waitUnread releases.
 func (s *session) waitUnread() {
 	c, q := &s.client, &s.queue
 	if c.eof {
@@ -86,8 +89,9 @@ func (s *session) waitUnread() {
 	}
 }
 
-// park waits until cond, called under the queue's lock, says so, and leaves the client's bytes where they are: frames
-// of them may be in use. A client that vanishes is noticed. false: the session has ended.
+// park waits until cond, which it calls with the queue's lock held, returns true. Unlike hold it does not read from the
+// client, since frames in the buffer may be in use, but it notices a client whose connection breaks. It returns false if
+// the session has ended. The session's reader calls it.
 func (s *session) park(cond func() bool) bool {
 	q := &s.queue
 	q.mu.Lock()
@@ -125,8 +129,9 @@ func (s *session) park(cond func() bool) bool {
 	return !q.closed
 }
 
-// await queues a frame, flushes it, and waits for what its reply says. Where the client has switched replies off, the backend
-// says nothing of a refusal: the session ends when none has come after eofTimeout.
+// await sends a frame over the own connection and waits for its reply. refused means that the backend has refused the
+// command; ok is false if the session takes no more from its client. If replies are not counted, none may come, as after
+// CLIENT REPLY OFF: await then ends the session after eofTimeout.
 func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok bool) {
 	p := &s.pump
 	if s.uncounting() {

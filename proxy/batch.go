@@ -127,8 +127,8 @@ func (s *session) tally(path pathCounters) {
 	}
 }
 
-// flush submits the batch, if there is one: its slots enter the reply order before its bytes are written. The reader calls it
-// before every read that may wait. After an error the session takes no more commands.
+// flush submits the batch, if there is one: its slots enter the reply order before its bytes are written. The reader calls
+// it before every read that may wait. After an error the session takes no more commands.
 func (s *session) flush() error {
 	c := &s.client
 	if c.flushErr != nil {
@@ -170,8 +170,8 @@ func (s *session) answerUnavailable(err error) {
 	s.push(append(c.pend, final))
 }
 
-// upstream tells the pump that a command waits for the own connection, and returns the connection, or the error of its dial. It
-// waits at most unavailableTimeout, not counting the wait for a token (awaitDial).
+// upstream tells the pump that a command waits for the own connection, and returns the connection, or the error of its
+// dial. It waits at most unavailableTimeout, not counting the wait for a token (awaitDial).
 func (s *session) upstream() (*backendConn, error) {
 	p := &s.pump
 	p.mu.Lock()

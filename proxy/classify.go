@@ -17,8 +17,8 @@ const (
 	classifiedNoMore                     // the session takes no more from its client
 )
 
-// classify decides over which connection a command goes, before it is added to the batch, and notes that in the batch. It makes
-// room in the batch first, so that the slot and the bytes of a command are submitted together. hot
+// classify decides over which connection a command goes, before it is added to the batch, and notes that in the batch. It
+// makes room in the batch first, so that the slot and the bytes of a command are submitted together. hot
 func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, args int) classified {
 	c := &s.client
 	c.next = nextCommand{}

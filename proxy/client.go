@@ -26,8 +26,8 @@ func (s *session) read() {
 	}
 }
 
-// converse reads and serves the client until the session rests or ends. It returns true if the session rests, and false if it
-// has ended; then finish is left to do.
+// converse reads and serves the client until the session rests or ends. It returns true if the session rests, and false if
+// it has ended; then finish is left to do.
 func (s *session) converse() (rests bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -51,8 +51,8 @@ func (s *session) converse() (rests bool) {
 	return false
 }
 
-// pause waits while memory is scarce and the session holds some of it. It does not wait if the reader has part of a command or
-// of a TLS record: only reading the rest gives that memory back.
+// pause waits while memory is scarce and the session holds some of it. It does not wait if the reader has part of a command
+// or of a TLS record: only reading the rest gives that memory back.
 func (s *session) pause() {
 	c := &s.client
 	if !s.account().Pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || len(c.sock.Unread()) > 0 || c.sock.InRecord() {
@@ -88,7 +88,8 @@ func (wouldWait) Timeout() bool { return true }
 func (wouldWait) Temporary() bool { return true }
 
 // fill reads once from the client into the buffer. If it has to wait, the batch is submitted first (beforeWait). It reports
-// whether the read was interrupted and brought nothing. If so, crypto/tls has no decrypted byte left, and the session may rest.
+// whether the read was interrupted and brought nothing. If so, crypto/tls has no decrypted byte left, and the session may
+// rest.
 func (s *session) fill() (interrupted bool) {
 	c := &s.client
 	s.makeRoom()
@@ -125,8 +126,9 @@ func (s *session) fill() (interrupted bool) {
 	return false
 }
 
-// beforeWait runs before each read that asks the kernel and so may wait for the client. It submits the batch, ends a loss that
-// is over (recover), and notes what the reader holds. errWouldWait makes the reader give back a big, empty buffer first.
+// beforeWait runs before each read that asks the kernel and so may wait for the client. It submits the batch, ends a loss
+// that is over (recover), and notes what the reader holds. errWouldWait makes the reader give back a big, empty buffer
+// first.
 func (s *session) beforeWait() error {
 	if err := s.flush(); err != nil {
 		return err
@@ -148,8 +150,8 @@ func (s *session) beforeWait() error {
 	return nil
 }
 
-// makeRoom makes room in the buffer for the next read. The buffer is small while little comes, a page after a read has filled
-// the small one, and a chunk if a command does not fit into a page.
+// makeRoom makes room in the buffer for the next read. The buffer is small while little comes, a page after a read has
+// filled the small one, and a chunk if a command does not fit into a page.
 func (s *session) makeRoom() {
 	c := &s.client
 	full := c.w == len(c.buf)

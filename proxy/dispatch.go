@@ -8,8 +8,8 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// dispatch judges a command that is held as a whole, and adds it or its refusal to the batch. It returns false if the session
-// takes no more from its client. hot
+// dispatch judges a command that is held as a whole, and adds it or its refusal to the batch. It returns false if the
+// session takes no more from its client. hot
 func (s *session) dispatch(frame []byte) bool {
 	c := &s.client
 	if now := s.rules(); now != c.rules && !s.changeRules(now) {
@@ -185,8 +185,8 @@ func (s *session) dispatchBig(head []byte) bool {
 	return s.special(cmd, t&^(command.Resets|command.Quits|command.OpensMulti|command.EndsMulti), nil, 2)
 }
 
-// refusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. name and sub are nil if the
-// part that is held does not contain them whole.
+// refusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. name and sub are nil if
+// the part that is held does not contain them whole.
 func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub []byte, exact bool) []byte {
 	c := &s.client
 	if text := cmd.Refusal(name, sub, exact); text != nil {
@@ -244,8 +244,8 @@ func (s *session) stream() bool {
 	return n > 0
 }
 
-// abandon ends the session because the big command that it streams is malformed. If the command was passed on, the backend has
-// only a part of it and will not reply: the client gets all replies before it, and then the protocol error.
+// abandon ends the session because the big command that it streams is malformed. If the command was passed on, the backend
+// has only a part of it and will not reply: the client gets all replies before it, and then the protocol error.
 func (s *session) abandon(err error) {
 	c := &s.client
 	c.streamed = nil
@@ -262,8 +262,8 @@ func (s *session) abandon(err error) {
 	s.protocolError(err)
 }
 
-// ownUser reports whether dragontls authenticates the session's own connection. It waits until there is one, and returns true
-// if none can be opened.
+// ownUser reports whether dragontls authenticates the session's own connection. It waits until there is one, and returns
+// true if none can be opened.
 func (s *session) ownUser() bool {
 	up, err := s.openOwn()
 	s.leaveOwnAlone()

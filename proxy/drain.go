@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// ErrCut says that the time to drain ran out while sessions still waited for replies.
+// ErrCut means that the time to drain ran out, or that Close was called, while there still were sessions.
 var ErrCut = errors.New("drain timed out: sessions were cut")
 
-// Drain stops accepting and ends every session within timeout: idle ones spread over its first half, busy ones
-// behind their reply, blocked and subscribed ones at its end. It returns ErrCut when a reply was still owed to
-// one then. Close during it ends all at once.
+// Drain stops accepting connections and ends every session within timeout: idle ones at random times in its first half,
+// busy ones after their reply, and blocked and subscribed ones shortly before its end. It then closes the server. It
+// returns ErrCut if a session was still owed a reply at the end of timeout, or if Close was called meanwhile, which ends
+// all sessions at once.
 func (s *Server) Drain(timeout time.Duration) error {
 	s.stopListening()
 	start := time.Now()

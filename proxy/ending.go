@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// lastWord queues text behind everything that is owed and ends the session behind it.
+// lastWord queues text as the last reply, behind everything that is owed. The session ends for reason once it is written,
+// and takes no more from its client.
 func (s *session) lastWord(text []byte, reason closeReason) {
 	c := &s.client
 	c.pend = append(c.pend, slot{kind: slotFinal, n: 1, text: text, reason: reason})
@@ -15,7 +16,8 @@ func (s *session) lastWord(text []byte, reason closeReason) {
 	s.flush()
 }
 
-// quit passes QUIT on, and nothing behind it unless it is refused.
+// quit passes QUIT on, or answers it if the session needs no own connection. The session then ends. If the backend refuses
+// the QUIT, quit returns true, and the session goes on.
 func (s *session) quit(frame []byte) bool {
 	if s.needsNoOwn() {
 		s.lastWord(textOK, closeQuit)
@@ -29,14 +31,15 @@ func (s *session) quit(frame []byte) bool {
 		s.client.r = s.client.w
 		s.limitBackend(s.server.c.lingerTimeout)
 		<-s.pump.done
-		s.end(closeQuit) // where the own connection was closed for another reason
+		s.end(closeQuit) // in case the pump has ended without ending the session
 		return false
 	}
 	return true
 }
 
-// clientEOF: the client sends no more. What it is owed still arrives, unless a command of it waits for others: then
-// the backend is told at once, so that no element is popped for nobody.
+// clientEOF ends the session of a client that sends no more, after the client has got what it is owed. If one of its
+// commands waits for other clients, clientEOF instead tells the backend at once, so that no element is popped for a client
+// that is gone.
 func (s *session) clientEOF() {
 	c := &s.client
 	if c.ending || s.flush() != nil || s.ended() {
@@ -47,10 +50,10 @@ func (s *session) clientEOF() {
 		s.end(closeClient)
 		return
 	}
-	up, _ := s.upstreamNow() // nil: nothing was sent yet
+	up, _ := s.upstreamNow() // nil if nothing was sent yet
 	unanswerable := 0
 	if c.streamed != nil && !c.skipping && !s.uncounting() {
-		unanswerable = 1 // the command that ends here in its middle
+		unanswerable = 1 // the command of which the client has sent only a part
 	}
 	if up == nil || !s.settled(unanswerable) && !s.waiting() {
 		s.end(closeClient)
@@ -64,7 +67,7 @@ func (s *session) clientEOF() {
 	s.end(closeClient)
 }
 
-// limitBackend bounds the wait for each of the backend's next bytes.
+// limitBackend bounds by d how long the backend may be silent on the own connection from now on.
 func (s *session) limitBackend(d time.Duration) {
 	s.pump.limit.Store(int64(d))
 	if up, _ := s.upstreamNow(); up != nil {
@@ -73,7 +76,8 @@ func (s *session) limitBackend(d time.Duration) {
 	}
 }
 
-// settled waits until no more than rest replies are owed to the client. false: a command waits for others, or the session has ended.
+// settled waits until no more than rest replies are owed to the client. It returns false if a command waits for other
+// clients, or if the session has ended.
 func (s *session) settled(rest int) bool {
 	q := &s.queue
 	q.mu.Lock()
@@ -83,7 +87,7 @@ func (s *session) settled(rest int) bool {
 	}) && q.blocked == 0
 }
 
-// settledWithin waits until nothing is owed to the client, at most d.
+// settledWithin waits until nothing is owed to the client and everything is written, but at most d.
 func (s *session) settledWithin(d time.Duration) {
 	q := &s.queue
 	late := false
@@ -97,8 +101,9 @@ func (s *session) settledWithin(d time.Duration) {
 	s.park(func() bool { return late || q.owed == 0 && q.slots.len() == 0 && !q.turn })
 }
 
-// linger waits for our last word to leave and drops what the client still sends: closing a socket with unread
-// bytes would send a reset that destroys it.
+// linger runs after the last reply was queued (lastWord): it waits until the client has that reply, and drops what the
+// client still sends. Closing a socket that has unread bytes would send a reset, which may destroy the reply on its way. If
+// no last reply is queued, it does nothing.
 func (s *session) linger() {
 	c := &s.client
 	if !c.ending || c.failed != nil {
@@ -114,7 +119,7 @@ func (s *session) linger() {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.woken() // by the sweeper too, which may have looked before the last word
+			s.woken() // the sweeper may have interrupted too, if it looked at the session before the last reply was queued
 			continue
 		}
 		s.limitBackend(s.server.c.eofTimeout)
@@ -130,7 +135,7 @@ func (s *session) linger() {
 	c.sock.FlushWithin(s.server.c.lingerTimeout)
 	c.sock.CloseWrite()
 	for limit := time.Now().Add(s.server.c.lingerTimeout); time.Now().Before(limit); {
-		// end may have set a deadline after this one.
+		// Set it again each time: session.end may have replaced it by a deadline that has passed.
 		c.sock.SetReadDeadline(limit)
 		if _, err := io.Copy(io.Discard, c.sock); !errors.Is(err, os.ErrDeadlineExceeded) {
 			return

@@ -76,8 +76,8 @@ func (s *session) loseAllLocked() {
 	s.lostLocked()
 }
 
-// lostLocked has the errors written, by a writer goroutine unless somebody has the turn already, and wakes the session's reader
-// to recover.
+// lostLocked has the errors written, by a writer goroutine unless somebody has the turn already, and wakes the session's
+// reader to recover.
 func (s *session) lostLocked() {
 	q := &s.queue
 	q.lost, q.out.resend = true, nil
@@ -89,8 +89,8 @@ func (s *session) lostLocked() {
 	s.interrupt()
 }
 
-// woken clears the read deadline by which the session's reader was interrupted, and does what the reader may be wanted for: it
-// begins to recover after a loss, and sends a command again. The reader calls it.
+// woken clears the read deadline by which the session's reader was interrupted, and does what the reader may be wanted for:
+// it begins to recover after a loss, and sends a command again. The reader calls it.
 func (s *session) woken() {
 	q := &s.queue
 	q.mu.Lock()
@@ -105,8 +105,8 @@ func (s *session) woken() {
 }
 
 // failBatch answers a batch that could not be sent by errors. What the client sends next is answered the same way until all
-// these errors are written and the client's socket is empty. So, as over a direct connection, a prefix of what the client sent
-// was executed. The session ends instead if its state would be unknown afterwards.
+// these errors are written and the client's socket is empty. So, as over a direct connection, a prefix of what the client
+// sent was executed. The session ends instead if its state would be unknown afterwards.
 func (s *session) failBatch(err error) {
 	c := &s.client
 	if s.ended() {

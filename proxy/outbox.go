@@ -116,10 +116,10 @@ func (o *outbox) littleUnsent() bool {
 	return o.unsent < min(lowUnsent, max(netio.PageSize, o.budget()/8))
 }
 
-// receive puts b, which a lane has brought, into the outbox. b completes n replies and, if half is set, ends in the middle of
-// another. All of them belong to one slot of the lane, which is one slot of the queue. It returns how many bytes the client has
-// not taken, and the turn if that was free: the caller must then drain the outbox (drainNow). A lane's reader calls it. It
-// never waits. hot
+// receive puts b, which a lane has brought, into the outbox. b completes n replies and, if half is set, ends in the middle
+// of another. All of them belong to one slot of the lane, which is one slot of the queue. It returns how many bytes the
+// client has not taken, and the turn if that was free: the caller must then drain the outbox (drainNow). A lane's reader
+// calls it. It never waits. hot
 func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, t writeTurn) {
 	q := &s.queue
 	q.mu.Lock()

@@ -27,8 +27,9 @@ func (s *session) keepOwn() { s.tie.CompareAndSwap(sharesLanes, ownForLife) }
 // ownsFromBirth reports whether the session has never used lanes, and never will.
 func (s *session) ownsFromBirth() bool { return s.tie.Load() == ownFromBirth }
 
-// share decides and reports whether the session may ride lanes. If it may, its own connection is opened only when it is needed.
-// If not, the session keeps an own connection from beginning to end. The caller has not started the session's goroutines yet.
+// share decides and reports whether the session may ride lanes. If it may, its own connection is opened only when it is
+// needed. If not, the session keeps an own connection from beginning to end. The caller has not started the session's
+// goroutines yet.
 func (s *session) share() bool {
 	p := s.peer.Load()
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
@@ -57,8 +58,8 @@ func (s *session) beginsProven() {
 	}
 }
 
-// flushOwn submits the batch to the session's own connection, which it opens if necessary. It returns false if the route must
-// be decided again. If it returns true, the batch was submitted or answered by failBatch, or the session has ended.
+// flushOwn submits the batch to the session's own connection, which it opens if necessary. It returns false if the route
+// must be decided again. If it returns true, the batch was submitted or answered by failBatch, or the session has ended.
 func (s *session) flushOwn() bool {
 	c := &s.client
 	proofOnly := c.route != routeOwn && !s.proven.Load()
@@ -186,9 +187,9 @@ func (s *session) leaveOwnAlone() {
 	s.shedProof()
 }
 
-// shedProof closes an own connection that was opened only to prove the session, once the backend has answered: from then on the
-// session uses lanes. The session's reader calls it after sending, and the pump after receiving: either can be the last to
-// finish.
+// shedProof closes an own connection that was opened only to prove the session, once the backend has answered: from then on
+// the session uses lanes. The session's reader calls it after sending, and the pump after receiving: either can be the last
+// to finish.
 func (s *session) shedProof() {
 	if s.proofOnly.Load() && s.proven.Load() {
 		s.closeOwn(s.server.now())
@@ -263,9 +264,9 @@ func (s *session) needsNoOwn() bool {
 	return !s.uncounting() && s.client.route != routeOwn && !s.hasOwn() && !s.keepsOwn() && !s.sticky()
 }
 
-// ownEnded ends the session, or lets it go on, after reading its own connection has failed with err. The session goes on if it
-// does not depend on the connection, or if errors can take the place of the lost replies (canLoseOwnLocked), but never after
-// half a reply was passed on. The pump calls it last.
+// ownEnded ends the session, or lets it go on, after reading its own connection has failed with err. The session goes on if
+// it does not depend on the connection, or if errors can take the place of the lost replies (canLoseOwnLocked), but never
+// after half a reply was passed on. The pump calls it last.
 func (s *session) ownEnded(err error) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
@@ -294,8 +295,8 @@ func (s *session) ownEnded(err error) {
 	}
 }
 
-// canLoseOwnLocked reports whether local errors can answer what the own connection owes, and the session can go on over another
-// connection. The caller must hold queue.mu and pump.mu.
+// canLoseOwnLocked reports whether local errors can answer what the own connection owes, and the session can go on over
+// another connection. The caller must hold queue.mu and pump.mu.
 func (s *session) canLoseOwnLocked() bool {
 	q := &s.queue
 	if s.keepsOwn() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {

@@ -13,34 +13,36 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// pump's fields belong to the pump goroutine, but for what mu guards.
+// pump is the state of a session's pump, the goroutine that reads its own connection. The fields belong to that goroutine,
+// except limit, which any goroutine may use, and those that mu guards.
 type pump struct {
 	conn    *backendConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
 	replies resp.Replies
-	held    []byte // a reply that is not passed on before it is known whole
-	done    chan struct{}
-	limit   atomic.Int64 // nanoseconds that the backend may be silent, once nobody listens for long; 0: any time
-	turn    writeTurn    // while a frame is half out
-	dials   *bucket      // for own connections after the first, see awaitDial; nil: it is full
+	held    []byte        // a reply that is passed on only once it is whole, see withhold
+	done    chan struct{} // closed when the pump has ended
+	limit   atomic.Int64  // how long the backend may be silent when the session is about to end, in nanoseconds; 0: no limit
+	turn    writeTurn     // held while a frame is written in part
+	dials   *bucket       // the tokens for own connections after the first, see awaitDial; nil while it is full
 
 	mu sync.Mutex
 	// guarded by mu
-	dialled bool // the session has had a backend connection of its own
-	up      *backendConn
-	upErr   error
-	wanted  time.Time     // since when a command waits for the backend
-	want    chan struct{} // closed then
-	awaited awaited
-	outcome outcome
+	dialled bool          // the session has an own connection, or has had one
+	up      *backendConn  // the own connection, or nil
+	upErr   error         // why there is none; nil while it is being dialled
+	wanted  time.Time     // since when a command waits for the connection, or zero
+	want    chan struct{} // closed when wanted is set
+	awaited awaited       // the reply for which the session's reader waits, see await
+	outcome outcome       // what that reply was
 
-	inUse   bool  // by the reader: nobody else closes it
-	used    int64 // since then it is not
-	closing bool  // closed by us while idle
-	dirty   bool  // to be closed once nothing is owed
+	inUse   bool  // the session's reader uses the connection: nobody may close it for being idle
+	used    int64 // when the reader last stopped using it, see Server.now
+	closing bool  // the proxy itself has closed it, because it was idle
+	dirty   bool  // an error reply has left its state in doubt: it is to be closed once it is idle
 }
 
-// runPump is the pump goroutine: it passes the backend's replies on as they come, in their places. It ends with the
-// backend connection, or when the session does, for which the reader waits, or when the connection rests.
+// runPump is the pump goroutine: it dials the own connection if there is none, and passes the backend's replies on as they
+// come, each in its place. It ends when the connection rests or has ended, or when the session ends; the session's reader
+// waits for that.
 func (s *session) runPump() {
 	s.server.owners.add(s)
 	if s.pumpOn() {
@@ -51,7 +53,8 @@ func (s *session) runPump() {
 	close(s.pump.done)
 }
 
-// pumpOn reports whether the connection rests; otherwise it has ended.
+// pumpOn dials the connection if there is none, and reads it until it rests or ends. It returns true if the connection
+// rests, and false if it has ended or could not be opened.
 func (s *session) pumpOn() (rests bool) {
 	p := &s.pump
 	defer func() {
@@ -63,7 +66,7 @@ func (s *session) pumpOn() (rests bool) {
 		return false
 	}
 	for {
-		switch s.passOn(p.conn) { // which RESET replaces
+		switch s.passOn(p.conn) { // a RESET may have replaced p.conn
 		case pumpEnds:
 			return false
 		case pumpAtRest:
@@ -78,10 +81,11 @@ type pumpNext uint8
 const (
 	pumpGoesOn pumpNext = iota
 	pumpEnds
-	pumpAtRest // the connection belongs to whoever wakes it
+	pumpAtRest // end without closing: the connection now belongs to the goroutine that wakes it
 )
 
-// passOn waits for the backend once, and delivers what it said.
+// passOn reads once from the backend, and passes on what came. If the read fails, ownEnded decides what becomes of the
+// session.
 func (s *session) passOn(up *backendConn) pumpNext {
 	if d := s.pump.limit.Load(); d > 0 {
 		up.sock.SetReadDeadline(time.Now().Add(time.Duration(d)))
@@ -108,14 +112,15 @@ func (s *session) passOn(up *backendConn) pumpNext {
 	return pumpGoesOn
 }
 
+// upstreamNow returns the own connection, or nil and maybe the reason why there is none.
 func (s *session) upstreamNow() (*backendConn, error) {
 	s.pump.mu.Lock()
 	defer s.pump.mu.Unlock()
 	return s.pump.up, s.pump.upErr
 }
 
-// dropUpstream closes the pump's connection, whatever has become of it, and gives back what was read ahead. Whoever waits
-// for the connection wakes. The pump calls it last.
+// dropUpstream closes the pump's connection, if it has one, and gives back what was read ahead. It wakes the goroutines that
+// wait for the connection. The pump calls it when it ends.
 func (s *session) dropUpstream() {
 	p := &s.pump
 	if p.conn != nil {
@@ -125,8 +130,8 @@ func (s *session) dropUpstream() {
 	s.queue.notify()
 }
 
-// dialOnce is the dial that begins as soon as the client is verified. A failure is not final: nothing has been
-// asked for yet.
+// dialOnce dials the own connection of a session that cannot ride lanes, as soon as its client is verified. A failure is not
+// final: no command waits for the connection yet, and connect dials again when one does.
 func (s *session) dialOnce() {
 	defer func() {
 		if v := recover(); v != nil {
@@ -141,13 +146,14 @@ func (s *session) dialOnce() {
 	}
 }
 
-// dialContext ends with the session, and once a command has waited for unavailableTimeout.
+// dialContext returns a context that ends when the session ends, or when a command has waited for unavailableTimeout.
 func (s *session) dialContext() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.cancelAtEnd(ctx, s.pump.want, cancel) // ends with ctx; nobody waits for it
 	return ctx, cancel
 }
 
+// cancelAtEnd cancels a context of dialContext in time, and ends with it.
 func (s *session) cancelAtEnd(ctx context.Context, want <-chan struct{}, cancel context.CancelFunc) {
 	select {
 	case <-s.done:
@@ -167,8 +173,9 @@ func (s *session) cancelAtEnd(ctx context.Context, want <-chan struct{}, cancel 
 	cancel()
 }
 
-// connect dials again once a command waits, until unavailableTimeout has passed; the wait for the session's turn to dial does
-// not count. false: the session has ended, or is about to be answered so by the reader.
+// connect waits until a command wants the own connection, and then dials until it succeeds or unavailableTimeout has
+// passed. The wait for a token (awaitDial) does not count. It returns false if the session has ended, or if the dial has
+// failed for good: pump.upErr then tells the session's reader why, which answers the client.
 func (s *session) connect() bool {
 	wanted, ok := s.awaitWanted()
 	if !ok {
@@ -205,7 +212,8 @@ func (s *session) connect() bool {
 	}
 }
 
-// pauseBeforeRetry: a password that is being replaced is there again soon.
+// pauseBeforeRetry waits a little after the password could not be read. If somebody is just replacing it, it will be there
+// soon.
 func pauseBeforeRetry(ctx context.Context) {
 	t := time.NewTimer(5 * firstPause)
 	defer t.Stop()
@@ -215,7 +223,8 @@ func pauseBeforeRetry(ctx context.Context) {
 	}
 }
 
-// awaitWanted waits until a command waits for the connection, and says since when. false: the session has ended.
+// awaitWanted waits until a command waits for the own connection, and returns since when it does. ok is false if the
+// session has ended.
 func (s *session) awaitWanted() (since time.Time, ok bool) {
 	q := &s.queue
 	q.mu.Lock()
@@ -229,8 +238,8 @@ func (s *session) awaitWanted() (since time.Time, ok bool) {
 	return since, ok
 }
 
-// setUpstream hands the connection to the reader; false: the session has ended meanwhile. The pump calls it, or whoever is
-// about to start the pump.
+// setUpstream makes up the own connection, or tells the session's reader by err why there is none. It returns false if the
+// session has ended meanwhile, after closing up. The pump calls it, or the goroutine that is about to start the pump.
 func (s *session) setUpstream(up *backendConn, err error) bool {
 	s.pump.conn = up
 	if up != nil {
@@ -254,7 +263,7 @@ func (s *session) setUpstream(up *backendConn, err error) bool {
 	return true
 }
 
-// endWithBackend ends the session with its own connection, which the backend has closed or which is lost.
+// endWithBackend ends the session after its own connection has ended with err, for the reason that fits err.
 func (s *session) endWithBackend(err error) {
 	s.pump.mu.Lock()
 	a, o := s.pump.awaited, s.pump.outcome
@@ -265,7 +274,7 @@ func (s *session) endWithBackend(err error) {
 	case errors.Is(err, io.EOF):
 		s.end(closeBackend)
 	case errors.Is(err, net.ErrClosed):
-		s.end(closeClient) // we closed it: a reason is known
+		s.end(closeClient) // the proxy has closed it, so the session has already ended for another reason
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.end(closeClient)
 	default:

@@ -8,7 +8,8 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// relay passes on what the backend sent. hot
+// relay passes on b, which the pump has read from the own connection. An error means that the session has ended. The pump
+// calls it. hot
 func (s *session) relay(b []byte) error {
 	p, q := &s.pump, &s.queue
 	if !p.turn.held() {
@@ -41,18 +42,18 @@ func (s *session) relay(b []byte) error {
 	return nil
 }
 
-// relaying is the work on one read of the backend.
+// relaying is the pump's work on the bytes of one read from the backend.
 type relaying struct {
 	s         *session
 	b         []byte
-	start, i  int // b[start:i] is framed and not yet written
-	answered  int
-	unblocked int
-	finished  int
-	owes      bool // what is owed is owed by the own connection, and stays so until the read is settled
+	start, i  int  // b[start:i] is framed and not yet written
+	answered  int  // replies of slots, to be settled
+	unblocked int  // slots of blocking commands that have ended, to be settled
+	finished  int  // slots that have ended
+	owes      bool // the own connection, not a lane, owes what is owed; this cannot change before the read is settled
 }
 
-// frame goes on with one frame: its beginning, its middle or its end. hot
+// frame handles what b holds of one frame: the whole frame or its beginning, middle or end. hot
 func (d *relaying) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
@@ -69,7 +70,7 @@ func (d *relaying) frame() error {
 		s.end(closeBackendError)
 		return err
 	}
-	if p.replies.Kind() == '>' { // it has no slot, and the run may be a lane's
+	if p.replies.Kind() == '>' { // a push has no slot, and the run may be that of a lane
 		d.i += n
 		return nil
 	}
@@ -95,7 +96,7 @@ func (d *relaying) frame() error {
 	return nil
 }
 
-// begin sees to it that the frame which begins now has a slot, if it needs one. hot
+// begin finds the slot of the frame that begins now, if it needs one. It ends the session if nobody asked for the frame. hot
 func (d *relaying) begin() error {
 	s, q := d.s, &d.s.queue
 	if q.uncounted() {
@@ -122,7 +123,8 @@ func (d *relaying) begin() error {
 	return nil
 }
 
-// next finds the slot of the frame that begins now. Replies of ours before it are written first.
+// next makes run the slot of the frame that begins now, after writing the local replies that are due before it. If there is
+// no slot, nobody asked for the frame, and it ends the session.
 func (d *relaying) next() error {
 	s, q := d.s, &d.s.queue
 	for {
@@ -143,13 +145,14 @@ func (d *relaying) next() error {
 	}
 }
 
+// flush writes what is framed so far.
 func (d *relaying) flush() error {
 	err := d.s.pump.turn.write(d.b[d.start:d.i])
 	d.start = d.i
 	return err
 }
 
-// count accounts for one reply of the current run. hot
+// count accounts for one whole reply of the current run, which relay settles later. hot
 func (d *relaying) count() {
 	q := &d.s.queue
 	if q.uncounted() {
@@ -168,7 +171,8 @@ func (d *relaying) count() {
 	}
 }
 
-// withhold keeps the reply to a DISCARD that went in the place of a doomed EXEC, until it is known.
+// withhold keeps n bytes of the reply to a DISCARD that was sent in place of a doomed EXEC. Once the reply is whole, the
+// client gets EXECABORT if it is +OK, or else the reply itself.
 func (d *relaying) withhold(n int, done bool) error {
 	s, p := d.s, &d.s.pump
 	if len(p.held)+n > maxHeld {
@@ -188,9 +192,9 @@ func (d *relaying) withhold(n int, done bool) error {
 	text := p.held
 	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
 		text = textExecAbort
-		s.stickyEnded.Store(s.stickies.Load()) // the reader waits
+		s.stickyEnded.Store(s.stickies.Load()) // the session's reader waits in await, and adds no more stickies
 	}
-	d.count() // first: the reply is not out before it is counted
+	d.count() // before the write, so that no reply is written that is not counted
 	err := p.turn.write(text)
 	s.dropHeld()
 	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
@@ -201,7 +205,8 @@ func (d *relaying) withhold(n int, done bool) error {
 	return err
 }
 
-// special acts on a reply that the reader waits for.
+// special handles a whole reply that may be the one for which the session's reader waits in await: that to RESET or QUIT. If
+// replies are not counted, it must find that reply among all others.
 func (d *relaying) special() error {
 	s, p, q := d.s, &d.s.pump, &d.s.queue
 	p.mu.Lock()
@@ -211,7 +216,7 @@ func (d *relaying) special() error {
 	isReset := kind == '+' && string(line) == "RESET"
 	refused := kind == '-'
 	if q.uncounted() {
-		// An error may belong to an earlier command, so only one that RESET and QUIT themselves get counts.
+		// An error may belong to an earlier command, so only those count that RESET and QUIT themselves can get.
 		refused = refused && (bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'")))
 		if a == awaitNothing || o != outcomeNone || !refused && !(a == awaitReset && isReset) {
 			return nil
@@ -235,14 +240,15 @@ func (d *relaying) special() error {
 	return nil
 }
 
+// decide tells the session's reader the outcome of what it awaits. relay wakes the reader when it settles.
 func (s *session) decide(o outcome) {
 	s.pump.mu.Lock()
 	s.pump.outcome = o
 	s.pump.mu.Unlock()
 }
 
-// unasked ends the session for a reply that nobody waits for; an error (such as the backend's last word before it
-// closes) is passed on.
+// unasked ends the session because of a reply that nobody asked for, which begins rest. It passes that reply on if it is an
+// error, since it may be what the backend says before it closes.
 func (s *session) unasked(rest []byte) error {
 	if rest[0] == '-' {
 		var r resp.Replies

@@ -36,8 +36,8 @@ type slot struct {
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }
 
-// These values say whether the replies of a session's own connection are counted. After SUBSCRIBE, MONITOR or CLIENT REPLY they
-// cannot be.
+// These values say whether the replies of a session's own connection are counted. After SUBSCRIBE, MONITOR or CLIENT REPLY
+// they cannot be.
 const (
 	counted       int32 = iota
 	countedBefore       // the session's reader has taken such a command: only replies to what it took before are counted
@@ -50,12 +50,13 @@ func (s *session) uncounting() bool { return s.queue.counting.Load() != counted 
 // uncounted reports whether the replies that come now are not counted. The caller must hold q.mu, or be the pump.
 func (q *replyOrder) uncounted() bool { return q.counting.Load() == uncounted }
 
-// maxSlots bounds the slots in a session's queue. With so many, the session's reader waits until the backend has answered some.
+// maxSlots bounds the slots in a session's queue. With so many, the session's reader waits until the backend has answered
+// some.
 const maxSlots = 4096
 
-// replyOrder is the queue of a session: it keeps the order of what the client is owed. The session's reader pushes slots. The
-// pump, the readers of lanes and the holder of the turn pop them. Only the holder of the turn may write to the client, and
-// nobody writes while holding the lock.
+// replyOrder is the queue of a session: it keeps the order of what the client is owed. The session's reader pushes slots.
+// The pump, the readers of lanes and the holder of the turn pop them. Only the holder of the turn may write to the client,
+// and nobody writes while holding the lock.
 type replyOrder struct {
 	account *netio.Account // of the session
 	mu      sync.Mutex
@@ -86,9 +87,9 @@ type ofLanes struct {
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// admitLocked pushes all slots, stamped with now, or none. lane says whether a lane will answer them or the own connection. If
-// they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The caller
-// must hold queue.mu. hot
+// admitLocked pushes all slots, stamped with now, or none. lane says whether a lane will answer them or the own connection.
+// If they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The
+// caller must hold queue.mu. hot
 func (s *session) admitLocked(slots []slot, now int64, lane bool) (submission, writeTurn) {
 	q := &s.queue
 	switch {
@@ -158,8 +159,8 @@ func (q *replyOrder) popLocked() slot {
 	return s
 }
 
-// localFirstLocked reports whether the next thing due to the client is a local reply. It first pops the mark slotUncounted if
-// that is next, and stops counting replies.
+// localFirstLocked reports whether the next thing due to the client is a local reply. It first pops the mark slotUncounted
+// if that is next, and stops counting replies.
 func (q *replyOrder) localFirstLocked() bool {
 	if q.run.n > 0 && !q.uncounted() {
 		return false
@@ -172,8 +173,8 @@ func (q *replyOrder) localFirstLocked() bool {
 	return q.slots.len() > 0 && q.slots.at(0).kind.local()
 }
 
-// nextLocal pops the local reply that is due, for the holder of the turn to write. It returns false if none is due, or if the
-// outbox must be written first.
+// nextLocal pops the local reply that is due, for the holder of the turn to write. It returns false if none is due, or if
+// the outbox must be written first.
 func (q *replyOrder) nextLocal() (slot, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -229,8 +230,8 @@ func (q *replyOrder) close() {
 	q.mu.Unlock()
 }
 
-// lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own connection
-// has nothing to answer; due reports whether otherwise the frame belongs to the current run.
+// lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own
+// connection has nothing to answer; due reports whether otherwise the frame belongs to the current run.
 func (q *replyOrder) lanesOwe() (owe, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -6,10 +6,11 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// RESET makes a connection as good as new: the reader passes it on alone (reset), and the pump acts on its reply
+// RESET makes a connection as good as new: the session's reader passes it on alone (reset), and the pump acts on its reply
 // (resetDone, resetRefused) while the reader waits.
 
-// reset passes RESET on alone: nothing is owed before it, and nothing follows before its reply is known.
+// reset passes RESET on alone: it waits until nothing is owed, unless replies are not counted, and sends nothing more until
+// the reply is known. It returns false if the session takes no more from its client.
 func (s *session) reset(frame []byte) bool {
 	frame = append([]byte(nil), frame...)
 	s.account().Hold(int64(len(frame)))
@@ -24,7 +25,8 @@ func (s *session) reset(frame []byte) bool {
 		return false
 	}
 	if refused && s.uncounting() && s.ownUser() {
-		// Whose reply that error was cannot be known: the connection may act as another user by now.
+		// The error may have been the reply to another command. If RESET has worked after all, the connection acts as
+		// another user.
 		s.end(closeReset)
 		return false
 	}
@@ -34,7 +36,8 @@ func (s *session) reset(frame []byte) bool {
 	return true
 }
 
-// resetDone: the connection is as good as new. Where dragontls had authenticated it, another takes its place.
+// resetDone handles a RESET that has worked: the connection is as good as new. If dragontls had authenticated it, a fresh
+// one takes its place.
 func (d *relaying) resetDone() error {
 	s := d.s
 	if d.i < len(d.b) && s.mustReplace() {
@@ -50,7 +53,7 @@ func (d *relaying) resetDone() error {
 	return nil
 }
 
-// resetRefused: the backend took an error, or something else, for its answer.
+// resetRefused handles a reply to RESET that is not +RESET, such as an error.
 func (d *relaying) resetRefused() error {
 	s := d.s
 	if !s.queue.uncounted() && s.mustReplace() && !s.clientAuth() {
@@ -62,13 +65,14 @@ func (d *relaying) resetRefused() error {
 	return nil
 }
 
+// mustReplace reports whether dragontls authenticated the own connection, so that a RESET would drop the user it chose.
 func (s *session) mustReplace() bool {
 	up, _ := s.upstreamNow()
 	return up != nil && up.authenticated()
 }
 
-// replaceUpstream: RESET has dropped the user that dragontls chose, so a fresh, authenticated connection takes the
-// place of the old one. The reader waits meanwhile.
+// replaceUpstream puts a fresh, authenticated connection in the place of one on which RESET has dropped the user that
+// dragontls chose. The session's reader waits meanwhile. If it fails, the session has ended.
 func (s *session) replaceUpstream() error {
 	if !s.mustReplace() {
 		return nil
@@ -93,9 +97,9 @@ func (s *session) replaceUpstream() error {
 	return nil
 }
 
-// keepUser follows an error reply to RESET. Whether the backend meant RESET with it cannot be known for sure (an
-// argument may forge an error), so the connection authenticates anew before a client's byte follows. Pushes that come
-// meanwhile are passed on.
+// keepUser runs after an error reply to RESET. It is not certain that the error was meant for RESET, since an argument of an
+// earlier command may forge an error. So the connection authenticates again before it carries another byte of the client.
+// Pushes that come meanwhile are passed on.
 func (d *relaying) keepUser() error {
 	s, p := d.s, &d.s.pump
 	for d.i < len(d.b) {
@@ -119,7 +123,7 @@ func (d *relaying) keepUser() error {
 	return nil
 }
 
-// forgetState follows a RESET.
+// forgetState forgets what a RESET has cleared: the database, the protocol and the names that the session had set.
 func (s *session) forgetState() {
 	s.pump.mu.Lock()
 	s.state = connState{}
@@ -127,7 +131,7 @@ func (s *session) forgetState() {
 	s.gen.Add(1)
 }
 
-// recount leaves uncounted mode: the connection was reset and nothing is owed on it.
+// recount starts counting replies again, if they were not counted: the connection was reset, and nothing is owed on it.
 func (q *replyOrder) recount() {
 	q.mu.Lock()
 	q.counting.Store(counted)

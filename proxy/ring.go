@@ -1,29 +1,29 @@
 package proxy
 
-// ring is a queue: first in, first out. It grows by doubling, and gives its memory back by drop alone. The zero value is
-// empty. It is not safe for concurrent use.
+// ring is a queue, first in, first out. It grows by doubling, and only drop gives its memory back. The zero value is an
+// empty queue. It is not safe for concurrent use.
 type ring[T any] struct {
-	all  []T // their number is a power of two
+	all  []T // its length is zero or a power of two
 	head int
 	n    int
 }
 
 func (r *ring[T]) len() int { return r.n }
 
-// cap is how many there is room for.
+// cap returns how many elements there is room for.
 func (r *ring[T]) cap() int { return len(r.all) }
 
-// at is the one with i others before it; it stays there until the next push or pop. hot
+// at returns the element that has i others before it. The pointer is valid until the next push or pop. hot
 func (r *ring[T]) at(i int) *T { return &r.all[(r.head+i)&(len(r.all)-1)] }
 
-// push appends x. A ring without room begins with least, a power of two. hot
+// push appends x. A ring without memory first gets room for least elements, which must be a power of two. hot
 func (r *ring[T]) push(x T, least int) {
 	r.grow(least)
 	r.all[(r.head+r.n)&(len(r.all)-1)] = x
 	r.n++
 }
 
-// pushFront puts x before all others.
+// pushFront puts x before all other elements. least is that of push.
 func (r *ring[T]) pushFront(x T, least int) {
 	r.grow(least)
 	r.head = (r.head - 1) & (len(r.all) - 1)
@@ -41,7 +41,7 @@ func (r *ring[T]) grow(least int) {
 	r.all, r.head = bigger, 0
 }
 
-// pop takes the first one away. hot
+// pop removes the first element and returns it. The ring must not be empty. hot
 func (r *ring[T]) pop() T {
 	var none T
 	first := &r.all[r.head]
@@ -52,5 +52,5 @@ func (r *ring[T]) pop() T {
 	return x
 }
 
-// drop forgets all, and their memory.
+// drop removes all elements and gives their memory back.
 func (r *ring[T]) drop() { *r = ring[T]{} }

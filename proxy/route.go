@@ -19,8 +19,8 @@ const (
 // maxBatch bounds the number of commands in a batch, so that sessions take turns on a lane.
 const maxBatch = 512
 
-// route is where a session's commands go. The session is on one connection at a time, and changes it only when every reply to
-// what it sent has arrived. The session's reader owns the route.
+// route is where a session's commands go. The session is on one connection at a time, and changes it only when every reply
+// to what it sent has arrived. The session's reader owns the route.
 type route struct {
 	on             routeKind
 	lane           *lane    // the session stays on it while replies are owed
@@ -62,8 +62,8 @@ const (
 	submitOwn              // a reply is owed by the own connection, and must come first: see wantResend
 )
 
-// submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If the
-// batch cannot be sent, failBatch answers it. An error means that the session takes no more commands.
+// submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If
+// the batch cannot be sent, failBatch answers it. An error means that the session takes no more commands.
 func (s *session) submit() error {
 	c := &s.client
 	if c.whole > 0 {
@@ -94,8 +94,8 @@ func (s *session) submit() error {
 	}
 }
 
-// wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that the
-// state of the session requires.
+// wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that
+// the state of the session requires.
 func (s *session) wantedRoute(now int64) routeKind {
 	c, at := &s.client, &s.at
 	switch c.route {
@@ -127,14 +127,14 @@ func (s *session) owes() bool {
 	return s.queue.owed > 0
 }
 
-// settledForRoute waits until nothing is owed, so that the session may change its connection. It returns false if the session
-// has ended.
+// settledForRoute waits until nothing is owed, so that the session may change its connection. It returns false if the
+// session has ended.
 func (s *session) settledForRoute() bool {
 	return s.park(func() bool { return s.queue.owed == 0 })
 }
 
-// flushLane submits the batch to a lane. It returns false if the route must be decided again. If it returns true, the batch was
-// submitted or answered by failBatch, or the session has ended.
+// flushLane submits the batch to a lane. It returns false if the route must be decided again. If it returns true, the batch
+// was submitted or answered by failBatch, or the session has ended.
 func (s *session) flushLane(want routeKind) bool {
 	l, err := s.chooseLane(want)
 	if err != nil {
@@ -229,8 +229,8 @@ func (q *replyOrder) takeRoom() {
 	q.mu.Unlock()
 }
 
-// chooseLane returns the lane on which replies are owed or, if none are, the lane that laneSet.choose picks for the session's
-// present state. It waits for a lane at most unavailableTimeout, not counting the wait for a token.
+// chooseLane returns the lane on which replies are owed or, if none are, the lane that laneSet.choose picks for the
+// session's present state. It waits for a lane at most unavailableTimeout, not counting the wait for a token.
 func (s *session) chooseLane(want routeKind) (*lane, error) {
 	at := &s.at
 	if at.lane != nil && s.owes() {
@@ -251,8 +251,8 @@ func (s *session) chooseLane(want routeKind) (*lane, error) {
 	return at.set.await(s.done)
 }
 
-// laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a dial
-// and returns nil: the session does not wait for it.
+// laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a
+// dial and returns nil: the session does not wait for it.
 func (s *session) laneApart() *lane {
 	s.findSet(true)
 	l := s.at.set.choose()

@@ -24,8 +24,8 @@ const (
 )
 
 // session is one client connection. Its reader goroutine (client.go) reads the client and submits commands to the backend.
-// Replies come from the readers of lanes and from its pump goroutine (pump.go), which reads its own connection. The queue keeps
-// the order of replies and decides who may write to the client.
+// Replies come from the readers of lanes and from its pump goroutine (pump.go), which reads its own connection. The queue
+// keeps the order of replies and decides who may write to the client.
 type session struct {
 	server *Server
 	stripe *stripe
@@ -61,8 +61,8 @@ const (
 	holdsCommands       // maybe commands whose slots are not in the queue yet
 )
 
-// sharing decides over which connection the session reaches the backend. Fields that are not atomic and name no lock belong to
-// the session's reader.
+// sharing decides over which connection the session reaches the backend. Fields that are not atomic and name no lock belong
+// to the session's reader.
 type sharing struct {
 	at          route
 	onLane      onLane        // what is in flight on its lane
@@ -169,8 +169,8 @@ func (s *session) ended() bool {
 	}
 }
 
-// idle reports whether the session may be closed now, between two commands: nothing is owed or held, and no reply is expected
-// that is not counted, such as a message to a subscriber.
+// idle reports whether the session may be closed now, between two commands: nothing is owed or held, and no reply is
+// expected that is not counted, such as a message to a subscriber.
 func (s *session) idle() bool {
 	return s.holds.Load() == holdsNothing && !s.uncounting() && s.settledNow()
 }
@@ -186,8 +186,8 @@ func (s *session) settledNow() bool {
 	return s.queue.owed == 0 && s.queue.slots.len() == 0 && !s.queue.turn
 }
 
-// waiting reports whether the session only waits for other clients: its replies are not counted, as after SUBSCRIBE, or one of
-// its commands blocks.
+// waiting reports whether the session only waits for other clients: its replies are not counted, as after SUBSCRIBE, or one
+// of its commands blocks.
 func (s *session) waiting() bool {
 	return s.uncounting() || s.blocked()
 }

@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// sweep closes sessions that were idle for IdleTimeout or whose certificate ends.
+// sweep is the sweeper's goroutine: it calls sweepOnce at intervals until Close.
 func (s *Server) sweep() {
 	defer s.running.Done()
 	interval := s.c.sweepInterval
@@ -23,7 +23,8 @@ func (s *Server) sweep() {
 	}
 }
 
-// sweepOnce looks at each session, lane and key once.
+// sweepOnce closes sessions that were idle for IdleTimeout and those whose certificate is about to end, lets idle sessions
+// rest, and closes or forgets what is no longer used.
 func (s *Server) sweepOnce() {
 	if s.c.IdleTimeout > 0 {
 		s.closeIdle()
@@ -34,6 +35,7 @@ func (s *Server) sweepOnce() {
 	s.sweepUnused()
 }
 
+// closeIdle ends the sessions that were idle for IdleTimeout.
 func (s *Server) closeIdle() {
 	limit := s.now() - int64(s.c.IdleTimeout)
 	s.each(func(n *session) {

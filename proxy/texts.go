@@ -2,7 +2,7 @@ package proxy
 
 import "dragontls/proxy/resp"
 
-// What a session tells its client in the place of a reply, or after its last one.
+// These are local replies: what a session writes to its client in place of a reply of the backend, or as the last reply.
 var (
 	textOK        = resp.AppendOK(nil)
 	textExecAbort = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")

@@ -5,16 +5,16 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// transaction is what a session's reader knows of MULTI.
+// transaction says whether a MULTI of the session is open. It belongs to the session's reader.
 type transaction uint8
 
 const (
 	txNone   transaction = iota
-	txOpen               // MULTI was passed on, and neither EXEC nor DISCARD since
-	txDoomed             // and a command in it was refused, or the rules have changed since: EXEC must not run it
+	txOpen               // MULTI was passed on, but neither EXEC nor DISCARD since
+	txDoomed             // it is open, but a command in it was refused or the rules have changed: EXEC must not run it
 )
 
-// txEvent is what may change a transaction.
+// txEvent is an event that may change a transaction.
 type txEvent uint8
 
 const (
@@ -23,7 +23,7 @@ const (
 	txDisturbs                // a command is refused, or the rules change
 )
 
-// after is the only place where a transaction changes.
+// after returns the state of t after the event e. A transaction changes only here.
 func (t transaction) after(e txEvent) transaction {
 	switch {
 	case e == txEnds:
@@ -38,8 +38,9 @@ func (t transaction) after(e txEvent) transaction {
 
 func (s *session) transact(e txEvent) { s.client.tx = s.client.tx.after(e) }
 
-// discard goes in the place of a doomed EXEC. Where the backend does not permit it, the transaction is still there
-// and stays doomed.
+// discard sends DISCARD in place of the EXEC of a doomed transaction, and waits for its reply. If the backend does not
+// permit DISCARD, the transaction is still open and stays doomed. It returns false if the session takes no more from its
+// client.
 func (s *session) discard() bool {
 	refused, ok := s.await(awaitDiscard, slotExec, resp.AppendCommand(nil, "DISCARD"))
 	if !refused {
@@ -48,21 +49,21 @@ func (s *session) discard() bool {
 	return ok
 }
 
-// classifyAsking keeps the session on its own connection for ASKING, which says that the next command may meet a slot that a
-// node of a Redis cluster is importing. It is like a WATCH that the next command ends: see classifyAsked.
+// classifyAsking keeps the session on its own connection for ASKING. ASKING tells a node of a Redis cluster that the next
+// command may use a hash slot that the node is importing. It is like a WATCH that the next command ends, see classifyAsked.
 func (s *session) classifyAsking() {
 	s.asking, s.asked = true, s.stickies.Add(1)
 	s.client.next.note = &note{kind: noteError}
 }
 
-// mayAsk reports whether nothing but earlier ASKINGs is open on the own connection. What the next command ends could not be
-// told from a transaction or watched keys otherwise.
+// mayAsk reports whether nothing is open on the own connection except earlier ASKINGs. Otherwise the end of this ASKING,
+// with the next command, could not be told from the end of a transaction or of watched keys.
 func (s *session) mayAsk() bool {
 	return s.client.tx == txNone && (!s.sticky() || s.stickies.Load() == s.asked)
 }
 
-// classifyAsked sends the command after an ASKING over the connection that was asked. Its reply ends what ASKING began,
-// unless the command keeps the connection for good.
+// classifyAsked sends the command after an ASKING over the same own connection. The reply to that command ends what ASKING
+// began. A command that may leave state makes the session keep its own connection for life instead.
 func (s *session) classifyAsked(class command.Class) {
 	c := &s.client
 	s.wantOwn()
@@ -74,10 +75,11 @@ func (s *session) classifyAsked(class command.Class) {
 	}
 }
 
-// classifyTransaction follows transactions: a whole one of quiet commands in one batch may ride a lane, every other is sticky.
+// classifyTransaction classifies MULTI, EXEC, DISCARD, WATCH and UNWATCH. A transaction may ride a lane if all of it is in
+// one batch and its commands are quiet. Any other keeps the session on its own connection until it has ended.
 func (s *session) classifyTransaction(cmd *command.Command, args int) {
 	c := &s.client
-	s.asking = false // whatever ends what this command begins, or has begun, ends the ASKING too
+	s.asking = false // the note that ends what this command begins, or has begun, ends the ASKING too
 	switch {
 	case args != 1 && cmd.Name != "WATCH":
 		s.wantOwn()
@@ -100,7 +102,7 @@ func (s *session) classifyTransaction(cmd *command.Command, args int) {
 		s.endsSticky(noteUnwatch)
 	case cmd.Name == "UNWATCH":
 		s.wantOwn()
-	default: // WATCH, or MULTI behind it
+	default: // WATCH, or a MULTI while something is open already
 		s.wantOwn()
 		c.stateful = true
 		if c.tx != txNone {
@@ -110,13 +112,15 @@ func (s *session) classifyTransaction(cmd *command.Command, args int) {
 	}
 }
 
+// endsSticky sends a command over the own connection whose reply decides whether everything that is open there has ended.
 func (s *session) endsSticky(kind noteKind) {
 	s.wantOwn()
 	s.client.stateful = true
 	s.client.next.note = &note{kind: kind, began: s.stickies.Load()}
 }
 
-// breakTransaction: what began as a whole transaction is none that a lane may carry.
+// breakTransaction sends the batch over the own connection, because the transaction that began in it cannot ride a lane. The
+// transaction is sticky from here on.
 func (s *session) breakTransaction() {
 	c := &s.client
 	c.pend[c.whole-1].tx = false
@@ -126,14 +130,14 @@ func (s *session) breakTransaction() {
 	s.stickies.Add(1)
 }
 
-// closeTransactions prepares whole transactions for the own connection, where the reply to EXEC says whether the
-// transaction has ended.
+// closeTransactions prepares the whole transactions of the batch for the own connection: there the reply to each EXEC gets a
+// slot of its own, with a note, since it says whether the transaction has ended.
 func (s *session) closeTransactions() {
 	c := &s.client
 	if !c.hasTx {
 		return
 	}
-	c.hasTx, c.route = false, routeOwn // whatever happens to that connection: a lane knows no notes
+	c.hasTx, c.route = false, routeOwn // even if that connection is lost now: notes cannot ride a lane
 	pend := make([]slot, 0, len(c.pend)+4)
 	for _, p := range c.pend {
 		if !p.tx {
@@ -150,6 +154,8 @@ func (s *session) closeTransactions() {
 // sticky reports whether a transaction, watched keys or an ASKING may be open on the own connection.
 func (s *session) sticky() bool { return s.stickies.Load() != s.stickyEnded.Load() }
 
+// endSticky handles the reply to a command that should end what is sticky. good means that everything up to n.began has
+// ended. Otherwise the session keeps its own connection for life, unless nothing is open anyway.
 func (s *session) endSticky(n *note, good bool) {
 	switch {
 	case good:

@@ -2,23 +2,24 @@ package proxy
 
 import "time"
 
-// sheddingAfter: a lane that has been idle for so long gives its buffers back.
+// sheddingAfter is how long a lane is idle before it gives its buffers back.
 const sheddingAfter = int64(time.Second)
 
-// roomForIdleLanes reports whether lanes may stay open for the next command of clients that seldom ask: fewer than half of the
-// connections that the backend may have are open.
+// roomForIdleLanes reports whether idle lanes may stay open for clients that seldom send commands: fewer than half of the
+// backend connections that are allowed are open.
 func (s *Server) roomForIdleLanes() bool {
 	most := int64(s.c.Backend.MaxConnections)
 	return most <= 0 || s.backendStats.connections.Load() < most/2
 }
 
-// isLastOfUsed reports whether l is the only lane of a key that sessions use.
+// isLastOfUsed reports whether l is the only lane of its key and sessions use that key.
 func (set *laneSet) isLastOfUsed(l *lane) bool {
 	lanes := set.lanes()
 	return len(lanes) == 1 && lanes[0] == l && set.refs.Load() > 0
 }
 
-// sweepUnused closes lanes and own connections that nobody uses any more.
+// sweepUnused closes lanes and own connections that no session has used for a while. It also replaces lanes that have
+// carried a push, and has idle lanes give back their buffers.
 func (s *Server) sweepUnused() {
 	now := s.now()
 	room := s.roomForIdleLanes()

@@ -7,9 +7,9 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// writeTurn is the right to write to a session's client. A goroutine that gets one writes, between two replies of others, and
-// then gives it up exactly once: by release, by drain or drainNow, or by ending the session. replyOrder.turn is set while
-// somebody has it.
+// writeTurn is the right to write to a session's client. A goroutine that gets one writes, between two replies of others,
+// and then gives it up exactly once: by release, by drain or drainNow, or by ending the session. replyOrder.turn is set
+// while somebody has it.
 type writeTurn struct{ s *session }
 
 // noTurn means that the caller may not write.
@@ -17,8 +17,8 @@ var noTurn writeTurn
 
 func (t writeTurn) held() bool { return t.s != nil }
 
-// acquireTurn waits until nobody else has the turn and no reply of a lane is half delivered, and then takes the turn. The pump
-// calls it. It returns noTurn if the session has ended.
+// acquireTurn waits until nobody else has the turn and no reply of a lane is half delivered, and then takes the turn. The
+// pump calls it. It returns noTurn if the session has ended.
 func (s *session) acquireTurn() writeTurn {
 	q := &s.queue
 	q.mu.Lock()
@@ -68,8 +68,8 @@ func (t writeTurn) release() {
 	}
 }
 
-// settle accounts for n replies that were written. unblocked is the number of slots of blocking commands that ended with them.
-// The caller keeps the turn.
+// settle accounts for n replies that were written. unblocked is the number of slots of blocking commands that ended with
+// them. The caller keeps the turn.
 func (t writeTurn) settle(n, unblocked int) {
 	q := &t.s.queue
 	q.mu.Lock()
@@ -153,8 +153,8 @@ func (t writeTurn) write(b []byte) error {
 	return t.s.writeFailed(sock.Flush())
 }
 
-// writeNow sends at most netio.MaxWriteNow bytes without waiting. It leaves to the socket's goroutine what the kernel does not
-// take at once. hot
+// writeNow sends at most netio.MaxWriteNow bytes without waiting. It leaves to the socket's goroutine what the kernel does
+// not take at once. hot
 func (t writeTurn) writeNow(b []byte) error {
 	t.s.client.sock.SetWait(false)
 	return t.writeOut(b)
@@ -183,8 +183,8 @@ func (s *session) writeFailed(err error) error {
 	return err
 }
 
-// leaveToWriterLocked starts a writer goroutine and hands the turn to it. The writer ends when there is nothing left to write;
-// finish waits for it. The caller must hold q.mu.
+// leaveToWriterLocked starts a writer goroutine and hands the turn to it. The writer ends when there is nothing left to
+// write; finish waits for it. The caller must hold q.mu.
 func (t writeTurn) leaveToWriterLocked() {
 	t.s.queue.out.writers++
 	go t.drain()
@@ -193,7 +193,7 @@ func (t writeTurn) leaveToWriterLocked() {
 // drain is the writer goroutine: it writes what is in the outbox and then gives the turn up.
 func (t writeTurn) drain() { t.writeOutbox(true) }
 
-// drainNow does the same for a lane's reader, which must not wait. It leaves to a writer goroutine what would have to wait. hot
+// drainNow does the same for a lane's reader, which must not wait: a writer goroutine writes what would have to wait. hot
 func (t writeTurn) drainNow() {
 	if t.writeOutbox(false) {
 		go t.drain()
