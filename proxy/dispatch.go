@@ -62,7 +62,7 @@ func (s *session) dispatch(frame []byte) bool {
 	return s.special(cmd, t, frame, args)
 }
 
-// special adds a command to the batch whose traits change how the session goes on. For RESET, QUIT and the EXEC of a doomed
+// special adds to the batch a command whose traits change how the session goes on. For RESET, QUIT and the EXEC of a doomed
 // transaction it waits for the reply. It returns false if the session takes no more from its client.
 func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, args int) bool {
 	c := &s.client

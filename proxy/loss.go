@@ -104,9 +104,9 @@ func (s *session) woken() {
 	s.resend()
 }
 
-// failBatch answers a batch that could not be sent by errors. What the client sends next is answered the same way until all
-// these errors are written and the client's socket is empty. So, as over a direct connection, a prefix of what the client
-// sent was executed. The session ends instead if its state would be unknown afterwards.
+// failBatch answers with errors the commands of a batch that could not be sent. What the client sends next is answered the
+// same way until all these errors are written and the client's socket is empty. So, as over a direct connection, a prefix of
+// what the client sent was executed. If the session's state would be unknown afterwards, the session ends after the errors.
 func (s *session) failBatch(err error) {
 	c := &s.client
 	if s.ended() {

@@ -110,8 +110,9 @@ func (s *session) flushOwn() bool {
 	return true
 }
 
-// openOwn returns the session's own connection, which it has dialled if there is none. Until the reader calls leaveOwnAlone,
-// nobody closes the connection for being idle. It waits at most unavailableTimeout, not counting the wait for a token.
+// openOwn returns the session's own connection, which it has dialled if there is none; but a session that owns its connection
+// from birth gets no second one. Until the reader calls leaveOwnAlone, nobody closes the connection for being idle. openOwn
+// waits at most unavailableTimeout, not counting the wait for a token.
 func (s *session) openOwn() (*backendConn, error) {
 	p := &s.pump
 	for {

@@ -123,7 +123,7 @@ func (d *relaying) keepUser() error {
 	return nil
 }
 
-// forgetState forgets what a RESET has cleared: the database, the protocol and the names that the session had set.
+// forgetState forgets what the session had set and a RESET has cleared, such as the database, the protocol and the name.
 func (s *session) forgetState() {
 	s.pump.mu.Lock()
 	s.state = connState{}

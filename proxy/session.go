@@ -154,7 +154,8 @@ func (s *session) end(reason closeReason) {
 	})
 }
 
-// kill ends the session without saying goodbye, for a client that does not read or is gone.
+// kill ends the session without saying goodbye, and resets the client's connection. It is for a client that does not read or
+// is gone, and for a session that must end at once.
 func (s *session) kill(reason closeReason) {
 	s.end(reason)
 	s.client.sock.Abort()
