@@ -20,8 +20,6 @@ type backendConn struct {
 	conn    net.Conn // sock, or the TLS connection over it
 	tls     *tls.Conn
 	release func()
-	session *session // whose own connection it is; nil: nobody's
-	rests   rester   // says whether its pump has a goroutine
 	once    sync.Once
 	writing sync.Mutex
 
@@ -30,7 +28,6 @@ type backendConn struct {
 	small       []byte                                    // of a TLS connection
 	epoch       uint64
 	trip        time.Duration // that its introduction took: a round trip, where the backend has nothing else to do
-	opened      int64         // when a session got it for its own
 	lane        laneProof     // what it has shown
 	pushed      bool          // a push came while it was introduced
 	full        bool
@@ -97,9 +94,6 @@ func (c *backendConn) closeWrite() {
 func (c *backendConn) close() {
 	c.once.Do(func() {
 		c.sock.Close()
-		if c.session != nil {
-			c.session.server.wake(c)
-		}
 		if c.release != nil {
 			c.release()
 		}

@@ -172,7 +172,7 @@ func (s *session) answerUnavailable(err error) {
 
 // upstream tells the pump that a command waits for the own connection, and returns the connection, or the error of its
 // dial. It waits at most unavailableTimeout, not counting the wait for a token (awaitDial).
-func (s *session) upstream() (*backendConn, error) {
+func (s *session) upstream() (*ownConn, error) {
 	p := &s.pump
 	p.mu.Lock()
 	up, err := p.up, p.upErr

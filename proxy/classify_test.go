@@ -71,7 +71,7 @@ func TestRestOfACommandReachesNoOtherConnection(t *testing.T) {
 
 // What is asked again goes to a connection that is still the session's own, and only while its answer is owed.
 func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
-	up := &backendConn{}
+	up := &ownConn{}
 	for name, tt := range map[string]struct {
 		change       func(*session)
 		frame, again bool

@@ -113,7 +113,7 @@ func (s *session) flushOwn() bool {
 // openOwn returns the session's own connection, which it has dialled if there is none; but a session that owns its connection
 // from birth gets no second one. Until the reader calls leaveOwnAlone, nobody closes the connection for being idle. openOwn
 // waits at most unavailableTimeout, not counting the wait for a token.
-func (s *session) openOwn() (*backendConn, error) {
+func (s *session) openOwn() (*ownConn, error) {
 	p := &s.pump
 	for {
 		p.mu.Lock()
@@ -161,7 +161,7 @@ func (s *session) startPump() {
 
 // admitOwn pushes the batch's slots to the queue. If up is no longer the own connection, it pushes nothing and returns
 // submitGone, or submitLost if replies were lost with up.
-func (s *session) admitOwn(up *backendConn) submission {
+func (s *session) admitOwn(up *ownConn) submission {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()

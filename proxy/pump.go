@@ -16,7 +16,7 @@ import (
 // pump is the state of a session's pump, the goroutine that reads its own connection. The fields belong to that goroutine,
 // except limit, which any goroutine may use, and those that mu guards.
 type pump struct {
-	conn    *backendConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
+	conn    *ownConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
 	replies resp.Replies
 	held    []byte        // a reply that is passed on only once it is whole, see withhold
 	done    chan struct{} // closed when the pump has ended
@@ -27,7 +27,7 @@ type pump struct {
 	mu sync.Mutex
 	// guarded by mu
 	dialled bool          // the session has an own connection, or has had one
-	up      *backendConn  // the own connection, or nil
+	up      *ownConn      // the own connection, or nil
 	upErr   error         // why there is none; nil while it is being dialled
 	wanted  time.Time     // since when a command waits for the connection, or zero
 	want    chan struct{} // closed when wanted is set
@@ -86,7 +86,7 @@ const (
 
 // passOn reads once from the backend, and passes on what came. If the read fails, ownEnded decides what becomes of the
 // session.
-func (s *session) passOn(up *backendConn) pumpNext {
+func (s *session) passOn(up *ownConn) pumpNext {
 	if d := s.pump.limit.Load(); d > 0 {
 		up.sock.SetReadDeadline(time.Now().Add(time.Duration(d)))
 	}
@@ -113,7 +113,7 @@ func (s *session) passOn(up *backendConn) pumpNext {
 }
 
 // upstreamNow returns the own connection, or nil and maybe the reason why there is none.
-func (s *session) upstreamNow() (*backendConn, error) {
+func (s *session) upstreamNow() (*ownConn, error) {
 	s.pump.mu.Lock()
 	defer s.pump.mu.Unlock()
 	return s.pump.up, s.pump.upErr
@@ -238,20 +238,20 @@ func (s *session) awaitWanted() (since time.Time, ok bool) {
 	return since, ok
 }
 
-// setUpstream makes up the own connection, or tells the session's reader by err why there is none. It returns false if the
-// session has ended meanwhile, after closing up. The pump calls it, or the goroutine that is about to start the pump.
-func (s *session) setUpstream(up *backendConn, err error) bool {
-	s.pump.conn = up
-	if up != nil {
-		up.session = s
-		up.opened = s.server.now()
+// setUpstream makes c the own connection, or tells the session's reader by err why there is none. It returns false if the
+// session has ended meanwhile, after closing c. The pump calls it, or the goroutine that is about to start the pump.
+func (s *session) setUpstream(c *backendConn, err error) bool {
+	var up *ownConn
+	if c != nil {
+		up = &ownConn{backendConn: c, session: s, opened: s.server.now()}
 	}
+	s.pump.conn = up
 	s.pump.mu.Lock()
 	s.pump.up, s.pump.upErr = up, err
 	s.pump.dialled = s.pump.dialled || up != nil
 	s.pump.mu.Unlock()
 	if up != nil {
-		if n, late := s.server.backend.belated(up); late {
+		if n, late := s.server.backend.belated(c); late {
 			s.moveTo(n)
 		}
 	}

@@ -46,7 +46,7 @@ func (s *session) resend() {
 // takeResend returns the command that is to be sent again, for the caller to write to up, which owes the reply from here
 // on. It returns nil if the command is no longer wanted. again is true if up is gone and the caller must open another
 // connection.
-func (s *session) takeResend(up *backendConn) (frame []byte, again bool) {
+func (s *session) takeResend(up *ownConn) (frame []byte, again bool) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	defer q.mu.Unlock()

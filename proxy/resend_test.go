@@ -88,7 +88,7 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	s.queue.out = &outbox{}
 	s.queue.owed, s.queue.onLane = 1, true
 	s.client.eof = true
-	up := &backendConn{conn: near}
+	up := &ownConn{backendConn: &backendConn{conn: near}}
 	s.pump.up = up
 	frame := cmd("GET", "big")
 	looks := 0

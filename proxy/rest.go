@@ -11,7 +11,7 @@ import (
 // an idle session costs. The watcher's epoll instance reports when the client or the backend sends something or leaves. A goroutine
 // that needs a reader or a pump interrupts it, which also wakes one at rest.
 
-// sleeper is what may rest: the reader of a session (*session) and the reader of its own connection (*backendConn).
+// sleeper is what may rest: the reader of a session (*session) and the reader of its own connection (*ownConn).
 type sleeper interface {
 	rester() *rester
 	socket() *netio.Socket
@@ -128,7 +128,7 @@ func (s *session) askPump() {
 // pumpAsked is called by the pump when it finds restAsked after a read, and reports whether the pump's goroutine is to end. idle
 // says that the read was interrupted and brought nothing. State and deadline change under pump.mu, as in askPump: no deadline that
 // has passed is left without restAsked.
-func (s *session) pumpAsked(up *backendConn, idle bool) bool {
+func (s *session) pumpAsked(up *ownConn, idle bool) bool {
 	s.pump.mu.Lock()
 	settles := idle && up.rests.state.CompareAndSwap(restAsked, restSettling)
 	if !settles {
@@ -137,14 +137,4 @@ func (s *session) pumpAsked(up *backendConn, idle bool) bool {
 	up.sock.SetReadDeadline(noTime)
 	s.pump.mu.Unlock()
 	return settles && s.server.settle(up)
-}
-
-func (c *backendConn) rester() *rester       { return &c.rests }
-func (c *backendConn) socket() *netio.Socket { return c.sock }
-func (c *backendConn) goOn()                 { go c.session.runPump() } // ends with the connection or the session, whose reader waits for it
-
-// mayRest is asked by the pump.
-func (c *backendConn) mayRest() bool {
-	p := &c.session.pump
-	return !p.replies.Open() && len(p.held) == 0 && p.limit.Load() == 0 && len(c.sock.Unread()) == 0
 }

@@ -83,10 +83,10 @@ type sharing struct {
 	resendFrame [96]byte
 	resendLen   int // 0 if there is no such command
 
-	credential [32]byte     // digest of the user and password that were configured when the session began
-	middle     *backendConn // has received the beginning of a command whose rest is still to come; nil if none has
-	asking     bool         // ASKING was passed on, and no command after it
-	asked      uint64       // what stickies became when ASKING was last passed on
+	credential [32]byte // digest of the user and password that were configured when the session began
+	middle     *ownConn // has received the beginning of a command whose rest is still to come; nil if none has
+	asking     bool     // ASKING was passed on, and no command after it
+	asked      uint64   // what stickies became when ASKING was last passed on
 }
 
 // clientSide belongs to the session's reader, except sock and conn, which other goroutines use too.
