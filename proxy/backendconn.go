@@ -45,10 +45,10 @@ func (c *backendConn) receive() ([]byte, *netio.Chunk, error) {
 	if c.full {
 		b := c.sock.Account().Buffers()
 		k := b.GetChunk()
-		c.sock.BeforeWait = func() error { return errWouldWait }
+		c.sock.BeforeWait = func() error { return netio.ErrWouldWait }
 		n, err := c.tls.Read(k[:])
 		c.sock.BeforeWait = nil
-		if errors.Is(err, errWouldWait) && n > 0 {
+		if errors.Is(err, netio.ErrWouldWait) && n > 0 {
 			err = nil // crypto/tls looked for the rest of an alert behind the last bytes
 		}
 		if n > 0 {
@@ -56,7 +56,7 @@ func (c *backendConn) receive() ([]byte, *netio.Chunk, error) {
 			return k[:n], k, err
 		}
 		b.PutChunk(k)
-		if !errors.Is(err, errWouldWait) {
+		if !errors.Is(err, netio.ErrWouldWait) {
 			return nil, nil, err
 		}
 	}

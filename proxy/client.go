@@ -75,18 +75,6 @@ func (s *session) queueHasRoom() bool {
 	return !full || s.flush() == nil && s.hold(func() bool { return q.slots.len() < maxSlots })
 }
 
-// errWouldWait ends a read that would wait while it holds a big, empty buffer. After a temporary error crypto/tls can go on
-// reading.
-var errWouldWait net.Error = wouldWait{}
-
-type wouldWait struct{}
-
-func (wouldWait) Error() string { return "read would wait" }
-
-func (wouldWait) Timeout() bool { return true }
-
-func (wouldWait) Temporary() bool { return true }
-
 // fill reads once from the client into the buffer. If it has to wait, the batch is submitted first (beforeWait). It reports
 // whether the read was interrupted and brought nothing. If so, crypto/tls has no decrypted byte left, and the session may
 // rest.
@@ -104,7 +92,7 @@ func (s *session) fill() (interrupted bool) {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, errWouldWait):
+	case errors.Is(err, netio.ErrWouldWait):
 		if n == 0 { // otherwise crypto/tls returned data and then looked for the rest of an alert
 			s.setBuf(nil, nil)
 		}
@@ -145,7 +133,7 @@ func (s *session) beforeWait() error {
 		s.holds.Store(holdsNothing)
 	}
 	if c := &s.client; c.r == c.w && c.streamed == nil && (c.page != nil || c.chunk != nil) {
-		return errWouldWait
+		return netio.ErrWouldWait
 	}
 	return nil
 }
