@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"dragontls/proxy/netio"
 )
 
@@ -43,15 +45,44 @@ var (
 	errDialPanicked = errors.New("panic in a dial")
 )
 
+// backendSettings is what a backend is made of. Target and Buffers are required.
+type backendSettings struct {
+	// Target returns "tcp" and host:port, or "unix" and a path.
+	Target func() (network, address string, err error)
+	TLS    func() *tls.Config // nil, or nil from it: in clear
+	// Credentials are what the prober authenticates with; nil, or no password: it does not.
+	Credentials func() (user, password string, err error)
+	// Mapped reports whether clients act as users of their own, so that a backend which serves connections without AUTH is of no
+	// use; nil: they do not.
+	Mapped         func() bool
+	ConnectTimeout time.Duration // for one dial, with the introduction; 2 s
+	MaxConnections int           // open at the same time, the prober's aside; 0: no limit
+	// CloseIdle closes up to n connections, those that have been idle for longest. It is called while dials wait for a place among
+	// MaxConnections, by one goroutine. nil: none may be closed.
+	CloseIdle    func(n int)
+	KeepAlive    time.Duration  // 0: off
+	WriteTimeout time.Duration  // a connection breaks 30 s after a write has waited for so long; 0: never
+	Buffers      *netio.Buffers // count what connections hold
+
+	// Moved is called when the name of Target leads to another address than before, the nth time: connections that were dialled
+	// before are to end. It is called by whoever dials, without locks. nil: each dial resolves the name by itself.
+	Moved           func(n uint64)
+	ResolveInterval time.Duration                                   // with Moved, a name is resolved again at most this often; 1 s
+	Lookup          func(context.Context, string) ([]string, error) // with Moved; net.DefaultResolver.LookupHost
+
+	Log zerolog.Logger // of the prober
+	Now func() int64   // a monotonic clock, in nanoseconds; time since New
+}
+
 // backend dials the store. After a failure dials go one at a time, at growing distances. Safe for concurrent use.
 type backend struct {
-	c            BackendConfig
-	buffers      *netio.Buffers
-	stats        *backendStats
-	keepAlive    time.Duration
+	c            backendSettings
 	writeTimeout time.Duration
 	room         *room  // nil: no limit
-	epoch        *epoch // of shared sessions; nil: every dial resolves
+	epoch        *epoch // nil: every dial resolves
+
+	backendCounters
+	answers
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex
@@ -65,19 +96,60 @@ const (
 	maxPause   = time.Second
 )
 
-func newBackend(c BackendConfig, b *netio.Buffers, s *backendStats, keepAlive, writeTimeout time.Duration) *backend {
+func newBackend(c backendSettings) *backend {
 	if c.ConnectTimeout <= 0 {
 		c.ConnectTimeout = 2 * time.Second
 	}
-	be := &backend{c: c, buffers: b, stats: s, keepAlive: keepAlive, gate: make(chan struct{}, 1)}
-	if writeTimeout > 0 {
+	if c.ResolveInterval == 0 {
+		c.ResolveInterval = time.Second
+	}
+	if c.Lookup == nil {
+		c.Lookup = net.DefaultResolver.LookupHost
+	}
+	if c.Now == nil {
+		started := time.Now()
+		c.Now = func() int64 { return int64(time.Since(started)) }
+	}
+	b := &backend{c: c, gate: make(chan struct{}, 1)}
+	b.errors = make(map[string]uint64)
+	if c.WriteTimeout > 0 {
 		// A backend that stops for a while costs waiting, no session.
-		be.writeTimeout = writeTimeout + 30*time.Second
+		b.writeTimeout = c.WriteTimeout + 30*time.Second
 	}
 	if c.MaxConnections > 0 {
-		be.room = &room{places: make(chan struct{}, c.MaxConnections)}
+		b.room = &room{places: make(chan struct{}, c.MaxConnections), closeIdle: c.CloseIdle}
 	}
-	return be
+	if c.Moved != nil {
+		b.epoch = newEpoch(c.ResolveInterval, c.Lookup, c.Moved)
+	}
+	return b
+}
+
+// run probes the backend and follows its address until ctx ends.
+func (b *backend) run(ctx context.Context) {
+	var following sync.WaitGroup
+	defer following.Wait()
+	if b.epoch != nil {
+		following.Go(func() { b.follow(ctx) })
+	}
+	b.probe(ctx)
+}
+
+// isFull reports whether a dial would wait for a place among MaxConnections. hot
+func (b *backend) isFull() bool { return b.room.isFull() }
+
+// hasSpare reports whether idle connections may stay for the next command of clients that seldom ask: fewer than half of
+// MaxConnections are open.
+func (b *backend) hasSpare() bool {
+	most := int64(b.c.MaxConnections)
+	return most <= 0 || b.connections.Load() < most/2
+}
+
+// isFailing reports whether the last dial failed through the backend's fault: then dials go one at a time, with pauses.
+func (b *backend) isFailing() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pause > 0
 }
 
 // dial opens a connection that belongs to one session, and introduces it.
@@ -87,7 +159,7 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 	}
 	if b.room != nil {
 		if !b.room.take(ctx) {
-			b.stats.errors.add("max_connections")
+			b.count("max_connections")
 			return nil, errBackendFull
 		}
 		defer func() {
@@ -107,31 +179,28 @@ func (b *backend) dial(ctx context.Context, l login) (c *backendConn, err error)
 		return nil, context.Canceled // whoever wanted it does not any more: that says nothing of the backend
 	}
 	if err != nil {
-		b.stats.errors.add(backendReason(err))
+		b.count(backendReason(err))
 		return nil, err
 	}
 	cost := int64(connectionCost)
 	if c.tls != nil {
 		cost += tlsConnectionCost
 	}
-	b.buffers.Fix(cost)
+	b.c.Buffers.Fix(cost)
 	c.release = func() {
-		b.buffers.Fix(-cost)
-		b.stats.connections.Add(-1)
+		b.c.Buffers.Fix(-cost)
+		b.connections.Add(-1)
 		if b.room != nil {
 			b.room.leave()
 		}
 	}
-	b.stats.connections.Add(1)
+	b.connections.Add(1)
 	return c, nil
 }
 
 // takeTurn lets everybody dial at once while dials work; after a failure one at a time.
 func (b *backend) takeTurn(ctx context.Context) (done func(error), err error) {
-	b.mu.Lock()
-	failing := b.pause > 0
-	b.mu.Unlock()
-	if !failing {
+	if !b.isFailing() {
 		return b.outcome, nil
 	}
 	select {
@@ -199,7 +268,7 @@ var errBackendTLS = errors.New("TLS with the backend")
 var errSettings = errors.New("read the backend's address and credentials")
 
 func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
-	b.stats.dials.Add(1)
+	b.dials.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
 	defer cancel()
 	var user, password string
@@ -224,10 +293,10 @@ func (b *backend) connect(ctx context.Context, l login) (*backendConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	netio.Tune(raw, b.keepAlive, b.writeTimeout)
+	netio.Tune(raw, b.c.KeepAlive, b.writeTimeout)
 	account := l.account
 	if account == nil {
-		account = b.buffers.NewAccount()
+		account = b.c.Buffers.NewAccount()
 	}
 	sock, err := netio.NewSocket(raw, account, b.writeTimeout)
 	if err != nil {

@@ -330,7 +330,7 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 	down := atomic.Bool{}
 	down.Store(true)
 	d := dragonflyAt(t, proxytest.Options{})
-	b := newBackend(BackendConfig{Target: func() (string, string, error) {
+	b := newBackend(backendSettings{Buffers: netio.NewBuffers(0), Target: func() (string, string, error) {
 		if n := dialling.Add(1); n > most.Load() {
 			most.Store(n)
 		}
@@ -341,7 +341,7 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 			return "", "", errors.New("down")
 		}
 		return "tcp", d.Addr(), nil
-	}}, netio.NewBuffers(0), &backendStats{}, 0, 0)
+	}})
 	if _, err := b.dial(t.Context(), login{}); err == nil {
 		t.Fatal("dialled a backend that is down")
 	}
@@ -398,10 +398,8 @@ func TestACancelledDialSaysNothingOfTheBackend(t *testing.T) {
 		}
 		c.Close()
 		eventually(t, "the session ends", func() bool { return h.Stats().Sessions == 0 && len(h.Stats().SessionsClosed) == 1 })
-		h.backend.mu.Lock()
-		defer h.backend.mu.Unlock()
-		if h.backend.pause != 0 || len(h.Stats().BackendErrors) != 0 {
-			t.Errorf("pause %v, errors %v", h.backend.pause, h.Stats().BackendErrors)
+		if failing := h.backend.isFailing(); failing || len(h.Stats().BackendErrors) != 0 {
+			t.Errorf("dials pause: %v, errors %v", failing, h.Stats().BackendErrors)
 		}
 	})
 }

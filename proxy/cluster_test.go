@@ -213,7 +213,7 @@ func TestRealClusterDiscardsWhatBelongsElsewhere(t *testing.T) {
 		}
 		if m.shared {
 			h.wantOnLanes("EXEC", 3)
-			if n := h.backendStats.dials.Load(); n > 4 {
+			if n := h.Stats().BackendDials; n > 4 {
 				t.Errorf("%d connections were dialled", n)
 			}
 		}

@@ -31,7 +31,8 @@
 //
 // # Goroutines
 //
-//	Server     Serve accepts. sweep, relieve, probe, followBackend and netio.Watcher run until Close, which waits for them.
+//	Server     Serve accepts. sweep, relieve, followBackend and netio.Watcher run until Close, which waits for them.
+//	           followBackend probes the backend, and follows its address in a goroutine of its own (backend.run).
 //	           room.make runs while dials wait for a place.
 //	handshake  runHandshake, one for each socket; it ends with the handshake or its deadline, and starts the session.
 //	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest

@@ -11,9 +11,9 @@ import (
 // epoch is the backend at one resolved address. All connections of shared sessions belong to one: two of a name's
 // addresses may be two backends. Safe for concurrent use.
 type epoch struct {
-	lookup  func(context.Context, string) ([]string, error) // net.DefaultResolver's
-	changed func(n uint64)                                  // connections of earlier epochs are to end
-	asked   chan struct{}                                   // somebody doubts the address
+	lookup  func(context.Context, string) ([]string, error)
+	changed func(n uint64) // connections of earlier epochs are to end
+	asked   chan struct{}  // somebody doubts the address
 
 	resolveInterval time.Duration
 
@@ -29,8 +29,8 @@ type epoch struct {
 	resolved time.Time
 }
 
-func newEpoch(resolveInterval time.Duration) *epoch {
-	return &epoch{resolveInterval: resolveInterval, lookup: net.DefaultResolver.LookupHost, asked: make(chan struct{}, 1)}
+func newEpoch(resolveInterval time.Duration, lookup func(context.Context, string) ([]string, error), changed func(uint64)) *epoch {
+	return &epoch{resolveInterval: resolveInterval, lookup: lookup, changed: changed, asked: make(chan struct{}, 1)}
 }
 
 // dial connects to the epoch's address, or to the first of the name's addresses that accepts.
@@ -137,7 +137,7 @@ func (e *epoch) accepted(target, address string, began uint64) uint64 {
 	n := e.n
 	e.target, e.address, e.doubted = target, address, false
 	e.mu.Unlock()
-	if moved && e.changed != nil {
+	if moved {
 		e.changed(n)
 	}
 	return n
@@ -159,36 +159,34 @@ func (b *backend) suspect() {
 	}
 }
 
-// followBackend resolves the backend's name again whenever the address is doubted.
-func (s *Server) followBackend() {
-	defer s.running.Done()
+// follow resolves the backend's name again whenever the address is doubted, until ctx ends.
+func (b *backend) follow(ctx context.Context) {
 	for {
 		select {
-		case <-s.done:
+		case <-ctx.Done():
 			return
-		case <-s.backend.epoch.asked:
+		case <-b.epoch.asked:
 		}
 		// Whoever dials meanwhile may have been content with an answer from before the doubt.
 		select {
-		case <-s.done:
+		case <-ctx.Done():
 			return
-		case <-time.After(s.backend.epoch.untilStale()):
+		case <-time.After(b.epoch.untilStale()):
 		}
-		s.backend.epoch.recall()
-		s.backend.revisit(s.done)
+		b.epoch.recall()
+		b.revisit(ctx)
 		select {
-		case <-s.done:
+		case <-ctx.Done():
 			return
-		case <-time.After(s.c.resolveInterval):
+		case <-time.After(b.c.ResolveInterval):
 		}
 	}
 }
 
 // revisit connects once, which settles what the address is.
-func (b *backend) revisit(done <-chan struct{}) {
-	ctx, cancel := context.WithTimeout(context.Background(), b.c.ConnectTimeout)
+func (b *backend) revisit(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
 	defer cancel()
-	go cancelWith(ctx, done, cancel) // ends with ctx; nobody waits for it
 	network, address, err := b.c.Target()
 	if err != nil {
 		return
@@ -198,44 +196,13 @@ func (b *backend) revisit(done <-chan struct{}) {
 	}
 }
 
-// moveTo ends what belongs to earlier epochs: lanes retire, own connections close once nothing is owed, and who cannot
-// leave its own is closed.
-func (s *Server) moveTo(n uint64) {
-	s.log.Warn().Uint64("epoch", n).Msg("the backend's name has another address: connections to the last one end")
-	s.lanes.each(func(l *lane) {
-		if l.up.epoch < n {
-			l.retire()
-		}
-	})
-	s.each(func(c *session) { c.moveTo(n) })
-}
-
-// belated says that an epoch began while c was being opened. Who has put c where moveTo finds it asks, and then does
-// what moveTo would have done.
-func (b *backend) belated(c *backendConn) (n uint64, yes bool) {
+// dialledBeforeMove reports whether the backend moved to another address while c was being dialled, for the nth time since it
+// began. Make c visible to backendSettings.Moved first, then call this: if it reports true, end c as Moved does, which may have
+// run before it could see c.
+func (b *backend) dialledBeforeMove(c *backendConn) (n uint64, yes bool) {
 	if b.epoch == nil {
 		return 0, false
 	}
 	n = b.epoch.now()
 	return n, c.epoch < n
-}
-
-func (s *session) moveTo(n uint64) {
-	if s.ownsFromBirth() { // like a direct connection, it stays where it is
-		return
-	}
-	p := &s.pump
-	p.mu.Lock()
-	old := p.up != nil && p.up.epoch < n
-	if old {
-		p.dirty = true
-	}
-	p.mu.Unlock()
-	switch {
-	case !old:
-	case s.keepsOwn() || s.sticky() || s.waiting():
-		s.end(closeMoved)
-	default:
-		s.shedDirty()
-	}
 }

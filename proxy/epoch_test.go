@@ -47,10 +47,10 @@ func twoBackends(t *testing.T) (h *harness, first, second *laneBackend, n *names
 	_, port, _ := net.SplitHostPort(addrs[0])
 	n = &names{hosts: []string{"127.0.0.1"}}
 	j := &judgement{}
-	h = startServer(t, net.JoinHostPort("backend.test", port), func(c *Config) {
+	h = start(t, net.JoinHostPort("backend.test", port), func(c *Config) {
 		c.Backend.Shared, c.Backend.Credentials, c.Recheck = true, credentials("", "secret"), j.recheck
-		c.unavailableTimeout = patience
-	}, func(s *Server) { s.backend.epoch.lookup = n.lookup })
+		c.unavailableTimeout, c.lookup = patience, n.lookup
+	})
 	return h, first, second, n
 }
 
@@ -107,7 +107,7 @@ func TestBackendKeepsItsAddress(t *testing.T) {
 	w := h.dialAs("a")
 	w.get("0")
 	n.set("127.0.0.2", "127.0.0.1")
-	h.backend.epoch.doubt()
+	h.backend.suspect()
 	before := n.howOften()
 	eventually(t, "it was resolved again", func() bool { return n.howOften() > before })
 	h.dialAs("b").get("1")
@@ -129,12 +129,19 @@ func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
 	n.set("127.0.0.2")
 	w.do("-READONLY You can't write against a read only replica.\r\n", "SET", "k", "v")
 	eventually(t, "the backend moves", func() bool {
-		h.backend.epoch.mu.Lock()
-		defer h.backend.epoch.mu.Unlock()
-		return h.backend.epoch.n == 1 && strings.HasPrefix(h.backend.epoch.address, "127.0.0.2")
+		moves, _ := h.backend.dialledBeforeMove(&backendConn{})
+		return moves == 1
 	})
+	c, err := h.backend.dial(t.Context(), login{credentials: credentials("", "secret")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := c.conn.RemoteAddr().String(); !strings.HasPrefix(at, "127.0.0.2") {
+		t.Errorf("the backend is at %s", at)
+	}
+	c.drop()
 	eventually(t, "the lanes to the first are gone", func() bool {
-		return !slices.ContainsFunc(h.openLanes(), func(l *lane) bool { return l.up.epoch == 0 })
+		return !slices.ContainsFunc(h.openLanes(), func(l *lane) bool { _, before := h.backend.dialledBeforeMove(l.up); return before })
 	})
 	w.do("+OK\r\n", "SET", "k", "v")
 	if second.count("SET", "k") != 0 || second.count("SET", "v") != 1 {
@@ -145,8 +152,7 @@ func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
 
 func TestNameIsResolvedOnceASecond(t *testing.T) {
 	n := &names{hosts: []string{"127.0.0.1"}}
-	e := newEpoch(time.Hour)
-	e.lookup = n.lookup
+	e := newEpoch(time.Hour, n.lookup, func(uint64) {})
 	d := &net.Dialer{}
 	target := net.JoinHostPort("backend.test", "1") // nobody listens there
 	for range 50 {
@@ -212,8 +218,7 @@ func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
 	}
 	_, port, _ := net.SplitHostPort(addrs[0])
 	n := &names{hosts: []string{"127.0.0.1"}}
-	e := newEpoch(time.Hour)
-	e.lookup = n.lookup
+	e := newEpoch(time.Hour, n.lookup, func(uint64) {})
 	target := net.JoinHostPort("backend.test", port)
 	dial := func(d *net.Dialer) uint64 {
 		t.Helper()

@@ -103,7 +103,7 @@ func TestSessionWithoutACertificateStaysWhereTheBackendWas(t *testing.T) {
 	_, port, _ := net.SplitHostPort(addrs[0])
 	n := &names{hosts: []string{"127.0.0.1"}}
 	j := &judgement{}
-	h := startServer(t, net.JoinHostPort("backend.test", port), func(c *Config) {
+	h := start(t, net.JoinHostPort("backend.test", port), func(c *Config) {
 		c.Backend.Shared, c.Backend.Credentials = true, credentials("", "secret")
 		c.Recheck = func(cs *tls.ConnectionState) (Peer, error) {
 			if len(cs.PeerCertificates) == 0 {
@@ -112,8 +112,8 @@ func TestSessionWithoutACertificateStaysWhereTheBackendWas(t *testing.T) {
 			return j.recheck(cs)
 		}
 		c.TLS.ClientAuth = tls.VerifyClientCertIfGiven
-		c.unavailableTimeout = patience
-	}, func(s *Server) { s.backend.epoch.lookup = n.lookup })
+		c.unavailableTimeout, c.lookup = patience, n.lookup
+	})
 	nobody := testPKI().clientConfig()
 	nobody.Certificates = nil
 	c, err := tls.Dial("tcp", h.addr, nobody)

@@ -42,7 +42,7 @@ func (g *gates) Accept() (net.Conn, error) {
 // startGated is start with gates in front of the clients.
 func (m mode) startGated(t testing.TB, backend string, change func(*Config)) (h *harness, all *gates) {
 	t.Helper()
-	h = startBehind(t, backend, m.with(change), nil, func(ln net.Listener) net.Listener {
+	h = startBehind(t, backend, m.with(change), func(ln net.Listener) net.Listener {
 		all = newGates(t, ln)
 		return all
 	})

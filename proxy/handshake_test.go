@@ -357,7 +357,7 @@ func TestAcceptErrorsArePausedAndPass(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		emfile := &net.OpError{Op: "accept", Err: syscall.EMFILE}
 		begin := time.Now()
-		h := startBehind(t, redisServer(t), m.with(nil), nil, func(ln net.Listener) net.Listener {
+		h := startBehind(t, redisServer(t), m.with(nil), func(ln net.Listener) net.Listener {
 			return &failingListener{Listener: ln, errs: []error{emfile, emfile, emfile, emfile}}
 		})
 		h.dial().do("+PONG\r\n", "PING")
@@ -482,7 +482,7 @@ func TestHandshakeThatBlocksInAWriteEndsInTime(t *testing.T) {
 	var all *gates
 	h := startBehind(t, dragonflyAt(t, proxytest.Options{}).Addr(), func(c *Config) {
 		c.HandshakeTimeout, c.WriteTimeout = time.Hour, 24*time.Hour
-	}, nil, func(ln net.Listener) net.Listener {
+	}, func(ln net.Listener) net.Listener {
 		all = newGates(t, ln)
 		all.shut = true
 		return all

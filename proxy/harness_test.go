@@ -116,17 +116,11 @@ func backendAt(addr string) func() (string, string, error) {
 
 func start(t testing.TB, backend string, change func(*Config)) *harness {
 	t.Helper()
-	return startServer(t, backend, change, nil)
+	return startBehind(t, backend, change, nil)
 }
 
-// startServer is start with a last look at the Server before it runs.
-func startServer(t testing.TB, backend string, change func(*Config), prepare func(*Server)) *harness {
-	t.Helper()
-	return startBehind(t, backend, change, prepare, nil)
-}
-
-// startBehind is startServer with a listener that wrap makes of the real one. Both functions may be nil.
-func startBehind(t testing.TB, backend string, change func(*Config), prepare func(*Server), wrap func(net.Listener) net.Listener) *harness {
+// startBehind is start with a listener that wrap makes of the real one. Both functions may be nil.
+func startBehind(t testing.TB, backend string, change func(*Config), wrap func(net.Listener) net.Listener) *harness {
 	t.Helper()
 	logs := &syncBuffer{}
 	c := Config{
@@ -147,9 +141,6 @@ func startBehind(t testing.TB, backend string, change func(*Config), prepare fun
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
-	}
-	if prepare != nil {
-		prepare(s)
 	}
 	if wrap != nil {
 		ln = wrap(ln)

@@ -51,7 +51,7 @@ func (set *laneSet) dial(l login, paced bool) {
 	set.changed = make(chan struct{})
 	set.mu.Unlock()
 	if opened != nil {
-		if _, late := s.backend.belated(up); late {
+		if _, late := s.backend.dialledBeforeMove(up); late {
 			opened.retire()
 		}
 		if outgoing != nil {
@@ -59,7 +59,7 @@ func (set *laneSet) dial(l login, paced bool) {
 		}
 	}
 	if err != nil && barsLanes(err) {
-		s.backendStats.errors.add("no_lanes")
+		s.backend.count("no_lanes")
 		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
 	}
 }
@@ -119,7 +119,7 @@ func (set *laneSet) addLocked(up *backendConn) *lane {
 	if up.pushed {
 		l.notePush()
 	}
-	s.backendStats.lanes.Add(1)
+	s.openLanes.Add(1)
 	s.lanes.live.add(l)
 	s.running.Add(1)
 	s.running.Add(1)

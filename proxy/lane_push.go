@@ -35,7 +35,7 @@ func (l *lane) notePush() {
 		return
 	}
 	s := l.set.server
-	s.backendStats.errors.add("push")
+	s.backend.count("push")
 	s.log.Warn().Msg("another client redirects its CLIENT TRACKING to a shared connection: its pushes are dropped, and the connection is replaced")
 }
 

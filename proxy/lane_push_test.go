@@ -382,12 +382,12 @@ func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 	held.say(invalidate("x") + valueOf("a"))
 	w.want(valueOf("a"))
 	b.onAccept(func(c *laneConn) { c.reset() })
-	dials := h.backendStats.dials.Load()
+	dials := h.Stats().BackendDials
 	h.sweepUnused()
 	eventually(t, "a successor was dialled in vain", func() bool {
 		l.set.mu.Lock()
 		defer l.set.mu.Unlock()
-		return h.backendStats.dials.Load() > dials && !l.set.dialing
+		return h.Stats().BackendDials > dials && !l.set.dialing
 	})
 	w.get("1")
 	if h.lane() != l || len(h.Stats().SessionsClosed) > 0 {

@@ -368,12 +368,12 @@ func (l *lane) conclude(cause error) {
 	close(l.closed)
 	l.set.remove(l)
 	l.set.server.lanes.live.remove(l)
-	l.set.server.backendStats.lanes.Add(-1)
+	l.set.server.openLanes.Add(-1)
 	if poisoned {
-		l.set.server.backendStats.errors.add("lane")
+		l.set.server.backend.count("lane")
 		l.set.server.log.Warn().AnErr("cause", cause).Int("in_flight", len(left)).Msg("lane closed: replies may be out of place")
 	} else if len(left) > 0 {
-		l.set.server.backendStats.errors.add("lost")
+		l.set.server.backend.count("lost")
 	}
 	for i, s := range left {
 		switch {

@@ -134,7 +134,7 @@ func TestRedirectedTrackingDisturbsNoOtherIdentity(t *testing.T) {
 			t.Errorf("only %d redirections", hits)
 		}
 		// A lane for each of the honest clients whenever the test has called the sweeper, and own connections.
-		if n, most := h.backendStats.dials.Load(), 20+honest*(uint64(rounds/10)+1); m.shared && n > most {
+		if n, most := h.Stats().BackendDials, 20+honest*(uint64(rounds/10)+1); m.shared && n > most {
 			t.Errorf("%d connections were dialled", n)
 		}
 		for reason, n := range h.Stats().SessionsClosed {

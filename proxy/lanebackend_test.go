@@ -145,7 +145,7 @@ func (b *laneBackend) startBehind(change func(*Config), wrap func(net.Listener) 
 		if change != nil {
 			change(c)
 		}
-	}, nil, wrap)
+	}, wrap)
 }
 
 // on sets the rule for all connections.

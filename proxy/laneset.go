@@ -165,7 +165,7 @@ func (set *laneSet) least() *lane {
 // growWith opens another lane where the one just used is busy, none has little to do and there may be more. It takes no place
 // from those who need one where the backend may have no more connections. hot
 func (set *laneSet) growWith(l *lane) {
-	if !set.calledFor(l) || set.server.backend.room.isFull() {
+	if !set.calledFor(l) || set.server.backend.isFull() {
 		return
 	}
 	set.openIf(func() bool { return set.calledFor(l) }) // a dial may have ended meanwhile

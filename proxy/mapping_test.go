@@ -220,11 +220,9 @@ func TestWrongProberCredentialsPauseNoMappedClient(t *testing.T) {
 				cf.Backend.Mapped = yes
 			})
 			eventually(t, "the prober fails", func() bool { return h.BackendReady().Reason == name })
-			h.backend.mu.Lock()
-			if h.backend.pause != 0 {
-				t.Errorf("%s: dials pause for %v", name, h.backend.pause)
+			if h.backend.isFailing() {
+				t.Errorf("%s: dials pause", name)
 			}
-			h.backend.mu.Unlock()
 		}
 	})
 }

@@ -292,7 +292,7 @@ func (s *session) ownEnded(err error) {
 	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the proxy ended it itself
 	case !owes && errors.Is(err, io.EOF):
 	default:
-		s.server.backendStats.errors.add("lost")
+		s.server.backend.count("lost")
 	}
 }
 

@@ -83,7 +83,7 @@ func TestLoopOfOneSessionDialsAtItsPace(t *testing.T) {
 				}
 				w.send(strings.Repeat(cmd(loop.args...), 3))
 				eventually(t, "it waits", func() bool { return h.Stats().BackendErrors["paced"] == 1 })
-				dials := h.backendStats.dials.Load()
+				dials := h.Stats().BackendDials
 				for _, w := range []*wire{mate, other} {
 					for i := range 50 {
 						w.get(fmt.Sprint(i))
@@ -95,7 +95,7 @@ func TestLoopOfOneSessionDialsAtItsPace(t *testing.T) {
 				if n := b.count(loop.args[0], "") - before; n < burst || n > burst+2+2 {
 					t.Errorf("%d rounds reached the backend", n)
 				}
-				if n := h.backendStats.dials.Load() - dials; n > 8 {
+				if n := h.Stats().BackendDials - dials; n > 8 {
 					t.Errorf("%d dials of two others", n)
 				}
 				w.breaks()
@@ -231,12 +231,12 @@ func TestStateThatTheBackendRefusesIsNotDialledInALoop(t *testing.T) {
 			w.SetReadDeadline(time.Time{})
 			h.closeOwnOf(w)
 			b.on(refuse)
-			dials := h.backendStats.dials.Load()
+			dials := h.Stats().BackendDials
 			w.send(cmd("INFO"))
 			if got := w.wantEnd(); got != string(textBackendState) {
 				t.Errorf("got %q", got)
 			}
-			if n := h.backendStats.dials.Load() - dials; n != 1 {
+			if n := h.Stats().BackendDials - dials; n != 1 {
 				t.Errorf("%d dials", n)
 			}
 			h.wantClosed(closeBackendState, 1)

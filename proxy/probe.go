@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"dragontls/proxy/resp"
@@ -21,47 +22,44 @@ type Readiness struct {
 	Detail string // why not; it may name addresses
 }
 
-// BackendReady may be called at any time.
-func (s *Server) BackendReady() Readiness {
-	if s.fresh() {
+// answers is what the prober has learnt.
+type answers struct {
+	up       atomic.Bool
+	answered atomic.Int64              // see backendSettings.Now: the last answer; 0: none counts
+	unready  atomic.Pointer[Readiness] // of the last failure; nil: there was none
+}
+
+// ready may be called at any time.
+func (b *backend) ready() Readiness {
+	if b.isFresh() {
 		return Readiness{OK: true}
 	}
-	if r := s.backendStats.unready.Load(); r != nil {
+	if r := b.unready.Load(); r != nil {
 		return *r
 	}
 	return Readiness{Reason: "starting", Detail: "the backend has not answered yet"}
 }
 
-func (s *Server) fresh() bool {
-	at := s.backendStats.answered.Load()
-	return at != 0 && s.now()-at < int64(probeFresh)
+func (b *backend) isFresh() bool {
+	at := b.answered.Load()
+	return at != 0 && b.c.Now()-at < int64(probeFresh)
 }
 
-// probe asks the backend once a second, over a connection of its own.
-func (s *Server) probe() {
-	defer s.running.Done()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() { // ends with ctx
-		select {
-		case <-s.done:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+// probe asks the backend once a second, over a connection of its own, until ctx ends.
+func (b *backend) probe(ctx context.Context) {
 	t := time.NewTicker(probeInterval)
 	defer t.Stop()
 	var c *backendConn
 	last := "starting"
 	for {
 		var err error
-		c, err = s.probeOnce(ctx, c)
+		c, err = b.probeOnce(ctx, c)
 		if ctx.Err() == nil {
-			last = s.noteProbe(err, last)
+			last = b.noteProbe(err, last)
 		}
 		select {
 		case <-t.C:
-		case <-s.done:
+		case <-ctx.Done():
 			if c != nil {
 				c.drop()
 			}
@@ -70,42 +68,43 @@ func (s *Server) probe() {
 	}
 }
 
-// noteProbe logs a change once.
-func (s *Server) noteProbe(err error, last string) string {
-	st := &s.backendStats
+// noteProbe takes over what came of a probe, and logs a change once: last is the reason of the last failure, or empty. It returns
+// the reason of this one.
+func (b *backend) noteProbe(err error, last string) string {
 	if err == nil {
-		st.answered.Store(s.now())
-		st.up.Store(true)
+		b.answered.Store(b.c.Now())
+		b.up.Store(true)
 		if last != "" {
-			s.log.Info().Msg("backend answers")
+			b.c.Log.Info().Msg("backend answers")
 		}
 		return ""
 	}
 	reason := backendReason(err)
-	st.unready.Store(&Readiness{Reason: reason, Detail: err.Error()})
-	if !s.fresh() || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
-		st.up.Store(false)
+	b.unready.Store(&Readiness{Reason: reason, Detail: err.Error()})
+	refuses := errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen)
+	if refuses {
+		b.answered.Store(0)
 	}
-	if errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) {
-		st.answered.Store(0)
+	if !b.isFresh() {
+		b.up.Store(false)
 	}
 	if reason != last {
-		s.log.Warn().Err(err).Str("reason", reason).Msg("backend does not answer")
+		b.c.Log.Warn().Err(err).Str("reason", reason).Msg("backend does not answer")
 	}
 	return reason
 }
 
 // probeOnce sends PING. Any reply counts: NOAUTH, LOADING and NOPERM come from a backend that is up. Where clients have
 // users of their own, and the prober has none, it must be NOAUTH.
-func (s *Server) probeOnce(ctx context.Context, c *backendConn) (*backendConn, error) {
-	l := s.backend.proberLogin()
+func (b *backend) probeOnce(ctx context.Context, c *backendConn) (*backendConn, error) {
+	l := b.proberLogin()
 	if c == nil {
 		var err error
-		if c, err = s.backend.connect(ctx, l); err != nil {
-			s.backend.outcome(l.blame(err))
+		if c, err = b.connect(ctx, l); err != nil {
+			b.outcome(l.blame(err))
 			return nil, err
 		}
-		s.backend.outcome(nil)
+		b.outcome(nil)
 	}
 	c.sock.SetReadDeadline(time.Now().Add(probeFresh))
 	stop := context.AfterFunc(ctx, c.close)

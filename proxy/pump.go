@@ -251,7 +251,7 @@ func (s *session) setUpstream(c *backendConn, err error) bool {
 	s.pump.dialled = s.pump.dialled || up != nil
 	s.pump.mu.Unlock()
 	if up != nil {
-		if n, late := s.server.backend.belated(c); late {
+		if n, late := s.server.backend.dialledBeforeMove(c); late {
 			s.moveTo(n)
 		}
 	}
@@ -278,7 +278,7 @@ func (s *session) endWithBackend(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.end(closeClient)
 	default:
-		s.server.backendStats.errors.add("lost")
+		s.server.backend.count("lost")
 		s.end(closeBackendError)
 	}
 }

@@ -237,7 +237,7 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	}
 	if h.lane != nil {
 		e.Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
-		s.backendStats.errors.add("memory_limit")
+		s.backend.count("memory_limit")
 		h.lane.retire()
 		h.lane.up.close()
 		return

@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -72,41 +70,5 @@ func (r *room) make() {
 		}
 		r.closeIdle(n)
 		time.Sleep(placeInterval)
-	}
-}
-
-// idleConn is a backend connection that nobody uses.
-type idleConn struct {
-	since int64
-	close func() bool // reports whether it was idle still
-}
-
-// closeIdlest closes up to n backend connections, those that have been idle for longest. It looks at connections only: there
-// may be many more sessions.
-func (s *Server) closeIdlest(n int) {
-	defer func() {
-		if v := recover(); v != nil {
-			s.lanePanic(v)
-		}
-	}()
-	var idle []idleConn
-	for _, l := range s.lanes.live.list() {
-		if since, ok := l.idleAt(); ok {
-			idle = append(idle, idleConn{since, func() bool { l.retire(); return true }})
-		}
-	}
-	for _, o := range s.owners.list() {
-		if since, ok := o.ownIdleAt(); ok {
-			idle = append(idle, idleConn{since, func() bool { return o.closeOwn(since) }})
-		}
-	}
-	slices.SortFunc(idle, func(a, b idleConn) int { return cmp.Compare(a.since, b.since) })
-	for _, c := range idle {
-		if n == 0 {
-			return
-		}
-		if c.close() {
-			n--
-		}
 	}
 }

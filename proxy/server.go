@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -44,7 +45,8 @@ type Config struct {
 	Log         zerolog.Logger
 
 	timeouts
-	clock func() int64 // see Server.now
+	clock  func() int64                                    // see Server.now
+	lookup func(context.Context, string) ([]string, error) // of the backend's name; net.DefaultResolver.LookupHost
 	// The paces of new backend connections: see the variables of these names.
 	sessionPace, identityPace, lanePace pace
 }
@@ -106,7 +108,7 @@ type counters struct {
 	rulesWouldDeny []atomic.Uint64
 	closed         counts
 	handshakes     handshakeCounts
-	backendStats   backendStats
+	openLanes      atomic.Int64
 	acceptErrors   atomic.Uint64
 	panics         atomic.Uint64
 }
@@ -146,14 +148,7 @@ func New(c Config) (*Server, error) {
 	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
-	s.backend = newBackend(c.Backend, s.buffers, &s.backendStats, c.KeepAlive, c.WriteTimeout)
-	if c.Backend.Shared {
-		if s.backend.room != nil {
-			s.backend.room.closeIdle = s.closeIdlest
-		}
-		s.backend.epoch = newEpoch(c.resolveInterval)
-		s.backend.epoch.changed = s.moveTo
-	}
+	s.backend = newBackend(s.backendSettings())
 	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.Names)), make([]atomic.Uint64, len(table.Names))
 	for i := range s.stripes {
 		t := &s.stripes[i]
@@ -161,6 +156,34 @@ func New(c Config) (*Server, error) {
 	}
 	return s, nil
 }
+
+// backendSettings are those of c.Backend for a Server: sessions that share connections leave an address that the backend's name
+// does not lead to any more.
+func (s *Server) backendSettings() backendSettings {
+	b := &s.c.Backend
+	settings := backendSettings{
+		Target: b.Target, TLS: b.TLS, Credentials: b.Credentials, Mapped: b.Mapped,
+		ConnectTimeout: b.ConnectTimeout, MaxConnections: b.MaxConnections,
+		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
+		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log, Now: s.now,
+	}
+	if b.Shared {
+		settings.CloseIdle, settings.Moved = s.closeIdlest, s.moveTo
+	}
+	return settings
+}
+
+// followBackend probes the backend and follows its address.
+func (s *Server) followBackend() {
+	defer s.running.Done()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	s.backend.run(ctx)
+}
+
+// BackendReady may be called at any time.
+func (s *Server) BackendReady() Readiness { return s.backend.ready() }
 
 func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	if *v == 0 {
@@ -187,13 +210,9 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	go s.sweep() // stopped by done, Close waits for it
 	s.running.Add(1)
-	go s.relieve() // stopped by done, Close waits for it
-	if s.backend.epoch != nil {
-		s.running.Add(1)
-		go s.followBackend() // stopped by done, Close waits for it
-	}
+	go s.relieve()       // stopped by done, Close waits for it
+	go s.followBackend() // stopped by done, Close waits for it
 	s.mu.Unlock()
-	go s.probe() // stopped by done, Close waits for it
 	l, _ := ln.(*listener)
 	tuned := l != nil && l.tuned
 	var pause time.Duration

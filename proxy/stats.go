@@ -79,16 +79,6 @@ type stripe struct {
 // pathCounters count the commands that went one way, by Command.ID.
 type pathCounters []atomic.Uint64
 
-type backendStats struct {
-	connections atomic.Int64
-	lanes       atomic.Int64 // among them
-	dials       atomic.Uint64
-	errors      counts
-	up          atomic.Bool
-	answered    atomic.Int64              // unix nanoseconds of the last answer to the prober
-	unready     atomic.Pointer[Readiness] // of the last failure; nil: there was none
-}
-
 // HandshakeKey labels a count of handshakes. Version is "1.2", "1.3" or empty.
 type HandshakeKey struct {
 	Reason  string // "ok" or why it failed
@@ -128,6 +118,7 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (s *Server) Stats() Stats {
+	backend := s.backend.stats()
 	st := Stats{
 		SessionsClosed:   s.closed.snapshot(),
 		Handshakes:       s.handshakes.snapshot(),
@@ -140,11 +131,11 @@ func (s *Server) Stats() Stats {
 		AcceptErrors:       s.acceptErrors.Load(),
 		Panics:             s.panics.Load(),
 		AuditDropped:       s.audit.droppedSoFar(),
-		BackendUp:          s.backendStats.up.Load(),
-		BackendConnections: int(s.backendStats.connections.Load()),
-		BackendLanes:       int(s.backendStats.lanes.Load()),
-		BackendDials:       s.backendStats.dials.Load(),
-		BackendErrors:      s.backendStats.errors.snapshot(),
+		BackendUp:          backend.Up,
+		BackendConnections: backend.Connections,
+		BackendLanes:       int(s.openLanes.Load()),
+		BackendDials:       backend.Dials,
+		BackendErrors:      backend.Errors,
 	}
 	s.countPeers(&st)
 	st.Handshaking = s.pending.len()

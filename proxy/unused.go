@@ -1,16 +1,13 @@
 package proxy
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // sheddingAfter is how long a lane is idle before it gives its buffers back.
 const sheddingAfter = int64(time.Second)
-
-// roomForIdleLanes reports whether idle lanes may stay open for clients that seldom send commands: fewer than half of the
-// backend connections that are allowed are open.
-func (s *Server) roomForIdleLanes() bool {
-	most := int64(s.c.Backend.MaxConnections)
-	return most <= 0 || s.backendStats.connections.Load() < most/2
-}
 
 // isLastOfUsed reports whether l is the only lane of its key and sessions use that key.
 func (set *laneSet) isLastOfUsed(l *lane) bool {
@@ -22,12 +19,12 @@ func (set *laneSet) isLastOfUsed(l *lane) bool {
 // carried a push, and has idle lanes give back their buffers.
 func (s *Server) sweepUnused() {
 	now := s.now()
-	room := s.roomForIdleLanes()
+	spare := s.backend.hasSpare()
 	s.lanes.each(func(l *lane) {
 		l.set.slow.Store(false)
 		since, idle := l.idleAt()
 		stays := s.c.laneIdle
-		if room && l.set.isLastOfUsed(l) {
+		if spare && l.set.isLastOfUsed(l) {
 			stays = s.c.laneStay
 		}
 		switch {
@@ -45,4 +42,40 @@ func (s *Server) sweepUnused() {
 		n.shedDirty()
 		n.closeOwn(now - int64(s.c.laneIdle))
 	})
+}
+
+// idleConn is a backend connection that nobody uses.
+type idleConn struct {
+	since int64
+	close func() bool // reports whether it was idle still
+}
+
+// closeIdlest closes up to n backend connections, those that have been idle for longest. It looks at connections only: there
+// may be many more sessions.
+func (s *Server) closeIdlest(n int) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+		}
+	}()
+	var idle []idleConn
+	for _, l := range s.lanes.live.list() {
+		if since, ok := l.idleAt(); ok {
+			idle = append(idle, idleConn{since, func() bool { l.retire(); return true }})
+		}
+	}
+	for _, o := range s.owners.list() {
+		if since, ok := o.ownIdleAt(); ok {
+			idle = append(idle, idleConn{since, func() bool { return o.closeOwn(since) }})
+		}
+	}
+	slices.SortFunc(idle, func(a, b idleConn) int { return cmp.Compare(a.since, b.since) })
+	for _, c := range idle {
+		if n == 0 {
+			return
+		}
+		if c.close() {
+			n--
+		}
+	}
 }
