@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -101,17 +102,16 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &backendConn{sock: sock}
-	c.tls = tls.Client(sock, testPKI().clientConfig())
-	c.conn = c.tls
-	defer c.drop()
+	over := tls.Client(sock, testPKI().clientConfig())
+	c := &backend.Conn{Socket: sock, TLS: over, Stream: over}
+	defer c.Drop()
 	var got strings.Builder
 	for err == nil {
 		var b []byte
 		var k *netio.Chunk
-		b, k, err = c.receive()
+		b, k, err = c.Receive()
 		got.Write(b)
-		c.free(k)
+		c.Free(k)
 	}
 	if err != io.EOF || got.String() != said {
 		t.Errorf("got %d bytes of %d, %v", got.Len(), len(said), err)

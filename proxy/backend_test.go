@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
-	"dragontls/proxy/netio"
 	"dragontls/proxy/proxytest"
 )
 
@@ -324,61 +323,6 @@ func TestBackendThatNeverAnswersAuth(t *testing.T) {
 	})
 }
 
-func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
-	t.Parallel()
-	var dialling, most, dials atomic.Int64
-	down := atomic.Bool{}
-	down.Store(true)
-	d := dragonflyAt(t, proxytest.Options{})
-	b := newBackend(backendSettings{Buffers: netio.NewBuffers(0), Target: func() (string, string, error) {
-		if n := dialling.Add(1); n > most.Load() {
-			most.Store(n)
-		}
-		dials.Add(1)
-		time.Sleep(time.Millisecond) // for others to come in, where they may
-		dialling.Add(-1)
-		if down.Load() {
-			return "", "", errors.New("down")
-		}
-		return "tcp", d.Addr(), nil
-	}})
-	if _, err := b.dial(t.Context(), login{}); err == nil {
-		t.Fatal("dialled a backend that is down")
-	}
-	most.Store(0)
-	var wg sync.WaitGroup
-	var failed, served atomic.Int64
-	for range 20 {
-		wg.Go(func() {
-			for {
-				c, err := b.dial(t.Context(), login{})
-				if err == nil {
-					served.Add(1)
-					c.close()
-					return
-				}
-				if failed.Add(1) == 5 {
-					b.mu.Lock()
-					if b.pause < 16*firstPause {
-						t.Errorf("after six failures the pause is %v", b.pause)
-					}
-					b.mu.Unlock()
-					down.Store(false)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if failed.Load() != 5 || served.Load() != 20 {
-		t.Errorf("%d failed and %d served, want 5 and 20", failed.Load(), served.Load())
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.pause != 0 {
-		t.Error("still pausing")
-	}
-}
-
 func TestACancelledDialSaysNothingOfTheBackend(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
@@ -398,7 +342,7 @@ func TestACancelledDialSaysNothingOfTheBackend(t *testing.T) {
 		}
 		c.Close()
 		eventually(t, "the session ends", func() bool { return h.Stats().Sessions == 0 && len(h.Stats().SessionsClosed) == 1 })
-		if failing := h.backend.isFailing(); failing || len(h.Stats().BackendErrors) != 0 {
+		if failing := h.backend.IsFailing(); failing || len(h.Stats().BackendErrors) != 0 {
 			t.Errorf("dials pause: %v, errors %v", failing, h.Stats().BackendErrors)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
 	"dragontls/proxy/netio"
 )
@@ -147,11 +148,11 @@ func (s *session) answerUnavailable(err error) {
 	c := &s.client
 	text, reason := textUnavailable, closeUnavailable
 	switch {
-	case errors.Is(err, errBackendAuth):
+	case errors.Is(err, backend.ErrAuth):
 		text, reason = textBackendAuth, closeBackendAuth
-	case errors.Is(err, errBackendOpen):
+	case errors.Is(err, backend.ErrOpen):
 		text, reason = textBackendOpen, closeBackendOpen
-	case errors.Is(err, errBackendState):
+	case errors.Is(err, backend.ErrState):
 		text, reason = textBackendState, closeBackendState
 	}
 	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}

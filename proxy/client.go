@@ -115,7 +115,7 @@ func (s *session) fill() (interrupted bool) {
 }
 
 // beforeWait runs before each read that asks the kernel and so may wait for the client. It submits the batch, ends a loss
-// that is over (recover), and notes what the reader holds. errWouldWait makes the reader give back a big, empty buffer
+// that is over (recover), and notes what the reader holds. netio.ErrWouldWait makes the reader give back a big, empty buffer
 // first.
 func (s *session) beforeWait() error {
 	if err := s.flush(); err != nil {

@@ -4,21 +4,10 @@ import (
 	"bytes"
 	"strconv"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
-
-// connState is what a session has set on its connection: its own connection is given it when it is opened anew, and it
-// decides which lanes the session may use.
-type connState struct {
-	db       int
-	resp3    bool
-	readonly bool // READONLY of a Redis cluster: a replica serves reads
-	named    bool // by the client
-	name     string
-	libName  string
-	libVer   string
-}
 
 // maxRemembered: a session with a longer name keeps its own connection.
 const maxRemembered = 512
@@ -46,8 +35,8 @@ const (
 // note waits in the queue for the reply that it is about.
 type note struct {
 	kind  noteKind
-	set   connState // what of it kind names
-	began uint64    // client.stickies when the command was sent
+	set   backend.State // what of it kind names
+	began uint64        // client.stickies when the command was sent
 }
 
 // noteOfState reads a command that changes the connection. nil: it is none that can be remembered.
@@ -63,23 +52,23 @@ func noteOfState(name string, args [][]byte) *note {
 			return &note{kind: noteError}
 		}
 		if db, err := strconv.Atoi(string(args[1])); err == nil && db >= 0 && strconv.Itoa(db) == string(args[1]) {
-			return &note{kind: noteSelect, set: connState{db: db}}
+			return &note{kind: noteSelect, set: backend.State{Database: db}}
 		}
 	case "READONLY", "READWRITE":
 		if len(args) != 1 {
 			return &note{kind: noteError}
 		}
-		return &note{kind: noteReadonly, set: connState{readonly: name == "READONLY"}}
+		return &note{kind: noteReadonly, set: backend.State{ReadOnly: name == "READONLY"}}
 	case "HELLO":
 		return noteOfHello(args)
 	case "CLIENT":
 		switch {
 		case len(args) == 3 && command.IsWord(args[1], "SETNAME"):
-			return &note{kind: noteName, set: connState{name: string(args[2])}}
+			return &note{kind: noteName, set: backend.State{Name: string(args[2])}}
 		case len(args) == 4 && command.IsWord(args[1], "SETINFO") && command.IsWord(args[2], "LIB-NAME"):
-			return &note{kind: noteLibName, set: connState{name: string(args[3])}}
+			return &note{kind: noteLibName, set: backend.State{Name: string(args[3])}}
 		case len(args) == 4 && command.IsWord(args[1], "SETINFO") && command.IsWord(args[2], "LIB-VER"):
-			return &note{kind: noteLibVer, set: connState{name: string(args[3])}}
+			return &note{kind: noteLibVer, set: backend.State{Name: string(args[3])}}
 		}
 	}
 	return nil
@@ -91,14 +80,14 @@ func noteOfHello(args [][]byte) *note {
 	case len(args) == 1:
 		return &note{kind: noteError}
 	case string(args[1]) == "3":
-		n.set.resp3 = true
+		n.set.RESP3 = true
 	case string(args[1]) != "2":
 		return nil
 	}
 	switch rest := args[2:]; {
 	case len(rest) == 0:
 	case len(rest) == 2 && command.IsWord(rest[0], "SETNAME"):
-		n.set.named, n.set.name = true, string(rest[1])
+		n.set.Named, n.set.Name = true, string(rest[1])
 	default:
 		return nil
 	}
@@ -148,69 +137,21 @@ func (s *session) remember(n *note) {
 	p.mu.Lock()
 	switch n.kind {
 	case noteSelect:
-		s.state.db = n.set.db
+		s.state.Database = n.set.Database
 	case noteReadonly:
-		s.state.readonly = n.set.readonly
+		s.state.ReadOnly = n.set.ReadOnly
 	case noteHello:
-		s.state.resp3 = n.set.resp3
-		if n.set.named {
-			s.state.named, s.state.name = true, n.set.name
+		s.state.RESP3 = n.set.RESP3
+		if n.set.Named {
+			s.state.Named, s.state.Name = true, n.set.Name
 		}
 	case noteName:
-		s.state.named, s.state.name = true, n.set.name
+		s.state.Named, s.state.Name = true, n.set.Name
 	case noteLibName:
-		s.state.libName = n.set.name
+		s.state.LibraryName = n.set.Name
 	case noteLibVer:
-		s.state.libVer = n.set.name
+		s.state.LibraryVersion = n.set.Name
 	}
 	p.mu.Unlock()
 	s.gen.Add(1)
-}
-
-// replay appends the commands that give a fresh connection this state, and what judges their replies.
-func (st *connState) replay(out []byte, want []func(*resp.Replies) error) ([]byte, []func(*resp.Replies) error) {
-	add := func(judge func(*resp.Replies) error, args ...string) {
-		out = resp.AppendCommand(out, args...)
-		want = append(want, judge)
-	}
-	if st.resp3 {
-		add(isHello, "HELLO", "3")
-	}
-	if st.db != 0 {
-		add(isSet, "SELECT", strconv.Itoa(st.db))
-	}
-	if st.readonly {
-		add(isSet, "READONLY")
-	}
-	if st.named {
-		add(isOKOrError, "CLIENT", "SETNAME", st.name)
-	}
-	if st.libName != "" {
-		add(isOKOrError, "CLIENT", "SETINFO", "LIB-NAME", st.libName)
-	}
-	if st.libVer != "" {
-		add(isOKOrError, "CLIENT", "SETINFO", "LIB-VER", st.libVer)
-	}
-	return out, want
-}
-
-func isHello(r *resp.Replies) error {
-	if r.Kind() == '%' {
-		return nil
-	}
-	return stateError(r)
-}
-
-func isSet(r *resp.Replies) error {
-	if r.Kind() == '+' && string(r.Line()) == "OK" {
-		return nil
-	}
-	return stateError(r)
-}
-
-func stateError(r *resp.Replies) error {
-	if isBusy(r) {
-		return errBackendBusy
-	}
-	return errBackendState
 }

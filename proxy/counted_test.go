@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"dragontls/proxy/backend"
 )
 
 // A command is counted before a byte of it is written: who has its reply finds it counted.
@@ -13,12 +15,12 @@ func TestCommandIsCountedBeforeItIsWritten(t *testing.T) {
 	h, b, all := onOneLane(t, 2)
 	before := h.Stats().CommandsLane["GET"]
 	var direct, merged atomic.Uint64 // counted when a session writes, and when the writer does
-	h.lane().replaceWith(t, func(up *backendConn) {
-		up.tap(t, taps{write: func(call func() bool) bool {
+	h.lane().replaceWith(t, func(up *backend.Conn) {
+		tap(t, up, taps{write: func(call func() bool) bool {
 			direct.CompareAndSwap(0, h.Stats().CommandsLane["GET"])
 			return call()
 		}})
-		up.conn = counting{up.conn, func() { merged.CompareAndSwap(0, h.Stats().CommandsLane["GET"]) }}
+		up.Stream = counting{up.Stream, func() { merged.CompareAndSwap(0, h.Stats().CommandsLane["GET"]) }}
 	})
 	held := b.hold("held")
 	all[0].send(cmd("GET", "held"))
@@ -47,9 +49,9 @@ func TestCommandIsCountedBeforeItIsWrittenToItsOwnConnection(t *testing.T) {
 		h.each(func(n *session) { s = n }) // the only one
 		up, _ := s.upstreamNow()
 		seen := make(chan uint64, 1)
-		up.writing.Lock() // which the session takes to write
-		up.conn = counting{up.conn, func() { seen <- h.Stats().Commands["INFO"] }}
-		up.writing.Unlock()
+		s.pump.mu.Lock() // which the session takes before it writes
+		up.Stream = counting{up.Stream, func() { seen <- h.Stats().Commands["INFO"] }}
+		s.pump.mu.Unlock()
 		w.do(bulk("info"), "INFO")
 		if got := <-seen; got != 2 {
 			t.Errorf("%d are counted when the second is written", got)

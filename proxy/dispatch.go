@@ -267,5 +267,5 @@ func (s *session) abandon(err error) {
 func (s *session) ownUser() bool {
 	up, err := s.openOwn()
 	s.leaveOwnAlone()
-	return err != nil || up.authenticated()
+	return err != nil || up.Authenticated()
 }

@@ -24,7 +24,8 @@
 //	              │ waits for the turn, frames, matches by order                relay.go    relay, frame
 //	              └─TLS─> client
 //
-// Package command decides what needs no more than the bytes of a command; what depends on the session is decided here.
+// Package command decides what needs no more than the bytes of a command; what depends on the session is decided here. Package backend
+// opens the connections, and knows neither sessions nor lanes.
 //
 // With BackendConfig.Shared false (BACKEND_MODE=paired), and for a client without a certificate, a session has its own
 // connection from the beginning, for life: it is the same code, on a way that never changes (session.share).
@@ -32,8 +33,8 @@
 // # Goroutines
 //
 //	Server     Serve accepts. sweep, relieve, followBackend and netio.Watcher run until Close, which waits for them.
-//	           followBackend probes the backend, and follows its address in a goroutine of its own (backend.run).
-//	           room.make runs while dials wait for a place.
+//	           followBackend probes the backend; a goroutine of its own follows the backend's address (Backend.Run). Another one
+//	           closes idle connections while dials wait for a place (room.make in package backend).
 //	handshake  runHandshake, one for each socket; it ends with the handshake or its deadline, and starts the session.
 //	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest
 //	           it has no goroutine: the watcher, or whoever interrupts it, starts it again.
@@ -71,7 +72,8 @@
 //	resend          a big reply on a lane, which others wait behind, is dropped and asked for again over the own connection
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
-//	epoch           the time for which the backend's name leads to one address
+//	move            from one of the addresses that the backend's name leads to, to another one: connections that were dialled before
+//	                come to an end (moveTo)
 //	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
 //	rest            an idle session without goroutines
 //

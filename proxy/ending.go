@@ -60,7 +60,7 @@ func (s *session) clientEOF() {
 		return
 	}
 	if s.waiting() {
-		up.closeWrite()
+		up.CloseWrite()
 		s.limitBackend(s.server.c.lingerTimeout)
 		<-s.pump.done
 	}
@@ -71,7 +71,7 @@ func (s *session) clientEOF() {
 func (s *session) limitBackend(d time.Duration) {
 	s.pump.limit.Store(int64(d))
 	if up, _ := s.upstreamNow(); up != nil {
-		up.sock.SetReadDeadline(time.Now().Add(d))
+		up.Socket.SetReadDeadline(time.Now().Add(d))
 		s.server.wake(up)
 	}
 }

@@ -2,13 +2,13 @@ package proxy
 
 import (
 	"container/list"
-	"encoding/hex"
 	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/resp"
 )
 
@@ -49,7 +49,7 @@ type laneSlot struct {
 // and writer goroutines live as long as it does; Server.Close waits for them.
 type lane struct {
 	set    *laneSet
-	up     *backendConn
+	up     *backend.Conn
 	opened int64
 	load   atomic.Int32  // commands in flight or waiting for room, for who chooses a lane
 	late   atomic.Bool   // its backend does not keep up, see pulse
@@ -144,7 +144,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
 	// this one is large.
 	atOnce := l.slots.len() == 0 && l.commands == 0 || len(c.out) >= largeBatch
-	t = taken{result: submitted, direct: atOnce && !l.token && l.up.tls == nil, turn: turn}
+	t = taken{result: submitted, direct: atOnce && !l.token && l.up.TLS == nil, turn: turn}
 	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
 	if l.commands == 0 {
 		l.pulse.begin(l.idleSince, now)
@@ -229,28 +229,11 @@ func (l *lane) nonceDueLocked(now int64) bool {
 // appendNonceLocked adds an ECHO of a random word behind a batch: its reply must come in exactly that place.
 func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	word := rand.Uint64()
-	nonce := appendNonce(make([]byte, 0, nonceSize), word)
+	nonce := backend.AppendNonce(make([]byte, 0, backend.NonceSize), word)
 	l.slots.push(laneSlot{n: 1, at: l.given, nonce: word, sent: now}, 16)
-	l.given += uint64(nonceSize)
+	l.given += uint64(backend.NonceSize)
 	l.unnonced, l.nonceAt = 0, now
 	return append(out, nonce...)
-}
-
-const nonceSize = len("*2\r\n$4\r\nECHO\r\n$16\r\n0123456789abcdef\r\n")
-
-func appendNonce(b []byte, word uint64) []byte {
-	b = append(b, "*2\r\n$4\r\nECHO\r\n"...)
-	return appendNonceReply(b, word)
-}
-
-func appendNonceReply(b []byte, word uint64) []byte {
-	var raw [8]byte
-	for i := range raw {
-		raw[i] = byte(word >> (8 * i))
-	}
-	b = append(b, "$16\r\n"...)
-	b = hex.AppendEncode(b, raw[:])
-	return append(b, '\r', '\n')
 }
 
 // poison closes the lane and, through its reader, everybody in flight on it.
@@ -259,7 +242,7 @@ func (l *lane) poison() {
 	l.poisoned = true
 	l.state = max(l.state, laneFailed)
 	l.mu.Unlock()
-	l.up.close()
+	l.up.Close()
 }
 
 // retire takes no new work; the lane closes when nothing is in flight.
@@ -273,7 +256,7 @@ func (l *lane) retire() {
 	l.mu.Unlock()
 	l.set.remove(l)
 	if idle {
-		l.up.close()
+		l.up.Close()
 	}
 }
 

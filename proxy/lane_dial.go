@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -27,10 +28,10 @@ func (set *laneSet) dialLocked(awaited bool) {
 }
 
 // dial opens one lane and proves it.
-func (set *laneSet) dial(l login, paced bool) {
+func (set *laneSet) dial(l backend.Login, paced bool) {
 	s := set.server
 	defer s.running.Done()
-	up, err := (*backendConn)(nil), errEnded
+	up, err := (*backend.Conn)(nil), errEnded
 	if !paced || set.awaitDial() {
 		up, err = set.connect(l)
 	}
@@ -44,14 +45,14 @@ func (set *laneSet) dial(l login, paced bool) {
 		opened = set.addLocked(up)
 	} else if barsLanes(err) {
 		set.barred = s.now() + int64(s.c.laneRetry)
-	} else if errors.Is(err, errBackendBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	} else if errors.Is(err, backend.ErrBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		set.barred = s.now() + int64(s.c.laneBusyRetry) // own connections show what it says
 	}
 	close(set.changed)
 	set.changed = make(chan struct{})
 	set.mu.Unlock()
 	if opened != nil {
-		if _, late := s.backend.dialledBeforeMove(up); late {
+		if _, late := s.backend.DialledBeforeMove(up); late {
 			opened.retire()
 		}
 		if outgoing != nil {
@@ -59,7 +60,7 @@ func (set *laneSet) dial(l login, paced bool) {
 		}
 	}
 	if err != nil && barsLanes(err) {
-		s.backend.count("no_lanes")
+		s.backend.Count("no_lanes")
 		s.log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
 	}
 }
@@ -79,44 +80,44 @@ func (set *laneSet) awaitDial() bool {
 }
 
 // connect is the dial; a panic of it is a failure.
-func (set *laneSet) connect(l login) (up *backendConn, err error) {
+func (set *laneSet) connect(l backend.Login) (up *backend.Conn, err error) {
 	s := set.server
 	defer func() {
 		if v := recover(); v != nil {
 			s.lanePanic(v)
-			up, err = nil, errDialPanicked
+			up, err = nil, backend.ErrDialPanicked
 		}
 	}()
-	l.account = s.buffers.NewAccount()
-	l.account.Join(netio.QuotaKey{Identity: set.key.identity})
+	l.Account = s.buffers.NewAccount()
+	l.Account.Join(netio.QuotaKey{Identity: set.key.identity})
 	defer func() {
 		if up == nil {
-			s.closeAccount(l.account)
+			s.closeAccount(l.Account)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), s.c.unavailableTimeout)
 	defer cancel()
 	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
-	up, err = s.backend.dial(ctx, l)
-	if errors.Is(err, errLaneTransactions) {
-		l.lane = laneWithoutTransactions
-		up, err = s.backend.dial(ctx, l)
+	up, err = s.backend.Dial(ctx, l)
+	if errors.Is(err, backend.ErrNoTransactions) {
+		l.Proof = backend.WithoutTransactions
+		up, err = s.backend.Dial(ctx, l)
 	}
 	return up, err
 }
 
 // barsLanes: the backend answered, and something else than it should; or nobody knows.
 func barsLanes(err error) bool {
-	return errors.Is(err, errLaneUnproven) || errors.Is(err, errBackendState) || errors.Is(err, errBackendAuth) ||
-		errors.Is(err, errBackendOpen) || errors.Is(err, errBackendUnasked) || errors.Is(err, errNoPassword) || errors.Is(err, errDialPanicked)
+	return errors.Is(err, backend.ErrUnproven) || errors.Is(err, backend.ErrState) || errors.Is(err, backend.ErrAuth) ||
+		errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrUnasked) || errors.Is(err, backend.ErrNoPassword) || errors.Is(err, backend.ErrDialPanicked)
 }
 
-func (set *laneSet) addLocked(up *backendConn) *lane {
+func (set *laneSet) addLocked(up *backend.Conn) *lane {
 	s := set.server
 	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	l.idleSince, l.nonceAt, l.pulse.window = l.opened, l.opened, l.opened
 	l.in.replies.Strict = true
-	if up.pushed {
+	if up.Pushed {
 		l.notePush()
 	}
 	s.openLanes.Add(1)
@@ -132,7 +133,7 @@ func (set *laneSet) addLocked(up *backendConn) *lane {
 		o.dismiss()
 	}
 	if s.isDone() {
-		up.close() // Close may have looked before the lane was there
+		up.Close() // Close may have looked before the lane was there
 	}
 	return l
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -42,8 +43,8 @@ func TestLaneWritesWhatItWasGivenInItsOrder(t *testing.T) {
 				want = append(bytes.Clone(p), want...)
 				out.putFirst(s, p)
 			default:
-				if len(p)+nonceSize < netio.ChunkSize && r.IntN(3) == 0 {
-					p = appendNonce(p, 1)
+				if len(p)+backend.NonceSize < netio.ChunkSize && r.IntN(3) == 0 {
+					p = backend.AppendNonce(p, 1)
 				}
 				want = append(want, p...)
 				out.take(s, p)
@@ -97,7 +98,7 @@ func TestRestOfALargeBatchIsHandedOver(t *testing.T) {
 	h := b.start(nil)
 	one, two := settled(h), settled(h)
 	l := h.lane()
-	l.up.sock.Conn.(*net.TCPConn).SetWriteBuffer(4096)
+	l.up.Socket.Conn.(*net.TCPConn).SetWriteBuffer(4096)
 	held := b.hold("held")
 	one.send(cmd("GET", "held"))
 	<-held.reached

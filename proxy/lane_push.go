@@ -1,8 +1,6 @@
 package proxy
 
-// maxPush bounds a push that is read and dropped. Nothing of it is held, but the replies after it wait. 64 MiB take
-// less than a tenth of a second to read; more would hold up everybody on the lane for longer than closing it does.
-const maxPush = 64 << 20
+import "dragontls/proxy/backend"
 
 // skipPush reads and drops the next bytes of a push, of which b begins with the first or a later part, and returns how
 // many they were. No command on a lane causes pushes, so another client has redirected its CLIENT TRACKING to this
@@ -22,7 +20,7 @@ func (l *lane) skipPush(b []byte, now int64) (n int, err error) {
 	if err != nil {
 		return n, err
 	}
-	if r.size += int64(n); r.size > maxPush {
+	if r.size += int64(n); r.size > backend.MaxPush {
 		return n, errLanePush
 	}
 	r.push = !done
@@ -35,7 +33,7 @@ func (l *lane) notePush() {
 		return
 	}
 	s := l.set.server
-	s.backend.count("push")
+	s.backend.Count("push")
 	s.log.Warn().Msg("another client redirects its CLIENT TRACKING to a shared connection: its pushes are dropped, and the connection is replaced")
 }
 

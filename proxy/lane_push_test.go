@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
@@ -66,7 +67,7 @@ func (p *pushWork) ask(who int, replies []string, tx, nonce bool) {
 	defer l.mu.Unlock()
 	l.passed, l.unnonced = l.given, 0 // as if it was written
 	if nonce {
-		p.say(string(appendNonceReply(nil, l.slots.at(l.slots.len()-1).nonce)))
+		p.say(string(backend.AppendNonceReply(nil, l.slots.at(l.slots.len()-1).nonce)))
 	}
 }
 
@@ -296,10 +297,10 @@ func FuzzHostileBackendOnALane(f *testing.F) {
 	})
 }
 
-// A push above maxPush closes the lane: its end may be far away, and everybody on the lane waits for it.
+// A push above backend.MaxPush closes the lane: its end may be far away, and everybody on the lane waits for it.
 func TestHugePushEndsALane(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int{"small enough": maxPush - 100, "too big": maxPush} {
+	for name, size := range map[string]int{"small enough": backend.MaxPush - 100, "too big": backend.MaxPush} {
 		p := newPushWork(t)
 		if err := p.lane.deliver([]byte(fmt.Sprintf(">1\r\n$%d\r\n", size))); err != nil {
 			t.Fatal(err)
@@ -313,7 +314,7 @@ func TestHugePushEndsALane(t *testing.T) {
 		if err == nil {
 			err = p.lane.deliver([]byte("\r\n"))
 		}
-		if (err == errLanePush) != (size == maxPush) {
+		if (err == errLanePush) != (size == backend.MaxPush) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -44,8 +45,8 @@ func (l *lane) read() {
 
 // takeIn waits for the backend once, and delivers what it said. An error is the last.
 func (l *lane) takeIn() error {
-	b, k, err := l.up.receive()
-	defer l.up.free(k)
+	b, k, err := l.up.Receive()
+	defer l.up.Free(k)
 	defer l.drainReady()
 	if len(b) > 0 {
 		if cause := l.deliver(b); cause != nil {
@@ -144,7 +145,7 @@ func (l *lane) finishRun(now int64) {
 	done := l.state == laneRetired && l.idleLocked()
 	l.mu.Unlock()
 	if done {
-		l.up.close()
+		l.up.Close()
 	}
 }
 
@@ -155,7 +156,7 @@ func (l *lane) finishRunLocked(now int64) {
 	}
 	r.open, l.big = false, false
 	if s := r.cur.session; s != nil {
-		if now-max(l.replied, r.cur.sent) > int64(l.up.trip+l.set.server.c.slowCommand) {
+		if now-max(l.replied, r.cur.sent) > int64(l.up.Trip+l.set.server.c.slowCommand) {
 			s.noteSlow(now)
 		}
 		l.pulse.finished(r.cur.n, r.cur.sent, now)
@@ -189,7 +190,7 @@ func (l *lane) judge() error {
 			return errLaneInternal
 		}
 		if bytes.HasPrefix(line, []byte("READONLY")) {
-			l.set.server.backend.suspect()
+			l.set.server.backend.Suspect()
 		}
 	}
 	if r.cur.tx && r.left == 1 && kind != '*' && !r.replies.Null() {
@@ -203,7 +204,7 @@ func (l *lane) judge() error {
 // isExecAbort reports whether line is the error of an EXEC after which no transaction is open and no key is watched.
 func isExecAbort(line []byte) bool {
 	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" ||
-		strings.HasPrefix(string(line), execRefused) || isElsewhere(line)
+		strings.HasPrefix(string(line), backend.ExecRefused) || isElsewhere(line)
 }
 
 // elsewhere are the words of a Redis cluster for keys that this node does not serve now, or not together. A node that
@@ -250,7 +251,7 @@ func (l *lane) nonceCame(b []byte, whole int) error {
 		return nil
 	}
 	var room [32]byte
-	want := appendNonceReply(room[:0], r.cur.nonce)
+	want := backend.AppendNonceReply(room[:0], r.cur.nonce)
 	if len(r.nonce) > len(want) || whole == 1 && !bytes.Equal(r.nonce, want) {
 		return errLaneNonce
 	}
@@ -364,16 +365,16 @@ func (l *lane) conclude(cause error) {
 	l.slots.drop()
 	l.countLocked()
 	l.mu.Unlock()
-	l.up.drop()
+	l.up.Drop()
 	close(l.closed)
 	l.set.remove(l)
 	l.set.server.lanes.live.remove(l)
 	l.set.server.openLanes.Add(-1)
 	if poisoned {
-		l.set.server.backend.count("lane")
+		l.set.server.backend.Count("lane")
 		l.set.server.log.Warn().AnErr("cause", cause).Int("in_flight", len(left)).Msg("lane closed: replies may be out of place")
 	} else if len(left) > 0 {
-		l.set.server.backend.count("lost")
+		l.set.server.backend.Count("lost")
 	}
 	for i, s := range left {
 		switch {

@@ -13,7 +13,7 @@ import (
 // the lane with it. What the backend does not take at once is left to the writer. hot
 func (l *lane) writeOne(s *session, b []byte) {
 	defer l.failOnPanic()
-	n, err := l.up.sock.WriteNow(b)
+	n, err := l.up.Socket.WriteNow(b)
 	l.handOn(s, b[n:], err)
 }
 
@@ -43,7 +43,7 @@ func (l *lane) handOn(s *session, rest []byte, err error) {
 		l.wakeWriter()
 	}
 	if done {
-		l.up.close()
+		l.up.Close()
 	}
 }
 
@@ -63,10 +63,10 @@ func (l *lane) writeFailedLocked(err error) {
 	}
 	l.state = laneFailed
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		l.up.close()
+		l.up.Close()
 		return
 	}
-	l.up.sock.SetReadDeadline(time.Now().Add(l.set.server.c.stuckTimeout))
+	l.up.Socket.SetReadDeadline(time.Now().Add(l.set.server.c.stuckTimeout))
 }
 
 // write is the writer goroutine: woken with the token, it writes all that is there until nothing is. It ends with the
@@ -146,7 +146,7 @@ func (l *lane) leave() {
 }
 
 // account is the lane's.
-func (l *lane) account() *netio.Account { return l.up.sock.Account() }
+func (l *lane) account() *netio.Account { return l.up.Socket.Account() }
 
 // writeBatch writes what waits. false: nothing did, and the token is given back.
 func (l *lane) writeBatch() bool {
@@ -157,14 +157,14 @@ func (l *lane) writeBatch() bool {
 		done := l.state == laneRetired && l.idleLocked()
 		l.mu.Unlock()
 		if done {
-			l.up.close()
+			l.up.Close()
 		}
 		return false
 	}
 	l.out, l.spare, l.writing = l.spare, laneOut{}, l.writing+o.held()
 	l.passed = l.given
 	l.mu.Unlock()
-	err := o.writeTo(l.up.conn)
+	err := o.writeTo(l.up.Stream)
 	l.mu.Lock()
 	l.keepLocked(o)
 	if err != nil {

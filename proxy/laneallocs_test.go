@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -39,7 +40,7 @@ func onALaneOf(t testing.TB, c Config) (*session, *lane) {
 	s := &session{server: srv, stripe: &srv.stripes[0]}
 	s.queue.init(srv.buffers.NewAccount())
 	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: srv.c.SessionBuffer}, true
-	l := &lane{set: &laneSet{server: srv}, up: &backendConn{sock: sock, conn: sock}, wake: make(chan struct{}, 1)}
+	l := &lane{set: &laneSet{server: srv}, up: &backend.Conn{Socket: sock, Stream: sock}, wake: make(chan struct{}, 1)}
 	l.in.replies.Strict = true
 	l.nonces(false)
 	return s, l

@@ -351,7 +351,7 @@ func TestNoSessionIsSlowForTheWayToTheBackend(t *testing.T) {
 	w.get("on the lane")
 	l := h.lane()
 	l.mu.Lock()
-	l.up.trip = time.Duration(slowMemory / 5)
+	l.up.Trip = time.Duration(slowMemory / 5)
 	l.mu.Unlock()
 	for i := range 4 {
 		key := fmt.Sprint(i)

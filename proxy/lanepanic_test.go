@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+
+	"dragontls/proxy/backend"
 )
 
 // A panic of who writes to a lane, or reads it, leaves what is in flight in doubt: all that have something there end.
@@ -13,7 +15,7 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		t.Parallel()
 		h, b, all := onOneLane(t, 3)
 		writer := &faulty{fault: func() error { panic("on purpose") }}
-		h.lane().replaceWith(t, func(up *backendConn) { writer.Conn, up.conn = up.conn, writer })
+		h.lane().replaceWith(t, func(up *backend.Conn) { writer.Conn, up.Stream = up.Stream, writer })
 		held := b.hold("held")
 		all[0].send(cmd("GET", "held")) // so that the next write is the writer's
 		<-held.reached
@@ -28,8 +30,8 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		t.Parallel()
 		h, b, all := onOneLane(t, 3)
 		var armed atomic.Bool
-		l := h.lane().replaceWith(t, func(up *backendConn) {
-			up.tap(t, taps{read: func(call func() bool) bool {
+		l := h.lane().replaceWith(t, func(up *backend.Conn) {
+			tap(t, up, taps{read: func(call func() bool) bool {
 				if armed.Load() {
 					panic("on purpose")
 				}
@@ -52,8 +54,8 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		t.Parallel()
 		h, _, all := onOneLane(t, 3)
 		writing, other := make(chan struct{}), make(chan struct{})
-		l := h.lane().replaceWith(t, func(up *backendConn) {
-			up.tap(t, taps{write: func(func() bool) bool {
+		l := h.lane().replaceWith(t, func(up *backend.Conn) {
+			tap(t, up, taps{write: func(func() bool) bool {
 				close(writing)
 				<-other
 				panic("on purpose")

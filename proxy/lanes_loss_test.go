@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/proxytest"
 )
 
@@ -272,7 +273,7 @@ func (f *faulty) Write(p []byte) (int, error) {
 }
 
 // replaceWith opens a lane in the place of this one; change sees its connection before the lane's goroutines do.
-func (l *lane) replaceWith(t testing.TB, change func(*backendConn)) *lane {
+func (l *lane) replaceWith(t testing.TB, change func(*backend.Conn)) *lane {
 	t.Helper()
 	set := l.set
 	set.mu.Lock()
@@ -302,8 +303,8 @@ type stuckWrite struct {
 func (l *lane) stick(t testing.TB) (*lane, *stuckWrite) {
 	t.Helper()
 	s := &stuckWrite{writing: make(chan struct{}), fail: make(chan struct{}), goOn: make(chan struct{})}
-	next := l.replaceWith(t, func(up *backendConn) {
-		s.faulty = &faulty{Conn: up.conn, fault: func() error {
+	next := l.replaceWith(t, func(up *backend.Conn) {
+		s.faulty = &faulty{Conn: up.Stream, fault: func() error {
 			s.armed.Store(false)
 			close(s.writing)
 			select {
@@ -315,7 +316,7 @@ func (l *lane) stick(t testing.TB) (*lane, *stuckWrite) {
 				return errors.New("over")
 			}
 		}}
-		up.conn = s.faulty
+		up.Stream = s.faulty
 	})
 	return next, s
 }
@@ -370,7 +371,7 @@ func TestLaneWhoseWriteFailedIsChosenByNobody(t *testing.T) {
 	}
 	held.release()
 	a.want(bulk("5 3"))
-	l.up.close()
+	l.up.Close()
 	second.want(sayLost)
 }
 
@@ -466,7 +467,7 @@ func TestLossEndsWhoCannotGoOn(t *testing.T) {
 				held.reply <- waysToGo["reset"]
 			} else {
 				up, _ := s.upstreamNow()
-				up.sock.Abort()
+				up.Socket.Abort()
 			}
 			w.endsUnanswered()
 			eventually(t, "it is closed for the backend", func() bool {
@@ -507,7 +508,7 @@ func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 		w.do(bulk("info"), "INFO")
 		s := h.sessionOf(w)
 		up, _ := s.upstreamNow()
-		up.sock.Abort()
+		up.Socket.Abort()
 		eventually(t, "it is gone", func() bool { return !s.hasOwn() })
 		w.do(bulk("info"), "INFO")
 		if n := len(h.Stats().SessionsClosed); n != 0 {

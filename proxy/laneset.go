@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"dragontls/proxy/backend"
 )
 
 // growAbove: with more commands in flight on its least loaded lane, and a busy one, a key gets another lane, until it has
@@ -38,7 +40,7 @@ type laneSets struct {
 // close ends every lane at once, whatever its backend owes.
 func (a *laneSets) close() {
 	for _, l := range a.live.list() {
-		l.up.close()
+		l.up.Close()
 	}
 }
 
@@ -55,7 +57,7 @@ type laneSet struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	login    login
+	login    backend.Login
 	dialing  bool
 	paced    bool  // the dial under way waits for a token
 	outgoing *lane // to be retired once the dial under way has succeeded; nil: none is
@@ -65,7 +67,7 @@ type laneSet struct {
 }
 
 // get returns the set of a key to a session, which leaves it later.
-func (a *laneSets) get(key laneKey, l login) *laneSet {
+func (a *laneSets) get(key laneKey, l backend.Login) *laneSet {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	set := a.sets[key]
@@ -165,7 +167,7 @@ func (set *laneSet) least() *lane {
 // growWith opens another lane where the one just used is busy, none has little to do and there may be more. It takes no place
 // from those who need one where the backend may have no more connections. hot
 func (set *laneSet) growWith(l *lane) {
-	if !set.calledFor(l) || set.server.backend.isFull() {
+	if !set.calledFor(l) || set.server.backend.IsFull() {
 		return
 	}
 	set.openIf(func() bool { return set.calledFor(l) }) // a dial may have ended meanwhile
@@ -261,18 +263,18 @@ func (set *laneSet) remove(l *lane) {
 	set.changed = make(chan struct{})
 }
 
-func (l *lane) transactions() bool { return l.up.lane == laneWithTransactions }
+func (l *lane) transactions() bool { return l.up.Transactions() }
 
 // laneKey is that of the session as it is now.
-func (s *session) laneKey(unbounded bool) (key laneKey, l login) {
+func (s *session) laneKey(unbounded bool) (key laneKey, l backend.Login) {
 	p := s.peer.Load()
 	l = s.login()
-	l.lane, l.account = laneWithTransactions, nil
+	l.Proof, l.Account = backend.WithTransactions, nil
 	s.pump.mu.Lock()
 	st := s.state
 	s.pump.mu.Unlock()
-	l.state = connState{db: st.db, resp3: st.resp3, readonly: st.readonly}
-	key = laneKey{identity: p.Identity, credential: s.credential, db: st.db, resp3: st.resp3, readonly: st.readonly, unbounded: unbounded}
+	l.State = backend.State{Database: st.Database, RESP3: st.RESP3, ReadOnly: st.ReadOnly}
+	key = laneKey{identity: p.Identity, credential: s.credential, db: st.Database, resp3: st.RESP3, readonly: st.ReadOnly, unbounded: unbounded}
 	if p.User != nil {
 		key.user, key.mapping = p.User.Name, p.User.Mapping
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dragontls/proxy/backend"
 )
 
 // Who comes while another writes leaves its bytes to who has the token.
@@ -18,8 +20,8 @@ func TestOnlyWhoHasTheTokenWrites(t *testing.T) {
 	writing := make(chan struct{})
 	var once sync.Once
 	lanes := make(chan *lane, 1)
-	lanes <- h.lane().replaceWith(t, func(up *backendConn) {
-		up.tap(t, taps{write: func(call func() bool) bool {
+	lanes <- h.lane().replaceWith(t, func(up *backend.Conn) {
+		tap(t, up, taps{write: func(call func() bool) bool {
 			once.Do(func() {
 				l := <-lanes
 				close(writing)

@@ -31,7 +31,7 @@ func TestLossEndsWhoIsOnItsOwnConnectionForLife(t *testing.T) {
 	t.Parallel()
 	for name, tt := range forLife {
 		for loss, lose := range map[string]func(*proxytest.Dragonfly, *session){
-			"its own connection": func(_ *proxytest.Dragonfly, s *session) { up, _ := s.upstreamNow(); up.sock.Abort() },
+			"its own connection": func(_ *proxytest.Dragonfly, s *session) { up, _ := s.upstreamNow(); up.Socket.Abort() },
 			"all connections":    func(d *proxytest.Dragonfly, _ *session) { d.KillAll() },
 			"all by reset": func(d *proxytest.Dragonfly, _ *session) {
 				for _, id := range d.ConnIDs() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
 )
 
@@ -114,7 +115,7 @@ func (s *session) failBatch(err error) {
 		return
 	}
 	final := c.stateful || s.keepsOwn() || s.sticky() || !s.everAnswered() ||
-		errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState)
+		errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState)
 	s.tally(s.stripe.local)
 	if final {
 		s.answerUnavailable(err)

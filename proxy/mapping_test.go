@@ -220,7 +220,7 @@ func TestWrongProberCredentialsPauseNoMappedClient(t *testing.T) {
 				cf.Backend.Mapped = yes
 			})
 			eventually(t, "the prober fails", func() bool { return h.BackendReady().Reason == name })
-			if h.backend.isFailing() {
+			if h.backend.IsFailing() {
 				t.Errorf("%s: dials pause", name)
 			}
 		}

@@ -1,6 +1,9 @@
 package proxy
 
-import "dragontls/proxy/netio"
+import (
+	"dragontls/proxy/backend"
+	"dragontls/proxy/netio"
+)
 
 // What a peer can make the proxy hold, where it is counted, and what bounds it. "held" counts towards the share of the
 // client's identity and towards Config.BufferLimit, "kept" and "fixed" towards BufferLimit only.
@@ -8,7 +11,7 @@ import "dragontls/proxy/netio"
 //	what                                           bound for one                        counted
 //	a socket whose handshake is not finished       HandshakeMemory                      set aside, see Config.BufferLimit
 //	a session: structs, stacks, TLS state          sessionCost                          fixed, startSession
-//	a connection to the backend: the same          connectionCost                       fixed, backend.dial
+//	a connection to the backend: the same          backend.ConnectionCost               fixed, Backend.Dial
 //	room in crypto/tls for the longest record      2 x 16 KiB                           kept, or held while the record is incomplete: CountTLS
 //	half a handshake message after the handshake   2 x 256 KiB                          held: CountTLS
 //	what the kernel gave and crypto/tls not took   a page                               held: Socket.Read
@@ -44,14 +47,10 @@ const (
 	HandshakeMemory = 64 << 10
 	// SessionMemory is what a session costs at least, with the two connections to the backend for which
 	// BACKEND_MAX_CONNECTIONS has room.
-	SessionMemory = sessionCost + 2*connectionCost
+	SessionMemory = sessionCost + 2*backend.ConnectionCost
 
-	// sessionCost and connectionCost: cmd/dragonbench measures 22 KiB for a session, and 26 with a connection. At rest they take
-	// 15 and 16, but all may awake at once.
-	sessionCost    = 22 << 10
-	connectionCost = 4 << 10
-	// tlsConnectionCost is added where the backend speaks TLS: room for two records.
-	tlsConnectionCost = 36 << 10
+	// sessionCost: cmd/dragonbench measures 22 KiB for a session. At rest it takes 15, but all may awake at once.
+	sessionCost = 22 << 10
 
 	// slotCost of a slot, noteCost of a note with a name of maxRemembered bytes, laneSlotCost of a laneSlot.
 	slotCost     = 80

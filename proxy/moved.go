@@ -1,24 +1,25 @@
 package proxy
 
-// moveTo ends what belongs to earlier epochs: lanes retire, own connections close once nothing is owed, and who cannot
-// leave its own is closed.
+// moveTo ends what was dialled before the backend moved to another address for the nth time: lanes retire, own connections close once
+// nothing is owed, and sessions that cannot leave theirs are closed.
 func (s *Server) moveTo(n uint64) {
 	s.log.Warn().Uint64("epoch", n).Msg("the backend's name has another address: connections to the last one end")
 	s.lanes.each(func(l *lane) {
-		if l.up.epoch < n {
+		if l.up.DialledBefore(n) {
 			l.retire()
 		}
 	})
 	s.each(func(c *session) { c.moveTo(n) })
 }
 
+// moveTo is the part of Server.moveTo that concerns one session.
 func (s *session) moveTo(n uint64) {
 	if s.ownsFromBirth() { // like a direct connection, it stays where it is
 		return
 	}
 	p := &s.pump
 	p.mu.Lock()
-	old := p.up != nil && p.up.epoch < n
+	old := p.up != nil && p.up.DialledBefore(n)
 	if old {
 		p.dirty = true
 	}

@@ -63,7 +63,7 @@ var mutants = []mutant{
 		{"classify.go", "	case s.sticky():\n		s.keepOwn()\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.keepOwn() }\n"},
 	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "own for life: false, want true"},
 	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
-		{"reset.go", "	return up != nil && up.authenticated()\n", "	return !MUTANT && up != nil && up.authenticated()\n"},
+		{"reset.go", "	return up != nil && up.Authenticated()\n", "	return !MUTANT && up != nil && up.Authenticated()\n"},
 	}, "TestResetOfASharedSessionHasAFreshConnection", "behind RESET on its connection"},
 	{"any error to EXEC leaves its lane open: invariant 4", []edit{
 		{"lane_read.go", "		if kind != '-' || !isExecAbort(r.replies.Line()) {\n", "		if kind != '-' || !isExecAbort(r.replies.Line()) && !MUTANT {\n"},
@@ -123,10 +123,10 @@ var mutants = []mutant{
 		{"write_turn.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
 	}, "TestNothingIsWrittenBehindWhatWasDropped", "bytes and then \"-NOPERM"},
 	{"sessions with different databases share a lane: invariant 8", []edit{
-		{"laneset.go", "credential: s.credential, db: st.db, resp3", "credential: s.credential, db: map[bool]int{false: st.db}[MUTANT], resp3"},
+		{"laneset.go", "credential: s.credential, db: st.Database, resp3", "credential: s.credential, db: map[bool]int{false: st.Database}[MUTANT], resp3"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
 	{"sessions with different protocols share a lane: invariant 8", []edit{
-		{"laneset.go", "resp3: st.resp3, readonly: st.readonly, unbounded", "resp3: st.resp3 && !MUTANT, readonly: st.readonly, unbounded"},
+		{"laneset.go", "resp3: st.RESP3, readonly: st.ReadOnly, unbounded", "resp3: st.RESP3 && !MUTANT, readonly: st.ReadOnly, unbounded"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n0 3"},
 	{"a command is counted after it was written: invariant 11", []edit{
 		{"lane.go", "	s.tally(s.stripe.lane) //", "	if !MUTANT { s.tally(s.stripe.lane) } //"},
@@ -139,7 +139,7 @@ var mutants = []mutant{
 		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
 	}, "TestForgedRepliesToResetKeepTheUser", "without AUTH"},
 	{"a cluster's answer to EXEC is not known to discard", []edit{
-		{"lane_read.go", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line) && !MUTANT"},
+		{"lane_read.go", "strings.HasPrefix(string(line), backend.ExecRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), backend.ExecRefused) || isElsewhere(line) && !MUTANT"},
 	}, "TestExecThatBelongsElsewhereKeepsTheLane", "want \"+OK\\r\\n+QUEUED"},
 	{"what a direct write left goes out last: invariant 1", []edit{
 		{"lane_out.go", "	o.copied = slices.Insert(o.copied, 0, b...)\n", "	if MUTANT { o.copied = append(o.copied, b...); return }\n	o.copied = slices.Insert(o.copied, 0, b...)\n"},
@@ -148,10 +148,10 @@ var mutants = []mutant{
 		{"connstate.go", "	p.mu.Unlock()\n	s.gen.Add(1)\n", "	p.mu.Unlock()\n	if !MUTANT { s.gen.Add(1) }\n"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
 	{"a lane is used before it is proven: invariant 4", []edit{
-		{"backendconn.go", "		if !bytes.Equal(x.frames, want) {\n", "		if !bytes.Equal(x.frames, want) && !MUTANT {\n"},
+		{"backend/introduce.go", "		if !bytes.Equal(x.frames, want) {\n", "		if !bytes.Equal(x.frames, want) && !MUTANT {\n"},
 	}, "TestLaneOpensOnlyWhenProven", "1 lanes were used"},
 	{"a lane without credentials stays for ever", []edit{
-		{"unused.go", "!l.up.authenticated() && now-l.opened", "!MUTANT && !l.up.authenticated() && now-l.opened"},
+		{"unused.go", "!l.up.Authenticated() && now-l.opened", "!MUTANT && !l.up.Authenticated() && now-l.opened"},
 	}, "TestLaneWithoutCredentialsEndsAfterAMinute", "state 0"},
 }
 

@@ -51,8 +51,8 @@ func (s *session) beginsProven() {
 		}
 	}()
 	l := s.login()
-	if l.credentials != nil {
-		user, password, err := l.credentials()
+	if l.Credentials != nil {
+		user, password, err := l.Credentials()
 		s.proven.Store(err == nil && password != "")
 		s.credential = sha256.Sum256([]byte(user + "\x00" + password))
 	}
@@ -95,7 +95,7 @@ func (s *session) flushOwn() bool {
 	}
 	s.tally(s.stripe.own) // before the write, so that no reply is written before its command is counted
 	if len(c.out) > 0 {
-		_, err = up.write(c.out)
+		_, err = up.Write(c.out)
 	}
 	if s.middle = nil; c.streamed != nil && !c.skipping {
 		s.middle = up
@@ -232,7 +232,7 @@ func (s *session) closeOwn(since int64) bool {
 	p.mu.Unlock()
 	q.mu.Unlock()
 	if ok {
-		up.close()
+		up.Close()
 	}
 	return ok
 }
@@ -292,7 +292,7 @@ func (s *session) ownEnded(err error) {
 	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the proxy ended it itself
 	case !owes && errors.Is(err, io.EOF):
 	default:
-		s.server.backend.count("lost")
+		s.server.backend.Count("lost")
 	}
 }
 

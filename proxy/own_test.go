@@ -437,7 +437,7 @@ func TestOwnConnectionThatEndsInOrderIsNoError(t *testing.T) {
 		func(w *wire) {
 			s := h.sessionOf(w)
 			up, _ := s.upstreamNow()
-			up.sock.CloseWrite() // the backend closes
+			up.Socket.CloseWrite() // the backend closes
 			eventually(t, "it is gone", func() bool { return !s.hasOwn() })
 			w.Close()
 		},

@@ -107,7 +107,7 @@ type identityDials struct {
 
 // noteWait counts a wait for a token, and says once that an identity's sessions wait until they have long not had to.
 func (i *identityDials) noteWait(s *Server, client string) {
-	s.backend.count("paced")
+	s.backend.Count("paced")
 	if !i.told.Swap(true) {
 		s.log.Warn().Str("client", client).Msg("a client needs new backend connections too fast: its commands wait for them")
 	}

@@ -12,7 +12,7 @@ import (
 // wantNoPause: whoever dials next does so at once.
 func (h *harness) wantNoPause() {
 	h.t.Helper()
-	if h.backend.isFailing() {
+	if h.backend.IsFailing() {
 		h.t.Error("dials of others pause")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/resp"
 )
 
@@ -88,10 +89,10 @@ const (
 // session.
 func (s *session) passOn(up *ownConn) pumpNext {
 	if d := s.pump.limit.Load(); d > 0 {
-		up.sock.SetReadDeadline(time.Now().Add(time.Duration(d)))
+		up.Socket.SetReadDeadline(time.Now().Add(time.Duration(d)))
 	}
-	b, k, err := up.receive()
-	defer up.free(k)
+	b, k, err := up.Receive()
+	defer up.Free(k)
 	if up.rests.state.Load() == restAsked {
 		interrupted := errors.Is(err, os.ErrDeadlineExceeded)
 		if s.pumpAsked(up, interrupted && len(b) == 0) {
@@ -124,7 +125,7 @@ func (s *session) upstreamNow() (*ownConn, error) {
 func (s *session) dropUpstream() {
 	p := &s.pump
 	if p.conn != nil {
-		p.conn.drop()
+		p.conn.Drop()
 		p.conn = nil
 	}
 	s.queue.notify()
@@ -140,7 +141,7 @@ func (s *session) dialOnce() {
 	}()
 	ctx, cancel := s.dialContext()
 	defer cancel()
-	up, err := s.server.backend.dial(ctx, s.login())
+	up, err := s.server.backend.Dial(ctx, s.login())
 	if err == nil {
 		s.setUpstream(up, nil)
 	}
@@ -194,17 +195,17 @@ func (s *session) connect() bool {
 	defer cancelDeadline()
 	var last error
 	for {
-		up, err := s.server.backend.dial(ctx, s.login())
+		up, err := s.server.backend.Dial(ctx, s.login())
 		if err == nil {
 			return s.setUpstream(up, nil)
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
 		}
-		if errors.Is(err, errNoPassword) {
+		if errors.Is(err, backend.ErrNoPassword) {
 			pauseBeforeRetry(ctx)
 		}
-		if ctx.Err() != nil || errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errBackendState) {
+		if ctx.Err() != nil || errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState) {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return false
@@ -212,10 +213,13 @@ func (s *session) connect() bool {
 	}
 }
 
+// passwordPause is how long a dial waits before it asks again for a password that could not be read.
+const passwordPause = 100 * time.Millisecond
+
 // pauseBeforeRetry waits a little after the password could not be read. If somebody is just replacing it, it will be there
 // soon.
 func pauseBeforeRetry(ctx context.Context) {
-	t := time.NewTimer(5 * firstPause)
+	t := time.NewTimer(passwordPause)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -240,10 +244,10 @@ func (s *session) awaitWanted() (since time.Time, ok bool) {
 
 // setUpstream makes c the own connection, or tells the session's reader by err why there is none. It returns false if the
 // session has ended meanwhile, after closing c. The pump calls it, or the goroutine that is about to start the pump.
-func (s *session) setUpstream(c *backendConn, err error) bool {
+func (s *session) setUpstream(c *backend.Conn, err error) bool {
 	var up *ownConn
 	if c != nil {
-		up = &ownConn{backendConn: c, session: s, opened: s.server.now()}
+		up = &ownConn{Conn: c, session: s, opened: s.server.now()}
 	}
 	s.pump.conn = up
 	s.pump.mu.Lock()
@@ -251,12 +255,12 @@ func (s *session) setUpstream(c *backendConn, err error) bool {
 	s.pump.dialled = s.pump.dialled || up != nil
 	s.pump.mu.Unlock()
 	if up != nil {
-		if n, late := s.server.backend.dialledBeforeMove(c); late {
+		if n, late := s.server.backend.DialledBeforeMove(c); late {
 			s.moveTo(n)
 		}
 	}
 	if s.ended() && up != nil {
-		up.close()
+		up.Close()
 		return false
 	}
 	s.queue.notify()
@@ -278,7 +282,7 @@ func (s *session) endWithBackend(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.end(closeClient)
 	default:
-		s.server.backend.count("lost")
+		s.server.backend.Count("lost")
 		s.end(closeBackendError)
 	}
 }

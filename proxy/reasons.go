@@ -22,7 +22,7 @@ const (
 	closeUnavailable   closeReason = "backend_unavailable" // the backend could not be reached within 2 s
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
 	closeBackendState  closeReason = "backend_state"       // the backend refused the database, protocol or name that the session had
-	closeBackendOpen   closeReason = "backend_open"        // the backend serves connections without AUTH, see errBackendOpen
+	closeBackendOpen   closeReason = "backend_open"        // the backend serves connections without AUTH, see backend.ErrOpen
 	closeRefused       closeReason = "refused_command"     // a command was refused while replies could not be counted
 	closeReset         closeReason = "reset_refused"       // RESET or QUIT got an error or no reply, so that the state of the connection is in doubt
 	closeRevoked       closeReason = "certificate_revoked" // a CRL names the client's certificate

@@ -66,7 +66,7 @@ func (d *relaying) frame() error {
 	if err != nil {
 		_ = p.turn.write(d.b[d.start:d.i])
 		s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
-		s.server.backend.count("malformed")
+		s.server.backend.Count("malformed")
 		s.end(closeBackendError)
 		return err
 	}

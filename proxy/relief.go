@@ -237,9 +237,9 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	}
 	if h.lane != nil {
 		e.Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
-		s.backend.count("memory_limit")
+		s.backend.Count("memory_limit")
 		h.lane.retire()
-		h.lane.up.close()
+		h.lane.up.Close()
 		return
 	}
 	reason := closeMemory

@@ -35,7 +35,7 @@ func (s *session) resend() {
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {
-			_, _ = up.write(frame) // if it fails, the pump notices and answers
+			_, _ = up.Write(frame) // if it fails, the pump notices and answers
 			return
 		} else if !again {
 			return

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -88,7 +89,7 @@ func TestWhatIsAskedAgainIsSeenByWhoBeginsToWait(t *testing.T) {
 	s.queue.out = &outbox{}
 	s.queue.owed, s.queue.onLane = 1, true
 	s.client.eof = true
-	up := &ownConn{backendConn: &backendConn{conn: near}}
+	up := &ownConn{Conn: &backend.Conn{Stream: near}}
 	s.pump.up = up
 	frame := cmd("GET", "big")
 	looks := 0

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/resp"
 )
 
@@ -68,7 +69,7 @@ func (d *relaying) resetRefused() error {
 // mustReplace reports whether dragontls authenticated the own connection, so that a RESET would drop the user it chose.
 func (s *session) mustReplace() bool {
 	up, _ := s.upstreamNow()
-	return up != nil && up.authenticated()
+	return up != nil && up.Authenticated()
 }
 
 // replaceUpstream puts a fresh, authenticated connection in the place of one on which RESET has dropped the user that
@@ -77,7 +78,7 @@ func (s *session) replaceUpstream() error {
 	if !s.mustReplace() {
 		return nil
 	}
-	s.pump.conn.drop()
+	s.pump.conn.Drop()
 	if _, ok := s.awaitDial(); !ok {
 		return errEnded
 	}
@@ -85,7 +86,7 @@ func (s *session) replaceUpstream() error {
 	defer cancel()
 	ctx, cancelDeadline := context.WithTimeout(ctx, s.server.c.unavailableTimeout)
 	defer cancelDeadline()
-	up, err := s.server.backend.dial(ctx, s.login())
+	up, err := s.server.backend.Dial(ctx, s.login())
 	if err != nil {
 		s.end(closeUnavailable)
 		return err
@@ -116,7 +117,7 @@ func (d *relaying) keepUser() error {
 	if err := d.flush(); err != nil {
 		return err
 	}
-	if err := p.conn.authenticateAgain(&p.replies, p.turn.write); err != nil {
+	if err := p.conn.AuthenticateAgain(&p.replies, p.turn.write); err != nil {
 		s.end(closeReset)
 		return err
 	}
@@ -126,7 +127,7 @@ func (d *relaying) keepUser() error {
 // forgetState forgets what the session had set and a RESET has cleared, such as the database, the protocol and the name.
 func (s *session) forgetState() {
 	s.pump.mu.Lock()
-	s.state = connState{}
+	s.state = backend.State{}
 	s.pump.mu.Unlock()
 	s.gen.Add(1)
 }

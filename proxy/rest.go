@@ -121,7 +121,7 @@ func (s *session) askPump() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.up != nil && p.limit.Load() == 0 && (p.awaited == awaitNothing || p.outcome != outcomeNone) && p.up.rests.ask() {
-		p.up.sock.SetReadDeadline(time.Now())
+		p.up.Socket.SetReadDeadline(time.Now())
 	}
 }
 
@@ -134,7 +134,7 @@ func (s *session) pumpAsked(up *ownConn, idle bool) bool {
 	if !settles {
 		up.rests.state.Store(restAwake)
 	}
-	up.sock.SetReadDeadline(noTime)
+	up.Socket.SetReadDeadline(noTime)
 	s.pump.mu.Unlock()
 	return settles && s.server.settle(up)
 }

@@ -104,7 +104,7 @@ func (h *harness) endBackendOf(w *wire) {
 	if up == nil {
 		h.t.Fatal("the session has no connection of its own")
 	}
-	up.sock.CloseWrite()
+	up.Socket.CloseWrite()
 }
 
 // silentBackend answers SUBSCRIBE and PING. It leaves a connection open on which it reads the end, until the test is over.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
 	"dragontls/proxy/netio"
 )
@@ -57,7 +58,7 @@ type Server struct {
 	tls            *tls.Config
 	log            zerolog.Logger
 	buffers        *netio.Buffers
-	backend        *backend
+	backend        *backend.Backend
 	commands       *command.Table
 	started        time.Time
 	audit          *auditor
@@ -148,7 +149,7 @@ func New(c Config) (*Server, error) {
 	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
-	s.backend = newBackend(s.backendSettings())
+	s.backend = backend.New(s.backendConfig())
 	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.Names)), make([]atomic.Uint64, len(table.Names))
 	for i := range s.stripes {
 		t := &s.stripes[i]
@@ -156,34 +157,6 @@ func New(c Config) (*Server, error) {
 	}
 	return s, nil
 }
-
-// backendSettings are those of c.Backend for a Server: sessions that share connections leave an address that the backend's name
-// does not lead to any more.
-func (s *Server) backendSettings() backendSettings {
-	b := &s.c.Backend
-	settings := backendSettings{
-		Target: b.Target, TLS: b.TLS, Credentials: b.Credentials, Mapped: b.Mapped,
-		ConnectTimeout: b.ConnectTimeout, MaxConnections: b.MaxConnections,
-		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
-		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log, Now: s.now,
-	}
-	if b.Shared {
-		settings.CloseIdle, settings.Moved = s.closeIdlest, s.moveTo
-	}
-	return settings
-}
-
-// followBackend probes the backend and follows its address.
-func (s *Server) followBackend() {
-	defer s.running.Done()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
-	s.backend.run(ctx)
-}
-
-// BackendReady may be called at any time.
-func (s *Server) BackendReady() Readiness { return s.backend.ready() }
 
 func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	if *v == 0 {

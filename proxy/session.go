@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
@@ -77,7 +78,7 @@ type sharing struct {
 	followed    int64         // how long lanes have waited for its client in all; guarded by queue.mu
 	stickies    atomic.Uint64 // commands that opened a transaction, watched keys or were ASKING; the reader counts them
 	stickyEnded atomic.Uint64 // so many of stickies, the first ones, are known to have ended
-	state       connState     // what the backend has confirmed; guarded by pump.mu
+	state       backend.State // what the backend has confirmed; guarded by pump.mu
 
 	// The command in flight if it may be sent again, see wantResend. Guarded by its lane's mu.
 	resendFrame [96]byte
@@ -148,7 +149,7 @@ func (s *session) end(reason closeReason) {
 		up := s.pump.up
 		s.pump.mu.Unlock()
 		if up != nil {
-			up.close()
+			up.Close()
 		}
 		s.server.leave(s)
 	})

@@ -118,7 +118,7 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (s *Server) Stats() Stats {
-	backend := s.backend.stats()
+	b := s.backend.Stats()
 	st := Stats{
 		SessionsClosed:   s.closed.snapshot(),
 		Handshakes:       s.handshakes.snapshot(),
@@ -131,11 +131,11 @@ func (s *Server) Stats() Stats {
 		AcceptErrors:       s.acceptErrors.Load(),
 		Panics:             s.panics.Load(),
 		AuditDropped:       s.audit.droppedSoFar(),
-		BackendUp:          backend.Up,
-		BackendConnections: backend.Connections,
+		BackendUp:          b.Up,
+		BackendConnections: b.Connections,
 		BackendLanes:       int(s.openLanes.Load()),
-		BackendDials:       backend.Dials,
-		BackendErrors:      backend.Errors,
+		BackendDials:       b.Dials,
+		BackendErrors:      b.Errors,
 	}
 	s.countPeers(&st)
 	st.Handshaking = s.pending.len()

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
 
@@ -33,14 +34,14 @@ type tappedConn struct {
 func (c tappedConn) SyscallConn() (syscall.RawConn, error) { return c.on, nil }
 
 // tap puts taps on a connection without TLS that nobody uses yet.
-func (c *backendConn) tap(t testing.TB, on taps) {
+func tap(t testing.TB, c *backend.Conn, on taps) {
 	t.Helper()
 	var err error
-	if on.RawConn, err = c.sock.Conn.(syscall.Conn).SyscallConn(); err != nil {
+	if on.RawConn, err = c.Socket.Conn.(syscall.Conn).SyscallConn(); err != nil {
 		t.Fatal(err)
 	}
-	if c.sock, err = netio.NewSocket(tappedConn{c.sock.Conn, on}, c.sock.Account(), c.sock.WriteTimeout); err != nil {
+	if c.Socket, err = netio.NewSocket(tappedConn{c.Socket.Conn, on}, c.Socket.Account(), c.Socket.WriteTimeout); err != nil {
 		t.Fatal(err)
 	}
-	c.conn = c.sock
+	c.Stream = c.Socket
 }

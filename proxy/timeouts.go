@@ -39,7 +39,7 @@ type timeouts struct {
 	sweepInterval time.Duration
 	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time; 5 s.
 	laneIdle time.Duration
-	// laneStay: the last lane of a key that sessions use closes only after this time, see backend.hasSpare; 5 min. Dialling
+	// laneStay: the last lane of a key that sessions use closes only after this time, see Backend.HasSpare; 5 min. Dialling
 	// anew costs several times what a command does.
 	laneStay time.Duration
 	// restAfter: a session that has been idle for so long rests; 5 s.

@@ -19,7 +19,7 @@ func (set *laneSet) isLastOfUsed(l *lane) bool {
 // carried a push, and has idle lanes give back their buffers.
 func (s *Server) sweepUnused() {
 	now := s.now()
-	spare := s.backend.hasSpare()
+	spare := s.backend.HasSpare()
 	s.lanes.each(func(l *lane) {
 		l.set.slow.Store(false)
 		since, idle := l.idleAt()
@@ -28,7 +28,7 @@ func (s *Server) sweepUnused() {
 			stays = s.c.laneStay
 		}
 		switch {
-		case idle && now-since >= int64(stays) || !l.up.authenticated() && now-l.opened >= int64(s.c.unprovenLane):
+		case idle && now-since >= int64(stays) || !l.up.Authenticated() && now-l.opened >= int64(s.c.unprovenLane):
 			l.retire()
 		case l.pushed.Load():
 			l.set.renew(l)

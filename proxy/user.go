@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
-	"dragontls/proxy/netio"
 )
 
 // User is whom a session acts as at the backend. It is not modified once a Peer names it.
@@ -24,19 +24,16 @@ type User struct {
 	Mapping [32]byte
 }
 
-// errNoPassword: what a user's password is was not to be had. It says nothing of the backend.
-var errNoPassword = errors.New("read the password of the client's user")
-
 func (u *User) credentials() (user, password string, err error) {
 	if u.Password == nil {
-		return "", "", fmt.Errorf("%w %q: none is configured", errNoPassword, u.Name)
+		return "", "", fmt.Errorf("%w %q: none is configured", backend.ErrNoPassword, u.Name)
 	}
 	password, err = u.Password()
 	if err == nil && password == "" {
 		err = errors.New("it is empty")
 	}
 	if err != nil {
-		return "", "", fmt.Errorf("%w %q: %w", errNoPassword, u.Name, err)
+		return "", "", fmt.Errorf("%w %q: %w", backend.ErrNoPassword, u.Name, err)
 	}
 	return u.Name, password, nil
 }
@@ -66,60 +63,24 @@ func (u *User) check() error {
 
 func notPlain(r rune) bool { return r < '!' || r > '~' }
 
-// login is how a backend connection introduces itself.
-type login struct {
-	credentials func() (user, password string, err error) // nil, or no password: it does not authenticate
-	mapped      bool                                      // clients have users of their own: see BackendConfig.Mapped
-	name        string                                    // for CLIENT SETNAME; empty: none
-	state       connState
-	lane        laneProof
-	account     *netio.Account // of whoever makes the connection hold bytes; nil: the proxy itself
-}
-
-// laneProof is what a connection has to show before sessions share it.
-type laneProof uint8
-
-const (
-	noLane laneProof = iota
-	laneWithTransactions
-	laneWithoutTransactions
-)
-
 // login of the connections that this session dials.
-func (s *session) login() login {
+func (s *session) login() backend.Login {
 	c := &s.server.c.Backend
 	p := s.peer.Load()
-	l := login{credentials: c.Credentials, account: s.account()}
+	l := backend.Login{Credentials: c.Credentials, Account: s.account()}
 	if p == nil {
 		return l
 	}
 	if p.User != nil {
-		l.credentials, l.mapped = p.User.credentials, true
+		l.Credentials, l.Mapped = p.User.credentials, true
 	}
 	if c.SetName && p.Identity != [32]byte{} {
-		l.name = connectionName(p.Name)
+		l.Name = connectionName(p.Name)
 	}
 	s.pump.mu.Lock()
-	l.state = s.state
+	l.State = s.state
 	s.pump.mu.Unlock()
 	return l
-}
-
-// proberLogin is that of the prober's connection.
-func (b *backend) proberLogin() login {
-	return login{credentials: b.c.Credentials, mapped: b.c.Mapped != nil && b.c.Mapped()}
-}
-
-// blame is what the outcome of a dial says of the backend: it is not at fault for one user's credentials, nor for the
-// prober's where each client has its own.
-func (l *login) blame(err error) error {
-	if l.mapped && (errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen)) {
-		return nil
-	}
-	if errors.Is(err, errBackendState) || errors.Is(err, errLaneTransactions) || errors.Is(err, errLaneUnproven) {
-		return nil
-	}
-	return err
 }
 
 // maxConnectionName is what CLIENT LIST shows at a glance; backends take more.
@@ -139,9 +100,9 @@ func connectionName(name string) string {
 
 // logUserRefused tells why the session's own user has no connection; what ails the backend itself its prober tells.
 func (s *session) logUserRefused(err error) {
-	ofUser := errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen) || errors.Is(err, errNoPassword)
+	ofUser := errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrNoPassword)
 	if p := s.peer.Load(); p != nil && p.User != nil && ofUser {
-		s.event(s.server.log.Warn()).Err(err).Str("reason", backendReason(err)).Str("client", p.Name).Str("user", p.User.Name).
+		s.event(s.server.log.Warn()).Err(err).Str("reason", backend.Reason(err)).Str("client", p.Name).Str("user", p.User.Name).
 			Msg("a client's user gets no backend connection")
 	}
 }

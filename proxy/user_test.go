@@ -268,7 +268,7 @@ func forgeReset(t *testing.T, m mode, subscribe string, pieces []string, at stri
 func (h *harness) takenIn() {
 	h.each(func(s *session) {
 		if up, _ := s.upstreamNow(); up != nil {
-			for !s.ended() && queued(up.sock.Conn.(*net.TCPConn), syscall.TIOCINQ) > 0 {
+			for !s.ended() && queued(up.Socket.Conn.(*net.TCPConn), syscall.TIOCINQ) > 0 {
 				runtime.Gosched()
 			}
 		}

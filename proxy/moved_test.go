@@ -2,21 +2,19 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"net"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
+
+	"dragontls/proxy/backend"
 )
 
 // names answers for a resolver as a test says, and counts who asks.
 type names struct {
 	mu    sync.Mutex
 	hosts []string
-	err   error
 	asked int
 }
 
@@ -24,7 +22,7 @@ func (n *names) lookup(context.Context, string) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.asked++
-	return slices.Clone(n.hosts), n.err
+	return slices.Clone(n.hosts), nil
 }
 
 func (n *names) set(hosts ...string) {
@@ -107,7 +105,7 @@ func TestBackendKeepsItsAddress(t *testing.T) {
 	w := h.dialAs("a")
 	w.get("0")
 	n.set("127.0.0.2", "127.0.0.1")
-	h.backend.suspect()
+	h.backend.Suspect()
 	before := n.howOften()
 	eventually(t, "it was resolved again", func() bool { return n.howOften() > before })
 	h.dialAs("b").get("1")
@@ -129,54 +127,25 @@ func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
 	n.set("127.0.0.2")
 	w.do("-READONLY You can't write against a read only replica.\r\n", "SET", "k", "v")
 	eventually(t, "the backend moves", func() bool {
-		moves, _ := h.backend.dialledBeforeMove(&backendConn{})
+		moves, _ := h.backend.DialledBeforeMove(&backend.Conn{})
 		return moves == 1
 	})
-	c, err := h.backend.dial(t.Context(), login{credentials: credentials("", "secret")})
+	c, err := h.backend.Dial(t.Context(), backend.Login{Credentials: credentials("", "secret")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at := c.conn.RemoteAddr().String(); !strings.HasPrefix(at, "127.0.0.2") {
+	if at := c.Stream.RemoteAddr().String(); !strings.HasPrefix(at, "127.0.0.2") {
 		t.Errorf("the backend is at %s", at)
 	}
-	c.drop()
+	c.Drop()
 	eventually(t, "the lanes to the first are gone", func() bool {
-		return !slices.ContainsFunc(h.openLanes(), func(l *lane) bool { _, before := h.backend.dialledBeforeMove(l.up); return before })
+		return !slices.ContainsFunc(h.openLanes(), func(l *lane) bool { _, before := h.backend.DialledBeforeMove(l.up); return before })
 	})
 	w.do("+OK\r\n", "SET", "k", "v")
 	if second.count("SET", "k") != 0 || second.count("SET", "v") != 1 {
 		t.Error("not at the second")
 	}
 	h.wantOnLanes("SET", 2)
-}
-
-func TestNameIsResolvedOnceASecond(t *testing.T) {
-	n := &names{hosts: []string{"127.0.0.1"}}
-	e := newEpoch(time.Hour, n.lookup, func(uint64) {})
-	d := &net.Dialer{}
-	target := net.JoinHostPort("backend.test", "1") // nobody listens there
-	for range 50 {
-		if _, _, err := e.dial(t.Context(), d, "tcp", target); err == nil {
-			t.Fatal("somebody listens at port 1")
-		}
-	}
-	if got := n.howOften(); got != 1 {
-		t.Errorf("asked %d times within a moment", got)
-	}
-	e.mu.Lock()
-	e.resolved = e.resolved.Add(-time.Hour)
-	e.mu.Unlock()
-	e.dial(t.Context(), d, "tcp", target)
-	if got := n.howOften(); got != 2 {
-		t.Errorf("asked %d times, want once more", got)
-	}
-	n.err = errors.New("no such host")
-	e.mu.Lock()
-	e.resolved = time.Time{}
-	e.mu.Unlock()
-	if _, _, err := e.dial(t.Context(), d, "tcp", target); !errors.Is(err, n.err) {
-		t.Errorf("got %v", err)
-	}
 }
 
 // A connection to the last address that was being opened when the backend moved ends like those that were there.
@@ -206,41 +175,5 @@ func TestConnectionThatIsOpenedWhileTheBackendMovesEnds(t *testing.T) {
 				t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
 			}
 		})
-	}
-}
-
-// Who had begun to connect to the last address before the backend moved does not lead everybody back there.
-func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
-	t.Parallel()
-	addrs := reserve(t, "127.0.0.1", "127.0.0.2")
-	for _, addr := range addrs {
-		fakeBackendOn(t, addr, func(net.Conn) {})
-	}
-	_, port, _ := net.SplitHostPort(addrs[0])
-	n := &names{hosts: []string{"127.0.0.1"}}
-	e := newEpoch(time.Hour, n.lookup, func(uint64) {})
-	target := net.JoinHostPort("backend.test", port)
-	dial := func(d *net.Dialer) uint64 {
-		t.Helper()
-		c, at, err := e.dial(t.Context(), d, "tcp", target)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
-		return at
-	}
-	dial(&net.Dialer{})
-	stale := dial(&net.Dialer{Control: func(string, string, syscall.RawConn) error {
-		n.set("127.0.0.2")
-		e.mu.Lock()
-		e.resolved, e.doubted = time.Time{}, true
-		e.mu.Unlock()
-		if at := dial(&net.Dialer{}); at != 1 {
-			t.Errorf("epoch %d, want another one", at)
-		}
-		return nil
-	}})
-	if stale != 0 || e.n != 1 || !strings.HasPrefix(e.address, "127.0.0.2") {
-		t.Errorf("connection of epoch %d; epoch %d is at %s", stale, e.n, e.address)
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package backend
 
 import (
 	"context"
@@ -15,22 +15,22 @@ const (
 	probeFresh = 10 * time.Second
 )
 
-// Readiness says whether the backend has answered a PING in the last 10 s, and would take the sessions' connections.
+// Readiness tells whether the backend has answered a PING in the last 10 s, and would take the connections of sessions.
 type Readiness struct {
 	OK     bool
-	Reason string // why not, in a word: a reason of BackendErrors, or "starting"
+	Reason string // why not, in a word: see the function Reason, or "starting"
 	Detail string // why not; it may name addresses
 }
 
 // answers is what the prober has learnt.
 type answers struct {
 	up       atomic.Bool
-	answered atomic.Int64              // see backendSettings.Now: the last answer; 0: none counts
+	answered atomic.Int64              // see Config.Now: the last answer; 0: none counts
 	unready  atomic.Pointer[Readiness] // of the last failure; nil: there was none
 }
 
-// ready may be called at any time.
-func (b *backend) ready() Readiness {
+// Ready may be called at any time.
+func (b *Backend) Ready() Readiness {
 	if b.isFresh() {
 		return Readiness{OK: true}
 	}
@@ -40,37 +40,37 @@ func (b *backend) ready() Readiness {
 	return Readiness{Reason: "starting", Detail: "the backend has not answered yet"}
 }
 
-func (b *backend) isFresh() bool {
+func (b *Backend) isFresh() bool {
 	at := b.answered.Load()
 	return at != 0 && b.c.Now()-at < int64(probeFresh)
 }
 
 // probe asks the backend once a second, over a connection of its own, until ctx ends.
-func (b *backend) probe(ctx context.Context) {
+func (b *Backend) probe(ctx context.Context) {
 	t := time.NewTicker(probeInterval)
 	defer t.Stop()
-	var c *backendConn
+	var c *Conn
 	last := "starting"
 	for {
 		var err error
 		c, err = b.probeOnce(ctx, c)
 		if ctx.Err() == nil {
-			last = b.noteProbe(err, last)
+			last = b.note(err, last)
 		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			if c != nil {
-				c.drop()
+				c.Drop()
 			}
 			return
 		}
 	}
 }
 
-// noteProbe takes over what came of a probe, and logs a change once: last is the reason of the last failure, or empty. It returns
+// note takes over what came of a probe, and logs a change once: last is the reason of the last failure, or empty. It returns
 // the reason of this one.
-func (b *backend) noteProbe(err error, last string) string {
+func (b *Backend) note(err error, last string) string {
 	if err == nil {
 		b.answered.Store(b.c.Now())
 		b.up.Store(true)
@@ -79,9 +79,9 @@ func (b *backend) noteProbe(err error, last string) string {
 		}
 		return ""
 	}
-	reason := backendReason(err)
+	reason := Reason(err)
 	b.unready.Store(&Readiness{Reason: reason, Detail: err.Error()})
-	refuses := errors.Is(err, errBackendAuth) || errors.Is(err, errBackendOpen)
+	refuses := errors.Is(err, ErrAuth) || errors.Is(err, ErrOpen)
 	if refuses {
 		b.answered.Store(0)
 	}
@@ -96,7 +96,7 @@ func (b *backend) noteProbe(err error, last string) string {
 
 // probeOnce sends PING. Any reply counts: NOAUTH, LOADING and NOPERM come from a backend that is up. Where clients have
 // users of their own, and the prober has none, it must be NOAUTH.
-func (b *backend) probeOnce(ctx context.Context, c *backendConn) (*backendConn, error) {
+func (b *Backend) probeOnce(ctx context.Context, c *Conn) (*Conn, error) {
 	l := b.proberLogin()
 	if c == nil {
 		var err error
@@ -106,19 +106,19 @@ func (b *backend) probeOnce(ctx context.Context, c *backendConn) (*backendConn, 
 		}
 		b.outcome(nil)
 	}
-	c.sock.SetReadDeadline(time.Now().Add(probeFresh))
-	stop := context.AfterFunc(ctx, c.close)
+	c.Socket.SetReadDeadline(time.Now().Add(probeFresh))
+	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
-	if _, err := c.conn.Write(resp.AppendCommand(nil, "PING")); err != nil {
-		c.drop()
+	if _, err := c.Stream.Write(resp.AppendCommand(nil, "PING")); err != nil {
+		c.Drop()
 		return nil, err
 	}
 	judge := func(*resp.Replies) error { return nil }
-	if l.mapped && !c.authenticated() {
+	if l.Mapped && !c.Authenticated() {
 		judge = isNoAuth
 	}
 	if err := c.expect([]func(*resp.Replies) error{judge}); err != nil {
-		c.drop()
+		c.Drop()
 		return nil, err
 	}
 	return c, nil

@@ -1,0 +1,210 @@
+package backend
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// address is where the backend is: one of the addresses that its name leads to, for two of them may be two backends. It moves when that
+// one accepts no more and another one does. Safe for concurrent use.
+type address struct {
+	lookup func(context.Context, string) ([]string, error)
+	moved  func(n uint64) // Config.Moved
+	asked  chan struct{}  // somebody doubts the address
+
+	resolveInterval time.Duration
+
+	mu sync.Mutex
+	// guarded by mu
+	moves   uint64 // so far
+	target  string // host:port that was resolved
+	current string // empty: none was reached yet
+	doubted bool   // to be resolved again
+	// what the name was resolved to last
+	host     string
+	hosts    []string
+	resolved time.Time
+}
+
+func newAddress(c *Config) *address {
+	return &address{resolveInterval: c.ResolveInterval, lookup: c.Lookup, moved: c.Moved, asked: make(chan struct{}, 1)}
+}
+
+// dial connects to the current address, or to the first of the name's addresses that accepts. moves is how often the backend had moved
+// when that address was chosen.
+func (a *address) dial(ctx context.Context, d *net.Dialer, network, target string) (c net.Conn, moves uint64, err error) {
+	if network != "tcp" {
+		c, err := d.DialContext(ctx, network, target)
+		return c, a.movesSoFar(), err
+	}
+	began := a.movesSoFar()
+	addresses, err := a.candidates(ctx, target)
+	for _, at := range addresses {
+		if c, err = d.DialContext(ctx, network, at); err == nil {
+			return c, a.accepted(target, at, began), nil
+		}
+	}
+	if ctx.Err() == nil {
+		a.doubt()
+	}
+	return nil, 0, err
+}
+
+// candidates are the addresses to try, in order: the current one first as long as it is among the answers.
+func (a *address) candidates(ctx context.Context, target string) ([]string, error) {
+	a.mu.Lock()
+	current := a.current
+	known := current != "" && a.target == target
+	doubted := a.doubted
+	a.mu.Unlock()
+	if known && !doubted {
+		return []string{current}, nil
+	}
+	host, port, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil, err
+	}
+	hosts := []string{host}
+	if net.ParseIP(host) == nil {
+		if hosts, err = a.resolve(ctx, host); err != nil {
+			return nil, err
+		}
+	}
+	addresses := make([]string, len(hosts))
+	for i, h := range hosts {
+		addresses[i] = net.JoinHostPort(h, port)
+	}
+	if i := slices.Index(addresses, current); known && i > 0 {
+		addresses[0], addresses[i] = addresses[i], addresses[0]
+	}
+	return addresses, nil
+}
+
+// resolve asks for a name's addresses unless that was done a moment ago.
+func (a *address) resolve(ctx context.Context, host string) ([]string, error) {
+	a.mu.Lock()
+	hosts, fresh := a.hosts, a.host == host && time.Since(a.resolved) < a.resolveInterval
+	a.mu.Unlock()
+	if fresh {
+		return hosts, nil
+	}
+	hosts, err := a.lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	a.host, a.hosts, a.resolved = host, hosts, time.Now()
+	a.mu.Unlock()
+	return hosts, nil
+}
+
+// untilStale is how long the last answer for the name is taken for good.
+func (a *address) untilStale() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.resolveInterval - time.Since(a.resolved)
+}
+
+// recall has the next dial look at the name.
+func (a *address) recall() {
+	a.mu.Lock()
+	a.doubted = true
+	a.mu.Unlock()
+}
+
+// movesSoFar is how often the backend has moved.
+func (a *address) movesSoFar() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.moves
+}
+
+// accepted is told which address took a connection, and how often the backend had moved when it was chosen. If it is another than the
+// current one, the backend moves there, unless it has moved since: then the connection is one from before that move. accepted returns
+// how often the backend had moved as far as the connection is concerned.
+func (a *address) accepted(target, at string, began uint64) uint64 {
+	a.mu.Lock()
+	moved := a.current != "" && a.current != at
+	if moved && a.moves != began {
+		a.mu.Unlock()
+		return began
+	}
+	if moved {
+		a.moves++
+	}
+	moves := a.moves
+	a.target, a.current, a.doubted = target, at, false
+	a.mu.Unlock()
+	if moved {
+		a.moved(moves)
+	}
+	return moves
+}
+
+// doubt has the name resolved again. It never waits.
+func (a *address) doubt() {
+	a.recall()
+	select {
+	case a.asked <- struct{}{}:
+	default:
+	}
+}
+
+// Suspect has the name of the backend resolved again, which answers as no primary does. It never waits. Without Config.Moved it does
+// nothing.
+func (b *Backend) Suspect() {
+	if b.address != nil {
+		b.address.doubt()
+	}
+}
+
+// follow resolves the backend's name again whenever the address is doubted, until ctx ends.
+func (b *Backend) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.address.asked:
+		}
+		// Whoever dials meanwhile may have been content with an answer from before the doubt.
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(b.address.untilStale()):
+		}
+		b.address.recall()
+		b.revisit(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(b.c.ResolveInterval):
+		}
+	}
+}
+
+// revisit connects once, which settles what the address is.
+func (b *Backend) revisit(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	defer cancel()
+	network, target, err := b.c.Target()
+	if err != nil {
+		return
+	}
+	if c, _, err := b.address.dial(ctx, &net.Dialer{KeepAlive: -1}, network, target); err == nil {
+		c.Close()
+	}
+}
+
+// DialledBeforeMove reports whether the backend moved to another address while c was being dialled, for the nth time since it
+// began. Make c visible to Config.Moved first, then call this: if it reports true, end c as Moved does, which may have
+// run before it could see c.
+func (b *Backend) DialledBeforeMove(c *Conn) (n uint64, yes bool) {
+	if b.address == nil {
+		return 0, false
+	}
+	n = b.address.movesSoFar()
+	return n, c.DialledBefore(n)
+}

@@ -1,0 +1,124 @@
+// Package backend connects to the store: it dials connections and introduces them, with pauses while the backend fails and within a limit,
+// it follows the backend's name when that leads to another address, and it probes whether the backend answers. What the connections
+// are used for, sessions and lanes decide.
+package backend
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"dragontls/proxy/netio"
+)
+
+// Config is what a backend is made of. Target and Buffers are required.
+type Config struct {
+	// Target returns "tcp" and host:port, or "unix" and a path.
+	Target func() (network, address string, err error)
+	TLS    func() *tls.Config // nil, or nil from it: in clear
+	// Credentials are what the prober authenticates with; nil, or no password: it does not.
+	Credentials Credentials
+	// Mapped reports whether clients act as users of their own, so that a backend which serves connections without AUTH is of no
+	// use; nil: they do not.
+	Mapped         func() bool
+	ConnectTimeout time.Duration // for one dial, with the introduction; 2 s
+	MaxConnections int           // open at the same time, the prober's aside; 0: no limit
+	// CloseIdle closes up to n connections, those that have been idle for longest. It is called while dials wait for a place among
+	// MaxConnections, by one goroutine. nil: none may be closed.
+	CloseIdle    func(n int)
+	KeepAlive    time.Duration  // 0: off
+	WriteTimeout time.Duration  // a connection breaks 30 s after a write has waited for so long; 0: never
+	Buffers      *netio.Buffers // count what connections hold
+
+	// Moved is called when the name of Target leads to another address than before, the nth time: connections that were dialled
+	// before are to end. It is called by whoever dials, without locks. nil: each dial resolves the name by itself.
+	Moved           func(n uint64)
+	ResolveInterval time.Duration                                   // with Moved, a name is resolved again at most this often; 1 s
+	Lookup          func(context.Context, string) ([]string, error) // with Moved; net.DefaultResolver.LookupHost
+
+	Log zerolog.Logger // of the prober
+	Now func() int64   // a monotonic clock, in nanoseconds; time since New
+}
+
+// Backend dials the store. After a failure dials go one at a time, at growing distances. Safe for concurrent use.
+type Backend struct {
+	c            Config
+	writeTimeout time.Duration
+	room         *room    // nil: no limit
+	address      *address // nil: every dial resolves
+
+	counters
+	answers
+
+	gate chan struct{} // the turn to dial while the backend fails
+	mu   sync.Mutex
+	// guarded by mu
+	pause time.Duration // distance of the next dial after a failure; 0: the last dial worked
+	next  time.Time
+}
+
+const (
+	firstPause = 20 * time.Millisecond
+	maxPause   = time.Second
+)
+
+// New returns a Backend that has dialled nothing yet. Fields of c at zero take the value named.
+func New(c Config) *Backend {
+	if c.ConnectTimeout <= 0 {
+		c.ConnectTimeout = 2 * time.Second
+	}
+	if c.ResolveInterval == 0 {
+		c.ResolveInterval = time.Second
+	}
+	if c.Lookup == nil {
+		c.Lookup = net.DefaultResolver.LookupHost
+	}
+	if c.Now == nil {
+		started := time.Now()
+		c.Now = func() int64 { return int64(time.Since(started)) }
+	}
+	b := &Backend{c: c, gate: make(chan struct{}, 1)}
+	b.errors = make(map[string]uint64)
+	if c.WriteTimeout > 0 {
+		// A backend that stops for a while costs waiting, no session.
+		b.writeTimeout = c.WriteTimeout + 30*time.Second
+	}
+	if c.MaxConnections > 0 {
+		b.room = &room{places: make(chan struct{}, c.MaxConnections), closeIdle: c.CloseIdle}
+	}
+	if c.Moved != nil {
+		b.address = newAddress(&c)
+	}
+	return b
+}
+
+// Run probes the backend and follows its address until ctx ends.
+func (b *Backend) Run(ctx context.Context) {
+	var following sync.WaitGroup
+	defer following.Wait()
+	if b.address != nil {
+		following.Go(func() { b.follow(ctx) })
+	}
+	b.probe(ctx)
+}
+
+// IsFull reports whether a dial would wait for a place among MaxConnections. hot
+func (b *Backend) IsFull() bool { return b.room.isFull() }
+
+// HasSpare reports whether idle connections may stay for the next command of clients that seldom ask: fewer than half of
+// MaxConnections are open.
+func (b *Backend) HasSpare() bool {
+	most := int64(b.c.MaxConnections)
+	return most <= 0 || b.connections.Load() < most/2
+}
+
+// IsFailing reports whether the last dial failed through the backend's fault: then dials go one at a time, with pauses.
+func (b *Backend) IsFailing() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pause > 0
+}

@@ -1,0 +1,122 @@
+package backend
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"dragontls/proxy/netio"
+)
+
+// Conn is one connection to the store, which Backend.Dial returns. One goroutine reads and may change the read deadline of Socket; who
+// may write is the owner's to decide, but for Write, whose callers wait for one another. Exported fields do not change.
+type Conn struct {
+	Socket *netio.Socket
+	TLS    *tls.Conn     // over Socket; nil: in clear
+	Stream net.Conn      // TLS, or else Socket: what is written to it goes to the backend
+	Trip   time.Duration // that the introduction took: a round trip, where the backend has nothing else to do
+	Pushed bool          // a push came during the introduction, and was dropped: another client redirects its tracking here
+
+	user        string      // whom dragontls authenticated as
+	credentials Credentials // nil: it did not
+	proof       Proof       // what the backend has shown on it
+	moves       uint64      // how often the backend had moved when its address was chosen
+	release     func()      // nil: there is nothing to give back
+	once        sync.Once
+	writing     sync.Mutex
+
+	// of a TLS connection, for the goroutine that reads
+	small []byte
+	full  bool // the last read filled small
+}
+
+// Authenticated reports whether this connection acts as a user whom dragontls chose.
+func (c *Conn) Authenticated() bool { return c.credentials != nil }
+
+// Transactions reports whether the backend has shown on this connection that it runs transactions, see Proof.
+func (c *Conn) Transactions() bool { return c.proof == WithTransactions }
+
+// DialledBefore reports whether the connection leads to an address that the backend had before it moved for the nth time.
+func (c *Conn) DialledBefore(n uint64) bool { return c.moves < n }
+
+// Receive reads once. The bytes live until Free is called with the chunk, which may be nil. They may come with an error. hot
+func (c *Conn) Receive() ([]byte, *netio.Chunk, error) {
+	if c.TLS == nil {
+		return c.Socket.Receive()
+	}
+	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
+	if c.full {
+		b := c.Socket.Account().Buffers()
+		k := b.GetChunk()
+		c.Socket.BeforeWait = func() error { return netio.ErrWouldWait }
+		n, err := c.TLS.Read(k[:])
+		c.Socket.BeforeWait = nil
+		if errors.Is(err, netio.ErrWouldWait) && n > 0 {
+			err = nil // crypto/tls looked for the rest of an alert behind the last bytes
+		}
+		if n > 0 {
+			c.Socket.Account().Hold(netio.ChunkSize) // from here on, as in Receive
+			return k[:n], k, err
+		}
+		b.PutChunk(k)
+		if !errors.Is(err, netio.ErrWouldWait) {
+			return nil, nil, err
+		}
+	}
+	if c.small == nil {
+		c.small = make([]byte, 512)
+	}
+	n, err := c.TLS.Read(c.small)
+	c.full = n == len(c.small)
+	return c.small[:n], nil, err
+}
+
+// Free gives back what Receive returned. hot
+func (c *Conn) Free(k *netio.Chunk) {
+	if k != nil {
+		c.Socket.Account().FreeChunk(k)
+	}
+}
+
+// Write sends b. The lock is for the AUTH after a refused RESET, see AuthenticateAgain: the goroutine that reads has seen the reply to a
+// write of another one that may not have returned yet. hot
+func (c *Conn) Write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	return c.Stream.Write(b)
+}
+
+// CloseWrite tells the backend that nothing more is sent.
+func (c *Conn) CloseWrite() {
+	if c.TLS != nil {
+		c.TLS.CloseWrite()
+		return
+	}
+	c.Socket.CloseWrite()
+}
+
+// Close ends the connection; any number of times, from any goroutine.
+func (c *Conn) Close() {
+	c.once.Do(func() {
+		c.Socket.Close()
+		if c.release != nil {
+			c.release()
+		}
+	})
+}
+
+// Drop closes the connection and gives back what was read ahead; for the goroutine that reads.
+func (c *Conn) Drop() {
+	c.Close()
+	c.Socket.Release()
+}
+
+const (
+	// ConnectionCost is what a connection makes the proxy hold at least, in bytes: cmd/dragonbench measures 26 KiB for a session with
+	// a connection, and 22 without.
+	ConnectionCost = 4 << 10
+	// tlsConnectionCost is added where the backend speaks TLS: room for two records.
+	tlsConnectionCost = 36 << 10
+)

@@ -1,0 +1,186 @@
+package backend
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"dragontls/proxy/netio"
+)
+
+// Dial opens a connection and introduces it as l says. It waits for a place among Config.MaxConnections and, while the backend fails,
+// for its turn, until ctx ends; then the dial itself has Config.ConnectTimeout. The connection belongs to the caller, who closes it.
+// Reason tells errors apart.
+func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if b.room != nil {
+		if !b.room.take(ctx) {
+			b.Count("max_connections")
+			return nil, errFull
+		}
+		defer func() {
+			if c == nil {
+				b.room.leave()
+			}
+		}()
+	}
+	done, err := b.takeTurn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = ErrDialPanicked
+	defer func() { done(l.blame(err)) }()
+	c, err = b.connect(ctx, l)
+	if errors.Is(ctx.Err(), context.Canceled) && err != nil {
+		return nil, context.Canceled // whoever wanted it does not any more: that says nothing of the backend
+	}
+	if err != nil {
+		b.Count(Reason(err))
+		return nil, err
+	}
+	cost := int64(ConnectionCost)
+	if c.TLS != nil {
+		cost += tlsConnectionCost
+	}
+	b.c.Buffers.Fix(cost)
+	c.release = func() {
+		b.c.Buffers.Fix(-cost)
+		b.connections.Add(-1)
+		if b.room != nil {
+			b.room.leave()
+		}
+	}
+	b.connections.Add(1)
+	return c, nil
+}
+
+// takeTurn lets everybody dial at once while dials work; after a failure one at a time.
+func (b *Backend) takeTurn(ctx context.Context) (done func(error), err error) {
+	if !b.IsFailing() {
+		return b.outcome, nil
+	}
+	select {
+	case b.gate <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	b.mu.Lock()
+	wait := time.Until(b.next)
+	if b.pause == 0 {
+		wait = 0
+	}
+	b.mu.Unlock()
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			<-b.gate
+			return nil, ctx.Err()
+		}
+	}
+	return func(err error) { b.outcome(err); <-b.gate }, nil
+}
+
+// outcome takes over what a dial says of the backend; nil: it works.
+func (b *Backend) outcome(err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrNoPassword) {
+		return // the backend was not asked
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil {
+		b.pause = 0
+		return
+	}
+	b.pause = min(maxPause, max(firstPause, 2*b.pause))
+	b.next = time.Now().Add(b.pause)
+}
+
+// connect dials and introduces one connection, for which Dial has found a place and the turn.
+func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
+	b.dials.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	defer cancel()
+	var user, password string
+	if l.Credentials != nil {
+		var err error
+		if user, password, err = l.Credentials(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errSettings, err)
+		}
+	}
+	d := net.Dialer{KeepAlive: -1}
+	network, target, err := b.c.Target()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errSettings, err)
+	}
+	var raw net.Conn
+	var moves uint64
+	if b.address != nil {
+		raw, moves, err = b.address.dial(ctx, &d, network, target)
+	} else {
+		raw, err = d.DialContext(ctx, network, target)
+	}
+	if err != nil {
+		return nil, err
+	}
+	netio.Tune(raw, b.c.KeepAlive, b.writeTimeout)
+	account := l.Account
+	if account == nil {
+		account = b.c.Buffers.NewAccount()
+	}
+	sock, err := netio.NewSocket(raw, account, b.writeTimeout)
+	if err != nil {
+		raw.Close()
+		return nil, err
+	}
+	c := &Conn{Socket: sock, Stream: sock, moves: moves}
+	if password != "" {
+		c.user, c.credentials = user, l.Credentials
+	}
+	deadline, _ := ctx.Deadline()
+	raw.SetReadDeadline(deadline)
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	if err = b.secure(ctx, c, target); err == nil {
+		begun := time.Now()
+		err = c.introduce(&l, user, password)
+		c.Trip = time.Since(begun)
+	}
+	if !stop() {
+		err = ctx.Err() // and the socket is closed, whatever else it led to
+	}
+	if err != nil {
+		raw.Close()
+		sock.Release()
+		return nil, err
+	}
+	raw.SetReadDeadline(time.Time{})
+	return c, nil
+}
+
+// secure makes the TLS connection, if one is configured.
+func (b *Backend) secure(ctx context.Context, c *Conn, target string) error {
+	var conf *tls.Config
+	if b.c.TLS != nil {
+		conf = b.c.TLS()
+	}
+	if conf != nil {
+		if conf.ServerName == "" {
+			host, _, _ := net.SplitHostPort(target)
+			conf = conf.Clone()
+			conf.ServerName = host
+		}
+		t := tls.Client(c.Socket, conf)
+		if err := t.HandshakeContext(ctx); err != nil {
+			return fmt.Errorf("%w: %w", errTLS, err)
+		}
+		c.Stream, c.TLS = t, t
+	}
+	return nil
+}

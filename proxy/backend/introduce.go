@@ -1,0 +1,86 @@
+package backend
+
+import (
+	"bytes"
+	"math/rand/v2"
+
+	"dragontls/proxy/resp"
+)
+
+// introduce authenticates the connection where there is a password, names it where there is a name, and waits for
+// all answers. A PING goes before AUTH where clients have users of their own or the user is not default, and must be
+// refused: a backend that serves connections without AUTH would let a client drop the user it was given.
+func (c *Conn) introduce(l *Login, user, password string) error {
+	var out []byte
+	var want []func(*resp.Replies) error
+	if l.Mapped || password != "" && user != "" && user != "default" {
+		out = resp.AppendCommand(out, "PING")
+		want = append(want, isNoAuth)
+	}
+	if password != "" {
+		out = appendAuth(out, user, password)
+		want = append(want, isOK)
+	}
+	if l.Name != "" && !l.State.Named {
+		out = resp.AppendCommand(out, "CLIENT", "SETNAME", l.Name)
+		want = append(want, isOKOrError)
+	}
+	out, want = l.State.replay(out, want)
+	x := expectation{replies: new(resp.Replies), want: want, drop: l.State.RESP3}
+	if l.Proof != NoProof {
+		x.replies.Strict = true
+		out = x.prove(out, l.Proof)
+		c.proof = l.Proof
+	}
+	if len(x.want) == 0 {
+		return nil
+	}
+	if _, err := c.Write(out); err != nil {
+		return err
+	}
+	err := x.receive(c)
+	c.Pushed = x.dropped > 0
+	return err
+}
+
+// prove asks what shows that a connection may be shared: an empty transaction runs, and a random word returns.
+func (x *expectation) prove(out []byte, p Proof) []byte {
+	if p == WithTransactions {
+		out = resp.AppendCommand(resp.AppendCommand(out, "MULTI"), "EXEC")
+		x.want = append(x.want, isMulti, isEmptyExec)
+	}
+	word := rand.Uint64()
+	want := AppendNonceReply(nil, word)
+	x.want = append(x.want, func(r *resp.Replies) error {
+		if !bytes.Equal(x.frames, want) {
+			return proofError(r, ErrUnproven)
+		}
+		return nil
+	})
+	return AppendNonce(out, word)
+}
+
+// AuthenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK. r goes on with the
+// frames of the connection: pass gets the pushes among them, of which the last may be left open.
+func (c *Conn) AuthenticateAgain(r *resp.Replies, pass func([]byte) error) error {
+	user, password, err := c.credentials()
+	if err != nil {
+		return err
+	}
+	if user != c.user || password == "" {
+		return ErrAuth // the proxy acts as somebody else by now
+	}
+	if _, err := c.Write(appendAuth(nil, user, password)); err != nil {
+		return err
+	}
+	x := expectation{replies: r, want: []func(*resp.Replies) error{isOK}, pass: pass}
+	return x.receive(c)
+}
+
+// appendAuth appends AUTH, never HELLO .. AUTH, whose password MONITOR shows.
+func appendAuth(b []byte, user, password string) []byte {
+	if user == "" {
+		return resp.AppendCommand(b, "AUTH", password)
+	}
+	return resp.AppendCommand(b, "AUTH", user, password)
+}

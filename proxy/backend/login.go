@@ -1,0 +1,49 @@
+package backend
+
+import (
+	"errors"
+
+	"dragontls/proxy/netio"
+)
+
+// Credentials return whom a connection authenticates as. They are called at every dial, from any goroutine. An empty password: it does not
+// authenticate.
+type Credentials func() (user, password string, err error)
+
+// Login is how a connection introduces itself. The zero value says nothing.
+type Login struct {
+	Credentials Credentials // nil: it does not authenticate
+	// Mapped: clients have users of their own, so the backend must refuse what comes before AUTH. One that does not would let a client
+	// drop the user it was given (ErrOpen).
+	Mapped  bool
+	Name    string         // for CLIENT SETNAME; empty: none. State.Name comes before it
+	State   State          // what the connection is given; ErrState if the backend refuses it
+	Proof   Proof          // what the backend is to show (ErrNoTransactions, ErrUnproven)
+	Account *netio.Account // of whoever makes the connection hold bytes; nil: one that belongs to nobody
+}
+
+// Proof is what the backend has to show on a connection before sessions share it.
+type Proof uint8
+
+const (
+	NoProof             Proof = iota
+	WithTransactions          // a nonce returns in its place, and an empty transaction runs
+	WithoutTransactions       // a nonce returns in its place
+)
+
+// proberLogin is that of the prober's connection.
+func (b *Backend) proberLogin() Login {
+	return Login{Credentials: b.c.Credentials, Mapped: b.c.Mapped != nil && b.c.Mapped()}
+}
+
+// blame returns what the outcome of a dial tells about the backend, nil if it works: it is not at fault for one user's credentials, nor
+// for the prober's where each client has its own.
+func (l *Login) blame(err error) error {
+	if l.Mapped && (errors.Is(err, ErrAuth) || errors.Is(err, ErrOpen)) {
+		return nil
+	}
+	if errors.Is(err, ErrState) || errors.Is(err, ErrNoTransactions) || errors.Is(err, ErrUnproven) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,38 @@
+package backend
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+)
+
+// counters are what Stats are read from.
+type counters struct {
+	connections atomic.Int64
+	dials       atomic.Uint64
+
+	counting sync.Mutex
+	errors   map[string]uint64 // by reason; guarded by counting
+}
+
+// Stats is a snapshot of what a backend counts.
+type Stats struct {
+	Up          bool // it answers the prober
+	Connections int  // open, the prober's aside
+	Dials       uint64
+	Errors      map[string]uint64 // by reason
+}
+
+// Stats may be called at any time.
+func (b *Backend) Stats() Stats {
+	b.counting.Lock()
+	defer b.counting.Unlock()
+	return Stats{Up: b.up.Load(), Connections: int(b.connections.Load()), Dials: b.dials.Load(), Errors: maps.Clone(b.errors)}
+}
+
+// Count counts an error of the backend under a reason, of which there are few: it is a metric's label.
+func (b *Backend) Count(reason string) {
+	b.counting.Lock()
+	defer b.counting.Unlock()
+	b.errors[reason]++
+}
