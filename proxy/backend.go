@@ -37,6 +37,7 @@ func (s *Server) backendConfig() backend.Config {
 		ConnectTimeout: b.ConnectTimeout, MaxConnections: b.MaxConnections,
 		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
 		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log, Now: s.now,
+		SessionPace: s.c.sessionPace, IdentityPace: s.c.identityPace, LanePace: s.c.lanePace,
 	}
 	if b.Shared {
 		c.CloseIdle, c.Moved = s.closeIdlest, s.moveTo

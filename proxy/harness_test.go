@@ -27,6 +27,7 @@ import (
 	"go.uber.org/goleak"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/backend"
 )
 
 func TestMain(m *testing.M) {
@@ -114,6 +115,9 @@ func backendAt(addr string) func() (string, string, error) {
 	return func() (string, string, error) { return network, addr, nil }
 }
 
+// anyPace makes no dial wait.
+var anyPace = backend.Pace{Burst: 1 << 20, Every: 1}
+
 func start(t testing.TB, backend string, change func(*Config)) *harness {
 	t.Helper()
 	return startBehind(t, backend, change, nil)
@@ -126,7 +130,7 @@ func startBehind(t testing.TB, backend string, change func(*Config), wrap func(n
 	c := Config{
 		TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(backend)},
 		KeepAlive: 30 * time.Second, Log: zerolog.New(logs).Level(zerolog.DebugLevel),
-		sessionPace: pace{1 << 20, 1}, identityPace: pace{1 << 20, 1}, lanePace: pace{1 << 20, 1},
+		sessionPace: anyPace, identityPace: anyPace, lanePace: anyPace,
 	}
 	patient(&c)
 	started, ahead := time.Now(), new(atomic.Int64)

@@ -18,7 +18,7 @@ func (set *laneSet) dialLocked(awaited bool) {
 		return
 	}
 	s := set.server
-	paced := !s.dialPaces.get(netio.QuotaKey{Identity: set.key.identity}).lanes.try(s, s.c.lanePace)
+	paced := !s.backend.TokensOf(netio.QuotaKey{Identity: set.key.identity}).Lanes.Try()
 	if paced && !awaited {
 		return
 	}
@@ -68,9 +68,9 @@ func (set *laneSet) dial(l backend.Login, paced bool) {
 // awaitDial waits for the token of a lane, and tells those who wait for the lane when it is there. false: the Server is closed.
 func (set *laneSet) awaitDial() bool {
 	s := set.server
-	dials := s.dialPaces.get(netio.QuotaKey{Identity: set.key.identity})
-	dials.noteWait(s, set.key.user)
-	ok := dials.lanes.await(s, s.c.lanePace, s.done)
+	tokens := s.backend.TokensOf(netio.QuotaKey{Identity: set.key.identity})
+	tokens.NoteWait(set.key.user)
+	ok := tokens.Lanes.Await(s.done)
 	set.mu.Lock()
 	set.paced = false
 	close(set.changed)

@@ -8,29 +8,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"dragontls/proxy/backend"
 )
 
-// Tokens come at their pace whatever was taken before, and never more than a burst of them.
-func TestBucketGivesABurstAndThenItsPace(t *testing.T) {
-	t.Parallel()
-	p := pace{burst: 3, every: time.Second}
-	second := int64(time.Second)
-	var b bucket
-	for i, step := range []struct{ now, wait int64 }{
-		{0, 0}, {0, 0}, {0, 0}, {0, second}, {second / 2, second / 2}, {second, 0}, {second, second}, {3 * second, 0}, {3 * second, 0}, {3 * second, second},
-		{100 * second, 0}, {100 * second, 0}, {100 * second, 0}, {100 * second, second},
-	} {
-		if got := b.take(step.now, p); got != step.wait {
-			t.Fatalf("step %d: wait %v, want %v", i, time.Duration(got), time.Duration(step.wait))
-		}
-	}
-	if b.isFull(102*second) || !b.isFull(103*second) {
-		t.Error("full at the wrong time")
-	}
-}
-
 // stuckPace gives n tokens within a test.
-func stuckPace(n int) pace { return pace{burst: n, every: time.Hour} }
+func stuckPace(n int) backend.Pace { return backend.Pace{Burst: n, Every: time.Hour} }
 
 // pacedLoops make a session need a new connection of its own with each round.
 var pacedLoops = map[string]struct {
@@ -112,7 +95,7 @@ func TestSessionsOfAnIdentityShareItsPace(t *testing.T) {
 		b := newLaneBackend(t)
 		const sessions, burst = 4, 6
 		p := stuckPace(burst)
-		p.every = 20 * time.Millisecond
+		p.Every = 20 * time.Millisecond
 		h := m.start(t, b.addr, func(c *Config) {
 			share(c)
 			c.Backend.Shared = false // as m says
@@ -141,7 +124,7 @@ func TestSessionsOfAnIdentityShareItsPace(t *testing.T) {
 		wg.Wait()
 		// Each of them has dialled at least rounds-1 times after its first connection.
 		tokens := int64(sessions * (rounds - 1))
-		took, least := h.now()-began, (tokens-burst)*int64(p.every)
+		took, least := h.now()-began, (tokens-burst)*int64(p.Every)
 		if took < least {
 			t.Errorf("%d connections took %v, which the pace allows in no less than %v", tokens, time.Duration(took), time.Duration(least))
 		}
@@ -189,7 +172,7 @@ func TestWaitForATokenIsNoOutage(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
 	const outage = 2 * time.Second
-	long := pace{burst: 1, every: outage + 300*time.Millisecond}
+	long := backend.Pace{Burst: 1, Every: outage + 300*time.Millisecond}
 	h := b.start(func(c *Config) { c.lanePace, c.sessionPace, c.unavailableTimeout = long, long, outage })
 	var wg sync.WaitGroup
 	lane, own := h.dial(), h.dialAs("somebody else")

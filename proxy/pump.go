@@ -19,11 +19,11 @@ import (
 type pump struct {
 	conn    *ownConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
 	replies resp.Replies
-	held    []byte        // a reply that is passed on only once it is whole, see withhold
-	done    chan struct{} // closed when the pump has ended
-	limit   atomic.Int64  // how long the backend may be silent when the session is about to end, in nanoseconds; 0: no limit
-	turn    writeTurn     // held while a frame is written in part
-	dials   *bucket       // the tokens for own connections after the first, see awaitDial; nil while it is full
+	held    []byte          // a reply that is passed on only once it is whole, see withhold
+	done    chan struct{}   // closed when the pump has ended
+	limit   atomic.Int64    // how long the backend may be silent when the session is about to end, in nanoseconds; 0: no limit
+	turn    writeTurn       // held while a frame is written in part
+	tokens  *backend.Bucket // the tokens for own connections after the first, see awaitDial; nil while it is full
 
 	mu sync.Mutex
 	// guarded by mu

@@ -48,8 +48,8 @@ type Config struct {
 	timeouts
 	clock  func() int64                                    // see Server.now
 	lookup func(context.Context, string) ([]string, error) // of the backend's name; net.DefaultResolver.LookupHost
-	// The paces of new backend connections: see the variables of these names.
-	sessionPace, identityPace, lanePace pace
+	// The paces of new backend connections, see backend.Config.
+	sessionPace, identityPace, lanePace backend.Pace
 }
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
@@ -89,10 +89,9 @@ type serverEnd struct {
 
 // connections are those to the backend, and what decides about new ones.
 type connections struct {
-	lanes     laneSets
-	owners    registry[*session] // those that have a connection of their own, or dial one
-	proofs    proofs
-	dialPaces dialPaces
+	lanes  laneSets
+	owners registry[*session] // those that have a connection of their own, or dial one
+	proofs proofs
 }
 
 // certificateEnds is what the server knows of the ends of its sessions' certificates.
@@ -126,9 +125,6 @@ func New(c Config) (*Server, error) {
 	setDefault(&c.MaxArgs, 65536)
 	setDefault(&c.SessionBuffer, 4<<20)
 	c.timeouts.setDefaults(c.WriteTimeout)
-	c.sessionPace.setDefault(sessionPace)
-	c.identityPace.setDefault(identityPace)
-	c.lanePace.setDefault(lanePace)
 	table, err := command.NewTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)

@@ -31,7 +31,7 @@ func (s *Server) sweepOnce() {
 	}
 	s.closeExpired()
 	s.restIdle()
-	s.dialPaces.tidy(s.now())
+	s.backend.TidyTokens()
 	s.sweepUnused()
 }
 

@@ -1,5 +1,5 @@
-// Package backend connects to the store: it dials connections and introduces them, with pauses while the backend fails and within a limit,
-// it follows the backend's name when that leads to another address, and it probes whether the backend answers. What the connections
+// Package backend connects to the store: it dials connections and introduces them, with pauses while the backend fails, within a limit and
+// at a pace, it follows the backend's name when that leads to another address, and it probes whether the backend answers. What the connections
 // are used for, sessions and lanes decide.
 package backend
 
@@ -40,7 +40,11 @@ type Config struct {
 	ResolveInterval time.Duration                                   // with Moved, a name is resolved again at most this often; 1 s
 	Lookup          func(context.Context, string) ([]string, error) // with Moved; net.DefaultResolver.LookupHost
 
-	Log zerolog.Logger // of the prober
+	// SessionPace and IdentityPace are those of the own connections of one session and of one identity, LanePace is that of the lanes of
+	// one identity; see the variables of these names.
+	SessionPace, IdentityPace, LanePace Pace
+
+	Log zerolog.Logger // of the prober and the paces
 	Now func() int64   // a monotonic clock, in nanoseconds; time since New
 }
 
@@ -53,6 +57,7 @@ type Backend struct {
 
 	counters
 	answers
+	tokens tokens
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex
@@ -74,6 +79,9 @@ func New(c Config) *Backend {
 	if c.ResolveInterval == 0 {
 		c.ResolveInterval = time.Second
 	}
+	c.SessionPace.setDefault(sessionPace)
+	c.IdentityPace.setDefault(identityPace)
+	c.LanePace.setDefault(lanePace)
 	if c.Lookup == nil {
 		c.Lookup = net.DefaultResolver.LookupHost
 	}
@@ -82,7 +90,7 @@ func New(c Config) *Backend {
 		c.Now = func() int64 { return int64(time.Since(started)) }
 	}
 	b := &Backend{c: c, gate: make(chan struct{}, 1)}
-	b.errors = make(map[string]uint64)
+	b.errors, b.tokens.of = make(map[string]uint64), make(map[netio.QuotaKey]*Tokens)
 	if c.WriteTimeout > 0 {
 		// A backend that stops for a while costs waiting, no session.
 		b.writeTimeout = c.WriteTimeout + 30*time.Second
