@@ -25,7 +25,7 @@
 //	              └─TLS─> client
 //
 // Package command decides what needs no more than the bytes of a command; what depends on the session is decided here. Package backend
-// opens the connections, and knows neither sessions nor lanes.
+// opens connections; it does not know who uses them.
 //
 // With BackendConfig.Shared false (BACKEND_MODE=paired), and for a client without a certificate, a session has its own
 // connection from the beginning, for life: it is the same code, on a way that never changes (session.share).

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// address is where the backend is: one of the addresses that its name leads to, for two of them may be two backends. It moves when that
-// one accepts no more and another one does. Safe for concurrent use.
+// address is where the backend is. All connections go to one of the addresses that its name leads to, for two of them may be two backends.
+// The backend moves when another address has taken a connection, because the current one did not or is no longer among the answers for
+// the name. Safe for concurrent use.
 type address struct {
 	lookup func(context.Context, string) ([]string, error)
 	moved  func(n uint64) // Config.Moved
@@ -153,8 +154,8 @@ func (a *address) doubt() {
 	}
 }
 
-// Suspect has the name of the backend resolved again, which answers as no primary does. It never waits. Without Config.Moved it does
-// nothing.
+// Suspect has the backend's name resolved again. It is for whoever sees the backend answer as no primary does; it never waits. Without
+// Config.Moved it does nothing.
 func (b *Backend) Suspect() {
 	if b.address != nil {
 		b.address.doubt()
@@ -198,9 +199,9 @@ func (b *Backend) revisit(ctx context.Context) {
 	}
 }
 
-// DialledBeforeMove reports whether the backend moved to another address while c was being dialled, for the nth time since it
-// began. Make c visible to Config.Moved first, then call this: if it reports true, end c as Moved does, which may have
-// run before it could see c.
+// DialledBeforeMove reports whether the backend has moved to another address since the dial of c began; n is how often it has moved so far.
+// Make c visible to Config.Moved first, then call this: if it reports true, end c as Moved does, which may have run before it could
+// see c.
 func (b *Backend) DialledBeforeMove(c *Conn) (n uint64, yes bool) {
 	if b.address == nil {
 		return 0, false

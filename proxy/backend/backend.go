@@ -34,8 +34,8 @@ type Config struct {
 	WriteTimeout time.Duration  // a connection breaks 30 s after a write has waited for so long; 0: never
 	Buffers      *netio.Buffers // count what connections hold
 
-	// Moved is called when the name of Target leads to another address than before, the nth time: connections that were dialled
-	// before are to end. It is called by whoever dials, without locks. nil: each dial resolves the name by itself.
+	// Moved is called when the name of Target leads to another address than before, for the nth time: connections of which
+	// DialledBefore(n) holds are to end. The goroutine that dials calls it, and holds no lock. nil: each dial resolves the name by itself.
 	Moved           func(n uint64)
 	ResolveInterval time.Duration                                   // with Moved, a name is resolved again at most this often; 1 s
 	Lookup          func(context.Context, string) ([]string, error) // with Moved; net.DefaultResolver.LookupHost
@@ -48,7 +48,7 @@ type Config struct {
 	Now func() int64   // a monotonic clock, in nanoseconds; time since New
 }
 
-// Backend dials the store. After a failure dials go one at a time, at growing distances. Safe for concurrent use.
+// Backend dials the store. After a failure dials go one at a time, at growing distances. Methods may be called by any goroutine.
 type Backend struct {
 	c            Config
 	writeTimeout time.Duration
@@ -104,7 +104,7 @@ func New(c Config) *Backend {
 	return b
 }
 
-// Run probes the backend and follows its address until ctx ends.
+// Run probes the backend (see Ready) and follows its address (see Config.Moved) until ctx ends. It is called once.
 func (b *Backend) Run(ctx context.Context) {
 	var following sync.WaitGroup
 	defer following.Wait()

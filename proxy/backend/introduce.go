@@ -60,8 +60,9 @@ func (x *expectation) prove(out []byte, p Proof) []byte {
 	return AppendNonce(out, word)
 }
 
-// AuthenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK. r goes on with the
-// frames of the connection: pass gets the pushes among them, of which the last may be left open.
+// AuthenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK. The connection must be
+// Authenticated, and nothing is owed on it. r goes on with the frames of the connection: pass gets the pushes among them, of which the
+// last may be left open. The goroutine that reads calls it. After an error nobody knows whom the connection acts as.
 func (c *Conn) AuthenticateAgain(r *resp.Replies, pass func([]byte) error) error {
 	user, password, err := c.credentials()
 	if err != nil {

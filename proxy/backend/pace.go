@@ -44,7 +44,7 @@ type Bucket struct {
 	full int64 // see Config.Now: the bucket is full from then on. Guarded by mu
 }
 
-// Take takes a token and returns 0, or returns the nanoseconds until there is one.
+// Take takes a token and returns 0, or takes none and returns the nanoseconds until there is one.
 func (b *Bucket) Take() (wait int64) {
 	now := b.now()
 	b.mu.Lock()
@@ -125,7 +125,7 @@ type tokens struct {
 	of map[netio.QuotaKey]*Tokens // guarded by mu
 }
 
-// TokensOf returns the tokens of an identity, which last until TidyTokens.
+// TokensOf returns the tokens of an identity. They are kept until TidyTokens finds that all of them could be had.
 func (b *Backend) TokensOf(key netio.QuotaKey) *Tokens {
 	b.tokens.mu.Lock()
 	defer b.tokens.mu.Unlock()

@@ -29,7 +29,7 @@ type answers struct {
 	unready  atomic.Pointer[Readiness] // of the last failure; nil: there was none
 }
 
-// Ready may be called at any time.
+// Ready returns what the prober has learnt, which Run starts.
 func (b *Backend) Ready() Readiness {
 	if b.isFresh() {
 		return Readiness{OK: true}

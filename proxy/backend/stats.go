@@ -23,7 +23,7 @@ type Stats struct {
 	Errors      map[string]uint64 // by reason
 }
 
-// Stats may be called at any time.
+// Stats returns what was counted so far.
 func (b *Backend) Stats() Stats {
 	b.counting.Lock()
 	defer b.counting.Unlock()
