@@ -81,7 +81,7 @@
 //
 // They are taken from left to right, and none is held across a read, a write or a call of somebody else's code:
 //
-//	laneSets.mu > laneSet.mu > lane.mu > replyOrder.mu > pump.mu > those of accounts, statistics and the watcher
+//	laneSets.mu > laneSet.mu > lane.mu > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
 //
 // Server.mu is not held when any of these is taken. session.end takes replyOrder.mu, pump.mu and Server.mu, one after the
 // other: whoever calls it holds no lock of the session. crypto/tls holds a lock of its own during a write to the client, so
