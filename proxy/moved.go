@@ -1,7 +1,7 @@
 package proxy
 
 // moveTo ends what was dialled before the backend moved to another address for the nth time: lanes retire, own connections close once
-// nothing is owed, and sessions that cannot leave theirs are closed.
+// nothing is owed, and sessions that cannot leave theirs are closed. Only a session that owns its connection from birth keeps it.
 func (s *Server) moveTo(n uint64) {
 	s.log.Warn().Uint64("epoch", n).Msg("the backend's name has another address: connections to the last one end")
 	s.lanes.each(func(l *lane) {
