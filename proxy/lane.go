@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// The window of a lane bounds what is in flight on it; one session holds at most a quarter.
+	// The window of a lane bounds the commands and bytes in flight on it. One session may have 1/laneShare of it.
 	laneCommands = 4096
 	laneBytes    = 1 << 20
 	laneShare    = 4
-	// A nonce follows this many commands, or the first batch behind this time.
+	// A nonce follows the batch with which this many commands, or this much time, have passed since the last nonce.
 	nonceCommands = 1024
 	nonceInterval = int64(100 * time.Millisecond)
-	// maxLaneReply: who asks for more than this uses its own connection for ownAfterBig.
+	// A reply with more bytes or elements than maxLaneReply moves its session to its own connection for ownAfterBig.
 	maxLaneReply = 1 << 20
 )
 
@@ -29,33 +29,33 @@ type laneState uint8
 const (
 	laneOpen    laneState = iota
 	laneRetired           // no new work; it closes once nothing is in flight
-	laneFailed            // a write failed: the reader takes what still comes
+	laneFailed            // a write failed: the lane's reader still delivers the replies that come
 	laneClosed
 )
 
-// laneSlot is the place of the replies to one run of commands of a session, or of a nonce's.
+// laneSlot is the place of the replies to one run of commands of a session, or of the reply to a nonce.
 type laneSlot struct {
 	session *session // nil: a nonce
-	n       int      // replies
-	bytes   int      // of the commands, see pushBatchLocked
-	at      uint64   // where their bytes begin in all that the lane was given
-	tx      bool     // the run is MULTI .. EXEC
+	n       int      // replies that are owed
+	bytes   int      // length of the commands, see pushBatchLocked
+	at      uint64   // value of laneWrites.given before the bytes of these commands
+	tx      bool     // the commands are a whole transaction, MULTI .. EXEC
 	nonce   uint64
-	sent    int64 // when it was handed to the lane
+	sent    int64 // when the commands were handed to the lane
 }
 
-// lane is a backend connection that sessions of one key share for commands of which each has exactly one reply. Replies
-// are matched by order alone: slots and bytes enter under mu in one order, and only who has the token writes. Its reader
-// and writer goroutines live as long as it does; Server.Close waits for them.
+// lane is a backend connection that the sessions of one lane key share, for commands that have exactly one reply each. Replies
+// are matched by order alone: slots and bytes enter in the same order, under mu, and only the holder of the token writes. The
+// lane's reader and the lane's writer are goroutines that live as long as it does; Server.Close waits for them.
 type lane struct {
 	set    *laneSet
 	up     *backend.Conn
 	opened int64
-	load   atomic.Int32  // commands in flight or waiting for room, for who chooses a lane
-	late   atomic.Bool   // its backend does not keep up, see pulse
-	busy   atomic.Bool   // it seldom has nothing in flight, see pulse
-	wake   chan struct{} // to the writer, with the token
-	closed chan struct{} // closed when the reader has ended
+	load   atomic.Int32  // commands in flight or waiting for room, read when a session chooses a lane
+	late   atomic.Bool   // the backend does not keep up on this lane, see judgePulseLocked
+	busy   atomic.Bool   // the lane nearly always has commands in flight, see judgeBusyLocked
+	wake   chan struct{} // wakes the lane's writer and hands it the token
+	closed chan struct{} // closed by conclude, when the lane's reader ends
 	pushed atomic.Bool   // a push has come: the sweeper replaces the lane, see laneSet.renew
 
 	in laneReader
@@ -63,43 +63,43 @@ type lane struct {
 	mu sync.Mutex
 	// guarded by mu
 	state    laneState
-	poisoned bool // replies may have gone to the wrong place: who is in flight is closed
+	poisoned bool // replies may be out of order: every session with a command in flight is closed
 	laneInFlight
 	laneWrites
 	laneNonces
 	idleSince int64
-	replied   int64 // when a run of replies was last whole
+	replied   int64 // when the last reply of a slot last arrived
 	pulse     pulse
-	big       bool // the reply under way is longer than maxLaneReply
+	big       bool // the reply that is arriving is longer than maxLaneReply
 }
 
-// laneInFlight is what the lane owes, and who waits for room. Guarded by lane.mu.
+// laneInFlight holds what the lane owes, and the sessions that wait for room on it. Guarded by lane.mu.
 type laneInFlight struct {
-	slots    ring[laneSlot] // whose replies are owed, in this order
+	slots    ring[laneSlot] // in the order in which their replies are owed
 	commands int
 	bytes    int
-	waiters  list.List // of *waiter, for room, in their order
-	waiting  int       // their commands
+	waiters  list.List // of *waiter: sessions that wait for room, in the order in which they came
+	waiting  int       // number of commands of the waiters
 }
 
-// laneWrites is what waits to be written, and by whom. Guarded by lane.mu.
+// laneWrites holds what waits to be written, and the token. Guarded by lane.mu.
 type laneWrites struct {
-	token   bool    // somebody writes
-	out     laneOut // waits for the writer
-	spare   laneOut // empty
+	token   bool    // somebody has the right to write to the lane
+	out     laneOut // waits for the lane's writer
+	spare   laneOut // empty; its buffer becomes out at the next write
 	writing int     // bytes of the buffers that are being written
-	counted int64   // what these and the slots hold, see countLocked
-	given   uint64  // bytes given to the lane, ever
-	passed  uint64  // ... and passed to a write
+	counted int64   // memory of the buffers and the slots, see countLocked
+	given   uint64  // bytes that were ever given to the lane
+	passed  uint64  // bytes that were ever passed to a write
 }
 
-// laneNonces says when the next nonce is due. Guarded by lane.mu.
+// laneNonces decides when the next nonce is due. Guarded by lane.mu.
 type laneNonces struct {
-	unnonced int // commands since the last one
+	unnonced int // commands since the last nonce
 	nonceAt  int64
 }
 
-// submit takes the batch of a session whole or not at all. The session's reader calls it. hot
+// submit hands the session's batch to the lane, whole or not at all. The session's reader calls it. hot
 func (l *lane) submit(s *session, now int64) submission {
 	s.client.mustFitLane()
 	t := l.take(s, now)
@@ -113,16 +113,17 @@ func (l *lane) submit(s *session, now int64) submission {
 	return t.result
 }
 
-// taken is what is left to do behind take.
+// taken is what the caller of take has left to do once the lane's lock is free.
 type taken struct {
 	result submission
-	direct bool // the caller has the token, and writes out
+	direct bool // the caller has the token and must write out
 	out    []byte
-	start  bool      // the writer has it, and is to be woken
-	turn   writeTurn // of the session, where replies of ours are due
+	start  bool      // the token was free and now belongs to the writer, which the caller must wake, unless direct is set
+	turn   writeTurn // of the session, where local replies are due; the caller must release it
 }
 
-// take enters a batch. A panic leaves the session's slots and the lane's in doubt: it takes the lane with it. hot
+// take enters the session's batch into its reply order and into the lane. A panic in it leaves the slots of both in doubt, so
+// it closes the lane too (unlock). hot
 func (l *lane) take(s *session, now int64) (t taken) {
 	c := &s.client
 	l.mu.Lock()
@@ -138,14 +139,14 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	}
 	a, turn := s.admitToLane(c.pend, now)
 	if a != submitted {
-		l.wakeWaiterLocked() // it may have been this one's turn
+		l.wakeWaiterLocked() // this session may have been first in the queue, and the next one may fit
 		return taken{result: a}
 	}
-	// Where replies are on their way, the sessions that get them are about to ask again: the writer joins their commands, unless
-	// this one is large.
+	// While replies are on their way, the sessions that get them are about to send again: leave the batch to the writer, which
+	// sends their commands with it in one write. A large batch does not wait for that.
 	atOnce := l.slots.len() == 0 && l.commands == 0 || len(c.out) >= largeBatch
 	t = taken{result: submitted, direct: atOnce && !l.token && l.up.TLS == nil, turn: turn}
-	s.tally(s.stripe.lane) // before anybody can write the batch: no reply to it is out before it is counted
+	s.tally(s.stripe.lane) // before the batch can be written, so that its commands are counted before any reply is out
 	if l.commands == 0 {
 		l.pulse.begin(l.idleSince, now)
 	}
@@ -166,7 +167,8 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	return t
 }
 
-// unlock is deferred: a panic goes on behind it. hot
+// unlock releases mu; take defers it. After a panic it also poisons the lane, once the lock is free, and lets the panic
+// continue. hot
 func (l *lane) unlock() {
 	v := recover()
 	l.mu.Unlock()
@@ -176,7 +178,8 @@ func (l *lane) unlock() {
 	}
 }
 
-// mustFitLane ends the session by a panic where slots and commands would not agree: before anybody else is concerned. hot
+// mustFitLane panics if the batch's slots and commands do not agree. That ends this session before its batch can put the
+// replies of others out of order. hot
 func (c *clientSide) mustFitLane() {
 	n := 0
 	for i := range c.pend {
@@ -192,12 +195,13 @@ func (c *clientSide) mustFitLane() {
 	}
 }
 
-// loadLocked tells who chooses a lane what this one has to do. hot
+// loadLocked publishes the lane's load for sessions that choose a lane. hot
 func (l *lane) loadLocked() {
 	l.load.Store(int32(l.commands + l.waiting))
 }
 
-// pushBatchLocked makes a slot of each slot that the session's queue got. hot
+// pushBatchLocked adds a lane slot for each slot of the batch but the local replies, which the session's reply order has
+// already got. hot
 func (l *lane) pushBatchLocked(s *session, now int64) {
 	c := &s.client
 	if s.resendLen = 0; c.resendable && c.replies == 1 && len(c.out) <= len(s.resendFrame) {
@@ -209,7 +213,7 @@ func (l *lane) pushBatchLocked(s *session, now int64) {
 		if p.kind.local() {
 			continue
 		}
-		// The first slot accounts for the bytes: a batch goes out whole.
+		// The first slot counts all bytes of the batch, which goes out whole.
 		l.slots.push(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx, sent: now}, 16)
 		size = 0
 	}
@@ -226,7 +230,8 @@ func (l *lane) nonceDueLocked(now int64) bool {
 	return l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval
 }
 
-// appendNonceLocked adds an ECHO of a random word behind a batch: its reply must come in exactly that place.
+// appendNonceLocked appends an ECHO of a random word to a batch, and a slot for its reply, which must return in exactly that
+// place.
 func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	word := rand.Uint64()
 	nonce := backend.AppendNonce(make([]byte, 0, backend.NonceSize), word)
@@ -236,7 +241,7 @@ func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	return append(out, nonce...)
 }
 
-// poison closes the lane and, through its reader, everybody in flight on it.
+// poison closes the lane. The lane's reader then closes every session that has a command in flight on it (conclude).
 func (l *lane) poison() {
 	l.mu.Lock()
 	l.poisoned = true
@@ -245,7 +250,8 @@ func (l *lane) poison() {
 	l.up.Close()
 }
 
-// retire takes no new work; the lane closes when nothing is in flight.
+// retire stops the lane from taking new work. It closes the lane at once if nothing is in flight; otherwise the lane closes
+// after its last reply.
 func (l *lane) retire() {
 	l.mu.Lock()
 	if l.state == laneOpen {
@@ -262,14 +268,14 @@ func (l *lane) retire() {
 
 func (l *lane) idleLocked() bool { return l.slots.len() == 0 && l.commands == 0 && !l.token }
 
-// idleAt returns since when nothing is in flight, and reports whether the lane is open and idle.
+// idleAt reports whether the lane is open and idle, and returns since when nothing has been in flight.
 func (l *lane) idleAt() (since int64, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.idleSince, l.state == laneOpen && l.idleLocked()
 }
 
-// lastReply is when the backend last answered, or when the lane was opened.
+// lastReply returns when the backend last answered on this lane, or when the lane was opened if it has not.
 func (l *lane) lastReply() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -281,17 +287,17 @@ func (s *Server) lanePanic(v any) {
 	s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a lane")
 }
 
-// laneReader is what the lane's reader goroutine owns.
+// laneReader holds what the lane's reader goroutine owns.
 type laneReader struct {
 	replies resp.Replies
-	cur     laneSlot // whose replies come now
-	left    int      // of its replies
-	open    bool     // cur counts as in flight
-	half    bool     // a part of a reply was handed to cur's session
-	size    int64    // bytes of the reply that comes
-	noted   bool     // it is known to be big
-	dropped bool     // ... and asked again elsewhere: it is read and dropped
-	push    bool     // the frame that comes is a push, see skipPush
-	nonce   []byte
-	ready   []writeTurn // of sessions that have replies and had no writer
+	cur     laneSlot    // the slot whose replies are arriving
+	left    int         // replies of cur that are still to come
+	open    bool        // cur still counts as in flight
+	half    bool        // the beginning of a reply was handed to cur's session, and its end is still to come
+	size    int64       // bytes so far of the reply that is arriving
+	noted   bool        // noteBig was called for this reply
+	dropped bool        // this reply is dropped: its command is sent again over the session's own connection
+	push    bool        // the frame that is arriving is a push, see skipPush
+	nonce   []byte      // the reply to a nonce, as far as it has come
+	ready   []writeTurn // of sessions that got replies while nobody was writing to their clients
 }

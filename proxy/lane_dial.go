@@ -11,8 +11,9 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// dialLocked has a lane opened, unless one is being opened. Where there is no token for it, it waits for one if awaited
-// says that sessions wait for the lane.
+// dialLocked starts a dial of a lane, unless one is under way. If the identity has no dial token left, the dial first waits
+// for one if awaited is set, which means that sessions wait for the lane; otherwise there is no dial. The caller must hold
+// set.mu.
 func (set *laneSet) dialLocked(awaited bool) {
 	if set.dialing {
 		return
@@ -23,11 +24,11 @@ func (set *laneSet) dialLocked(awaited bool) {
 		return
 	}
 	set.dialing, set.paced = true, paced
-	set.server.running.Add(1)     // the caller is counted too
+	set.server.running.Add(1)     // Close cannot have finished waiting: the caller is counted in running too
 	go set.dial(set.login, paced) // ends with the dial, Close waits for it
 }
 
-// dial opens one lane and proves it.
+// dial is the goroutine that opens one lane, proves it and wakes the sessions that wait for it.
 func (set *laneSet) dial(l backend.Login, paced bool) {
 	s := set.server
 	defer s.running.Done()
@@ -46,7 +47,7 @@ func (set *laneSet) dial(l backend.Login, paced bool) {
 	} else if barsLanes(err) {
 		set.barred = s.now() + int64(s.c.laneRetry)
 	} else if errors.Is(err, backend.ErrBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-		set.barred = s.now() + int64(s.c.laneBusyRetry) // own connections show what it says
+		set.barred = s.now() + int64(s.c.laneBusyRetry) // until then sessions use their own connections, and see its error
 	}
 	close(set.changed)
 	set.changed = make(chan struct{})
@@ -65,7 +66,8 @@ func (set *laneSet) dial(l backend.Login, paced bool) {
 	}
 }
 
-// awaitDial waits for the token of a lane, and tells those who wait for the lane when it is there. false: the Server is closed.
+// awaitDial waits for a token to dial a lane, then wakes the sessions that wait for the lane, whose time limit begins only
+// now. It returns false if the Server is closed.
 func (set *laneSet) awaitDial() bool {
 	s := set.server
 	tokens := s.backend.TokensOf(netio.QuotaKey{Identity: set.key.identity})
@@ -79,7 +81,7 @@ func (set *laneSet) awaitDial() bool {
 	return ok
 }
 
-// connect is the dial; a panic of it is a failure.
+// connect dials and proves one connection for a lane. It returns errDialPanicked if the dial panics.
 func (set *laneSet) connect(l backend.Login) (up *backend.Conn, err error) {
 	s := set.server
 	defer func() {
@@ -106,12 +108,15 @@ func (set *laneSet) connect(l backend.Login) (up *backend.Conn, err error) {
 	return up, err
 }
 
-// barsLanes: the backend answered, and something else than it should; or nobody knows.
+// barsLanes reports whether err means that no lane of this key may be tried for laneRetry: the backend answered the set-up
+// wrongly, the user's password could not be read, or the dial panicked. An unreachable backend does not count.
 func barsLanes(err error) bool {
 	return errors.Is(err, backend.ErrUnproven) || errors.Is(err, backend.ErrState) || errors.Is(err, backend.ErrAuth) ||
 		errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrUnasked) || errors.Is(err, backend.ErrNoPassword) || errors.Is(err, backend.ErrDialPanicked)
 }
 
+// addLocked makes a lane of a proven connection, starts its goroutines and opens it to sessions. Those that wait for room on
+// another lane choose again. The caller must hold set.mu.
 func (set *laneSet) addLocked(up *backend.Conn) *lane {
 	s := set.server
 	l := &lane{set: set, up: up, opened: s.now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
@@ -133,11 +138,12 @@ func (set *laneSet) addLocked(up *backend.Conn) *lane {
 		o.dismiss()
 	}
 	if s.isDone() {
-		up.Close() // Close may have looked before the lane was there
+		up.Close() // Close may have listed the lanes before this one was among them
 	}
 	return l
 }
 
+// cancelWith calls cancel when done is closed. It returns then, or when ctx ends.
 func cancelWith(ctx context.Context, done <-chan struct{}, cancel context.CancelFunc) {
 	select {
 	case <-done:

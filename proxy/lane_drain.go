@@ -2,10 +2,11 @@ package proxy
 
 import "sync"
 
-// drainShare: so many clients are written to one after the other; where there are more, others share the work.
+// drainShare is how many clients one goroutine writes to, one after the other. If replies came for more clients, helpers share
+// the work.
 const drainShare = 8
 
-// drainReady writes to the clients whose replies came. hot
+// drainReady writes to the clients for which the last read brought replies. The lane's reader calls it. hot
 func (l *lane) drainReady() {
 	ready := l.in.ready
 	for len(ready) > drainShare {
@@ -21,7 +22,7 @@ func (l *lane) drainReady() {
 	l.in.ready = l.in.ready[:0]
 }
 
-// writeHelper is a goroutine that writes to some of the clients.
+// writeHelper is a goroutine that writes to some of the clients, and returns to the pool when it is done.
 type writeHelper struct {
 	turns [drainShare]writeTurn
 	n     int

@@ -7,8 +7,8 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// largeBatch is the size in bytes from which a batch, or what is left of one, is not copied into the buffer of a lane: the session
-// hands its chunk over to the lane.
+// largeBatch is the size in bytes from which a batch, or the rest of one, is not copied into the buffer of a lane: instead the
+// session hands its chunk over to the lane.
 const largeBatch = netio.ChunkSize / 2
 
 // laneOut is what a lane has still to write: copied bytes, and chunks that sessions handed over, in their order.
@@ -50,8 +50,9 @@ func (o *laneOut) putFirst(s *session, b []byte) {
 	}
 }
 
-// handOver takes the chunk of the session's batch from the session and returns it, if b is a large part of that batch; otherwise it
-// returns nil. Only a b that still lies in the chunk ends where the chunk ends: append may have moved it elsewhere. hot
+// handOver takes the chunk of the session's batch from the session and returns it, if b is a large part of that batch;
+// otherwise it returns nil. The capacity of b ends at the chunk's end only if b still lies in the chunk: append may have moved
+// it. hot
 func (s *session) handOver(b []byte) *netio.Chunk {
 	c := &s.client
 	k := c.outChunk
@@ -86,7 +87,7 @@ func writeSome(w io.Writer, b []byte) error {
 	return err
 }
 
-// release gives the chunks back to the pool, which the caller does once no write uses them. It returns o emptied, for further use.
+// release gives the chunks back to the pool and returns o emptied, for further use. The caller must be done with writing o.
 func (o *laneOut) release(b *netio.Buffers) laneOut {
 	for _, k := range o.chunks {
 		b.PutChunk(k.chunk)

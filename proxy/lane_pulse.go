@@ -3,14 +3,14 @@ package proxy
 import "time"
 
 const (
-	// A lane is late when a reply has been owed for longer than timeouts.lateAfter, and the backend takes longer than
-	// lateEach for a command: then other lanes can help. Where replies only wait because there are many, the backend or this machine
-	// is busy, and more lanes would add to its work.
+	// A lane is late when a reply takes longer than timeouts.lateAfter and the backend needs more than lateEach for a command:
+	// then other lanes can help. If replies wait only because there are many, the backend or this machine is busy, and more
+	// lanes would add to its work.
 	lateEach = int64(50 * time.Microsecond)
-	// lateStalls: a lane is also late when no reply has come for lateStalls times lateAfter. It is that many because a busy
-	// machine stops for some milliseconds now and then.
+	// A lane is also late when no reply has come for lateStalls times lateAfter. The factor is large because a busy machine
+	// stops for some milliseconds now and then.
 	lateStalls = 10
-	// pulseWindow: pulse.each is the mean of the commands answered in this time.
+	// pulse.each is the mean over the commands that were answered within a pulseWindow.
 	pulseWindow = int64(5 * time.Millisecond)
 	// A lane becomes busy when it had nothing in flight for less than 1/busyBelow of a busyWindow, and stops being busy when it
 	// had nothing in flight for more than 1/busyUntil of one. The sessions of a busy lane wait for its backend or for its reader.
@@ -18,23 +18,23 @@ const (
 	// more writes and reads.
 	busyWindow           = int64(50 * time.Millisecond)
 	busyBelow, busyUntil = 32, 4
-	// slowMemory: a session that sends two slow commands within this time rides lanes of such sessions until it has sent
-	// none for so long.
+	// A session that sends two slow commands within slowMemory rides unbounded lanes until it has sent no slow command for
+	// that time.
 	slowMemory = int64(time.Minute)
 )
 
-// pulse is what a lane knows of how its backend keeps up. Guarded by lane.mu.
+// pulse measures whether the backend keeps up with a lane. Guarded by lane.mu.
 type pulse struct {
 	since    int64 // when the pulseWindow began
-	commands int   // that were answered since
-	each     int64 // nanoseconds for a command, in the last pulseWindow
-	wait     int64 // nanoseconds that the last answered command took
+	commands int   // answered since then
+	each     int64 // mean nanoseconds for a command in the last whole pulseWindow
+	wait     int64 // nanoseconds from hand-over to reply of the last answered run
 
 	window int64 // when the busyWindow began
 	idle   int64 // nanoseconds of it with nothing in flight
 }
 
-// begin starts anew with a lane that had nothing in flight since idleSince. hot
+// begin starts a new pulseWindow when a lane gets work that had nothing in flight since idleSince. hot
 func (p *pulse) begin(idleSince, now int64) {
 	*p = pulse{since: now, window: p.window, idle: p.idle + now - idleSince}
 }
@@ -49,7 +49,8 @@ func (p *pulse) finished(commands int, sent, now int64) {
 	}
 }
 
-// judgePulseLocked judges whether the lane is late, whether its backend is slow and whether the lane is busy. hot
+// judgePulseLocked decides whether the lane is late, whether the backend is slow for its set and whether the lane is busy. A
+// lane that carries a big reply is always late. hot
 func (l *lane) judgePulseLocked(now int64) {
 	late := l.big
 	if !late && l.commands > 0 {
@@ -65,7 +66,7 @@ func (l *lane) judgePulseLocked(now int64) {
 	l.judgeBusyLocked(now)
 }
 
-// judgeBusyLocked judges at the end of each busyWindow whether the lane is busy. hot
+// judgeBusyLocked decides at the end of each busyWindow whether the lane is busy. hot
 func (l *lane) judgeBusyLocked(now int64) {
 	p := &l.pulse
 	took := now - p.window
@@ -81,7 +82,8 @@ func (l *lane) judgeBusyLocked(now int64) {
 	p.window, p.idle = now, 0
 }
 
-// oldestLocked is when the first command was handed to the lane that is owed a reply; one is.
+// oldestLocked returns when the oldest command that is still owed a reply was handed to the lane. The caller must know that
+// there is one.
 func (l *lane) oldestLocked() int64 {
 	switch {
 	case l.in.open:
@@ -92,7 +94,8 @@ func (l *lane) oldestLocked() int64 {
 	return l.pulse.since
 }
 
-// noteSlow remembers a slow command of the session. A lane's reader calls it.
+// noteSlow notes that the session sent a slow command. The second one within slowMemory moves it to unbounded lanes. A lane's
+// reader calls it.
 func (s *session) noteSlow(now int64) {
 	if last := s.slowAt.Swap(now); last != 0 && now-last < slowMemory {
 		s.slowUntil.Store(now + slowMemory)
