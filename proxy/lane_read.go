@@ -20,13 +20,13 @@ var (
 	errLaneExec    = errors.New("a transaction that was neither run nor discarded")
 	errLanePanic   = errors.New("a panic")
 
-	// Dragonfly says so of a command that threw, maybe behind its reply, and closes the connection: from there on nothing
-	// that comes belongs to anybody.
+	// Dragonfly sends this error for a command that threw an exception, maybe after that command's reply, and closes the
+	// connection: neither this error nor anything after it can be matched to a command.
 	errLaneInternal = errors.New("the backend had an internal error")
 )
 
-// read is the reader goroutine: it hands replies to their sessions. Whatever shows that replies may be out of place
-// closes the lane and everybody in flight on it.
+// read is the lane's reader goroutine: it hands replies to their sessions. Anything that shows that replies may be out of
+// order closes the lane and every session with a command in flight on it.
 func (l *lane) read() {
 	var cause error
 	defer l.set.server.running.Done()
@@ -43,7 +43,7 @@ func (l *lane) read() {
 	}
 }
 
-// takeIn waits for the backend once, and delivers what it said. An error is the last.
+// takeIn waits for bytes of the backend once and delivers them. After an error the lane's reader must end.
 func (l *lane) takeIn() error {
 	b, k, err := l.up.Receive()
 	defer l.up.Free(k)
@@ -59,11 +59,12 @@ func (l *lane) takeIn() error {
 	return err
 }
 
-// deliver hands what was read to the sessions, a run at a time. hot
+// deliver hands the bytes that one read brought to the sessions, the replies to one slot at a time. An error other than
+// errLaneInternal means that replies may be out of order. hot
 func (l *lane) deliver(b []byte) error {
 	r := &l.in
 	now := l.set.server.now()
-	start, whole := 0, 0 // b[start:i] is whole replies of the run and the beginning of one
+	start, whole := 0, 0 // b[start:i] is not handed over yet: whole replies of cur, and the beginning of one
 	for i := 0; i < len(b); {
 		if r.push || b[i] == '>' && !r.replies.Open() {
 			if start < i {
@@ -101,7 +102,7 @@ func (l *lane) deliver(b []byte) error {
 			if before := b[start : i-n]; errors.Is(err, errLaneInternal) && len(before) > 0 {
 				return cmp.Or(l.hand(before, whole, now), err)
 			}
-			return err // its session is in flight still, and ends with the others
+			return err // the reply's session is still in flight, and ends with the others
 		}
 		whole++
 		r.left--
@@ -121,7 +122,8 @@ func (l *lane) deliver(b []byte) error {
 	return nil
 }
 
-// next goes on to the slot whose replies come now. What was not yet written is owed none. hot
+// next moves on to the slot whose replies are arriving. It returns false if no reply is owed: there is no slot, or the
+// commands of the first one were not passed to a write yet. hot
 func (l *lane) next(now int64) bool {
 	r := &l.in
 	l.mu.Lock()
@@ -135,7 +137,8 @@ func (l *lane) next(now int64) bool {
 	return true
 }
 
-// finishRun gives back the room of a run whose replies have all come. hot
+// finishRun gives back the room of the current slot once all its replies have arrived, and closes a retired lane that owes
+// nothing more. hot
 func (l *lane) finishRun(now int64) {
 	if !l.in.open || l.in.left > 0 {
 		return
@@ -149,6 +152,7 @@ func (l *lane) finishRun(now int64) {
 	}
 }
 
+// finishRunLocked gives back the room of the current slot, unless that was done before. All its replies must have arrived.
 func (l *lane) finishRunLocked(now int64) {
 	r := &l.in
 	if !r.open {
@@ -174,7 +178,7 @@ func (l *lane) finishRunLocked(now int64) {
 	}
 }
 
-// judge looks at a reply that is whole. hot
+// judge inspects a reply that has arrived whole, and returns an error if the lane cannot go on after it. hot
 func (l *lane) judge() error {
 	r := &l.in
 	kind := r.replies.Kind()
@@ -201,21 +205,22 @@ func (l *lane) judge() error {
 	return nil
 }
 
-// isExecAbort reports whether line is the error of an EXEC after which no transaction is open and no key is watched.
+// isExecAbort reports whether line is an error of EXEC after which no transaction is open and no key is watched.
 func isExecAbort(line []byte) bool {
 	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" ||
 		strings.HasPrefix(string(line), backend.ExecRefused) || isElsewhere(line)
 }
 
-// elsewhere are the words of a Redis cluster for keys that this node does not serve now, or not together. A node that
-// says so to EXEC has discarded the transaction (processCommand in server.c, since Redis 3.2).
+// elsewhere lists how the errors of a Redis cluster begin for keys that this node does not serve now, or not together. A node
+// that answers EXEC with one of them has discarded the transaction (processCommand in server.c, since Redis 3.2).
 var elsewhere = []string{"CROSSSLOT ", "MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN "}
 
 func isElsewhere(line []byte) bool {
 	return slices.ContainsFunc(elsewhere, func(word string) bool { return strings.HasPrefix(string(line), word) })
 }
 
-// hand gives bytes of the current run to whom they belong. hot
+// hand gives b to the session of the current slot: so many whole replies, and maybe the beginning of another. It checks the
+// reply to a nonce, and drops a reply whose command is sent again. hot
 func (l *lane) hand(b []byte, whole int, now int64) error {
 	r := &l.in
 	s := r.cur.session
@@ -238,11 +243,12 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 	return nil
 }
 
+// nonceCame collects the reply to a nonce, and returns errLaneNonce if it is not the one that is due. whole is 1 if b ends it.
 func (l *lane) nonceCame(b []byte, whole int) error {
 	r := &l.in
 	r.nonce = append(r.nonce, b...)
 	if r.nonce[0] == '-' && (whole == 0 || strings.HasPrefix(string(r.nonce), "-BUSY ")) {
-		if whole == 1 { // a script runs for long: this one shows nothing, the next batch carries another
+		if whole == 1 { // -BUSY, a script is running: this nonce proves nothing, so the next batch carries another
 			r.nonce = r.nonce[:0]
 			l.mu.Lock()
 			l.unnonced = nonceCommands
@@ -261,9 +267,9 @@ func (l *lane) nonceCame(b []byte, whole int) error {
 	return nil
 }
 
-// noteBig: a session that asks for so much uses its own connection for a while, and the others find another lane while this
-// one carries the reply. At the beginning of the reply, while others wait behind it, even this command goes over the
-// session's own connection, if it may: then nobody waits for this client.
+// noteBig is called once for a reply above maxLaneReply. It moves the reply's session to its own connection for ownAfterBig,
+// and opens another lane for the other sessions. If nothing of the reply was handed over yet (beginning) and others wait behind
+// it, noteBig also drops the reply and has the session send the command again over its own connection, if that is possible.
 func (l *lane) noteBig(beginning bool) {
 	r := &l.in
 	r.noted = true
@@ -286,7 +292,8 @@ func (l *lane) noteBig(beginning bool) {
 	}
 }
 
-// askedAlone is the only command that the session has in flight, if it may be asked again.
+// askedAlone returns a copy of the only command that the session has in flight, or nil if there are others or the command may
+// not be sent again.
 func (l *lane) askedAlone(s *session) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -296,9 +303,9 @@ func (l *lane) askedAlone(s *session) []byte {
 	return append([]byte(nil), s.resendFrame[:s.resendLen]...)
 }
 
-// follow waits while a client does not take what came for it, which costs only those who wait on this lane: the lane takes
-// no new work, and this session uses its own connection for good. Where others wait it is closed once they have waited for
-// followTimeout in all.
+// follow makes the lane's reader wait while a client does not take its replies. That delays only the sessions in flight on
+// this lane, because follow retires the lane, and it moves this session to its own connection for good. If others wait on the
+// lane, the session is closed once its lanes have waited for it for followTimeout in all.
 func (l *lane) follow(s *session) {
 	followTimeout := l.set.server.c.followTimeout
 	q := &s.queue
@@ -324,6 +331,7 @@ func (l *lane) follow(s *session) {
 	}
 }
 
+// othersWait reports whether another session than s has commands in flight after the current slot.
 func (l *lane) othersWait(s *session) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -335,13 +343,14 @@ func (l *lane) othersWait(s *session) bool {
 	return false
 }
 
-// conclude ends the lane: whoever waits for a reply of it learns so. The reader calls it last.
+// conclude ends the lane. Commands in flight are answered by errors (session.lose). Instead, every session with one is closed if
+// the lane is poisoned, and the one that has received half a reply. The lane's reader calls it last.
 func (l *lane) conclude(cause error) {
 	l.mu.Lock()
 	l.state = laneClosed
 	poisoned := l.poisoned
 	left := make([]laneSlot, 0, l.slots.len()+1)
-	current := l.in.open // with nothing left behind a panic only
+	current := l.in.open // l.in.left is 0 only after a panic, or after a nonce that was wrong
 	if current {
 		left = append(left, l.in.cur)
 	}
@@ -358,7 +367,7 @@ func (l *lane) conclude(cause error) {
 		left[0].n = l.in.left
 	}
 	if current && l.in.dropped {
-		left[0].session = nil // its own connection answers it
+		left[0].session = nil // the session's own connection answers the command
 	}
 	l.dismissLocked()
 	l.out, l.spare = laneOut{}, laneOut{}

@@ -2,17 +2,18 @@ package proxy
 
 import "container/list"
 
-// waiter is a session whose batch of so many commands and bytes waits for room on a lane. A session has one, and waits for
-// one lane at a time, whose lane.mu guards it.
+// waiter is a session's place in the queue for room on a lane, with the size of the batch that waits. A session has one and
+// waits for one lane at a time; the mu of that lane guards it.
 type waiter struct {
-	place    *list.Element // among lane.waiters; nil: it does not wait
+	place    *list.Element // in lane.waiters; nil if the session does not wait
 	session  *session
 	commands int
 	bytes    int
 	woken    bool
 }
 
-// roomLocked keeps the window; a session that finds no room waits in turn. hot
+// roomLocked reports whether a batch of this size fits into the lane's window and no other session is before s in the queue.
+// Otherwise s has a place in the queue when it returns. hot
 func (l *lane) roomLocked(s *session, commands, bytes int) bool {
 	w := &s.waiter
 	first := l.waiters.Front()
@@ -31,6 +32,7 @@ func (l *lane) roomLocked(s *session, commands, bytes int) bool {
 	return false
 }
 
+// leaveWaitersLocked takes w out of the queue, if it is in it.
 func (l *lane) leaveWaitersLocked(w *waiter) {
 	if w.place == nil {
 		return
@@ -41,18 +43,19 @@ func (l *lane) leaveWaitersLocked(w *waiter) {
 	l.loadLocked()
 }
 
+// fitsLocked reports whether the window has room for a batch. A batch of any size fits into an empty lane.
 func (l *lane) fitsLocked(commands, bytes int) bool {
 	return l.commands == 0 || l.commands+commands <= laneCommands && l.bytes+bytes <= laneBytes
 }
 
-// waits reports whether s has a place among the waiters.
+// waits reports whether s has a place in the queue.
 func (l *lane) waits(s *session) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return s.waiter.place != nil
 }
 
-// stopWaiting takes back the place of a session that has ended or gone elsewhere.
+// stopWaiting takes s out of the queue, if it is still in it, and wakes the next session if there is room for that.
 func (l *lane) stopWaiting(s *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,7 +63,8 @@ func (l *lane) stopWaiting(s *session) {
 	l.wakeWaiterLocked()
 }
 
-// wakeWaiterLocked wakes the session that waits first, once there is room for it. hot
+// wakeWaiterLocked wakes the first session in the queue if there is room for its batch. The session keeps its place until it
+// submits again. hot
 func (l *lane) wakeWaiterLocked() {
 	first := l.waiters.Front()
 	if first == nil {
@@ -72,7 +76,7 @@ func (l *lane) wakeWaiterLocked() {
 	}
 }
 
-// dismiss has everybody who waits choose anew.
+// dismiss empties the queue: each session in it wakes and chooses a lane again.
 func (l *lane) dismiss() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,15 +9,15 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// writeOne writes what the caller gave to an idle lane; it has the token. A session whose goroutine panics here takes
-// the lane with it. What the backend does not take at once is left to the writer. hot
+// writeOne writes a batch straight from the session's reader, which has the token, and gives the token away. What the kernel
+// does not take at once is left to the lane's writer. A panic poisons the lane. hot
 func (l *lane) writeOne(s *session, b []byte) {
 	defer l.failOnPanic()
 	n, err := l.up.Socket.WriteNow(b)
 	l.handOn(s, b[n:], err)
 }
 
-// failOnPanic closes the lane where a goroutine panics that has the token; the panic goes on.
+// failOnPanic is deferred by a goroutine that has the token. After a panic it poisons the lane and lets the panic continue.
 func (l *lane) failOnPanic() {
 	if v := recover(); v != nil {
 		l.poison()
@@ -25,7 +25,8 @@ func (l *lane) failOnPanic() {
 	}
 }
 
-// handOn gives the token to the writer where something waits, or back. The rest of the session's batch goes first. hot
+// handOn ends writeOne: it puts the unwritten rest of the session's batch before everything else that waits, and gives the
+// token to the lane's writer if anything waits, or back to the lane. hot
 func (l *lane) handOn(s *session, rest []byte, err error) {
 	l.mu.Lock()
 	if len(rest) > 0 && err == nil && l.state != laneClosed {
@@ -47,7 +48,7 @@ func (l *lane) handOn(s *session, rest []byte, err error) {
 	}
 }
 
-// wakeWriter never waits: whoever has the token is the only one who may call it, and the writer takes it.
+// wakeWriter hands the token to the lane's writer. Only the holder of the token may call it, once, so it never waits.
 func (l *lane) wakeWriter() {
 	select {
 	case l.wake <- struct{}{}:
@@ -56,7 +57,8 @@ func (l *lane) wakeWriter() {
 	}
 }
 
-// writeFailedLocked leaves the end to the reader, which takes what the backend still has to say.
+// writeFailedLocked stops writing to the lane. The lane's reader delivers what the backend still sends, for stuckTimeout at
+// most, and ends the lane. If the write timed out, the connection is closed at once.
 func (l *lane) writeFailedLocked(err error) {
 	if l.state == laneClosed {
 		return
@@ -69,8 +71,8 @@ func (l *lane) writeFailedLocked(err error) {
 	l.up.Socket.SetReadDeadline(time.Now().Add(l.set.server.c.stuckTimeout))
 }
 
-// write is the writer goroutine: woken with the token, it writes all that is there until nothing is. It ends with the
-// lane's reader.
+// write is the lane's writer goroutine. Woken with the token, it writes until nothing waits, and then gives the token back. It
+// ends after the lane's reader.
 func (l *lane) write() {
 	defer l.set.server.running.Done()
 	defer l.leave()
@@ -86,18 +88,19 @@ func (l *lane) write() {
 		case <-l.closed:
 			return
 		}
-		// Sessions that are about to run add to what is written.
+		// Sessions that are ready to run add their batches to this write.
 		runtime.Gosched()
 		for l.writeBatch() {
 		}
 	}
 }
 
-// maxKept bounds the buffer that a lane keeps for the next write while it is in use: growing another one of this size costs
-// more than what fills it.
+// maxKept bounds the buffer that a lane in use keeps for its next writes. Growing a new buffer of this size costs more than
+// filling it.
 const maxKept = laneBytes
 
-// keepLocked keeps the buffer of what was written for what comes, unless memory is scarce. hot
+// keepLocked keeps the buffer of a finished write for the next one. It drops a buffer that is smaller than the spare one or
+// above maxKept and, while memory is scarce, one above a chunk. hot
 func (l *lane) keepLocked(o laneOut) {
 	l.writing -= o.held()
 	o = o.release(l.account().Buffers())
@@ -107,7 +110,7 @@ func (l *lane) keepLocked(o laneOut) {
 	l.countLocked()
 }
 
-// shed gives back what a lane without work keeps. The sweeper calls it.
+// shed drops the buffers of an idle lane, and its ring if that has grown. The sweeper calls it.
 func (l *lane) shed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,7 +123,8 @@ func (l *lane) shed() {
 	}
 }
 
-// countLocked counts what the lane holds: commands that wait for the backend, and slots. hot
+// countLocked counts the memory of the lane's buffers and slots: up to laneKept as kept, and the rest as held, which only
+// commands that wait for the backend explain. hot
 func (l *lane) countLocked() {
 	n := int64(l.out.held()+l.spare.held()+l.writing) + int64(l.slots.cap())*laneSlotCost
 	if n == l.counted {
@@ -135,20 +139,21 @@ func (l *lane) countLocked() {
 	l.counted = n
 }
 
-// leave closes the account, when nobody counts on it any more.
+// leave closes the lane's account after the lane's reader has ended. The lane's writer calls it last.
 func (l *lane) leave() {
 	<-l.closed
 	l.mu.Lock()
-	l.writing = 0 // of a writer that panicked
+	l.writing = 0 // it is not 0 if a write panicked
 	l.countLocked()
 	l.mu.Unlock()
 	l.set.server.closeAccount(l.account())
 }
 
-// account is the lane's.
+// account counts what the lane makes the proxy hold. It is that of its socket too.
 func (l *lane) account() *netio.Account { return l.up.Socket.Account() }
 
-// writeBatch writes what waits. false: nothing did, and the token is given back.
+// writeBatch writes everything that waits and returns true. If nothing waits, or the lane has failed, it gives the token back
+// and returns false.
 func (l *lane) writeBatch() bool {
 	l.mu.Lock()
 	o := l.out
