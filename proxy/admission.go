@@ -12,16 +12,17 @@ import (
 type identity struct {
 	key      [32]byte
 	sessions int         // with a place: at most MaxPerIdentity
-	waiting  []*newcomer // in their order; as many at most
+	waiting  []*newcomer // in the order in which they came: at most MaxPerIdentity
 }
 
 // newcomer is a session that waits for a place.
 type newcomer struct {
 	session *session
-	placed  chan struct{} // closed when it has one
+	placed  chan struct{} // closed when the session gets a place
 }
 
-// startSession registers the session before a byte of it is read.
+// startSession makes a session of a finished handshake. It registers the session before a byte of it is read, so that Close
+// and Recheck see it, or refuses it and closes the connection if the server is full or has ended.
 func (s *Server) startSession(sock *netio.Socket, conn *tls.Conn, st tls.ConnectionState) {
 	n := newSession(s, sock, conn)
 	s.mu.Lock()
@@ -63,8 +64,8 @@ func (s *Server) startSession(sock *netio.Socket, conn *tls.Conn, st tls.Connect
 	go n.runPump() // ends with the session, whose reader waits for it
 }
 
-// admit gives a session one of the places of its identity, and waits a moment for one; false: all are taken. Without a
-// certificate there is no identity, and no limit.
+// admit gives a session one of the places of its identity, and waits for placeTimeout at most until one is free. It returns
+// false if it got none. A client without a certificate has no identity, and so no limit.
 func (s *Server) admit(n *session) bool {
 	p := n.peer.Load()
 	if s.c.MaxPerIdentity <= 0 || p == nil || p.Identity == [32]byte{} {
@@ -92,7 +93,8 @@ func (s *Server) admit(n *session) bool {
 	return s.awaitPlace(i, w)
 }
 
-// awaitPlace returns when the newcomer has a place, has ended, or has waited for placeTimeout.
+// awaitPlace waits until the newcomer has a place, its session has ended, or placeTimeout has passed. It returns false only
+// in the last case.
 func (s *Server) awaitPlace(i *identity, w *newcomer) bool {
 	t := time.NewTimer(s.c.placeTimeout)
 	defer t.Stop()
@@ -110,14 +112,14 @@ func (s *Server) awaitPlace(i *identity, w *newcomer) bool {
 	return w.session.identity != nil || w.session.ended()
 }
 
-// leave gives the place back, if the session has one.
+// leave gives back the session's place among those of its identity, if it has one.
 func (s *Server) leave(n *session) {
 	s.mu.Lock()
 	s.leaveLocked(n)
 	s.mu.Unlock()
 }
 
-// leaveLocked hands the place to who waits for it first.
+// leaveLocked gives the place to the newcomer that has waited longest, if any. The caller must hold Server.mu.
 func (s *Server) leaveLocked(n *session) {
 	i := n.identity
 	if i == nil {
@@ -136,6 +138,7 @@ func (s *Server) leaveLocked(n *session) {
 	}
 }
 
+// remove unregisters a session that has ended. The session's reader calls it last.
 func (s *Server) remove(n *session) {
 	s.mu.Lock()
 	delete(s.sessions, n)

@@ -3,15 +3,15 @@ package proxy
 import "fmt"
 
 const (
-	// maxHandshakeBytes is all that is read from a peer before its handshake is done. Two ClientHellos with a session
-	// ticket and the certificates fit in, each of the three with the 9 KiB that a client's chain may have (certs.maxSentBytes).
+	// maxHandshakeBytes bounds what is read from a peer before its handshake is finished. Two ClientHellos with a session ticket
+	// and the certificates fit in: each of the three may hold a client's chain, of up to 9 KiB (certs.maxSentBytes).
 	maxHandshakeBytes = 32 << 10
-	// maxFlightBytes is what is read of that without an answer from us. crypto/tls parses all certificates of a flight
-	// before any limit on certificates applies, and 30 KiB of names take longer to parse than a handshake takes.
+	// maxFlightBytes bounds what is read of that without an answer of ours in between. crypto/tls parses all certificates of a
+	// flight before any limit on certificates applies, and 30 KiB of names take longer to parse than a handshake takes.
 	maxFlightBytes = 12 << 10
 )
 
-// tooBigError refuses a peer that sends more than a handshake needs.
+// tooBigError is the error of a read from a peer that has sent more than a handshake needs.
 type tooBigError struct {
 	what  string
 	limit int
@@ -21,10 +21,10 @@ func (e *tooBigError) Error() string {
 	return fmt.Sprintf("the peer sent %d bytes %s: no more is read", e.limit, e.what)
 }
 
-// allowance counts what a handshake reads. The handshake's goroutine owns it.
+// allowance counts the bytes that a handshake reads, in all and since the last answer. The handshake's goroutine owns it.
 type allowance struct{ read, flight int }
 
-// check fails when nothing may be read any more.
+// check returns a *tooBigError if nothing more may be read.
 func (a *allowance) check() error {
 	switch {
 	case a.read >= maxHandshakeBytes:
@@ -35,7 +35,7 @@ func (a *allowance) check() error {
 	return nil
 }
 
-// room returns how much may be read at once.
+// room returns how many bytes may be read now.
 func (a *allowance) room() int { return min(maxHandshakeBytes-a.read, maxFlightBytes-a.flight) }
 
 func (a *allowance) took(n int) {
@@ -43,5 +43,5 @@ func (a *allowance) took(n int) {
 	a.flight += n
 }
 
-// answered begins the peer's next flight.
+// answered notes that we wrote: what the peer sends from now on is its next flight.
 func (a *allowance) answered() { a.flight = 0 }

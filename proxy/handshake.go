@@ -21,22 +21,23 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// handshake is one socket from accept to the verified client. Its goroutine owns it.
+// handshake is a socket from accept until its client is verified. The goroutine that runs it owns it.
 type handshake struct {
 	server   *Server
 	sock     *netio.Socket
 	from     netip.Prefix // see originOf
 	deadline time.Time
-	helloIn  bool // the ClientHello is in: what follows costs computing
-	tooOld   bool // the client offered no version that is served here
+	helloIn  bool // the ClientHello has arrived: what follows takes computing, for which it needs a slot
+	tooOld   bool // the client offered no TLS version that is served here
 	inPlaces
 
-	alert tls.AlertError // sent by the client in clear; 0: none
+	alert tls.AlertError // the alert that the client sent unencrypted, or 0
 
 	allowance allowance
 }
 
-// clientHello tells the handshake that its ClientHello is in, then asks inner for the configuration.
+// clientHello returns a GetConfigForClient callback. It notes in the handshake that the ClientHello has arrived, waits for a
+// slot to compute in, and then asks inner, which may be nil, for the configuration.
 func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tls.ClientHelloInfo) (*tls.Config, error) {
 	return func(info *tls.ClientHelloInfo) (*tls.Config, error) {
 		var h *handshake
@@ -61,7 +62,7 @@ func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tl
 	}
 }
 
-// served says whether one of the versions is one of c's; c may be nil.
+// served reports whether c serves one of the versions; a nil c serves TLS 1.2 and 1.3.
 func served(c *tls.Config, versions []uint16) bool {
 	oldest, newest := uint16(tls.VersionTLS12), uint16(tls.VersionTLS13)
 	if c != nil && c.MinVersion != 0 {
@@ -73,8 +74,8 @@ func served(c *tls.Config, versions []uint16) bool {
 	return slices.ContainsFunc(versions, func(v uint16) bool { return v >= oldest && v <= newest })
 }
 
-// noteAlert looks at what just came for an alert in clear at its end. OpenSSL's clients refuse a TLS 1.3 server's
-// certificate in this way, which crypto/tls calls a bad record MAC.
+// noteAlert notes an unencrypted alert at the end of what was just read. OpenSSL's clients refuse the certificate of a TLS
+// 1.3 server in this way, which crypto/tls reports as a bad record MAC.
 func (h *handshake) noteAlert() {
 	b := h.sock.Unread()
 	if len(b) < len(alertHeader)+2 {
@@ -86,10 +87,10 @@ func (h *handshake) noteAlert() {
 	}
 }
 
-// alertHeader begins a record in clear that holds an alert: its level and description follow (RFC 8446, 5.1 and 6).
+// alertHeader begins an unencrypted record that holds an alert: its level and description follow (RFC 8446, 5.1 and 6).
 var alertHeader = []byte{21, 3, 3, 0, 2}
 
-// The following methods are called by the socket, see netio.Handshake.
+// The socket calls the following methods, see netio.Handshake.
 
 func (h *handshake) BeforeWait() error {
 	h.stopWork()
@@ -109,7 +110,7 @@ func (h *handshake) Room() int  { return h.allowance.room() }
 func (h *handshake) Answering() { h.allowance.answered() }
 func (h *handshake) Stalled()   { h.stopWork() }
 
-// run makes the handshake and, when it succeeds, the session.
+// run performs the handshake and, if it succeeds, starts the session.
 func (h *handshake) run() {
 	s := h.server
 	start := time.Now()
@@ -119,9 +120,9 @@ func (h *handshake) run() {
 	h.sock.SetDeadline(h.deadline)
 	err := conn.HandshakeContext(context.Background())
 	if err == nil && !s.pending.remove(h) {
-		err = net.ErrClosed // it has lost its place in the last write
+		err = net.ErrClosed // it lost its place during its last write
 	}
-	// A socket that is refused keeps its place until it is closed, and may lose it like those that wait.
+	// A refused socket keeps its place until it is closed. Meanwhile it may lose it, like a handshake that waits for its peer.
 	h.stopWork()
 	defer s.pending.remove(h)
 	h.sock.Handshake = nil
@@ -140,13 +141,14 @@ func (h *handshake) run() {
 	s.startSession(h.sock, conn, st)
 }
 
-// fail tells a client that speaks no TLS what is expected here, and closes.
+// fail logs why a handshake failed and closes the socket. It answers a client that speaks no TLS with an error, and gives one
+// that was sent an alert time to receive it.
 func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 	s := h.server
 	e := s.log.Info()
 	switch reason {
 	case handshakeClosed, // port scans and health checks of load balancers
-		handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare: // the sweeper tells of them together
+		handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare: // the sweeper logs their number, see tellPlaces
 		e = s.log.Debug()
 	}
 	if h.alert != 0 {
@@ -164,8 +166,8 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 		h.sock.SetDeadline(time.Time{})
 		_, _ = h.sock.Write(textPlaintext)
 	}
-	// A TLS 1.3 client has sent its first command by the time its certificate is refused: closing with that unread
-	// would send a reset that destroys the alert.
+	// A TLS 1.3 client may have sent its first command before its certificate is refused. Closing the socket with that unread
+	// would send a reset, and the client would never see the alert.
 	h.sock.CloseWrite()
 	h.sock.SetReadDeadline(time.Now().Add(h.server.c.lingerTimeout))
 	io.Copy(io.Discard, io.LimitReader(h.sock, 1<<20))
@@ -173,7 +175,7 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 
 var textPlaintext = resp.AppendError(nil, "ERR dragontls: this port speaks TLS only, connect with TLS and a client certificate")
 
-// reason names why a handshake failed; a metric's label.
+// reason returns why a handshake failed, as the label of a metric.
 func (h *handshake) reason(err error, st tls.ConnectionState) string {
 	var (
 		header  tls.RecordHeaderError
@@ -212,14 +214,14 @@ func (h *handshake) reason(err error, st tls.ConnectionState) string {
 	return untypedReason(err.Error())
 }
 
-// untypedReason names the errors about a client's certificates that have no type in crypto/tls. TestHandshakeReasons notices
-// when their texts change. Some end in words of the client's, so only beginnings count.
+// untypedReason recognises by their texts the errors about a client's certificates that have no type in crypto/tls.
+// TestHandshakeReasons fails when these texts change. Some end in words that the client chose, so only the beginning counts.
 func untypedReason(text string) string {
 	begins := func(with string) bool { return strings.HasPrefix(text, with) }
 	switch {
 	case begins("tls: client didn't provide a certificate"):
 		return handshakeNoCertificate
-	case begins("tls: client sent certificate containing RSA key larger than "): // 8192 bits: no callback has seen it
+	case begins("tls: client sent certificate containing RSA key larger than "): // 8192 bits; no callback sees it
 		return handshakeKeyTooBig
 	case begins("tls: failed to parse client certificate: "), begins("tls: client certificate contains an unsupported public key "):
 		return handshakeBadCert
@@ -237,7 +239,7 @@ func versionName(v uint16) string {
 	return ""
 }
 
-// handshakeCounts counts handshakes by what came of them.
+// handshakeCounts counts handshakes by their outcome. Safe for concurrent use.
 type handshakeCounts struct {
 	mu      sync.Mutex
 	m       map[HandshakeKey]uint64

@@ -44,9 +44,9 @@ type laneSlot struct {
 	sent    int64 // when the commands were handed to the lane
 }
 
-// lane is a backend connection that the sessions of one lane key share, for commands that have exactly one reply each. Replies
-// are matched by order alone: slots and bytes enter in the same order, under mu, and only the holder of the token writes. The
-// lane's reader and the lane's writer are goroutines that live as long as it does; Server.Close waits for them.
+// lane is a backend connection that the sessions of one lane key share, for commands that have exactly one reply each.
+// Replies are matched by order alone: slots and bytes enter in the same order, under mu, and only the holder of the token
+// writes. The lane's reader and the lane's writer are goroutines that live as long as it does; Server.Close waits for them.
 type lane struct {
 	set    *laneSet
 	up     *backend.Conn

@@ -2,8 +2,8 @@ package proxy
 
 import "sync"
 
-// drainShare is how many clients one goroutine writes to, one after the other. If replies came for more clients, helpers share
-// the work.
+// drainShare is how many clients one goroutine writes to, one after the other. If replies came for more clients, helpers
+// share the work.
 const drainShare = 8
 
 // drainReady writes to the clients for which the last read brought replies. The lane's reader calls it. hot

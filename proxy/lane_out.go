@@ -7,8 +7,8 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// largeBatch is the size in bytes from which a batch, or the rest of one, is not copied into the buffer of a lane: instead the
-// session hands its chunk over to the lane.
+// largeBatch is the size in bytes from which a batch, or the rest of one, is not copied into the buffer of a lane: instead
+// the session hands its chunk over to the lane.
 const largeBatch = netio.ChunkSize / 2
 
 // laneOut is what a lane has still to write: copied bytes, and chunks that sessions handed over, in their order.
@@ -51,8 +51,8 @@ func (o *laneOut) putFirst(s *session, b []byte) {
 }
 
 // handOver takes the chunk of the session's batch from the session and returns it, if b is a large part of that batch;
-// otherwise it returns nil. The capacity of b ends at the chunk's end only if b still lies in the chunk: append may have moved
-// it. hot
+// otherwise it returns nil. The capacity of b ends at the chunk's end only if b still lies in the chunk: append may have
+// moved it. hot
 func (s *session) handOver(b []byte) *netio.Chunk {
 	c := &s.client
 	k := c.outChunk

@@ -13,9 +13,9 @@ const (
 	// pulse.each is the mean over the commands that were answered within a pulseWindow.
 	pulseWindow = int64(5 * time.Millisecond)
 	// A lane becomes busy when it had nothing in flight for less than 1/busyBelow of a busyWindow, and stops being busy when it
-	// had nothing in flight for more than 1/busyUntil of one. The sessions of a busy lane wait for its backend or for its reader.
-	// Those of any other lane wait for their clients and for this machine: a second lane would only split the same commands into
-	// more writes and reads.
+	// had nothing in flight for more than 1/busyUntil of one. The sessions of a busy lane wait for its backend or for its
+	// reader. Those of any other lane wait for their clients and for this machine: a second lane would only split the same
+	// commands into more writes and reads.
 	busyWindow           = int64(50 * time.Millisecond)
 	busyBelow, busyUntil = 32, 4
 	// A session that sends two slow commands within slowMemory rides unbounded lanes until it has sent no slow command for

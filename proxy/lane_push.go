@@ -6,8 +6,8 @@ import "dragontls/proxy/backend"
 
 // skipPush drops the bytes of a push at the beginning of b, which may be the first or a later part of it, and returns their
 // number. No command on a lane causes pushes, so another client has redirected its CLIENT TRACKING to this connection, which
-// Redis allows with RESP3 only. A whole push between two replies leaves their order as it was, and the sessions on the lane go
-// on. With RESP2, and for a push above maxPush, it returns errLanePush. The lane's reader calls it.
+// Redis allows with RESP3 only. A whole push between two replies leaves their order as it was, and the sessions on the lane
+// go on. With RESP2, and for a push above maxPush, it returns errLanePush. The lane's reader calls it.
 func (l *lane) skipPush(b []byte, now int64) (n int, err error) {
 	r := &l.in
 	if !r.push {
@@ -40,9 +40,9 @@ func (l *lane) notePush() {
 }
 
 // renew dials a successor for a lane on which pushes arrive, and retires the lane once the successor is open. Until then the
-// lane takes new work, so that no session waits for the dial. The sweeper calls it once a second for each such lane, and a key
-// has at most one dial under way: however often another client redirects pushes to new lanes, it causes at most one new lane a
-// second for each key.
+// lane takes new work, so that no session waits for the dial. The sweeper calls it once a second for each such lane, and a
+// key has at most one dial under way: however often another client redirects pushes to new lanes, it causes at most one new
+// lane a second for each key.
 func (set *laneSet) renew(l *lane) {
 	set.mu.Lock()
 	defer set.mu.Unlock()

@@ -243,7 +243,8 @@ func (l *lane) hand(b []byte, whole int, now int64) error {
 	return nil
 }
 
-// nonceCame collects the reply to a nonce, and returns errLaneNonce if it is not the one that is due. whole is 1 if b ends it.
+// nonceCame collects the reply to a nonce, and returns errLaneNonce if it is not the one that is due. whole is 1 if b ends
+// it.
 func (l *lane) nonceCame(b []byte, whole int) error {
 	r := &l.in
 	r.nonce = append(r.nonce, b...)
@@ -268,8 +269,9 @@ func (l *lane) nonceCame(b []byte, whole int) error {
 }
 
 // noteBig is called once for a reply above maxLaneReply. It moves the reply's session to its own connection for ownAfterBig,
-// and opens another lane for the other sessions. If nothing of the reply was handed over yet (beginning) and others wait behind
-// it, noteBig also drops the reply and has the session send the command again over its own connection, if that is possible.
+// and opens another lane for the other sessions. If nothing of the reply was handed over yet (beginning) and others wait
+// behind it, noteBig also drops the reply and has the session send the command again over its own connection, if that is
+// possible.
 func (l *lane) noteBig(beginning bool) {
 	r := &l.in
 	r.noted = true
@@ -343,8 +345,8 @@ func (l *lane) othersWait(s *session) bool {
 	return false
 }
 
-// conclude ends the lane. Commands in flight are answered by errors (session.lose). Instead, every session with one is closed if
-// the lane is poisoned, and the one that has received half a reply. The lane's reader calls it last.
+// conclude ends the lane. Commands in flight are answered by errors (session.lose). Instead, every session with one is closed
+// if the lane is poisoned, and in any case a session that has received half a reply. The lane's reader calls it last.
 func (l *lane) conclude(cause error) {
 	l.mu.Lock()
 	l.state = laneClosed

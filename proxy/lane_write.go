@@ -71,8 +71,8 @@ func (l *lane) writeFailedLocked(err error) {
 	l.up.Socket.SetReadDeadline(time.Now().Add(l.set.server.c.stuckTimeout))
 }
 
-// write is the lane's writer goroutine. Woken with the token, it writes until nothing waits, and then gives the token back. It
-// ends after the lane's reader.
+// write is the lane's writer goroutine. Woken with the token, it writes until nothing waits, and then gives the token back.
+// It ends after the lane's reader.
 func (l *lane) write() {
 	defer l.set.server.running.Done()
 	defer l.leave()

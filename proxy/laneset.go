@@ -11,62 +11,62 @@ import (
 	"dragontls/proxy/backend"
 )
 
-// growAbove: with more commands in flight on its least loaded lane, and a busy one, a key gets another lane, until it has
-// laneSet.enough. While the backend works on what one lane brought, the sessions of the other are answered and ask again. With
-// fewer commands a second connection costs more than it gains.
+// growAbove is the load above which a busy lane is crowded. When all lanes of a key have such a load and one is crowded, the
+// key gets another lane, until it has laneSet.enough. While the backend works on the commands of one lane, the sessions of
+// the other get their replies and send again. With fewer commands a second connection costs more than it gains.
 const growAbove = 16
 
-// laneKey says who may share a lane: sessions that nothing at the backend tells apart.
+// laneKey decides which sessions may share a lane: those that the backend could not tell apart.
 type laneKey struct {
 	identity   [32]byte
-	mapping    [32]byte // of its user, see User.Mapping
+	mapping    [32]byte // of the client's user, see User.Mapping
 	user       string
-	credential [32]byte // a new session rides no lane of a password that has been replaced
+	credential [32]byte // digest of user and password: a new session must not ride a lane of a password that was replaced
 	db         int
 	resp3      bool
 	readonly   bool
 	unbounded  bool
 }
 
-// laneSets has the lanes of each key. Safe for concurrent use.
+// laneSets holds the set of lanes of each key. Safe for concurrent use.
 type laneSets struct {
 	server *Server
 	mu     sync.Mutex
 	sets   map[laneKey]*laneSet // guarded by mu
 
-	live registry[*lane] // that have not ended, retired ones too
+	live registry[*lane] // lanes that have not ended, retired ones included
 }
 
-// close ends every lane at once, whatever its backend owes.
+// close closes every lane at once, even those that owe replies.
 func (a *laneSets) close() {
 	for _, l := range a.live.list() {
 		l.up.Close()
 	}
 }
 
-// laneSet is the lanes of one key. Safe for concurrent use.
+// laneSet holds the lanes of one key. Safe for concurrent use.
 type laneSet struct {
 	server *Server
 	key    laneKey
-	most   int                     // lanes that it may have
-	enough int                     // lanes that it gets for its load alone; the others only help where the backend does not keep up
-	open   atomic.Pointer[[]*lane] // never modified
-	slow   atomic.Bool             // the backend took long for each command since the sweeper looked last, see pulse
+	most   int                     // limit of its lanes
+	enough int                     // lanes that it may get for its load; any beyond are dialled only while a lane is late
+	open   atomic.Pointer[[]*lane] // replaced as a whole, never modified
+	slow   atomic.Bool             // commands have taken longer than lateEach since the sweeper's last round
 
-	refs atomic.Int32 // sessions; changed with laneSets.mu
+	refs atomic.Int32 // number of sessions that use it; changes only under laneSets.mu
 
 	mu sync.Mutex
 	// guarded by mu
 	login    backend.Login
 	dialing  bool
-	paced    bool  // the dial under way waits for a token
-	outgoing *lane // to be retired once the dial under way has succeeded; nil: none is
-	barred   int64 // until then there are no lanes
-	err      error // of the last dial
-	changed  chan struct{}
+	paced    bool          // the dial under way waits for a token
+	outgoing *lane         // the lane to retire once the dial under way has succeeded, or nil
+	barred   int64         // no lane is dialled before this time
+	err      error         // of the last dial
+	changed  chan struct{} // closed and replaced when a lane opens or closes, a dial fails or has its token
 }
 
-// get returns the set of a key to a session, which leaves it later.
+// get returns the set of a key for a session to use. The session must call leave when it no longer does.
 func (a *laneSets) get(key laneKey, l backend.Login) *laneSet {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -89,6 +89,7 @@ func (a *laneSets) get(key laneKey, l backend.Login) *laneSet {
 	return set
 }
 
+// leave ends a session's use of a set, see get.
 func (a *laneSets) leave(set *laneSet) {
 	a.mu.Lock()
 	set.refs.Add(-1)
@@ -110,7 +111,7 @@ func (a *laneSets) each(f func(*lane)) {
 	}
 }
 
-// tidy forgets the keys that nobody uses and that have no lanes.
+// tidy forgets the sets that no session uses, that have no lanes and whose lanes are not barred.
 func (a *laneSets) tidy(now int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -124,6 +125,7 @@ func (a *laneSets) tidy(now int64) {
 	}
 }
 
+// lanes returns the open lanes. The caller must not modify the result.
 func (set *laneSet) lanes() []*lane {
 	if p := set.open.Load(); p != nil {
 		return *p
@@ -131,9 +133,9 @@ func (set *laneSet) lanes() []*lane {
 	return nil
 }
 
-// choose returns a lane for a session that is owed nothing: the first one with room to spare, so that those that are not
-// needed become idle and close. Where there is none, or the backend takes long for each command, the one with the least in
-// flight; nil: none is open. hot
+// choose returns a lane for a session that is owed nothing: the first one that is neither late nor crowded, so that lanes
+// that are not needed become idle and close. If there is none, or the backend is slow, it returns the least loaded lane, or
+// nil if no lane is open. hot
 func (set *laneSet) choose() *lane {
 	if !set.slow.Load() {
 		for _, l := range set.lanes() {
@@ -145,10 +147,11 @@ func (set *laneSet) choose() *lane {
 	return set.least()
 }
 
-// crowded reports whether the lane is busy with many commands. hot
+// crowded reports whether the lane is busy and has a load above growAbove. hot
 func (l *lane) crowded() bool { return l.load.Load() > growAbove && l.busy.Load() }
 
-// least is the lane with the least in flight among those whose backend keeps up, or else among all; nil: none is open. hot
+// least returns the lane with the least load, to which laneCommands are added if the lane is late. It returns nil if no lane
+// is open. hot
 func (set *laneSet) least() *lane {
 	var best *lane
 	var least int32
@@ -164,8 +167,8 @@ func (set *laneSet) least() *lane {
 	return best
 }
 
-// growWith opens another lane where the one just used is busy, none has little to do and there may be more. It takes no place
-// from those who need one where the backend may have no more connections. hot
+// growWith dials another lane if the work of l, which was just used, calls for one (calledFor). It never waits. When the
+// backend may have no more connections it does nothing, and leaves the places to sessions that cannot do without one. hot
 func (set *laneSet) growWith(l *lane) {
 	if !set.calledFor(l) || set.server.backend.IsFull() {
 		return
@@ -173,12 +176,14 @@ func (set *laneSet) growWith(l *lane) {
 	set.openIf(func() bool { return set.calledFor(l) }) // a dial may have ended meanwhile
 }
 
-// openAnother opens another lane for those who would wait behind a reply that takes l for long, unless there is one already.
+// openAnother dials another lane for the sessions that would wait while l carries a big reply, unless a less loaded lane is
+// open.
 func (set *laneSet) openAnother(l *lane) {
 	set.openIf(func() bool { return len(set.lanes()) < set.most && set.least() == l })
 }
 
-// openIf has a lane dialled if wanted, which is called under set.mu, says so and the key is not barred. It never waits.
+// openIf starts a dial of a lane if wanted returns true and the key is not barred. It calls wanted under set.mu, and never
+// waits.
 func (set *laneSet) openIf(wanted func() bool) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -187,8 +192,8 @@ func (set *laneSet) openIf(wanted func() bool) {
 	}
 }
 
-// calledFor reports whether the work of l calls for another lane. There is no use in more lanes than sessions, each of which is
-// on one at a time. hot
+// calledFor reports whether the work of l calls for another lane: l is late or crowded, and the least loaded lane is late or
+// has a load above growAbove too. More lanes than sessions are of no use, since each session is on one lane at a time. hot
 func (set *laneSet) calledFor(l *lane) bool {
 	n := len(set.lanes())
 	if n >= set.most || n >= int(set.refs.Load()) || !l.late.Load() && (n >= set.enough || !l.crowded()) {
@@ -198,14 +203,15 @@ func (set *laneSet) calledFor(l *lane) bool {
 	return least != nil && (least.late.Load() || n < set.enough && least.load.Load() > growAbove)
 }
 
-// barredUntil tells how long the key has no lanes.
+// barredUntil returns the time before which no lane is dialled for the key.
 func (set *laneSet) barredUntil() int64 {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	return set.barred
 }
 
-// await waits for a lane, at most unavailableTimeout; the wait for a token does not count. done ends the wait.
+// await waits until a lane is open and returns it. It returns errNoLanes if the key is barred, errEnded if done was closed,
+// and the error of the last dial after unavailableTimeout, in which the wait for a token does not count.
 func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
 	t := time.NewTimer(set.server.c.unavailableTimeout)
 	defer t.Stop()
@@ -248,7 +254,7 @@ func (set *laneSet) await(done <-chan struct{}) (*lane, error) {
 	}
 }
 
-// remove takes a lane out of the choice.
+// remove takes l out of the open lanes and wakes the sessions that wait for a lane. It may be called again.
 func (set *laneSet) remove(l *lane) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
@@ -263,9 +269,10 @@ func (set *laneSet) remove(l *lane) {
 	set.changed = make(chan struct{})
 }
 
+// transactions reports whether l may carry transactions: the backend ran an empty one when the lane was dialled.
 func (l *lane) transactions() bool { return l.up.Transactions() }
 
-// laneKey is that of the session as it is now.
+// laneKey returns the lane key of the session in its present state, and the login with which such a lane is dialled.
 func (s *session) laneKey(unbounded bool) (key laneKey, l backend.Login) {
 	p := s.peer.Load()
 	l = s.login()

@@ -2,13 +2,14 @@ package proxy
 
 import "sync"
 
-// proofs remembers for which keys of lanes a fresh connection has shown that the backend serves it without a password. The
-// zero value works. Safe for concurrent use.
+// proofs remembers for which lane keys a new connection has shown that the backend serves it without a password. The zero
+// value works. Safe for concurrent use.
 type proofs struct {
 	mu  sync.Mutex
-	all map[laneKey]int64 // when that connection was opened; guarded by mu
+	all map[laneKey]int64 // when the latest such connection was opened; guarded by mu
 }
 
+// note records such a proof by a connection that was opened at the time opened.
 func (p *proofs) note(key laneKey, opened int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -18,7 +19,7 @@ func (p *proofs) note(key laneKey, opened int64) {
 	p.all[key] = max(p.all[key], opened)
 }
 
-// since reports whether there is such a proof by a connection that was opened at from or later.
+// since reports whether a connection that was opened at from or later has shown it for key.
 func (p *proofs) since(key laneKey, from int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -26,7 +27,7 @@ func (p *proofs) since(key laneKey, from int64) bool {
 	return ok && at >= from
 }
 
-// tidy forgets what was shown before from.
+// tidy forgets the proofs by connections that were opened before from.
 func (p *proofs) tidy(from int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -37,14 +38,15 @@ func (p *proofs) tidy(from int64) {
 	}
 }
 
-// isProven reports whether the backend serves connections of the session's kind without more words: its own has shown it, or
-// within the last second one of its lane key has.
+// isProven reports whether the backend is known to serve the session without further authentication: its own connection has
+// shown that, or another of its lane key has that was opened within proofAge. A session that has a configured password begins
+// as proven.
 func (s *session) isProven(now int64) bool {
 	if s.proven.Load() {
 		return true
 	}
 	if s.hasOwn() {
-		return false // which is about to show it
+		return false // the own connection is about to show it
 	}
 	key, _ := s.laneKey(false)
 	if !s.server.proofs.since(key, now-int64(s.server.c.proofAge)) {
@@ -54,10 +56,11 @@ func (s *session) isProven(now int64) bool {
 	return true
 }
 
-// prove notes that the session's own connection has shown that the backend serves it. For others that holds as of when the
-// connection was opened: a backend goes on serving old ones when it begins to want a password. The pump calls it.
+// prove notes that the session's own connection has shown that the backend serves it. For other sessions the proof dates
+// from when that connection was opened: a backend that begins to demand a password still serves older connections. The pump
+// calls it.
 func (s *session) prove() {
-	if s.proven.Swap(true) || s.keepsOwn() { // which may have authenticated itself
+	if s.proven.Swap(true) || s.keepsOwn() { // such a session may have authenticated itself: it proves nothing for others
 		return
 	}
 	key, _ := s.laneKey(false)
