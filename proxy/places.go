@@ -8,53 +8,53 @@ import (
 	"sync"
 )
 
-// stage is how far a handshake has come. It decides who is closed first when all places are taken.
+// stage is how far a handshake has come. It decides which socket is closed first when all places are taken.
 type stage uint8
 
 const (
 	stageGone      stage = iota // it has no place, or has lost it
-	stageHello                  // its peer has not sent a whole ClientHello
+	stageHello                  // its peer has not yet sent a whole ClientHello
 	stageWaiting                // it waits for the peer: for the next flight, or until the peer takes ours
 	stageQueued                 // it waits for a slot to compute
 	stageComputing              // it has a slot
 )
 
-// places holds the sockets without a finished handshake, and hands out the slots in which they compute. Every step
+// places holds the sockets whose handshake is not finished, and hands out the slots in which handshakes compute. Every step
 // takes O(log n). Safe for concurrent use.
 type places struct {
-	max   int // sockets
-	slots int // handshakes that compute at once
+	max   int // limit of sockets
+	slots int // limit of handshakes that compute at once
 
 	mu sync.Mutex
 	// guarded by mu
 	held      map[*handshake]struct{}
-	accepted  uint64 // handshakes that ever asked for a place
-	greeted   uint64 // ClientHellos that ever were whole
+	accepted  uint64 // handshakes that have ever asked for a place
+	greeted   uint64 // whole ClientHellos that have ever arrived
 	computing int    // slots in use
 	idle      idlers
 	origins   map[netip.Prefix]*origin
-	crowded   []*origin // those with more than their share of the places: three at most
+	crowded   []*origin // origins that hold more than their share of the places: three at most
 	turns     list.List // of *origin: those with queued handshakes, in the order in which they get a slot
 }
 
-// origin is an address, or the /64 of an IPv6 address, that holds places. Guarded by places.mu.
+// origin is an IPv4 address or an IPv6 /64 that holds places. Guarded by places.mu.
 type origin struct {
 	from   netip.Prefix
 	held   int
 	idle   idlers
 	queued list.List     // of *handshake, in the order in which they came
-	turn   *list.Element // in places.turns; nil without queued handshakes
+	turn   *list.Element // in places.turns; nil if it has no queued handshakes
 }
 
-// inPlaces is the part of a handshake that places keeps. Guarded by places.mu.
+// inPlaces is what places knows of a handshake. Guarded by places.mu.
 type inPlaces struct {
 	stage  stage
-	number uint64 // the lowest number loses its place first: given at accept, and given again once the ClientHello is whole
+	number uint64 // the lowest number loses its place first: assigned at accept, and again once the ClientHello is whole
 	origin *origin
-	index  [2]int        // in the heaps of its idlers, by scope
+	index  [2]int        // its place in the heaps of idlers, by scope
 	queued *list.Element // in origin.queued
 	wake   chan struct{} // gets a value when the handshake leaves the queue; nil until it was first queued
-	lost   string        // the reason for which it lost its place
+	lost   string        // why it lost its place, as the label of a metric; empty if it did not
 }
 
 func newPlaces(limit, slots int) *places {
@@ -64,8 +64,8 @@ func newPlaces(limit, slots int) *places {
 	}
 }
 
-// originOf returns what stands for a peer in the shares of places: its IPv4 address or the /64 of its IPv6 address,
-// since one host has that many at its disposal. Peers without an IP address count as one address, the zero Prefix.
+// originOf returns the origin to which a peer belongs: its IPv4 address, or the /64 of its IPv6 address, since one host has
+// that many addresses at its disposal. All peers without an IP address count as one, the zero Prefix.
 func originOf(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -79,16 +79,18 @@ func originOf(a net.Addr) netip.Prefix {
 	return p
 }
 
-// share is how many places an address keeps when others want them. Without others it may hold all: behind a load
-// balancer every client has the same address.
+// share is how many places an origin keeps when others want them. Without others it may hold all: behind a load balancer
+// every client has the same address.
 func (p *places) share() int { return max(1, p.max/4) }
 
+// len returns how many places are taken.
 func (p *places) len() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.held)
 }
 
+// busy returns how many handshakes have a slot.
 func (p *places) busy() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,8 +107,8 @@ func (p *places) all() []*handshake {
 	return all
 }
 
-// add gives h a place. When all are taken, a loser gives its own up: the caller must close its socket. If ok is false,
-// nobody ought to give up a place for h, and h has none.
+// add gives h a place. If all are taken, another handshake loses its own to h, and add returns that loser: the caller must
+// close its socket. ok is false if no handshake may be closed for h; then h has no place.
 func (p *places) add(h *handshake) (loser *handshake, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,7 +125,7 @@ func (p *places) add(h *handshake) (loser *handshake, ok bool) {
 		p.drop(loser)
 		loser.lost = reason
 	}
-	p.origins[o.from] = o // also where the loser was its last
+	p.origins[o.from] = o // drop has removed it if the loser held its last place
 	if o.held++; o.held == p.share()+1 {
 		p.crowded = append(p.crowded, o)
 	}
@@ -133,8 +135,9 @@ func (p *places) add(h *handshake) (loser *handshake, ok bool) {
 	return loser, true
 }
 
-// loser chooses who gives up a place for a newcomer from o, and says why. An address that has its share replaces its
-// own. Any other takes a place from an address that holds more than its share, before it takes one from everybody.
+// loser chooses the handshake that loses its place to a newcomer from o, and returns why. An origin that has its share
+// replaces one of its own. Any other takes a place from the origin furthest above its share or, if none is above, from all.
+// It returns nil if no handshake may be closed. The caller must hold mu.
 func (p *places) loser(o *origin) (*handshake, string) {
 	if o.held >= p.share() {
 		return o.idle.loser(o.held)
@@ -150,19 +153,19 @@ func (p *places) loser(o *origin) (*handshake, string) {
 	}
 	h, _ := most.idle.loser(most.held)
 	if h == nil && most.queued.Len() > 0 {
-		h = most.queued.Back().Value.(*handshake) // it has waited for the shortest time, and cost nothing yet
+		h = most.queued.Back().Value.(*handshake) // the last to join the queue has cost no computing yet
 	}
 	return h, handshakeEvictedShare
 }
 
-// rest makes h wait for its peer. The caller holds mu.
+// rest puts h among the idlers: it waits for its peer. The caller must hold mu.
 func (p *places) rest(h *handshake, s stage) {
 	h.stage = s
 	p.idle.push(h)
 	h.origin.idle.push(h)
 }
 
-// unrest is the opposite of rest. The caller holds mu.
+// unrest takes h out of the idlers. The caller must hold mu.
 func (p *places) unrest(h *handshake) {
 	p.idle.remove(h)
 	h.origin.idle.remove(h)
@@ -179,7 +182,7 @@ func (p *places) remove(h *handshake) bool {
 	return true
 }
 
-// drop takes the place, the slot or the turn of h away. The caller holds mu.
+// drop takes away the place of h, and with it its slot or its turn in the queue. The caller must hold mu.
 func (p *places) drop(h *handshake) {
 	o := h.origin
 	switch h.stage {
@@ -206,14 +209,14 @@ func (p *places) drop(h *handshake) {
 	p.grant()
 }
 
-// lostBy returns the reason for which h has lost its place; empty: it has not.
+// lostBy returns why h has lost its place to another, or an empty string if it has not.
 func (p *places) lostBy(h *handshake) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return h.lost
 }
 
-// Scopes of idlers.
+// The scopes of idlers, which index inPlaces.index.
 const (
 	everywhere = iota
 	ofOrigin
@@ -238,13 +241,14 @@ func (i *idlers) remove(h *handshake) {
 	stdheap.Remove(a, h.index[a.scope])
 }
 
-// loser chooses among the idlers, which have some of held places; the others compute or wait for a slot.
+// loser chooses the idler that loses its place, and returns why. held is the number of places from which it chooses: those
+// that idlers do not hold belong to handshakes that compute or wait for a slot.
 //
-// The oldest without a whole ClientHello goes first, then the one whose ClientHello has been whole for longest. There
-// are two exceptions. While those without a ClientHello are less than a quarter of the idlers, they stay: peers that
-// send a ClientHello and stop there would otherwise leave newcomers no time to send theirs. And while most of held
-// compute, no handshake with a ClientHello goes: the places are taken by our slowness then, not by idle peers, and
-// closing those that have nearly finished would let nobody finish at all.
+// The oldest without a whole ClientHello goes first, then the one whose ClientHello has been whole for longest. There are
+// two exceptions. While those without a ClientHello are no more than a quarter of the idlers, they stay: peers that send a
+// ClientHello and stop there would otherwise leave newcomers no time to send theirs. And while more than half of held
+// compute or wait for a slot, no handshake with a ClientHello goes: the places are then taken because we are slow, not
+// because peers are idle, and closing those that have nearly finished would let none finish at all.
 func (i *idlers) loser(held int) (*handshake, string) {
 	hello, waiting := i.hello.Len(), i.waiting.Len()
 	switch {

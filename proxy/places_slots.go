@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// startWork gets h a slot to compute in, once its ClientHello is in. Their number is small, so that a storm of
-// handshakes does not starve sessions. Addresses take turns, and each one's handshakes wait in the order in which they
-// came. The wait ends without a slot at the handshake's deadline, when h loses its place, and with the Server.
+// startWork waits until h has a slot to compute in, unless it has one. The handshake calls it from its ClientHello on,
+// whenever it has something to compute. There are few slots, so that a storm of handshakes does not starve sessions. Origins
+// take turns, and the handshakes of one origin wait in the order in which they came. After an error the handshake must end:
+// its deadline has passed, it has lost its place, its peer is gone or the server closes.
 func (h *handshake) startWork() error {
 	p := h.server.pending
 	queued, err := p.take(h)
@@ -27,13 +28,13 @@ func (h *handshake) startWork() error {
 	if err = p.taken(h, err); err != nil {
 		return err
 	}
-	if _, broken := h.sock.HungUp(); broken { // meanwhile its peer has gone: computing would be in vain
+	if _, broken := h.sock.HungUp(); broken { // the peer left during the wait: computing would be in vain
 		return net.ErrClosed
 	}
 	return nil
 }
 
-// stopWork gives the slot back while h waits for its peer.
+// stopWork gives the slot of h back, if it has one, while h waits for its peer.
 func (h *handshake) stopWork() {
 	p := h.server.pending
 	p.mu.Lock()
@@ -43,7 +44,8 @@ func (h *handshake) stopWork() {
 	}
 }
 
-// take gives h a slot, or queues it where none is free.
+// take gives h a slot, unless it has one already. If none is free it puts h into the queue and returns true: the caller must
+// wait for h.wake and then call taken. It returns an error if h has lost its place.
 func (p *places) take(h *handshake) (queued bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -75,7 +77,8 @@ func (p *places) take(h *handshake) (queued bool, err error) {
 	return true, nil
 }
 
-// taken ends the wait for a slot. With an error h has none afterwards, whatever came first.
+// taken ends the wait for a slot, which ended with err. If taken returns an error, h has no slot, even if it got one at the
+// same moment.
 func (p *places) taken(h *handshake, err error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,14 +95,14 @@ func (p *places) taken(h *handshake, err error) error {
 	return err
 }
 
-// leave hands the slot of h to the next. The caller holds mu.
+// leave gives the slot of h to the next in the queue. The caller must hold mu.
 func (p *places) leave(h *handshake) {
 	p.computing--
 	p.rest(h, stageWaiting)
 	p.grant()
 }
 
-// unqueue ends the turn of h. The caller holds mu.
+// unqueue takes h out of the queue and wakes its goroutine. The caller must hold mu.
 func (p *places) unqueue(h *handshake) {
 	o := h.origin
 	o.queued.Remove(h.queued)
@@ -108,10 +111,10 @@ func (p *places) unqueue(h *handshake) {
 		p.turns.Remove(o.turn)
 		o.turn = nil
 	}
-	h.wake <- struct{}{} // has room: h gets one value for each time that it was queued
+	h.wake <- struct{}{} // never waits: one value for each time that h was queued
 }
 
-// grant gives the free slots to the addresses in turn. The caller holds mu.
+// grant gives the free slots to the origins in turn. The caller must hold mu.
 func (p *places) grant() {
 	for p.computing < p.slots && p.turns.Len() > 0 {
 		o := p.turns.Front().Value.(*origin)

@@ -2,17 +2,17 @@ package proxy
 
 import "time"
 
-// tellInterval is the least time between two log lines about one limit.
+// tellInterval is the minimum time between two log lines about one limit.
 const tellInterval = 10 * time.Second
 
-// limitTeller logs that a limit was reached: the first time at once, then how often since.
+// limitTeller decides when to log that a limit was reached: the first time at once, after that at most every tellInterval.
 type limitTeller struct {
-	told uint64 // of the count
-	next int64  // not before this time, see Server.now
+	told uint64 // the count at the last line
+	next int64  // no line is due before this time, see Server.now
 }
 
-// due returns how often the limit was reached since the last line, or 0 if no line is due. count is how often it was
-// ever reached.
+// due returns how often the limit was reached since the last line, or 0 if no line is due. After any other result the caller
+// must log a line. count is how often the limit was ever reached.
 func (l *limitTeller) due(now int64, count uint64) uint64 {
 	since := count - l.told
 	if since > 0 && now >= l.next {
@@ -22,7 +22,7 @@ func (l *limitTeller) due(now int64, count uint64) uint64 {
 	return 0
 }
 
-// tellPlaces logs that newcomers found all places for handshakes taken. Called by the sweeper.
+// tellPlaces logs that new sockets found all places for handshakes taken. The sweeper calls it.
 func (s *Server) tellPlaces(l *limitTeller) {
 	lost := s.handshakes.of(handshakeEvicted) + s.handshakes.of(handshakeEvictedWaiting) + s.handshakes.of(handshakeEvictedShare)
 	full := s.handshakes.of(handshakePlaces)

@@ -10,14 +10,15 @@ import (
 )
 
 const (
-	// Relief ends as many as bring what is held down to seven eighths, so that the next relief is some way off.
+	// Relief ends as many sessions and lanes as bring what is held down to reliefEighths eighths of the limit, so that it is not
+	// needed again at once.
 	reliefEighths = 7
-	// atWork: a session that had a command or a reply within this time is taken to be at work, and about to give back what it
-	// holds. Relief ends it only where those that are stuck do not hold enough.
+	// A session that had a command or a reply within atWork is taken to be at work, and about to give back what it holds. Relief
+	// ends it only if those that are stuck do not hold enough.
 	atWork = int64(100 * time.Millisecond)
-	// reliefPause is between two looks at the same memory: what the last one ended gives back meanwhile.
+	// reliefPause is the time between two looks, in which the sessions and lanes that were ended can give their memory back.
 	reliefPause = 5 * time.Millisecond
-	// A paused session looks whether memory is there again after memoryPause, and then after twice as long each time, up to
+	// A paused session checks after memoryPause whether there is memory again, and then after twice as long each time, up to
 	// maxMemoryPause.
 	memoryPause, maxMemoryPause = 10 * time.Millisecond, 320 * time.Millisecond
 )
@@ -25,10 +26,10 @@ const (
 // holder is a session or a lane that relief may end.
 type holder struct {
 	account *netio.Account
-	session *session // nil: it is a lane
+	session *session // nil for a lane
 	lane    *lane
 	held    int64 // what its quota gets back
-	size    int64 // what comes back in all
+	size    int64 // what comes back in all when it ends
 	active  int64 // when it last had a command or a reply
 	working bool  // see atWork
 }
@@ -37,12 +38,12 @@ type holder struct {
 // goroutine owns it.
 type reliever struct {
 	server *Server
-	ended  []*netio.Account // whose memory is on its way back
-	count  uint64           // sessions and lanes that were ever ended
+	ended  []*netio.Account // of sessions and lanes that were ended and are still giving their memory back
+	count  uint64           // sessions and lanes that it has ever ended
 	told   limitTeller
 }
 
-// relieve is the reliever's goroutine. It sleeps while memory is plentiful.
+// relieve is the reliever's goroutine. It sleeps until a quota passes its share, or all together the limit.
 func (s *Server) relieve() {
 	defer s.running.Done()
 	r := reliever{server: s}
@@ -59,7 +60,7 @@ func (s *Server) relieve() {
 	}
 }
 
-// napUnless reports whether d has passed; false: done came first, or the server ends.
+// napUnless waits for d. It returns false if done or the server was closed before d had passed.
 func (s *Server) napUnless(done <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -72,8 +73,8 @@ func (s *Server) napUnless(done <-chan struct{}, d time.Duration) bool {
 	return false
 }
 
-// look relieves each quota that has passed its share, and all together if they have passed the limit. It logs a panic; the next
-// look finds the holders that were not ended.
+// look relieves each quota that has passed its share, and all together if they have passed the limit. It logs a panic; the
+// next look finds those that were not ended.
 func (r *reliever) look() {
 	s := r.server
 	defer func() {
@@ -102,8 +103,8 @@ func (r *reliever) look() {
 	}
 }
 
-// excess returns by how many bytes q will exceed its share, or all together the limit, once the holders that were already ended
-// have given back what they hold.
+// excess returns by how many bytes q will exceed its share, or all together the limit, once the holders that were already
+// ended have given back what they hold.
 func (r *reliever) excess(q *netio.Quota) int64 {
 	b := r.server.buffers
 	all := q == b.All()
@@ -171,8 +172,8 @@ func ofQuota(q *netio.Quota) func(holders []holder, enough int64) []*holder {
 	}
 }
 
-// ofAll repeatedly chooses the first holder of the quota that holds most, until enough bytes come back. Sessions that only keep
-// room for records are chosen once no other holder is left.
+// ofAll repeatedly chooses the first holder of the quota that holds most, until enough bytes come back. Sessions that only
+// keep room for records are chosen once no other holder is left.
 func ofAll(holders []holder, enough int64) (chosen []*holder) {
 	chosen, enough = ofMost(holders, enough, func(h *holder) int64 { return h.held })
 	if enough > 0 {
@@ -222,8 +223,8 @@ func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen 
 	return chosen, enough
 }
 
-// end ends a holder, unless it has just ended by itself. A session that holds what its client does not take ends as a slow
-// client; the sessions of a lane are answered as if the backend had closed it.
+// end ends a holder, unless it has just ended by itself. A session whose client does not take its replies ends as a slow
+// client. Commands in flight on a lane are answered as if the backend had closed it.
 func (r *reliever) end(h *holder, limit string, bytes int64) {
 	s := r.server
 	if !h.account.Relieve() {
@@ -232,7 +233,7 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	r.ended = append(r.ended, h.account)
 	r.count++
 	e := s.log.Debug()
-	if n := r.told.due(s.now(), r.count); n > 0 { // one line tells of many
+	if n := r.told.due(s.now(), r.count); n > 0 { // one warning stands for many
 		e = s.log.Warn().Uint64("closed", n)
 	}
 	if h.lane != nil {
@@ -250,7 +251,7 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	h.session.kill(reason)
 }
 
-// takesNothing reports whether bytes wait that the client has not taken.
+// takesNothing reports whether bytes wait for the client to take them.
 func (s *session) takesNothing() bool {
 	if s.client.sock.Stuck() {
 		return true
@@ -260,7 +261,7 @@ func (s *session) takesNothing() bool {
 	return s.queue.out.unsent > 0
 }
 
-// quotaHolders are those of one quota, in the order of holders.
+// quotaHolders are the holders of one quota, in the order of Server.holders.
 type quotaHolders struct {
 	weight  int64
 	holders []*holder
