@@ -12,36 +12,36 @@ import (
 	"dragontls/proxy/spool"
 )
 
-// AuditLevel says what the audit log holds.
+// AuditLevel decides what the audit log holds.
 type AuditLevel uint8
 
 const (
 	AuditOff         AuditLevel = iota
-	AuditConnections            // a line for each session that begins, and one for its end
-	AuditCommands               // and one for each command, with its name: never keys, values or other arguments
+	AuditConnections            // a line for the beginning of each session, and one for its end
+	AuditCommands               // also a line for each command, with its name: never keys, values or other arguments
 )
 
-// Audit is where the audit log goes. Traffic never waits for it: what does not fit into the queue is dropped, counted
-// (Stats.AuditDropped) and told in a line of its own.
+// Audit configures the audit log. Traffic never waits for it: a line that does not fit into the queue is dropped and counted
+// (Stats.AuditDropped), and a later line tells how many were.
 type Audit struct {
 	Level AuditLevel
-	Log   zerolog.Logger // its level does not matter
-	Queue int            // lines that wait to be written; 4096
+	Log   zerolog.Logger // all lines are written, whatever its level
+	Queue int            // lines that may wait to be written; 4096
 }
 
-// auditFlushTimeout: how long Close waits for what is queued.
+// auditFlushTimeout is how long Close waits until the queued lines are written.
 const auditFlushTimeout = time.Second
 
-// auditEvent is one line to be.
+// auditEvent is what one line will say.
 type auditEvent struct {
 	kind     string // accepted, ended, command
 	at       int64  // see Server.now
-	peer     *Peer  // nil: no certificate, or it was never judged
+	peer     *Peer  // nil if the client was never judged
 	remote   net.Addr
-	version  uint16 // of TLS, but for commands
+	version  uint16 // of TLS; not for commands
 	resumed  bool
-	refused  bool   // a command
-	command  string // of the table
+	refused  bool   // the command was refused
+	command  string // its name in the table
 	reason   closeReason
 	commands uint64
 	bytesIn  uint64
@@ -49,7 +49,7 @@ type auditEvent struct {
 	duration time.Duration
 }
 
-// auditor writes the audit log in a goroutine of its own. nil: there is none.
+// auditor writes the audit log in a goroutine of its own. A nil *auditor writes none.
 type auditor struct {
 	log     zerolog.Logger
 	started time.Time
@@ -65,21 +65,21 @@ func newAuditor(a Audit, started time.Time) *auditor {
 	return w
 }
 
-// start begins to write; the Server calls it before its first session.
+// start starts the goroutine that writes. Serve calls it before the first session.
 func (a *auditor) start() {
 	if a != nil {
 		a.queue.Start()
 	}
 }
 
-// close writes what is queued, for at most auditFlushTimeout. Called once, when nobody puts any more.
+// close writes what is queued, for at most auditFlushTimeout. Server.Close calls it once, after the last put.
 func (a *auditor) close() {
 	if a != nil {
 		a.queue.Close(auditFlushTimeout)
 	}
 }
 
-// put never waits. hot
+// put queues an event, or drops it if the queue is full. It never waits. hot
 func (a *auditor) put(e auditEvent) { a.queue.Put(e) }
 
 func (a *auditor) droppedSoFar() uint64 {
@@ -89,6 +89,7 @@ func (a *auditor) droppedSoFar() uint64 {
 	return a.queue.Dropped()
 }
 
+// tellDropped writes the line that tells of n dropped events.
 func (a *auditor) tellDropped(n uint64) bool {
 	a.log.Log().Str("audit", "dropped").Uint64("events", n).Msg("audit events were dropped")
 	return true
@@ -128,7 +129,8 @@ func (s *session) auditAccepted(st *tls.ConnectionState) {
 	})
 }
 
-// auditEnded is for the reader, which is the last to touch the session.
+// auditEnded logs the end of the session. The session's reader calls it at its end, when nothing of the session changes any
+// more.
 func (s *session) auditEnded() {
 	a := s.server.audit
 	if a == nil {
@@ -142,7 +144,7 @@ func (s *session) auditEnded() {
 	})
 }
 
-// auditCommand notes that a command was taken; where Server.auditsCommands says so. hot
+// auditCommand logs that a command was passed on or refused. The caller must have checked Server.auditsCommands. hot
 func (s *session) auditCommand(cmd *command.Command, refused bool) {
 	s.server.audit.put(auditEvent{
 		kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),

@@ -9,27 +9,28 @@ import (
 	"time"
 )
 
-// Peer is what is known of the client of a session. Without a certificate all of it is zero.
+// Peer is what is known of the client of a session. It is zero for a client without a certificate.
 type Peer struct {
-	// Anchor names the client CA in which its chain ends. Counted as it is: it must be one of few.
+	// Anchor names the client CA in which its chain ends. It is the label of a metric as it is, so it must be one of few.
 	Anchor string
-	// NotBefore and NotAfter bound the validity of its chain. The session ends before NotAfter.
+	// NotBefore and NotAfter bound the validity of its chain. The session ends by NotAfter.
 	NotBefore, NotAfter time.Time
-	// Generation of what was trusted when the session began.
+	// Generation is that of what was trusted when the session began.
 	Generation uint64
-	// Identity is a digest of who the client is; zero: it has shown no certificate.
+	// Identity is a digest that identifies the client. It is zero if the client has shown no certificate.
 	Identity [32]byte
-	// Name and Serial of its certificate are for people: logs, the audit log, CLIENT LIST.
+	// Name and Serial describe its certificate for people: in logs, the audit log and CLIENT LIST.
 	Name, Serial string
-	// User is whom the session acts as at the backend. nil: BackendConfig.Credentials, or the client authenticates itself.
+	// User is the backend user as whom the session acts. If it is nil, BackendConfig.Credentials decides, or without those the
+	// client authenticates itself.
 	User *User
 }
 
-// endWindow: a session ends at a random moment this long before its certificate does, or in the last twentieth of
-// its validity if that is less, so that clients with certificates of one age do not all come back at once.
+// endWindow is the last part of a certificate's validity, or its last twentieth if that is shorter: a session ends at a
+// random moment within it, so that clients whose certificates end at the same time do not all reconnect at once.
 const endWindow = time.Minute
 
-// endMoment is when a session with this peer is to end, in unix nanoseconds.
+// endMoment draws the time at which a session with this peer is to end, in unix nanoseconds.
 func (p *Peer) endMoment() int64 {
 	if p.NotAfter.IsZero() {
 		return math.MaxInt64
@@ -38,7 +39,7 @@ func (p *Peer) endMoment() int64 {
 	return p.NotAfter.UnixNano() - rand.Int64N(max(1, int64(window)))
 }
 
-// lostTrust names why a client is not trusted any more.
+// lostTrust returns the close reason for a client that is no longer trusted because of err.
 func lostTrust(err error) closeReason {
 	switch refusalReason(err) {
 	case handshakeRevoked:
@@ -55,7 +56,8 @@ func lostTrust(err error) closeReason {
 	return closeUntrusted
 }
 
-// refusalReason is the reason that an error of who decides about trust gives, or empty.
+// refusalReason returns the reason that err gives, if it has a method Reason and the reason is a known one, or an empty
+// string.
 func refusalReason(err error) string {
 	if r, ok := errors.AsType[interface {
 		error
@@ -71,12 +73,13 @@ func refusalReason(err error) string {
 	return ""
 }
 
-// verdict is what came of judging one chain of certificates.
+// verdict is the result of judging one chain of certificates: the peer, or why it is not trusted.
 type verdict struct {
 	peer *Peer
 	err  error
 }
 
+// judge asks Config.Recheck about a chain, and checks the user to whom it maps.
 func (s *Server) judge(cs *tls.ConnectionState) verdict {
 	p, err := s.c.Recheck(cs)
 	if err == nil && p.User != nil {
@@ -85,8 +88,8 @@ func (s *Server) judge(cs *tls.ConnectionState) verdict {
 	return verdict{&p, err}
 }
 
-// meet judges the client of a session that is registered already: whatever changed since its handshake, either it is
-// seen here or the session is seen by Server.Recheck.
+// meet judges the client of a new session and ends the session if the client is not trusted. The session must be registered
+// before: then a change of what is trusted since the handshake is seen here, or Server.Recheck sees the session.
 func (s *session) meet(cs *tls.ConnectionState) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -101,11 +104,11 @@ func (s *session) meet(cs *tls.ConnectionState) {
 		s.end(lostTrust(v.err))
 		return
 	}
-	s.adopt(nil, v.peer) // if Recheck came first, it knew more
+	s.adopt(nil, v.peer) // fails if Recheck came first, whose verdict is newer
 }
 
-// obey ends the session, or takes over what is known of its client now. It returns why the session ends, or empty.
-// The caller holds Server.judging.
+// obey carries out a verdict: it ends the session and returns why, or adopts what is now known of the client and returns an
+// empty reason. A client that now maps to another user is closed. The caller must hold Server.judging.
 func (s *session) obey(v verdict) closeReason {
 	if v.err != nil {
 		reason := lostTrust(v.err)
@@ -120,7 +123,7 @@ func (s *session) obey(v verdict) closeReason {
 		}
 		if last != nil && last.Generation != next.Generation {
 			own := *next
-			own.Generation = last.Generation // that of its handshake
+			own.Generation = last.Generation // the session keeps the generation of its handshake
 			next = &own
 		}
 		if last != nil && *last == *next || s.adopt(last, next) {
@@ -129,7 +132,7 @@ func (s *session) obey(v verdict) closeReason {
 	}
 }
 
-// adopt replaces what is known of the client. false: it is not last any more.
+// adopt replaces what is known of the client. It returns false, and does nothing, if that is no longer last.
 func (s *session) adopt(last, next *Peer) bool {
 	s.pump.mu.Lock()
 	defer s.pump.mu.Unlock()
@@ -146,20 +149,20 @@ func (s *session) adopt(last, next *Peer) bool {
 	return true
 }
 
-// abortLater gives sessions that were ended the time for a goodbye, and resets who did not take it.
+// abortLater gives sessions that were ended goodbyeTimeout to close, and then resets the connections of those that have not.
 func (s *Server) abortLater(ended []*session) {
 	if len(ended) == 0 {
 		return
 	}
 	time.AfterFunc(s.c.goodbyeTimeout, func() {
 		for _, n := range ended {
-			n.client.sock.Abort() // no-op for those that are closed
+			n.client.sock.Abort() // does nothing to a closed socket
 		}
 	})
 }
 
-// closeExpired ends sessions whose certificate is about to end: between two commands if it can, at the end of the
-// certificate otherwise.
+// closeExpired ends sessions whose certificate is about to end: between two commands if possible, and otherwise at the end
+// of the certificate. The sweeper calls it.
 func (s *Server) closeExpired() {
 	now := time.Now().UnixNano()
 	if now < s.firstEnd.Load() {
@@ -179,12 +182,13 @@ func (s *Server) closeExpired() {
 	s.abortLater(ended)
 }
 
-// overdue ends a session whose time has come. false: it was ended before, goes on for a moment, or until another end.
+// overdue ends a session whose time has come, and reports whether it did. It returns false if the session had ended before,
+// is in the middle of commands and goes on for a moment, or has a later end now. The caller must hold Server.judging.
 func (s *Server) overdue(n *session, now int64) bool {
 	if n.ended() {
 		return false
 	}
-	// A CA may have been renewed meanwhile, and the chain with it.
+	// A CA may have been renewed meanwhile, so that the chain is valid for longer.
 	cs := n.client.conn.ConnectionState()
 	if n.obey(s.judge(&cs)) != "" {
 		return true
@@ -201,6 +205,7 @@ func (s *Server) overdue(n *session, now int64) bool {
 // moment is a time in unix nanoseconds.
 type moment struct{ atomic.Int64 }
 
+// lower sets the time to an earlier one; it leaves an earlier time as it is.
 func (m *moment) lower(to int64) {
 	for {
 		old := m.Load()

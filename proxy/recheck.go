@@ -8,18 +8,18 @@ import (
 	"sync"
 )
 
-// aloneUpTo: so many chains are judged by one goroutine; it is done before others have begun.
+// aloneUpTo is how many chains one goroutine judges: for so few, others would only start when it is done.
 const aloneUpTo = 64
 
-// class is the sessions whose clients get one verdict.
+// class is the sessions whose clients have shown the same chain: one verdict holds for all of them.
 type class struct {
 	state    tls.ConnectionState
 	sessions []*session
 }
 
-// Recheck judges the client of every session again, each distinct chain once, and ends those that are not trusted any
-// more as soon as that is known. To be called after every change of what is trusted. Config.Recheck is called by up to
-// GOMAXPROCS goroutines.
+// Recheck judges the client of every session again, each distinct chain once, and ends each session that is no longer
+// trusted as soon as that is known. The caller must call it after every change of what is trusted. It calls Config.Recheck
+// from up to GOMAXPROCS goroutines.
 func (s *Server) Recheck() {
 	if s.c.Recheck == nil {
 		return
@@ -35,7 +35,7 @@ func (s *Server) Recheck() {
 	lost := make([]int, workers)
 	var all sync.WaitGroup
 	for i := range workers {
-		all.Go(func() { // ends with next
+		all.Go(func() { // ends when next is closed
 			for c := range next {
 				lost[i] += s.judgeClass(c)
 			}
@@ -53,7 +53,7 @@ func (s *Server) Recheck() {
 	s.log.Info().Int("sessions", sessions).Int("chains", len(classes)).Int("closed", closed).Msg("sessions judged anew")
 }
 
-// classes sorts the sessions by what their clients are judged by.
+// classes groups the sessions by the chain that their clients have shown.
 func (s *Server) classes() (all map[[32]byte]*class, sessions int) {
 	all = make(map[[32]byte]*class)
 	s.each(func(n *session) {
@@ -70,7 +70,8 @@ func (s *Server) classes() (all map[[32]byte]*class, sessions int) {
 	return all, sessions
 }
 
-// judgeClass returns how many sessions it ended. A panic ends all of them: their clients are not known to be trusted.
+// judgeClass judges a class and returns how many sessions it ended. A panic ends all its sessions, since their clients are
+// not known to be trusted.
 func (s *Server) judgeClass(c *class) (closed int) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -94,7 +95,7 @@ func (s *Server) judgeClass(c *class) (closed int) {
 	return len(lost)
 }
 
-// chainKey is a digest of what a client has shown: all that it is judged by.
+// chainKey returns a digest of the certificates that a client has shown, which are all that it is judged by.
 func chainKey(cs *tls.ConnectionState) [32]byte {
 	h := sha256.New()
 	for _, cert := range cs.PeerCertificates {

@@ -2,57 +2,60 @@ package proxy
 
 import "time"
 
-// timeouts are how long the proxy waits for others, and how often it looks at them. New gives a field at zero the value
-// that is named.
+// timeouts are how long the proxy waits for others, and how often it looks at them. The comment of each field ends with the
+// value that New gives to a zero field.
 type timeouts struct {
-	// eofTimeout: how long a backend may be silent when the client sends no more and only waits for what it is owed;
+	// eofTimeout is how long a backend may be silent after the client has sent its last byte and only waits for its replies;
 	// WriteTimeout + 30 s.
 	eofTimeout time.Duration
-	// unavailableTimeout: how long a command waits for a backend that cannot be reached; 2 s.
+	// unavailableTimeout is how long a command waits for a backend that cannot be reached; 2 s.
 	unavailableTimeout time.Duration
-	// lingerTimeout: how long bytes of a client are read and dropped after our last word, so that a reset does not
-	// destroy it on its way; 2 s.
+	// lingerTimeout is how long bytes of a client are read and dropped after our last reply: closing with them unread would send
+	// a reset, and the client might never see that reply; 2 s.
 	lingerTimeout time.Duration
-	// goodbyeTimeout: sessions that are cut get this long to send close_notify; then they are reset; 500 ms.
+	// goodbyeTimeout is how long a session that is cut off has to send close_notify before its connection is reset; 500 ms.
 	goodbyeTimeout time.Duration
-	// closeTimeout: how long the last bytes to a client, its close_notify among them, may wait for it; 5 s.
+	// closeTimeout is how long the last bytes to a client, close_notify included, may wait until it takes them; 5 s.
 	closeTimeout time.Duration
-	// placeTimeout: how long a newcomer waits for a place of its identity. A client that comes back at once is here
-	// before the end of its last connection is; 1 s.
+	// placeTimeout is how long a new session waits for a place of its identity. A client that reconnects at once may be here
+	// before we see the end of its last connection; 1 s.
 	placeTimeout time.Duration
-	// followTimeout: a client that has more unsent than its budget is closed after this time if others wait behind it; 1 s.
+	// followTimeout is how long others may wait on a lane for a client that has more unsent than its budget, before that client
+	// is closed; 1 s.
 	followTimeout time.Duration
-	// stuckTimeout: how long a lane's reader goes on for what the backend still says after a failed write; 1 s.
+	// stuckTimeout is how long a lane's reader goes on reading replies after a failed write; 1 s.
 	stuckTimeout time.Duration
 
-	// stayInterval: a session stays where a stronger command was seen for so long: alternating kinds must not wait for
-	// each other's replies at each step; 1 s, below 0: it does not stay.
+	// stayInterval is how long a session stays on its own connection, or on unbounded lanes, after a command that needed them:
+	// otherwise commands of alternating kinds would wait for each other's replies at each step; 1 s. Below 0 it does not stay.
 	stayInterval time.Duration
-	// lateAfter: a lane whose backend owes a reply for so long may get help from others, see pulse; 1 ms.
+	// lateAfter is how long a lane may take for a reply before it can be late, see lateEach; 1 ms.
 	lateAfter time.Duration
-	// slowCommand: a command that alone keeps the backend for so long, besides the way there, is slow, see noteSlow; 5 ms.
+	// slowCommand is how long a command may keep the backend, without the round trip, before it counts as slow, see noteSlow;
+	// 5 ms.
 	slowCommand time.Duration
-	// ownAfterBig: a session that asked for more than maxLaneReply uses its own connection for so long; 1 min.
+	// ownAfterBig is how long a session uses its own connection after a reply above maxLaneReply; 1 min.
 	ownAfterBig time.Duration
-	// sweepInterval: how often the sweeper looks for sessions and connections that are to be closed; 1 s. A quarter of
-	// IdleTimeout counts instead where that is less.
+	// sweepInterval is how often the sweeper looks for sessions and connections to close, or a quarter of IdleTimeout if that is
+	// less; 1 s.
 	sweepInterval time.Duration
-	// laneIdle: an idle lane, and an own connection that a session does not use, close after this time; 5 s.
+	// laneIdle is how long a lane, or an own connection, may be idle before it is closed; 5 s.
 	laneIdle time.Duration
-	// laneStay: the last lane of a key that sessions use closes only after this time, see Backend.HasSpare; 5 min. Dialling
-	// anew costs several times what a command does.
+	// laneStay is how long the last lane of a key that sessions use may be idle, while roomForIdleLanes reports true, since a
+	// dial costs several times what a command does; 5 min.
 	laneStay time.Duration
-	// restAfter: a session that has been idle for so long rests; 5 s.
+	// restAfter is how long a session is idle before it rests; 5 s.
 	restAfter time.Duration
-	// unprovenLane: a lane without credentials shows every so often that the backend still wants none; 1 min.
+	// unprovenLane is how long a lane without credentials lives. The dial of the next one shows whether the backend still serves
+	// clients without a password; 1 min.
 	unprovenLane time.Duration
-	// proofAge: for so long one connection without a password shows for all of its lane key that the backend wants none; 1 s,
-	// below 0: it shows that for itself alone.
+	// proofAge is how long after it was opened a connection without a password proves for all sessions of its lane key that the
+	// backend wants none; 1 s. Below 0 it proves that for its own session alone.
 	proofAge time.Duration
-	// laneRetry: a key whose lanes cannot be proven has none for so long; 30 s. laneBusyRetry is for a backend that
-	// takes no connection now; 1 s.
+	// laneRetry is how long a key has no lanes after a dial whose error barsLanes reports; 30 s. laneBusyRetry is the same for a
+	// backend that is too busy for another connection; 1 s.
 	laneRetry, laneBusyRetry time.Duration
-	// resolveInterval: a name is resolved again at most this often; 1 s.
+	// resolveInterval is the minimum time between two resolutions of the backend's name; 1 s.
 	resolveInterval time.Duration
 }
 
