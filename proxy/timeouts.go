@@ -53,7 +53,7 @@ type timeouts struct {
 	// backend wants none; 1 s. Below 0 it proves that for its own session alone.
 	proofAge time.Duration
 	// laneRetry is how long a key has no lanes after a dial whose error barsLanes reports; 30 s. laneBusyRetry is the same for a
-	// backend that is too busy for another connection; 1 s.
+	// backend that takes no new connection at the moment; 1 s.
 	laneRetry, laneBusyRetry time.Duration
 	// resolveInterval is the minimum time between two resolutions of the backend's name; 1 s.
 	resolveInterval time.Duration

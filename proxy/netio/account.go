@@ -2,31 +2,33 @@ package netio
 
 import "sync/atomic"
 
-// Account counts the bytes that one session or lane makes the proxy hold. It has no lock of its own: counting never
-// waits, and never fails. Safe for concurrent use.
+// Account counts the bytes that one session or lane, its owner, makes the proxy hold. It has no lock of its own: counting
+// never waits, and never fails. Safe for concurrent use.
 type Account struct {
 	buffers *Buffers
-	held    atomic.Int64          // bytes that come back when its work goes on
-	kept    atomic.Int64          // bytes that stay for its life, see Keep
-	quota   atomic.Pointer[Quota] // nil: none yet
+	held    atomic.Int64          // bytes that come back when the owner's work goes on, see Hold
+	kept    atomic.Int64          // bytes that stay as long as the owner lives, see Keep
+	quota   atomic.Pointer[Quota] // nil before Join
 	state   atomic.Int32          // see accountOpen
 }
 
 const (
 	accountOpen     int32 = iota
-	accountRelieved       // the reliever has ended its owner: what it holds is about to come back
-	accountClosed         // its owner has ended and holds nothing
+	accountRelieved       // the reliever has ended the owner: what it holds is about to come back
+	accountClosed         // the owner has ended and holds nothing
 )
 
-// Join counts what the account holds towards the quota of key from now on, until Close. Nobody else uses the account yet.
+// Join counts what the account holds towards the quota of key from now on, until Close. No other goroutine may use the
+// account yet.
 func (a *Account) Join(key QuotaKey) {
 	q := a.buffers.quotas.join(key)
 	q.held.Add(a.held.Load())
 	a.quota.Store(q)
 }
 
-// Close closes the account of an owner that has ended. It should hold nothing any more: what it does hold was lost by a fault
-// of the owner. Close returns how many bytes that is, and gives them back, so that they do not lower the limit for everybody else.
+// Close closes the account of an owner that has ended. The account should hold nothing any more: what it still holds is a
+// fault of the owner. Close returns how many bytes that is, and gives them back, so that they do not lower the limit for
+// everybody else.
 func (a *Account) Close() (lost int64) {
 	if lost = a.held.Load(); lost != 0 {
 		a.Hold(-lost)
@@ -39,20 +41,20 @@ func (a *Account) Close() (lost int64) {
 	return lost
 }
 
-// Relieve marks an open account whose owner is about to be ended for what it holds. It reports whether the caller is to end
-// the owner: false means that somebody was before it, or that the owner has ended by itself.
+// Relieve marks an open account whose owner is about to be ended for what it holds. It reports whether the caller must end
+// the owner: false means that another caller was first, or that the owner has ended by itself.
 func (a *Account) Relieve() bool { return a.state.CompareAndSwap(accountOpen, accountRelieved) }
 
-// Open reports whether the account was neither relieved nor closed.
+// Open reports whether neither Relieve nor Close was called.
 func (a *Account) Open() bool { return a.state.Load() == accountOpen }
 
 // Closed reports whether Close was called.
 func (a *Account) Closed() bool { return a.state.Load() == accountClosed }
 
-// Buffers returns those that lend the account its memory.
+// Buffers returns the Buffers that lend the account its memory.
 func (a *Account) Buffers() *Buffers { return a.buffers }
 
-// Quota returns the quota that the account has joined; nil: none.
+// Quota returns the quota that the account has joined, or nil.
 func (a *Account) Quota() *Quota { return a.quota.Load() }
 
 // Held returns how many bytes are counted by Hold, those of lent chunks and pages among them.
@@ -61,8 +63,8 @@ func (a *Account) Held() int64 { return a.held.Load() }
 // Kept returns how many bytes are counted by Keep.
 func (a *Account) Kept() int64 { return a.kept.Load() }
 
-// Hold counts n bytes more, or fewer where n is negative. Where that passes the share of the quota or the limit of all,
-// it wakes the reliever. hot
+// Hold counts n bytes more, or fewer if n is negative. It wakes the reliever if the quota then holds more than its share, or
+// all accounts together more than the limit. hot
 func (a *Account) Hold(n int64) {
 	b := a.buffers
 	a.held.Add(n)
@@ -83,8 +85,9 @@ func (a *Account) Hold(n int64) {
 	}
 }
 
-// Keep counts n bytes, or fewer where n is negative, that the owner keeps as long as it lives. They count towards the limit of
-// all and not towards the share of its quota: the number of sessions bounds them, and they are no sign that anybody waits.
+// Keep counts n bytes more, or fewer if n is negative, that the owner keeps as long as it lives. They count towards the
+// limit and not towards the share of its quota: the number of sessions bounds them, and they do not show that a peer is
+// slow.
 func (a *Account) Keep(n int64) {
 	if n != 0 {
 		a.kept.Add(n)
@@ -116,13 +119,14 @@ func (a *Account) FreePage(p *Page) {
 	a.buffers.putPage(p)
 }
 
-// Pressed reports whether the account should take in nothing more before it has given something back: memory is scarce, and
-// it holds more than a page. Whoever holds nothing goes on.
+// Pressed reports whether the owner should take in nothing more before it has given something back: memory is scarce, and the
+// account holds more than a page.
 func (a *Account) Pressed() bool {
 	return a.held.Load() > PageSize && a.Scarce()
 }
 
-// Scarce reports whether memory is three quarters full, or the share of the account's quota half full.
+// Scarce reports whether more than three quarters of the limit are in use, or more than half of the share of the account's
+// quota. Without a limit memory is never scarce.
 func (a *Account) Scarce() bool {
 	b := a.buffers
 	if b.limit <= 0 {
@@ -132,12 +136,13 @@ func (a *Account) Scarce() bool {
 	return q != nil && q.held.Load() > b.share/2 || b.Total() > b.limit/4*3
 }
 
-// MinBudget is what Budget returns at least: so many bytes of its replies are kept for a client however scarce memory is. Less
-// than one read of a lane would have its lane follow every client.
+// MinBudget is the least that Budget returns: so many bytes of replies are kept for a client however scarce memory is. With
+// less than one read of a lane, the lane's reader would wait for every client.
 const MinBudget = ChunkSize
 
-// Budget is how many bytes of replies its client may leave unsent: most, or a quarter of what is left of the quota's share
-// and of the limit, if that is less. So many clients that read nothing share what there is, and none of them takes all.
+// Budget returns how many bytes of replies the owner's client may leave unsent: most, or a quarter of what is left of the
+// quota's share or of the limit, if that is less. Thus clients that read nothing share the memory, and none of them takes it
+// all.
 func (a *Account) Budget(most int64) int64 {
 	b := a.buffers
 	if b.limit <= 0 {

@@ -7,47 +7,48 @@ import (
 	"time"
 )
 
-// backlog is what a client's kernel did not take of writes that must not wait: those of a lane's reader, which has others
-// to serve, and those that crypto/tls makes while it reads (alerts, answers to KeyUpdate), under a lock that each write
-// needs. A goroutine writes it out. All calls of Socket.Write exclude each other: crypto/tls holds that lock.
+// backlog holds the bytes that the kernel did not take of writes that must not wait: those of a lane's reader, which has
+// other clients to serve, and those that crypto/tls makes while it reads (alerts, answers to KeyUpdate), under a lock that
+// every write needs. A goroutine writes it out. Calls of Socket.Write never overlap, since crypto/tls holds that lock.
 type backlog struct {
-	pending atomic.Bool // changes under mu
+	pending atomic.Bool // see Pending; changes only under mu
 
 	mu      sync.Mutex
 	changed sync.Cond
 	// guarded by mu
 	page *Page
-	r, w int   // page[r:w] is left
-	err  error // of the goroutine: nothing is written any more
+	r, w int   // page[r:w] is still to be written
+	err  error // if it is set, nothing is written any more
 }
 
 const (
-	// maxSmallWrite: a record of crypto/tls's own is never longer.
+	// maxSmallWrite is the length up to which a write never waits: no record of crypto/tls's own is longer.
 	maxSmallWrite = 96
-	// MaxWriteNow is how many bytes, before encryption, a caller that must not wait may write at once: a page holds them, and some
-	// records of crypto/tls's own.
+	// MaxWriteNow is how many bytes, before encryption, a caller that must not wait may write at once: the page of the backlog
+	// holds them and some records of crypto/tls's own.
 	MaxWriteNow = 8 << 10
 )
 
 var errBacklogFull = errors.New("the client takes no answers to what it asks of TLS")
 
-// EnableBacklog makes writes non-blocking: what the kernel does not take goes to the backlog, which a goroutine writes out. Only writes
-// that are longer than crypto/tls's own records wait for the peer, and only after SetWait(true). failed is told of an error after
-// which nothing is written any more, maybe more than once, by whichever goroutine meets it. Nobody writes yet.
+// EnableBacklog makes writes non-blocking: bytes that the kernel refuses go to the backlog, which a background goroutine
+// writes out. Only writes that are longer than crypto/tls's own records wait for the peer, and only after SetWait(true). The
+// caller must not have written yet. failed is called with an error after which nothing is written any more, maybe more than
+// once, by whichever goroutine meets it.
 func (s *Socket) EnableBacklog(failed func(error)) {
 	s.backlog, s.writeFailed = new(backlog), failed
 	s.backlog.changed.L = &s.backlog.mu
 }
 
-// SetWait decides whether writes that are longer than crypto/tls's own records wait for the peer from now on. The goroutine that
-// makes these writes calls it. MaxWriteNow bounds what it may write without waiting.
+// SetWait decides whether writes that are longer than crypto/tls's own records wait for the peer from now on. The goroutine
+// that makes these writes calls it. MaxWriteNow bounds what it may write without waiting.
 func (s *Socket) SetWait(wait bool) { s.mayWait = wait }
 
-// Pending reports whether something is left that the kernel has not taken, or a write has failed: a write that must not wait is
-// better left to somebody who may. hot
+// Pending reports whether the backlog is not empty, or a write has failed. A caller that must not wait should then leave its
+// write to a goroutine that may. hot
 func (s *Socket) Pending() bool { return s.backlog.pending.Load() }
 
-// Backlog returns how many bytes of writes that did not wait the kernel has not taken yet.
+// Backlog returns how many bytes are in the backlog.
 func (s *Socket) Backlog() int {
 	l := s.backlog
 	l.mu.Lock()
@@ -85,7 +86,8 @@ func (s *Socket) writeOrKeep(p []byte) (n int, err error) {
 	return len(p), err
 }
 
-// keep appends to what is left. kept is false where nothing is left any more.
+// keep appends p to the backlog. kept is false if the backlog is empty: then p was not taken, and the caller must write it. A
+// backlog without room for p is an error, after which nothing is written any more.
 func (s *Socket) keep(p []byte) (kept bool, err error) {
 	l := s.backlog
 	l.mu.Lock()
@@ -107,7 +109,8 @@ func (s *Socket) keep(p []byte) (kept bool, err error) {
 	return kept, err
 }
 
-// writeBacklog writes the backlog out. Where it cannot, nobody may be there to learn of it: failed is told.
+// writeBacklog is the goroutine that writes the backlog out. If a write fails, it calls failed, since no caller of Write may
+// be there to get the error.
 func (s *Socket) writeBacklog() {
 	l := s.backlog
 	finished := false
@@ -131,15 +134,17 @@ func (s *Socket) writeBacklog() {
 	l.mu.Unlock()
 }
 
+// flushedLocked marks the backlog as empty and wakes those that wait for that. The caller must hold backlog.mu.
 func (s *Socket) flushedLocked() {
 	l := s.backlog
 	s.account.FreePage(l.page)
 	l.page, l.r, l.w = nil, 0, 0
-	l.pending.Store(l.err != nil) // behind an error nobody goes on
+	l.pending.Store(l.err != nil) // after an error it stays set: no write may go on
 	l.changed.Broadcast()
 }
 
-// tryFlush is the kernel's half of writeBacklog: done is false where it takes nothing now. Once finished, others write.
+// tryFlush is the part of writeBacklog that raw.Write calls whenever the kernel may take more. done is false if it must be
+// called again. finished means that the backlog is empty; from then on other goroutines may write.
 func (s *Socket) tryFlush(fd uintptr) (done, finished bool) {
 	l := s.backlog
 	l.mu.Lock()
@@ -159,7 +164,7 @@ func (s *Socket) tryFlush(fd uintptr) (done, finished bool) {
 	return done, done
 }
 
-// Flush waits until nothing is left that the kernel has not taken, and returns the error after which nothing is written any more.
+// Flush waits until the backlog is empty. It returns the error after which nothing is written any more, if there was one.
 func (s *Socket) Flush() error {
 	l := s.backlog
 	if !l.pending.Load() {
@@ -173,7 +178,8 @@ func (s *Socket) Flush() error {
 	return l.err
 }
 
-// FlushWithin waits until nothing is left, or until d has passed: then all writing ends. No write may follow.
+// FlushWithin waits until the backlog is empty, at most for d; after that its writes fail. The caller must not write any
+// more.
 func (s *Socket) FlushWithin(d time.Duration) {
 	l := s.backlog
 	until := time.Now().Add(d)
@@ -186,7 +192,8 @@ func (s *Socket) FlushWithin(d time.Duration) {
 	_ = s.Flush()
 }
 
-// SetWriteDeadline is called by crypto/tls around its last alert. After EnableBacklog it does nothing: it is not for the backlog.
+// SetWriteDeadline is called by crypto/tls before and after its last alert. After EnableBacklog it does nothing, since that
+// deadline must not end the backlog.
 func (s *Socket) SetWriteDeadline(t time.Time) error {
 	if s.backlog != nil {
 		return nil

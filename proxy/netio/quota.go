@@ -6,33 +6,33 @@ import (
 	"sync/atomic"
 )
 
-// quotaShare: a quota holds at most this part of the limit of Buffers.
+// quotaShare bounds a quota: it may hold 1/quotaShare of the limit of Buffers.
 const quotaShare = 4
 
 // Quota adds up what the accounts of one identity hold. Its methods are safe for concurrent use.
 type Quota struct {
 	key  QuotaKey
 	held atomic.Int64
-	over atomic.Bool // the reliever is about to look at it
-	refs int         // accounts; guarded by quotas.mu
+	over atomic.Bool // it is in Buffers.over: the reliever is about to look at it
+	refs int         // number of its accounts; guarded by quotas.mu
 }
 
-// Held returns how many bytes the accounts of the quota hold; those that they keep are not among them.
+// Held returns how many bytes the accounts of the quota hold, without those that they keep.
 func (q *Quota) Held() int64 { return q.held.Load() }
 
-// QuotaKey is the identity of a client, or where it has shown no certificate the network that it comes from.
+// QuotaKey is the identity of a client or, if it has shown no certificate, the network that it comes from.
 type QuotaKey struct {
 	Identity [32]byte
 	Network  netip.Prefix
 }
 
-// quotas has the quota of each identity that has an account. The zero value works. Safe for concurrent use.
+// quotas holds the quota of each key that has an account. The zero value works. Safe for concurrent use.
 type quotas struct {
 	mu  sync.Mutex
 	all map[QuotaKey]*Quota // guarded by mu
 }
 
-// join returns the quota of key, which has one account more until it leaves.
+// join adds an account to the quota of key and returns the quota. The account must leave it later.
 func (s *quotas) join(key QuotaKey) *Quota {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,6 +48,7 @@ func (s *quotas) join(key QuotaKey) *Quota {
 	return q
 }
 
+// leave takes an account out of its quota, and forgets a quota that has no account any more.
 func (s *quotas) leave(q *Quota) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

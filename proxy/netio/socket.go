@@ -11,79 +11,80 @@ import (
 	"time"
 )
 
-// Socket is one TCP or Unix connection. A read that waits holds no memory: the buffer is taken when bytes are
-// there. A write that the peer does not take gets WriteTimeout anew for every byte that it does take.
-// One goroutine reads and one writes at a time.
+// Socket is one TCP or Unix connection. A read that waits holds no memory: its buffer is taken when bytes are there. A write
+// that waits for the peer fails after WriteTimeout, which starts again with every byte that the peer takes. At any time one
+// goroutine may read and one may write.
 type Socket struct {
 	net.Conn
-	// WriteTimeout is how long a write waits for a peer that takes no byte; 0: for ever. It changes only while nobody writes.
+	// WriteTimeout is how long a write waits for a peer that takes no byte; with 0 it waits for ever. It must not change during
+	// a write.
 	WriteTimeout time.Duration
-	// Handshake is the TLS handshake on this socket, until it is finished; nil: there is none. The goroutine that runs the
-	// handshake sets it.
+	// Handshake is the TLS handshake on this socket until that is finished, or nil. The goroutine that runs the handshake sets
+	// it.
 	Handshake Handshake
-	// BeforeWait, unless it is nil, runs in the reader's goroutine before each read that asks the kernel, while there is no
-	// Handshake. Its error becomes the read's. The reader sets it.
+	// BeforeWait, unless it is nil, is called by the goroutine that reads before each read that asks the kernel, while Handshake
+	// is nil. The read returns its error. Only the goroutine that reads sets it.
 	BeforeWait func() error
 
 	raw     syscall.RawConn
-	account *Account // of whoever makes it hold bytes
+	account *Account // of the session or lane that makes it hold bytes
 
 	socketRead
 	socketWrite
 
-	backlog     *backlog // see EnableBacklog; nil: each write waits
+	backlog     *backlog // see EnableBacklog; while it is nil each write waits
 	mayWait     bool     // see SetWait
 	writeFailed func(error)
-	writeUntil  atomic.Int64 // unix nanoseconds: the end of all writing; 0: none
+	writeUntil  atomic.Int64 // deadline of all writes in unix nanoseconds, see FlushWithin; 0: none
 
 	stuck     atomic.Bool // a write waits for the peer
-	watchedAs int32       // the descriptor that a Watcher knows it by; guarded by Watcher.mu
+	watchedAs int32       // the descriptor by which a Watcher knows it; guarded by Watcher.mu
 }
 
 // socketRead belongs to the goroutine that reads.
 type socketRead struct {
-	page *Page // bytes that the kernel gave and Read's caller has not taken
+	page *Page // holds the bytes that were read and that Read has not yet returned, page[r:w]
 	r, w int
 
-	input tlsInput // what Read's caller has taken
+	input tlsInput // follows the bytes that Read has returned
 
-	direct    []byte // where the read in progress goes instead of a page
-	wantChunk bool
-	pooled    *Chunk // where Receive's bytes went
+	direct    []byte // the caller's buffer, into which the read under way goes instead of a page; or nil
+	wantChunk bool   // reads go into a chunk, for Receive
+	pooled    *Chunk // the chunk with Receive's bytes
 	readN     int
 	readErr   error
 	onRead    func(fd uintptr) bool
 }
 
-// socketWrite belongs to whoever writes.
+// socketWrite belongs to the goroutine that writes.
 type socketWrite struct {
-	writing    []byte
+	writing    []byte // the rest of the write under way
 	writeErr   error
-	armed      bool // a write deadline is set
+	armed      bool // the write under way waits for the peer, see arm
 	onWrite    func(fd uintptr) bool
 	onWriteNow func(fd uintptr) bool
 }
 
-// Handshake is told by its socket when it reads, writes and waits, and bounds what is read. Its methods are called by the goroutine
-// that runs it.
+// Handshake is the handshake's side of its socket: the socket tells it of each read, write and wait, and asks it how much
+// may be read. The socket calls its methods in the goroutine that runs the handshake.
 type Handshake interface {
-	// BeforeWait is called before each read that asks the kernel, AfterWait with the number of bytes that it gave. Their errors
-	// become the read's.
+	// BeforeWait is called before each read that asks the kernel, and AfterWait after it with the number of bytes that it
+	// brought. The read returns their errors.
 	BeforeWait() error
 	AfterWait(n int) error
 	// Room returns how many bytes may be read at once.
 	Room() int
 	// Answering is called before each write.
 	Answering()
-	// Stalled is called when the peer does not take at once what is written. The write then waits for it until the write deadline
-	// of the socket, not for WriteTimeout.
+	// Stalled is called when a write has to wait for the peer. The write then waits until the write deadline of the socket, not
+	// for WriteTimeout.
 	Stalled()
 }
 
 var errNotASocket = errors.New("not a TCP or Unix connection")
 
-// NewSocket returns a socket over a connection, which must be a TCP or Unix connection of package net or wrap one. a counts what
-// the socket holds. The socket belongs to the caller, who calls Release once nobody reads it any more.
+// NewSocket returns a socket over a connection, which must be a TCP or Unix connection of package net or wrap one. The
+// account a counts what the socket holds. The caller must call Release once no goroutine reads the socket any more.
 func NewSocket(c net.Conn, a *Account, writeTimeout time.Duration) (*Socket, error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
@@ -98,10 +99,11 @@ func NewSocket(c net.Conn, a *Account, writeTimeout time.Duration) (*Socket, err
 	return s, nil
 }
 
-// Account is the one that counts what the socket holds.
+// Account returns the account that counts what the socket holds.
 func (s *Socket) Account() *Account { return s.account }
 
-// Read is called by crypto/tls with a few hundred bytes of room at a time; a page under it saves system calls.
+// Read reads for crypto/tls, which asks for a few hundred bytes at a time. A page between it and the kernel saves system
+// calls.
 func (s *Socket) Read(p []byte) (int, error) {
 	if s.page == nil {
 		if err := s.wait(p); err != nil {
@@ -122,8 +124,8 @@ func (s *Socket) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Unread returns the bytes that the kernel gave and Read's caller has not taken. They live until the next Read. The reader calls
-// it.
+// Unread returns the bytes that were read from the kernel and that Read has not yet returned. They are valid until the next
+// Read. The goroutine that reads calls it.
 func (s *Socket) Unread() []byte {
 	if s.page == nil {
 		return nil
@@ -131,8 +133,8 @@ func (s *Socket) Unread() []byte {
 	return s.page[s.r:s.w]
 }
 
-// Receive waits for bytes and returns what the kernel has, at most a chunk. The bytes live in the chunk, which the account counts
-// until the caller gives it to FreeChunk. A socket is read by Receive or by Read, not by both.
+// Receive waits for bytes and returns what the kernel has, at most a chunk. The bytes are in the returned chunk, which the
+// account counts until the caller passes it to FreeChunk. A socket is read by Receive or by Read, not by both.
 func (s *Socket) Receive() ([]byte, *Chunk, error) {
 	s.wantChunk = true
 	err := s.wait(nil)
@@ -144,6 +146,8 @@ func (s *Socket) Receive() ([]byte, *Chunk, error) {
 	return c[:s.readN], c, err
 }
 
+// wait waits for bytes of the kernel. They go into a chunk for Receive, into p if that has room for a page, or else into a
+// page.
 func (s *Socket) wait(p []byte) error {
 	if err := s.beforeWait(); err != nil {
 		return err
@@ -173,8 +177,8 @@ func (s *Socket) beforeWait() error {
 	return nil
 }
 
-// tryRead is the kernel's half of wait: false means nothing is there yet. The room is counted once it holds bytes: every
-// read that waits asks the kernel in vain first. hot
+// tryRead is the part of wait that raw.Read calls whenever bytes may be there. It returns false if there are none yet. The
+// buffer is counted only once it holds bytes, since every read that waits asks the kernel in vain first. hot
 func (s *Socket) tryRead(fd uintptr) bool {
 	b := s.account.buffers
 	var room []byte
@@ -222,8 +226,8 @@ func (s *Socket) tryRead(fd uintptr) bool {
 	return true
 }
 
-// Write sends all of p. It fails with os.ErrDeadlineExceeded when the peer takes no byte for WriteTimeout. After EnableBacklog it
-// does not always wait for the peer, see there.
+// Write sends all of p. It fails with os.ErrDeadlineExceeded if the peer takes no byte for WriteTimeout. After EnableBacklog
+// it does not always wait for the peer, see there.
 func (s *Socket) Write(p []byte) (int, error) {
 	switch {
 	case len(p) == 0:
@@ -242,7 +246,8 @@ func (s *Socket) writeAll(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteNow sends as much of p as the peer takes at once. It may be called by whoever could call Write, not after EnableBacklog.
+// WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
+// Write may call it, and none after EnableBacklog.
 func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
 
 func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
@@ -269,7 +274,8 @@ func (s *Socket) tryWrite(fd uintptr) (done bool) {
 	return done
 }
 
-// push writes until the kernel takes no more. done is false where it may later: the clock runs then.
+// push writes until the kernel takes no more. done is false if the kernel may take the rest later: then the write timeout
+// runs.
 func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) {
 	if rest, err = writeSome(fd, p); err == syscall.EAGAIN {
 		s.arm()
@@ -278,7 +284,7 @@ func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) 
 	return rest, true, os.NewSyscallError("write", err)
 }
 
-// writeSome writes until the kernel takes no more. err says why there is a rest: EAGAIN where the kernel may take it later.
+// writeSome writes until the kernel takes no more. If there is a rest, err says why: EAGAIN if the kernel may take it later.
 func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
 	for len(p) > 0 {
 		n, err := writeFD(int(fd), p)
@@ -290,7 +296,7 @@ func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
 	return p, nil
 }
 
-// arm starts the clock of a write that the peer does not take; each byte taken starts it anew.
+// arm sets the deadline of a write that waits for the peer. push calls it again whenever the kernel has taken a part.
 func (s *Socket) arm() {
 	if s.Handshake != nil {
 		s.Handshake.Stalled() // it has a deadline of its own
@@ -298,7 +304,7 @@ func (s *Socket) arm() {
 	}
 	if !s.armed {
 		s.armed = true
-		s.account.Hold(recordCost) // from which crypto/tls writes
+		s.account.Hold(recordCost) // the buffer with the record that crypto/tls writes
 	}
 	s.stuck.Store(true)
 	switch until := s.writeUntil.Load(); {
@@ -309,6 +315,7 @@ func (s *Socket) arm() {
 	}
 }
 
+// disarm ends what arm began.
 func (s *Socket) disarm() {
 	if s.armed {
 		s.armed = false
@@ -321,8 +328,8 @@ func (s *Socket) disarm() {
 // Stuck reports whether a write waits for the peer.
 func (s *Socket) Stuck() bool { return s.stuck.Load() }
 
-// Release gives back what Read had not handed out, and what CountTLS has counted. The reader calls it at the end of the
-// connection.
+// Release gives back the page that Read has not emptied, and what CountTLS has counted as held. The goroutine that reads
+// calls it at the end of the connection.
 func (s *Socket) Release() {
 	if s.page != nil {
 		s.account.FreePage(s.page)
@@ -340,7 +347,8 @@ func (s *Socket) CloseWrite() error {
 	return nil
 }
 
-// Abort closes with a reset, so that the peer learns at once and the kernel keeps nothing. Any goroutine may call it.
+// Abort closes the connection with a reset, so that the peer notices at once and the kernel keeps no unsent bytes. Any
+// goroutine may call it.
 func (s *Socket) Abort() {
 	if c, ok := s.Conn.(*net.TCPConn); ok {
 		c.SetLinger(0)

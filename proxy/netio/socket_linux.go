@@ -2,7 +2,8 @@ package netio
 
 import "golang.org/x/sys/unix"
 
-// Readable reports whether a read would not wait. The reader calls it. Where the system cannot tell, it reports false.
+// Readable reports whether a read would return without waiting. It reports false if the system cannot tell. The goroutine
+// that reads calls it.
 func (s *Socket) Readable() (yes bool) {
 	s.raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -12,8 +13,8 @@ func (s *Socket) Readable() (yes bool) {
 	return yes
 }
 
-// HungUp looks at a socket without reading it: fin means that the peer sends no more, broken that it is gone. Any goroutine may call
-// it. Where the system cannot tell, both are false.
+// HungUp checks a socket without reading from it: fin means that the peer sends no more, broken that the connection is gone.
+// Both are false if the system cannot tell. Any goroutine may call it.
 func (s *Socket) HungUp() (fin, broken bool) {
 	s.raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}

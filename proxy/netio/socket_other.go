@@ -2,8 +2,8 @@
 
 package netio
 
-// Readable knows nothing here: what comes next is taken for what comes after.
+// Readable always reports false here: bytes that have arrived already are taken for bytes that the client sent later.
 func (s *Socket) Readable() bool { return false }
 
-// HungUp knows nothing here; keepalive and the write timeout have to do.
+// HungUp always reports false here: only keepalive and the write timeout notice that a peer is gone.
 func (s *Socket) HungUp() (fin, broken bool) { return false, false }

@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// readFD and writeFD are system calls without a word to the scheduler: the descriptors do not block, so there is
-// nothing to be scheduled for, and a thread less is woken for each. recvfrom and sendto cost the kernel less than
-// read and write. p is not empty.
+// readFD and writeFD make system calls without telling Go's scheduler: the descriptors do not block, so the scheduler has
+// nothing to do meanwhile, and does not wake a thread for each call. recvfrom and sendto cost the kernel less than read and
+// write. p must not be empty.
 
 func readFD(fd int, p []byte) (int, error) {
 	return rawIO(syscall.SYS_RECVFROM, fd, p, 0)

@@ -2,27 +2,27 @@ package netio
 
 import "encoding/binary"
 
-// tlsInput follows the bytes of a client into crypto/tls, to know how much of them it holds. crypto/tls makes room for a
-// whole record when it has seen the header, keeps that room as long as the connection lives, and keeps the parts of a
-// handshake message until it is whole. The reader of the socket owns it.
+// tlsInput follows the bytes of a client that go into crypto/tls, to know how much memory they take there. crypto/tls makes
+// room for a whole record when it has seen the header, keeps that room as long as the connection lives, and keeps the parts
+// of a handshake message until it is whole. The goroutine that reads the socket owns it.
 type tlsInput struct {
 	header  [recordHeader]byte
-	n       int32 // bytes of header that came
-	size    int32 // bytes of the record behind its header
-	left    int32 // ... that are still to come
-	longest int32 // bytes of the longest record
-	whole   int64 // bytes of records since the last byte of a command came out
+	n       int32 // bytes of the header that have come
+	size    int32 // bytes of the record after its header
+	left    int32 // bytes of the record that are still to come
+	longest int32 // bytes of the longest record so far
+	whole   int64 // bytes of whole records since crypto/tls last returned a byte
 
-	held, kept int64 // as memory said when it was counted last, see CountTLS
+	held, kept int64 // what CountTLS has counted
 }
 
 const (
 	recordHeader = 5 // type, version, length (RFC 8446, 5.1)
 	// recordRoom is what crypto/tls adds to the length of a record when it makes room for it.
 	recordRoom = 512
-	// smallRecord: the room for such records is not counted, as each handshake has some.
+	// smallRecord is the length up to which the room for records is not counted: every handshake has records of that size.
 	smallRecord = 4 << 10
-	// recordCost is the buffer that crypto/tls writes a record from.
+	// recordCost is the size of the buffer from which crypto/tls writes a record.
 	recordCost = PageSize + recordRoom
 )
 
@@ -45,7 +45,7 @@ func (t *tlsInput) took(b []byte) {
 		if t.n < recordHeader {
 			return
 		}
-		// crypto/tls refuses what is longer than a record may be before it makes room.
+		// crypto/tls refuses a record that is longer than allowed before it makes room for it: hence the limit on longest.
 		t.size = int32(binary.BigEndian.Uint16(t.header[3:]))
 		t.left = t.size
 		t.longest = max(t.longest, min(t.size, PageSize+2048))
@@ -55,17 +55,18 @@ func (t *tlsInput) took(b []byte) {
 	}
 }
 
-// InRecord reports whether a part of a TLS record has come, beyond its header, and the rest has not. The reader calls it.
+// InRecord reports whether the header of a TLS record has come and its last byte has not. The goroutine that reads calls it.
 func (s *Socket) InRecord() bool { return s.input.left > 0 }
 
-// Decrypted notes that bytes of commands came out of crypto/tls: no handshake message is open, and the rest of a record has come.
-// The reader calls it. hot
+// Decrypted notes that crypto/tls has returned bytes of commands, so that no part of a handshake message waits in it. It
+// then counts like CountTLS. The goroutine that reads calls it. hot
 func (s *Socket) Decrypted() {
 	s.input.gave()
 	s.CountTLS()
 }
 
-// CountTLS counts what crypto/tls holds of the peer's bytes. The reader calls it before each read that waits; Release ends it. hot
+// CountTLS counts the memory that the peer's bytes take in crypto/tls. The goroutine that reads calls it before each read
+// that waits. Release gives back what is held. hot
 func (s *Socket) CountTLS() {
 	t := &s.input
 	held, kept := t.memory()
@@ -79,11 +80,11 @@ func (s *Socket) CountTLS() {
 	}
 }
 
-// gave notes that bytes of commands came out of crypto/tls: no handshake message is open. hot
+// gave notes that crypto/tls has returned bytes of commands, so that no part of a handshake message waits in it. hot
 func (t *tlsInput) gave() { t.whole = 0 }
 
-// memory is what crypto/tls holds: held comes back with the rest of the record or message, kept stays. bytes.Buffer, in
-// which crypto/tls reads, has up to twice the room that was asked for. hot
+// memory returns what crypto/tls holds: held until the rest of the record or message has come, kept as long as the
+// connection lives. The bytes.Buffer into which crypto/tls reads has up to twice the room that was asked for. hot
 func (t *tlsInput) memory() (held, kept int64) {
 	if t.longest > smallRecord {
 		kept = 2 * int64(t.longest+recordRoom)

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// Tune sets what a long-lived connection needs: keepalive, and an end for peers that vanish with unacknowledged
-// bytes. Linux counts a peer's closed window as silence, hence longer than the write timeout.
-// keepAlive is how long a connection is idle before the first probe; 0: there are none. writeTimeout 0: such peers have no end.
+// Tune sets on a connection what a long-lived one needs: keepalive, and an end for a peer that vanishes while bytes are not
+// acknowledged. keepAlive is how long the connection is idle before the first probe; with 0 there are no probes. Such a peer
+// is given up after writeTimeout plus 30 s, or never if writeTimeout is 0. It must be more than the write timeout, because
+// Linux also counts the time for which a peer's window is closed.
 func Tune(c net.Conn, keepAlive, writeTimeout time.Duration) {
 	t, ok := c.(*net.TCPConn)
 	if !ok {
@@ -19,7 +20,7 @@ func Tune(c net.Conn, keepAlive, writeTimeout time.Duration) {
 	}
 }
 
-// keepAliveCount: so many probes without an answer end a connection.
+// keepAliveCount is how many probes without an answer end a connection.
 const keepAliveCount = 3
 
 func userTimeout(writeTimeout time.Duration) time.Duration { return writeTimeout + 30*time.Second }

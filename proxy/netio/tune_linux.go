@@ -18,8 +18,8 @@ func setUserTimeout(c *net.TCPConn, d time.Duration) {
 	})
 }
 
-// TuneListener sets on a listener what Tune sets on a connection, and each connection gets it from there. It reports whether that has
-// worked: where it has not, the connections need Tune.
+// TuneListener sets on a listener what Tune sets on a connection; accepted connections inherit it. It reports whether that
+// worked: if not, the caller must call Tune for each connection.
 func TuneListener(raw syscall.RawConn, keepAlive, writeTimeout time.Duration) bool {
 	options := map[[2]int]int{}
 	if keepAlive > 0 {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TCP_USER_TIMEOUT is Linux' own; elsewhere keepalive and the write timeout have to do.
+// setUserTimeout does nothing: only Linux has TCP_USER_TIMEOUT. Elsewhere keepalive and the write timeout have to suffice.
 func setUserTimeout(*net.TCPConn, time.Duration) {}
 
-// TuneListener: not every system hands options down.
+// TuneListener does nothing and reports false: not on every system do accepted connections inherit the options.
 func TuneListener(syscall.RawConn, time.Duration, time.Duration) bool { return false }

@@ -10,17 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watcher has one epoll instance for sockets that no goroutine reads. A T is whom a socket belongs to. Safe for concurrent use.
+// Watcher watches sockets that no goroutine reads, with one epoll instance. A T is the owner of a socket. Safe for
+// concurrent use.
 type Watcher[T comparable] struct {
-	epoll *os.File // known to the runtime's own poller, so that no thread waits for it
+	epoll *os.File // registered with the Go runtime's poller, so that no thread is blocked by waiting for it
 	raw   syscall.RawConn
-	ended chan struct{} // closed by Watch
+	ended chan struct{} // closed when Watch returns
 
 	mu      sync.Mutex
-	watched map[int32]T // by the descriptor of the socket; guarded by mu
+	watched map[int32]T // by the socket's descriptor; guarded by mu
 }
 
-// NewWatcher returns nil where the kernel has no room for one. Its goroutine is Watch, which the caller starts.
+// NewWatcher returns nil if the kernel has no room for another epoll instance, or for watching it. The caller must run Watch
+// in a goroutine.
 func NewWatcher[T comparable]() *Watcher[T] {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -29,8 +31,8 @@ func NewWatcher[T comparable]() *Watcher[T] {
 	return watcherOf[T](fd)
 }
 
-// watcherOf returns nil, and closes fd, where the runtime's own poller has not taken it, which os.NewFile does not tell:
-// Watch could not wait for it, and nobody would be woken.
+// watcherOf makes a Watcher of an epoll descriptor. It closes fd and returns nil if the Go runtime's poller does not accept
+// it: Watch could not wait for it, and no owner would be woken. os.NewFile does not report that.
 func watcherOf[T comparable](fd int) *Watcher[T] {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
@@ -45,8 +47,8 @@ func watcherOf[T comparable](fd int) *Watcher[T] {
 	return &Watcher[T]{epoll: f, raw: raw, ended: make(chan struct{}), watched: make(map[int32]T)}
 }
 
-// Add has x woken once the peer of its socket sends something or leaves, which may be at once. It reports whether the kernel has
-// agreed.
+// Add makes Watch wake x once, when the peer of its socket sends something or leaves. That may happen before Add returns. It
+// reports whether the kernel has accepted the socket.
 func (w *Watcher[T]) Add(s *Socket, x T) (ok bool) {
 	s.raw.Control(func(fd uintptr) {
 		w.mu.Lock()
@@ -64,8 +66,8 @@ func (w *Watcher[T]) Add(s *Socket, x T) (ok bool) {
 	return ok
 }
 
-// Remove forgets x. Its socket stays in the epoll instance until it is closed, which it may be already; after one
-// event at most it is silent until Add.
+// Remove forgets x. The socket, which may be closed already, stays in the epoll instance until it is closed. It causes one
+// event at most, which Watch ignores, before it is added again.
 func (w *Watcher[T]) Remove(s *Socket, x T) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -74,7 +76,7 @@ func (w *Watcher[T]) Remove(s *Socket, x T) {
 	}
 }
 
-// Watch calls wake for each x whose socket has something to say, until Close.
+// Watch calls wake for each owner whose socket has an event, until Close. It is the Watcher's goroutine.
 func (w *Watcher[T]) Watch(wake func(x T)) {
 	defer close(w.ended)
 	events := make([]unix.EpollEvent, 128)
@@ -100,7 +102,7 @@ func (w *Watcher[T]) Watch(wake func(x T)) {
 	}
 }
 
-// Close ends Watch and waits for it.
+// Close ends Watch and waits for it to return.
 func (w *Watcher[T]) Close() {
 	w.epoll.Close()
 	<-w.ended

@@ -2,7 +2,7 @@
 
 package netio
 
-// Watcher needs epoll: there is none here.
+// Watcher needs epoll, which only Linux has: here NewWatcher returns nil.
 type Watcher[T comparable] struct{}
 
 func NewWatcher[T comparable]() *Watcher[T] { return nil }
