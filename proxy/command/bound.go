@@ -5,31 +5,31 @@ import (
 	"strings"
 )
 
-// bound says which arguments of a quiet command bound its work. Where they allow a great deal of it, the command rides among
-// those whose work has no bound. The zero value: the arguments always bound it to little.
+// bound tells how the arguments of a Quiet command bound its work. If they allow a lot of work, the command is classed as
+// Unbounded. With the zero value they never do.
 type bound struct {
-	args   int  // more of them are much work; 0: there is no limit
-	number int  // the place of a number that is much work when it is long; 0: there is none
-	path   bool // a JSON path with ".." visits all of a document
+	args   int  // more arguments than this, the name included, are much work; 0: any number of them is little
+	number int  // place of an argument that is a number and means much work if it is long; 0: there is none
+	path   bool // an argument is a JSON path, which visits all of a document if it holds ".."
 }
 
 const (
-	// manyArgs: so many keys cost a backend some hundred times what one does.
+	// manyArgs is a number of arguments with which a command costs the backend some hundred times what it does with one key.
 	manyArgs = 64
-	// longNumber has more digits than a count or an offset that is little work: 99,999 elements, or bytes to be filled.
+	// longNumber is how many digits make a count or an offset much work: up to 99,999 elements, or bytes to fill, are little.
 	longNumber = 6
 )
 
-// bounds are those of the commands that have one.
+// bounds lists the bounds of the commands that have one, but for JSON paths (boundOf).
 var bounds = map[string]bound{
 	"MGET": {args: manyArgs}, "MSET": {args: 2 * manyArgs}, "MSETNX": {args: 2 * manyArgs}, "DEL": {args: manyArgs}, "UNLINK": {args: manyArgs},
 	"EXISTS": {args: manyArgs}, "TOUCH": {args: manyArgs}, "PFCOUNT": {args: 2}, "PFMERGE": {args: 2},
 	"SETRANGE": {number: 2}, "SETBIT": {number: 2}, "SPOP": {number: 2}, "LPOP": {number: 2}, "RPOP": {number: 2},
-	"LMPOP": {args: 4}, "ZMPOP": {args: 4}, // with a COUNT, or more keys than one
+	"LMPOP": {args: 4}, "ZMPOP": {args: 4}, // exceeded by a COUNT, or by more keys than one
 	"ZPOPMIN": {number: 2}, "ZPOPMAX": {number: 2}, "LSET": {number: 2}, "LINDEX": {number: 2},
 }
 
-// boundOf returns the bound of the command with a name.
+// boundOf returns the bound of the command with this name.
 func boundOf(name string) bound {
 	b := bounds[name]
 	b.path = strings.HasPrefix(name, "JSON.")
@@ -39,7 +39,7 @@ func boundOf(name string) bound {
 	return b
 }
 
-// exceeded reports whether a canonical frame of so many arguments may be much work. hot
+// exceeded reports whether a command may be much work. frame is its canonical frame, of args arguments. hot
 func (b *bound) exceeded(frame []byte, args int) bool {
 	switch {
 	case b.args > 0 && args > b.args:
@@ -50,7 +50,7 @@ func (b *bound) exceeded(frame []byte, args int) bool {
 	return b.path && bytes.Contains(frame, []byte(".."))
 }
 
-// argument returns the argument of a canonical frame at a place, the name's being 0; nil: there is none.
+// argument returns the argument at a place in a canonical frame, or nil if there is none. The name is at place 0.
 func argument(frame []byte, place int) []byte {
 	at := bytes.IndexByte(frame, '\n') + 1
 	for ; at > 0 && at < len(frame); place-- {

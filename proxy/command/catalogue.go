@@ -7,34 +7,34 @@ import (
 	"sync"
 )
 
-// commandsText lists the commands that are known by name, with their categories and classes.
+// commandsText lists the known commands, with their categories and classes.
 //
 //go:embed commands.txt
 var commandsText string
 
-// categories is a set of ACL categories: a bit each.
+// categories is a set of ACL categories, one bit for each.
 type categories uint64
 
-// marks are the categories of a command in two readings of its sources.
+// marks are the categories of a command in two readings of the sources, which are Dragonfly and Redis.
 type marks struct {
-	any   categories // one source at least says so: what is denied
-	every categories // all say so that say anything: what is allowed
+	any   categories // those that at least one source gives it: these decide what is denied
+	every categories // those that every source gives it that gives it any: these decide what is allowed
 }
 
-// row is what commands.txt says of a command, or of a subcommand that has a row of its own.
+// row is what commands.txt says of a command, or of a subcommand that has a line of its own.
 type row struct {
 	marks
 	class     Class
-	subs      map[string]*row // of a command: its subcommands with a row of their own; nil: none has
-	full      string          // of a subcommand: NAME|SUB
-	forbidden []byte          // of a subcommand: the reply where rules refuse it alone
+	subs      map[string]*row // for a command: its subcommands that have a row of their own, or nil
+	full      string          // for a subcommand: NAME|SUB
+	forbidden []byte          // for a subcommand: the reply if the rules refuse it, but not the command
 }
 
-// catalogue is commandsText as it is asked. Never modified.
+// catalogue is commandsText in a form to look things up in. It is never modified.
 type catalogue struct {
 	names []string              // in the order of their rows
 	rows  map[string]*row       // by name
-	bits  map[string]categories // by the category's name, lower case
+	bits  map[string]categories // by the category's name in lower case
 }
 
 // theCatalogue is the one catalogue of this program.
@@ -42,7 +42,7 @@ var theCatalogue = sync.OnceValue(func() *catalogue { return newCatalogue(comman
 
 func newCatalogue(text string) *catalogue {
 	c := &catalogue{rows: make(map[string]*row), bits: make(map[string]categories)}
-	var dragonfly, redis categories // of the name read last
+	var dragonfly, redis categories // of the last NAME without a subcommand
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		switch {
@@ -74,7 +74,7 @@ func newCatalogue(text string) *catalogue {
 	return c
 }
 
-// read takes the categories of both sources; none: that one says nothing.
+// read combines the categories that the two sources give a command. A source that gives it none has no say.
 func read(dragonfly, redis categories) marks {
 	m := marks{any: dragonfly | redis, every: dragonfly & redis}
 	if dragonfly == 0 || redis == 0 {
@@ -83,7 +83,7 @@ func read(dragonfly, redis categories) marks {
 	return m
 }
 
-// set is the set of a comma-separated list.
+// set returns the set of categories in a comma-separated list, and gives a bit to each new one.
 func (c *catalogue) set(list string) (of categories) {
 	for name := range strings.SplitSeq(strings.TrimSpace(list), ",") {
 		if name == "-" {
@@ -97,7 +97,7 @@ func (c *catalogue) set(list string) (of categories) {
 	return of
 }
 
-// row returns the row of a command; one that is not known has an empty one.
+// row returns the row of a command, or an empty one if the command is not known.
 func (c *catalogue) row(name string) *row {
 	if r := c.rows[name]; r != nil {
 		return r
@@ -105,7 +105,7 @@ func (c *catalogue) row(name string) *row {
 	return new(row)
 }
 
-// of returns the categories of a command or of one of its subcommands; none for what is not known.
+// of returns the categories of a command or of one of its subcommands. An unknown command has none.
 func (c *catalogue) of(name, sub string) marks {
 	r := c.row(name)
 	if own := r.subs[sub]; own != nil {
@@ -114,7 +114,7 @@ func (c *catalogue) of(name, sub string) marks {
 	return r.marks
 }
 
-// onlyReads reports whether every source calls the command one that reads, and none one that writes.
+// onlyReads reports whether every source that gives the command categories puts it into @read, and none puts it into @write.
 func (c *catalogue) onlyReads(m marks) bool {
 	return m.every&c.bits["read"] != 0 && m.any&c.bits["write"] == 0
 }

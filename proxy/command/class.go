@@ -12,36 +12,37 @@ type Class uint8
 
 const (
 	Unknown        Class = iota // like Life, unless it is answered by an error
-	Quiet                       // a lane: audited, always one reply, no state, no error that quotes an argument
-	Plain                       // the same, but an error may quote an argument: a lane unless one holds CR or LF
-	Unbounded                   // Quiet, but its work has no bound in its arguments: a lane among its like
+	Quiet                       // a lane: audited, always one reply, no state, and no error quotes an argument
+	Plain                       // like Quiet, but an error may quote an argument: a lane unless an argument holds CR or LF
+	Unbounded                   // like Quiet, but its arguments do not bound its work: an unbounded lane
 	UnboundedPlain              // both Plain and Unbounded
 	Own                         // the session's own connection, on which it leaves no state
-	Script                      // the same for a harmless script, else Life
+	Script                      // like Own if the script is harmless, otherwise like Life, but for an EVALSHA that finds no script
 	State                       // changes what is remembered of a session: database, protocol, name, READONLY
-	Sticky                      // opens or ends a transaction
-	Life                        // the session's own connection from here on
+	Sticky                      // opens or ends a transaction, or watches keys: a lane takes only whole transactions
+	Life                        // the session's own connection, which it keeps from then on
 )
 
 // LeavesNoState reports whether a command of this class leaves its connection as it was.
 func (c Class) LeavesNoState() bool { return Quiet <= c && c <= Own }
 
-// classNames are the words of commands.txt.
+// classNames are the words for the classes in commands.txt.
 var classNames = []string{
 	Unknown: "unknown", Quiet: "quiet", Plain: "plain", Unbounded: "unbounded", UnboundedPlain: "unbounded-plain",
 	Own: "own", Script: "script", State: "state", Sticky: "sticky", Life: "life",
 }
 
-// String returns the word of commands.txt.
+// String returns the word for the class in commands.txt.
 func (c Class) String() string { return classNames[c] }
 
-// classNamed reads a word of commands.txt, which TestClassOfEveryLineIsAWord checks.
+// classNamed returns the class for a word of commands.txt, and Unknown for any other. TestClassOfEveryLineIsAWord checks
+// that there is no other.
 func classNamed(word string) Class {
 	return Class(max(0, slices.Index(classNames, word)))
 }
 
-// Class returns the class that commands.txt gives the command with its second argument, which may be nil. It says nothing of a
-// command whose name Lookup found to be more than the name: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
+// Class returns the class that commands.txt gives the command with this second argument, which may be nil. The result means
+// nothing if Lookup did not find the name to be exact: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
 func (c *Command) Class(sub []byte) Class {
 	if c.known == nil || len(sub) > maxName {
 		return c.class
@@ -56,9 +57,9 @@ func (c *Command) Class(sub []byte) Class {
 	return c.class
 }
 
-// Classify returns the class of a command with all its arguments: frame is its canonical frame, of args arguments, and sub the
-// second of them, or nil. Like Class it is of use only for an exact name. The result is never Plain or UnboundedPlain: those
-// have become Quiet, Unbounded or Own. The bodies of harmless scripts are remembered. hot
+// Classify returns the class of a command with all its arguments: frame is its canonical frame, of args arguments, and sub
+// the second of them, or nil. As with Class the name must be exact. The result is never Plain or UnboundedPlain: those have
+// become Quiet, Unbounded or Own. Classify also remembers the bodies of harmless scripts. hot
 func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
 	class := c.Class(sub)
 	switch class {
@@ -91,8 +92,8 @@ var (
 	byteLF = []byte{'\n'}
 )
 
-// holdsLineBreak reports whether one of the args arguments of a canonical frame holds a CR or LF: there are more of
-// them than end the frame's headers and bulks. hot
+// holdsLineBreak reports whether an argument of a canonical frame, which has args arguments, holds a CR or LF: then the
+// frame has more of them than its headers and bulks end with. hot
 func holdsLineBreak(frame []byte, args int) bool {
 	ends := 1 + 2*args
 	return bytes.Count(frame, byteLF) != ends || bytes.Count(frame, byteCR) != ends

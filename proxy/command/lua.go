@@ -2,25 +2,25 @@ package command
 
 import "bytes"
 
-// Kinds of tokens besides punctuation, whose kind is the byte itself.
+// Kinds of tokens. A punctuation mark is of the kind of its byte.
 const (
 	luaEnd    = 0
-	luaBad    = 1   // not closed, or bytes that no script has: bytecode, for one
-	luaName   = 'n' // keywords too
-	luaString = 's' // in quotes
-	luaLong   = 'l' // in long brackets
+	luaBad    = 1   // a string or comment that is not closed, or bytes that no script has, such as bytecode
+	luaName   = 'n' // a name or a keyword
+	luaString = 's' // a string in quotes
+	luaLong   = 'l' // a string in long brackets
 )
 
-// luaToken lives as long as the body.
+// luaToken is a token of a body. Its text is a part of the body.
 type luaToken struct {
 	kind    byte
 	text    []byte // of a name or of a string without its quotes
-	escaped bool   // a string with a backslash
+	escaped bool   // the string holds a backslash
 }
 
-// lua cuts a body into tokens where Lua does. Numbers come as single bytes and names: they do not matter here.
+// lua cuts a body into tokens as Lua does. It returns numbers as single bytes and names, since they do not matter here.
 type lua struct {
-	in []byte
+	in []byte // what is not cut yet
 }
 
 func (l *lua) next() luaToken {
@@ -62,7 +62,7 @@ func (l *lua) take(n int) []byte {
 	return taken
 }
 
-// skipBlanks skips comments too; false: one is not closed.
+// skipBlanks skips blanks and comments. It returns false if a comment is not closed.
 func (l *lua) skipBlanks() bool {
 	for {
 		l.in = bytes.TrimLeft(l.in, " \t\r\n\v\f")
@@ -84,7 +84,7 @@ func (l *lua) skipBlanks() bool {
 	}
 }
 
-// bracket is the level of the long bracket that opens here: 0 for [[, 1 for [=[. -1: none does.
+// bracket returns the level of the long bracket that opens here, 0 for [[ and 1 for [=[, or -1 if none does.
 func (l *lua) bracket() int {
 	if len(l.in) == 0 || l.in[0] != '[' {
 		return -1
@@ -99,6 +99,7 @@ func (l *lua) bracket() int {
 	return n - 1
 }
 
+// long reads a long string of a level up to its closing bracket. ok is false if it is not closed.
 func (l *lua) long(level int) (text []byte, ok bool) {
 	closing := append(append([]byte{']'}, bytes.Repeat([]byte{'='}, level)...), ']')
 	text, rest, ok := bytes.Cut(l.in[level+2:], closing)
@@ -106,7 +107,8 @@ func (l *lua) long(level int) (text []byte, ok bool) {
 	return text, ok
 }
 
-// quoted reads a string up to its quote. One that goes on over a line's end is left to Lua.
+// quoted reads a string up to its closing quote. With the end of a line in it, unless a backslash precedes that, the token is
+// luaBad, even where Lua would accept it.
 func (l *lua) quoted(quote byte) luaToken {
 	t := luaToken{kind: luaString}
 	for i := 1; i < len(l.in); i++ {

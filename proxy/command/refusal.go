@@ -6,7 +6,7 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// Refusals that name no command.
+// The refusals that do not name a command.
 var (
 	textOwnAuth  = resp.AppendError(nil, "NOPERM dragontls: the proxy has authenticated this connection, AUTH is refused")
 	textUserName = resp.AppendError(nil, "ERR dragontls: a user name must not contain CR or LF")
@@ -24,13 +24,13 @@ func deniedText(what string) []byte {
 	return resp.AppendError(nil, "NOPERM dragontls: the command "+what+" is refused here (DENY_COMMANDS)")
 }
 
-// forbiddenText is the refusal of a command, or of one of its subcommands, that the users file does not let pass.
+// forbiddenText is the refusal of a command, or of one of its subcommands, that the rules of the users file refuse.
 func forbiddenText(what string) []byte {
 	return resp.AppendError(nil, "NOPERM dragontls: "+what+" is refused for this client (USERS_FILE)")
 }
 
-// Refusal returns the refusal of a command that is denied, or that holds a NUL in its name, or in its subcommand where that
-// decides, and nil for any other command. exact is what Lookup says of name. hot
+// Refusal returns the refusal of a command that DENY_COMMANDS denies, or that holds a NUL in its name, or in its subcommand
+// if that matters. It returns nil for any other command. exact is what Lookup returned for name. hot
 func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
 	switch {
 	case !exact && holdsNUL(name):
@@ -49,10 +49,10 @@ func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
 	return c.subs[string(word)]
 }
 
-// RefusalOfBig returns the refusal of a command that is too big to be held and that neither Refusal nor the rules refuse; nil: it
-// may pass. name and sub are nil where they are not complete within the part that is held. A command whose name, or whose
-// subcommand where that decides, is not complete is refused: it cannot be judged, and Redis reads only what comes before a NUL
-// in it. r may be nil.
+// RefusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. The caller must have
+// asked Refusal and the rules before. name and sub are nil if they are not complete within the part that is held. A command
+// with an incomplete name is refused, and one with an incomplete subcommand if that matters: it cannot be judged, since
+// Redis reads only what comes before a NUL in it. r may be nil.
 func (c *Command) RefusalOfBig(name, sub []byte, r *Rules) []byte {
 	switch {
 	case name == nil:
@@ -65,9 +65,9 @@ func (c *Command) RefusalOfBig(name, sub []byte, r *Rules) []byte {
 	return nil
 }
 
-// Inspect returns the refusal of an AUTH, HELLO or ACL for its arguments, the name among them; nil: it may pass. rest is what Lookup
-// found behind the name. ownUser says that dragontls has authenticated the connection: whom it acts as is not the client's to
-// change.
+// Inspect returns the refusal of an AUTH, HELLO or ACL with these arguments, the name included, or nil if it may pass. rest
+// is what Lookup found after the name. ownUser means that dragontls has authenticated the connection: then the client must
+// not change the user as whom it acts.
 func (c *Command) Inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 	switch c.Name {
 	case "AUTH":
@@ -89,7 +89,8 @@ func (c *Command) Inspect(args [][]byte, rest []byte, ownUser bool) []byte {
 	return nil
 }
 
-// inspectHello looks for options in every place: at worst it refuses a name or a password that reads like one.
+// inspectHello looks for options in every place. At worst it refuses a HELLO whose user name, password or connection name
+// reads like an option.
 func inspectHello(args [][]byte, rest []byte, ownUser bool) []byte {
 	for i, a := range args {
 		word := cWord(a)

@@ -5,43 +5,43 @@ import (
 	"sync/atomic"
 )
 
-// Rules say which commands a client may use. They are shared by sessions and safe for concurrent use. They do not
-// see what a script runs: there only the rights of the backend's user count. Where all commands pass there are no Rules: only
-// Same and RefusalOfBig take a nil.
+// Rules decide which commands a client may use. Sessions share them; they are safe for concurrent use. They do not see the
+// commands that a script runs: for those only the rights of the backend's user count. A client that may use all commands has
+// no Rules: only Same and RefusalOfBig accept nil.
 type Rules struct {
 	options RuleOptions // as given
 	dryRun  bool
 
-	rulings []ruling          // by Command.ID, for those of the catalogue
-	custom  map[string]ruling // by name, for others that an entry names
-	unknown ruling            // for all the rest
-	except  map[string][]byte // NAME|SUB, where the ruling is not that of NAME; nil: passes, else the refusal
+	rulings []ruling          // by Command.ID, for the commands of the catalogue
+	custom  map[string]ruling // by name, for other commands that an entry names
+	unknown ruling            // for all other commands
+	except  map[string][]byte // by NAME|SUB, for subcommands that are not ruled like NAME: the refusal, or nil if it passes
 
 	unlisted []string        // see Unlisted
-	noted    []atomic.Uint32 // a bit for each command that was logged; the last is for those beyond the catalogue
+	noted    []atomic.Uint32 // a bit for each command of the catalogue for which FirstTime was called, and one for all others
 }
 
-// ruling is what becomes of a command.
+// ruling is how the rules decide about a command.
 type ruling uint8
 
 const (
 	passes     ruling = iota
-	refused           // whatever its subcommand
-	passesBut         // unless except refuses the subcommand
-	refusedBut        // unless except lets the subcommand pass
+	refused           // with any subcommand
+	passesBut         // passes unless except refuses the subcommand
+	refusedBut        // refused unless except lets the subcommand pass
 )
 
 const maxRuledName = maxName + len("|") + maxName
 
-// Unlisted returns the names of entries that are no command of Dragonfly v1.40.1 or Redis 7.0.15: commands of a
-// module or of a later version, or a slip of the pen.
+// Unlisted returns the command names in entries that neither Dragonfly v1.40.1 nor Redis 7.0.15 knows: commands of a module
+// or of a later version, or typing errors.
 func (r *Rules) Unlisted() []string { return r.unlisted }
 
-// DryRun reports whether what Judge refuses is to be counted and logged only, and passes.
+// DryRun reports whether the caller must let pass what Judge refuses, and only count and log it.
 func (r *Rules) DryRun() bool { return r.dryRun }
 
-// Judge returns nil for a command that passes, and the refusal otherwise. name is as Lookup was given it; sub is the subcommand,
-// if it has one. hot
+// Judge returns nil for a command that passes, and the refusal for any other. name is the name that was given to Lookup, sub
+// the second argument or nil. hot
 func (r *Rules) Judge(cmd *Command, name, sub []byte) []byte {
 	of := r.ruling(cmd, name)
 	switch of {
@@ -63,7 +63,7 @@ func (r *Rules) Judge(cmd *Command, name, sub []byte) []byte {
 	return cmd.forbidden
 }
 
-// ruling is that of a command before its subcommand is looked at. hot
+// ruling returns the ruling of a command, which its subcommand may still change. hot
 func (r *Rules) ruling(cmd *Command, name []byte) ruling {
 	if cmd.ID < len(r.rulings) {
 		return r.rulings[cmd.ID]
@@ -74,7 +74,7 @@ func (r *Rules) ruling(cmd *Command, name []byte) ruling {
 	return r.unknown
 }
 
-// asksSub reports whether the subcommand decides what becomes of the command. r may be nil.
+// asksSub reports whether the rules need the subcommand to decide about the command. r may be nil.
 func (r *Rules) asksSub(cmd *Command, name []byte) bool {
 	if r == nil {
 		return false
@@ -83,6 +83,7 @@ func (r *Rules) asksSub(cmd *Command, name []byte) bool {
 	return of == passesBut || of == refusedBut
 }
 
+// ofCustom returns the ruling of a command that is not in the catalogue.
 func (r *Rules) ofCustom(name []byte) ruling {
 	var upper [maxName]byte
 	if word, ok := appendWord(upper[:0], name); ok {
@@ -93,6 +94,7 @@ func (r *Rules) ofCustom(name []byte) ruling {
 	return r.unknown
 }
 
+// ofSub looks a subcommand up in except. If it is found there, text is its refusal, or nil if it passes.
 func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
 	var upper [maxRuledName]byte
 	key, ok := appendWord(upper[:0], name)
@@ -106,7 +108,8 @@ func (r *Rules) ofSub(name, sub []byte) (text []byte, found bool) {
 	return text, found
 }
 
-// FirstTime reports whether it is called for the command for the first time. All commands that commands.txt does not have count as one.
+// FirstTime reports whether it is called for the first time for this command. All commands that commands.txt does not list
+// count as one.
 func (r *Rules) FirstTime(cmd *Command) bool {
 	id := min(cmd.ID, len(r.rulings))
 	bit := uint32(1) << (id % 32)
@@ -114,7 +117,7 @@ func (r *Rules) FirstTime(cmd *Command) bool {
 	return word.Load()&bit == 0 && word.Or(bit)&bit == 0
 }
 
-// Same reports whether both say the same; either may be nil.
+// Same reports whether r and o have the same entries and dry run; either may be nil.
 func (r *Rules) Same(o *Rules) bool {
 	if r == nil || o == nil {
 		return r == o

@@ -8,23 +8,23 @@ import (
 	"sync/atomic"
 )
 
-// RuleOptions are entries in any case: NAME (with all its subcommands), NAME|SUBCOMMAND, @category or @all. A
-// name need not be known.
+// RuleOptions list commands, in upper or lower case: NAME (with all its subcommands), NAME|SUBCOMMAND, @category or @all. A
+// name need not be a known one.
 //
-// The categories are those of ACL CAT, of Dragonfly v1.40.1 and Redis 7.0.15, which do not agree about every command. The
-// stricter reading holds: Deny has a command where one of the two puts it into the category, Allow where both do, or the
-// only one that gives it any. A subcommand has the categories that Redis gives it on its own, and those of its command in
-// Dragonfly. A category has no command that the two do not know, and none that they did not put there: JSON.SET, for
-// one, is in @json, and neither in @read nor in @write.
+// The categories are those of ACL CAT in Dragonfly v1.40.1 and Redis 7.0.15, which do not agree about every command. The
+// stricter reading holds: an @category in Deny has each command that at least one of the two puts there; in Allow it has
+// each command that both put there, or that one does if the other gives the command no category at all. In each of the two
+// a subcommand has its own categories, or those of its command if it has none. No category has a command that neither
+// of the two puts there: JSON.SET, for example, is in @json, and neither in @read nor in @write.
 type RuleOptions struct {
-	Allow []string // none: everything; otherwise nothing else passes, unknown commands included
+	Allow []string // if it is empty, all commands pass; otherwise only those listed do
 	Deny  []string // wins over Allow
-	// DryRun counts and logs what would be refused, and lets it pass.
+	// DryRun lets pass what would be refused, and only counts and logs it.
 	DryRun bool
 }
 
-// NewRules returns nil where there is no entry, and all faults at once. AUTH, HELLO, QUIT and RESET pass unless Deny
-// has them by name: without them no client comes or goes in order.
+// NewRules returns nil Rules if there is no entry, and an error that lists all faults. AUTH, HELLO, QUIT and RESET pass
+// unless Deny lists them by name, since clients need them to connect and to leave.
 func NewRules(o RuleOptions) (*Rules, error) {
 	if len(o.Allow) == 0 && len(o.Deny) == 0 {
 		return nil, nil
@@ -57,20 +57,21 @@ func NewRules(o RuleOptions) (*Rules, error) {
 	return r, nil
 }
 
-// entries is one of the two lists.
+// entries is the list Allow or Deny, parsed.
 type entries struct {
-	given      bool // one at least
-	all        bool
+	given      bool // the list is not empty
+	all        bool // it has @all
 	categories categories
-	names      map[string]bool     // NAME
-	subs       map[string][]string // NAME: SUB, ...
+	names      map[string]bool     // entries NAME
+	subs       map[string][]string // entries NAME|SUB: each SUB by NAME
 }
 
+// byName reports whether an entry names the command or the subcommand.
 func (e *entries) byName(name, sub string) bool {
 	return e.names[name] || slices.Contains(e.subs[name], sub)
 }
 
-// unlisted is the names that are not in the catalogue, sorted.
+// unlisted returns the command names that are not in the catalogue, sorted.
 func (e *entries) unlisted(c *catalogue) (names []string) {
 	add := func(name string) {
 		if c.rows[name] == nil {
@@ -87,13 +88,13 @@ func (e *entries) unlisted(c *catalogue) (names []string) {
 	return names
 }
 
-// ruleBook decides about each command once, when the rules are made.
+// ruleBook decides about every command in advance, when NewRules makes the Rules.
 type ruleBook struct {
 	c           *catalogue
 	allow, deny *entries
 }
 
-// refuses decides about a command, or about one of its subcommands.
+// refuses reports whether the entries refuse a command or, unless sub is empty, this subcommand of it.
 func (b *ruleBook) refuses(name, sub string) bool {
 	switch name {
 	case "AUTH", "HELLO", "QUIT", "RESET":
@@ -106,7 +107,7 @@ func (b *ruleBook) refuses(name, sub string) bool {
 	return covers(b.deny, m.any) || b.allow.given && !covers(b.allow, m.every)
 }
 
-// ruling of a command; the subcommands that differ from it are added to except.
+// ruling returns the ruling of a command. It adds the subcommands that are not ruled like the command to except.
 func (b *ruleBook) ruling(name string, except map[string][]byte) ruling {
 	refusesAll := b.refuses(name, "")
 	differ := false
@@ -141,7 +142,7 @@ func (b *ruleBook) ruling(name string, except map[string][]byte) ruling {
 	return passes
 }
 
-// entries parses a list; which names it in errors.
+// entries parses a list; which is its name for errors.
 func (c *catalogue) entries(which string, list []string) (*entries, error) {
 	e := &entries{given: len(list) > 0, names: make(map[string]bool), subs: make(map[string][]string)}
 	var faults []error
@@ -153,6 +154,7 @@ func (c *catalogue) entries(which string, list []string) (*entries, error) {
 	return e, errors.Join(faults...)
 }
 
+// entry parses one entry into e.
 func (c *catalogue) entry(e *entries, entry string) error {
 	if category, ok := strings.CutPrefix(strings.ToLower(entry), "@"); ok {
 		if category == "all" {
@@ -188,7 +190,7 @@ func (c *catalogue) entry(e *entries, entry string) error {
 
 func notPlain(r rune) bool { return r < '!' || r > '~' }
 
-// nearest is the category whose name takes the fewest edits.
+// nearest returns the name of a category that takes the fewest edits to become to.
 func (c *catalogue) nearest(to string) (name string) {
 	best := int(^uint(0) >> 1)
 	names := []string{"all"}
@@ -204,7 +206,7 @@ func (c *catalogue) nearest(to string) (name string) {
 	return name
 }
 
-// edits is the Levenshtein distance in bytes.
+// edits returns the Levenshtein distance in bytes. Of b only the first maxName bytes count.
 func edits(a, b string) int {
 	b = b[:min(len(b), maxName)]
 	row := make([]int, len(b)+1)

@@ -55,9 +55,9 @@ func TestCatalogueReadsBothSources(t *testing.T) {
 	}
 }
 
-// Every category of either server has a name here, those without a command too.
+// Every category of either server has a name here, even one without a command.
 func TestEveryCategoryIsKnown(t *testing.T) {
-	// ACL CAT of Dragonfly v1.40.1; Redis' are a subset but for hyperloglog.
+	// From ACL CAT of Dragonfly v1.40.1. Those of Redis are a subset, apart from hyperloglog.
 	for name := range strings.FieldsSeq("keyspace read write set sortedset list hash string bitmap hyperlog hyperloglog geo stream pubsub admin fast slow blocking " +
 		"dangerous connection transaction scripting cuckoo_filter topk cms bloom ft_search throttle json all") {
 		if _, err := NewRules(RuleOptions{Deny: []string{"@" + name}}); err != nil {
@@ -100,7 +100,7 @@ func TestRulesTellWhichNamesTheyDoNotKnow(t *testing.T) {
 	}
 }
 
-// columns are the categories of each source, of a subcommand without its own those of its command.
+// columns returns the categories in each source. A subcommand without its own has those of its command.
 func columns(full string) (sources [][]string) {
 	name, _, _ := strings.Cut(full, "|")
 	for column := range 2 {
@@ -116,8 +116,8 @@ func columns(full string) (sources [][]string) {
 	return sources
 }
 
-// expand is the slow, obvious reading of a list: every command and subcommand that it names. A category needs one
-// source, or every source that says anything.
+// expand reads a list in the slow, obvious way, and returns every command and subcommand that it names. A command is in a
+// category if one source says so or, with every set, if all sources do that give it any category.
 func expand(list, universe []string, every bool) map[string]bool {
 	set := map[string]bool{}
 	for _, e := range list {

@@ -9,24 +9,24 @@ import (
 )
 
 const (
-	maxScript  = 64 << 10 // bytes of a body that is looked at
-	maxScripts = 4096     // remembered; one more takes the place of any other
+	maxScript  = 64 << 10 // bytes; a longer body counts as harmful
+	maxScripts = 4096     // sums that are remembered; a further one takes the place of any other
 )
 
-// scripts remembers which SHA-1 sums are those of harmless bodies, whoever sent them. Ready as its zero value, for
-// concurrent use.
+// scripts remembers the SHA-1 sums of harmless bodies, whichever session sent them. The zero value works. Safe for concurrent
+// use.
 type scripts struct {
 	mu    sync.Mutex
 	known map[[sha1.Size]byte]struct{}
 }
 
-// harmless reports whether EVAL, EVAL_RO (args[1] is the body), EVALSHA or EVALSHA_RO (its SHA-1, seen before) leaves the
-// connection as it was.
+// harmless reports whether a command leaves the state of its connection as it was. It must be EVAL or EVAL_RO, where args[1]
+// is the body, or EVALSHA or EVALSHA_RO, where args[1] is the SHA-1 of a body, which must have been seen before.
 func (s *scripts) harmless(args [][]byte) bool {
 	if len(args) < 2 {
 		return false
 	}
-	if len(args[0]) < len("EVALSHA") || !IsWord(args[0][:len("EVALSHA")], "EVALSHA") { // the names are these four alone
+	if len(args[0]) < len("EVALSHA") || !IsWord(args[0][:len("EVALSHA")], "EVALSHA") { // the command is one of these four
 		return s.remember(args[1])
 	}
 	var sum [sha1.Size]byte
@@ -39,7 +39,7 @@ func (s *scripts) harmless(args [][]byte) bool {
 	return s.has(sum)
 }
 
-// remember judges a body, as SCRIPT LOAD has it too, and keeps its SHA-1 if it is harmless.
+// remember reports whether the body of an EVAL or a SCRIPT LOAD is harmless, and remembers its SHA-1 if it is.
 func (s *scripts) remember(body []byte) bool {
 	if len(body) > maxScript {
 		return false
@@ -73,8 +73,8 @@ func (s *scripts) has(sum [sha1.Size]byte) bool {
 	return known
 }
 
-// harmlessScript reads a body as Lua does, 5.1 of Redis and 5.4 of Dragonfly. It says yes only where every command
-// that the body can run is written out, and none of them changes the connection. No costs speed and nothing else.
+// harmlessScript reads a body as Lua 5.1 of Redis and Lua 5.4 of Dragonfly do. It returns true only if every command that
+// the body can run is written out in it, and none of them changes the connection. A wrong false costs only speed.
 func harmlessScript(body []byte) bool {
 	if holdsNUL(body) || holdsStateWord(body) {
 		return false
@@ -101,15 +101,15 @@ func harmlessScript(body []byte) bool {
 	}
 }
 
-// stateWords change what the proxy remembers of a connection, or what the backend does. In a body they may stand
-// nowhere, not even in a comment.
+// stateWords are commands that change the state of a connection. A body that holds one of them anywhere, even in a comment,
+// is not harmless.
 var stateWords = wordSet("SELECT HELLO WATCH UNWATCH AUTH RESET QUIT")
 
-// luaRefused can get at redis.call in another way, or run what is not in the body.
+// luaRefused are names through which a body could reach redis.call in another way, or run code that is not in it.
 var luaRefused = wordSet(`load loadstring loadfile dofile require module package debug _G _ENV getfenv setfenv newproxy
 	rawget rawset getmetatable setmetatable char dump dragonfly`)
 
-// luaHelpers are the functions and numbers of redis besides call and pcall. setresp is not among them.
+// luaHelpers are the harmless functions and numbers of redis besides call and pcall. setresp is not one of them.
 var luaHelpers = wordSet(`error_reply status_reply sha1hex log LOG_DEBUG LOG_VERBOSE LOG_NOTICE LOG_WARNING
 	replicate_commands`)
 
@@ -121,8 +121,8 @@ func wordSet(words string) map[string]bool {
 	return set
 }
 
-// harmlessCall goes on behind "redis". A use that is neither .call("NAME" nor a helper, such as giving it another name,
-// may be anything.
+// harmlessCall reads on after "redis", and reports whether that is a use of a helper, or .call("NAME" for a command that
+// leaves no state. Any other use, such as giving it another name, is not harmless.
 func (l *lua) harmlessCall() bool {
 	if l.next().kind != '.' {
 		return false
@@ -143,15 +143,16 @@ func (l *lua) harmlessCall() bool {
 	if name.kind != luaString || name.escaped || !leavesNoState(name.text) {
 		return false
 	}
-	end := l.next().kind // anything else goes on with the name: "SEL" .. "ECT"
+	end := l.next().kind // anything else may extend the name, such as "SEL" .. "ECT"
 	return end == ',' || end == ')'
 }
 
-// leavesNoState looks at a command that a script runs.
+// leavesNoState reports whether a command that a script runs leaves the state of its connection as it was.
 func leavesNoState(name []byte) bool {
 	return theCatalogue().row(upperWord(name)).class.LeavesNoState()
 }
 
+// holdsStateWord reports whether one of stateWords is in body, in any case.
 func holdsStateWord(body []byte) bool {
 	for len(body) > 0 {
 		n := 0
@@ -170,7 +171,8 @@ func wordByte(b byte) bool {
 	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '_'
 }
 
-// afterShebang drops a first line such as "#!lua flags=no-writes", which is Redis' and not Lua.
+// afterShebang returns the body without a first line such as "#!lua flags=no-writes", which belongs to Redis and not to Lua.
+// ok is false if that line holds unexpected bytes.
 func afterShebang(body []byte) (rest []byte, ok bool) {
 	if !bytes.HasPrefix(body, []byte("#")) {
 		return body, true

@@ -21,7 +21,7 @@ func sha(body string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// What applications really send.
+// Scripts that applications really send.
 var harmlessBodies = []string{
 	``, `return 1`, `return {KEYS[1], ARGV[1]}`,
 	`if redis.call("get",KEYS[1]) == ARGV[1] then return redis.call("del",KEYS[1]) else return 0 end`,
@@ -41,10 +41,10 @@ var harmlessBodies = []string{
 }
 
 var harmfulBodies = []string{
-	// A word.
+	// One of stateWords.
 	`return redis.call("SELECT", 1)`, `return redis.call('sElEcT', 1)`, `redis.call('HELLO', 3)`, `redis.call('WATCH', 'k')`, `redis.call('unwatch')`, `redis.call('AUTH', 'x')`,
 	`redis.call('RESET')`, `redis.call('quit')`, `-- select a key`, `return 'Reset'`, `return {hello=1}`,
-	// A word that is put together.
+	// One of stateWords, put together from parts.
 	`redis.call('\83ELECT', 1)`, `redis.call("\x53ELECT", 1)`, `redis.call('SEL'..'ECT', 1)`, `redis.call('SEL' .. "ECT", 1)`, `local c = 'SEL' c = c .. 'ECT' redis.call(c, 1)`,
 	`redis.call(string.char(83,69,76,69,67,84), 1)`, `redis.call(('TCELES'):reverse(), 1)`, `redis.call(table.concat{'SEL','ECT'}, 1)`, `redis.call("SEL\z ECT", 1)`,
 	`redis.call('GET' and ARGV[1], 1)`, `redis.call("get":gsub("get", ARGV[1]))`,
@@ -60,9 +60,9 @@ ARGV[1])`, `return redis.call({'GET'})`, `return redis.call'GET'`, `return redis
 	`for k, f in pairs(redis) do f(ARGV[1]) end`, `local t = {redis} t[1].call(ARGV[1])`, `redis.call = nil`, `local redis = {}`, `return (redis).call(ARGV[1])`, `return _G['red'..'is'].call(ARGV[1])`,
 	`return _ENV[ARGV[1]]`, `return getfenv(0)[ARGV[1]]`, `setmetatable({}, {__index = 1})`, `return redis:call(ARGV[1])`, `return redis.setresp(3)`, `return redis --[[x]] [ 'call' ](ARGV[1])`,
 	`return server.call(ARGV[1])`, `return dragonfly.x(ARGV[1])`, `return debug.getregistry()`, `return 5 redis.call(ARGV[1])`,
-	// Code that is not in the body.
+	// Code that is not in the body is run.
 	`return loadstring(ARGV[1])()`, `return load(ARGV[1])()`, `return require('x')`, `return dofile('x')`, "\x1bLua\x51\x00", `return string.dump(f)`,
-	// Where a comment or string ends.
+	// Doubt about where a comment or string ends.
 	"-- x\rreturn redis.call(ARGV[1])", "-- x\nreturn redis.call(ARGV[1])", "--[ x\nreturn redis.call(ARGV[1])", "--[[ x ]]return redis.call(ARGV[1])", "--[=[ x ]] ]=]return redis.call(ARGV[1])",
 	"--[==x\nreturn redis.call(ARGV[1])", `return "\"" .. redis.call(ARGV[1]) .. "\""`, `return '\\' .. redis.call(ARGV[1]) .. '\\'`, `return [[x\]] .. redis.call(ARGV[1])`, `return [=[x]]]=] .. redis.call(ARGV[1])`,
 	`return a[[[x]]] .. redis.call(ARGV[1])`, "return 'x\ny'", "return 'x\\\r\ny'", `return 'x`, `return [[x`, `--[[ x`, "return 'x\x00'", "return \x00", "return \xc3\xa9", "return -- [[\nredis.call(ARGV[1]) --]]",
@@ -143,8 +143,8 @@ func TestScriptKnownIsJudgedWithoutAllocation(t *testing.T) {
 
 var stateWord = regexp.MustCompile(`(?i)\b(SELECT|HELLO|WATCH|UNWATCH|AUTH|RESET|QUIT)\b`)
 
-// A harmless body holds none of the words, and ends outside of any comment or string: what is put behind or in front
-// of it is seen.
+// A harmless body holds none of the words and ends outside of any comment or string, so that a harmful call is still found
+// after it is appended or prepended.
 func FuzzScript(f *testing.F) {
 	for _, body := range harmlessBodies {
 		f.Add(body)

@@ -1,6 +1,6 @@
-// Package command knows commands: by name, with their traits, their class and the connections that they may take, and which of
-// them the deny list and the rules of a client refuse. It decides what needs no more than the bytes of a command; what depends
-// on the state of a session is decided in package proxy.
+// Package command knows commands by name: their traits, their class and so the connections that they may take, and which of
+// them the deny list and the rules of a client refuse. It makes the decisions that need no more than the bytes of a command;
+// those that depend on the state of a session are made in package proxy.
 package command
 
 import (
@@ -15,12 +15,12 @@ type Trait uint16
 
 const (
 	Blocking   Trait = 1 << iota // may wait for other clients
-	MayBlock                     // ... where MentionsBlock reports true
-	Uncounted                    // from here on replies cannot be counted
-	uncountIf                    // ... where the subcommand is REPLY
+	MayBlock                     // Blocking if MentionsBlock reports true
+	Uncounted                    // from this command on replies cannot be counted
+	uncountIf                    // Uncounted if the subcommand is REPLY, see Traits
 	OpensMulti                   // MULTI
 	EndsMulti                    // EXEC, DISCARD
-	Inspected                    // Inspect has to see all its arguments: it must be held as a whole
+	Inspected                    // Inspect must see all its arguments, so the command must be held as a whole
 	Resets                       // RESET
 	Quits                        // QUIT
 )
@@ -42,15 +42,15 @@ var traits = map[string]Trait{
 type Command struct {
 	ID        int    // its place in Table.Names
 	Name      string // in upper case; "other" for all commands that the table does not know
-	OnlyReads bool   // sent again, it is answered as if it had come later
+	OnlyReads bool   // it changes nothing, so it may be sent again
 	traits    Trait
 	class     Class
-	known     map[string]*row // subcommands with a class of their own; nil: none has
+	known     map[string]*row // subcommands with a row of their own; nil: none has
 	bound     bound
-	hasSubs   bool              // its second word decides: it is in known or in subs
-	forbidden []byte            // the reply where the rules of a client refuse it
-	denied    []byte            // the reply when DENY_COMMANDS names it; nil: allowed
-	subs      map[string][]byte // the same by subcommand
+	hasSubs   bool              // its subcommand matters: known or subs has some
+	forbidden []byte            // the reply if the rules of a client refuse it
+	denied    []byte            // the reply if DENY_COMMANDS names it, or nil
+	subs      map[string][]byte // by subcommand: the reply if DENY_COMMANDS names NAME|SUBCOMMAND
 }
 
 // Table knows commands by name, and which scripts are harmless. It is safe for concurrent use.
@@ -66,8 +66,8 @@ const (
 	blanks  = " \t\r\n\x00\v\f"
 )
 
-// NewTable returns the table of all commands of Dragonfly and Redis, and of those that deny names. Each entry of deny is
-// NAME or NAME|SUBCOMMAND in any case, and makes Refusal refuse that command; an entry of another form is an error.
+// NewTable returns a table of all commands of Dragonfly and Redis, and of those that deny names. Each entry of deny is NAME
+// or NAME|SUBCOMMAND in any case, and makes Refusal refuse that command; an entry of another form is an error.
 func NewTable(deny []string) (*Table, error) {
 	t := &Table{byName: make(map[string]*Command)}
 	all := theCatalogue()
@@ -106,9 +106,9 @@ func (t *Table) add(name string) *Command {
 	return c
 }
 
-// Lookup finds a command by its name in any case, and Other for a name that the table does not have. A name that holds a blank
-// (Dragonfly takes "ACL WHOAMI" as one name) is judged by its first word: rest is what follows it. exact reports whether name is
-// the name of a command of the table and nothing more. hot
+// Lookup returns the command with this name, in any case, or Other if the table does not have it. Of a name that holds a
+// blank (Dragonfly takes "ACL WHOAMI" as one name) only the first word counts, and rest is what follows it. exact reports
+// whether name is the name of a command of the table and nothing more. hot
 func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 	length := len(name)
 	if len(name) > 0 && name[0] <= ' ' {
@@ -142,8 +142,8 @@ func (c *Command) Traits(sub []byte) Trait {
 	return t
 }
 
-// MentionsBlock reports whether an argument is BLOCK to one backend at least: a command with the trait MayBlock may wait for other
-// clients then. A key of that name does no harm: the command is merely taken for one that blocks.
+// MentionsBlock reports whether at least one of the backends reads an argument as BLOCK: then a command with the trait
+// MayBlock may wait for other clients. A key of that name does no harm: the command is merely taken for one that blocks.
 func MentionsBlock(args [][]byte) bool {
 	return slices.ContainsFunc(args, func(a []byte) bool { return IsWord(cWord(a), "BLOCK") })
 }

@@ -2,7 +2,7 @@ package command
 
 import "bytes"
 
-// A word that decides what becomes of a command (a name, a subcommand, an option of HELLO) must be read here exactly as the
+// A word that decides how a command is treated (a name, a subcommand, an option of HELLO) must be read here exactly as the
 // backend reads it. Redis compares words as C strings, which end at a NUL, and its hash table finds some names with a NUL in
 // them ("SHUTDOWN\0x" is SHUTDOWN in one of some 256 tries); Dragonfly compares whole words. Both ignore the case of ASCII
 // letters and of nothing else. So such a word is judged only when it is complete and free of NUL; any other is refused.

@@ -15,7 +15,7 @@ import (
 	"dragontls/proxy/proxytest"
 )
 
-// deadlines counts those that writes are given.
+// deadlines records the deadlines that are set for writes.
 type deadlines struct {
 	net.Conn
 	mu  sync.Mutex
@@ -38,14 +38,14 @@ func (d *deadlines) all() []time.Time {
 	return append([]time.Time(nil), d.set...)
 }
 
-// backlogged is a client's socket. Whoever reads from the peer gets what was numbered.
+// backlogged is a client's socket with a backlog, and the peer that reads from it.
 type backlogged struct {
 	*Socket
 	t      testing.TB
 	peer   net.Conn
 	gate   *proxytest.Gate // in front of a TCP socket
 	next   byte
-	sent   []byte // all that writes have taken
+	sent   []byte // all bytes that Write has taken
 	asked  *deadlines
 	failed atomic.Pointer[error] // what the owner was told
 }
@@ -61,7 +61,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		b.gate = proxytest.NewGate(tcp, proxytest.FullSocket(t))
 		conn = b.gate
-	} else if err := conn.(*net.UnixConn).SetWriteBuffer(4 << 10); err != nil { // lumps that are smaller than a page
+	} else if err := conn.(*net.UnixConn).SetWriteBuffer(4 << 10); err != nil { // so small that the kernel takes less than a page at a time
 		t.Fatal(err)
 	}
 	s, err := NewSocket(conn, NewBuffers(0).NewAccount(), writeTimeout)
@@ -82,7 +82,7 @@ func newBacklogged(t *testing.T, network string, writeTimeout time.Duration) *ba
 	return b
 }
 
-// write takes n bytes, none like the one before it.
+// write writes n bytes, each different from the one before it.
 func (b *backlogged) write(n int, wait bool) error {
 	p := make([]byte, n)
 	for i := range p {
@@ -95,7 +95,7 @@ func (b *backlogged) write(n int, wait bool) error {
 	return err
 }
 
-// fill writes until the kernel takes no more, and some. That of a Unix socket takes as much as it ever will at once.
+// fill writes until the kernel takes no more, and a little more. A Unix socket takes as much as it ever will at once.
 func (b *backlogged) fill() {
 	b.t.Helper()
 	if b.gate != nil {
@@ -128,7 +128,7 @@ func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
 				case i%7 == 0:
 					n, wait = 1+i*31%(3*PageSize), true
 					b.pass(true)
-				case i%5 == 0 && !b.Pending(): // who must not wait looks first
+				case i%5 == 0 && !b.Pending(): // a caller that must not wait looks first
 					n = MaxWriteNow
 				}
 				if err := b.write(n, wait); err != nil {
@@ -159,7 +159,7 @@ func TestBytesStayInOrderWhoeverWritesThem(t *testing.T) {
 	}
 }
 
-// pass opens the gate, if there is one, or shuts it.
+// pass opens or shuts the gate, if there is one.
 func (b *backlogged) pass(open bool) {
 	switch {
 	case b.gate == nil:
@@ -173,7 +173,7 @@ func (b *backlogged) pass(open bool) {
 // closeWriteOf sends a FIN from below the recorder.
 func (b *backlogged) closeWriteOf() { b.asked.Conn.(interface{ CloseWrite() error }).CloseWrite() }
 
-// There is no limit on the time of a write: one that waited would never return.
+// Writes have no time limit here: one that waited would never return.
 func TestSmallWritesWaitForNobody(t *testing.T) {
 	t.Parallel()
 	for name, mayWait := range map[string]bool{"of who may wait": true, "of who may not": false} {
@@ -230,7 +230,7 @@ func TestWhoTakesNothingEndsThoughItWaitsInTheBacklog(t *testing.T) {
 	}
 }
 
-// A Unix socket takes what is left in some lumps.
+// A Unix socket takes the backlog in several parts.
 func TestWhatIsTakenStartsTheClockAnew(t *testing.T) {
 	t.Parallel()
 	b := newBacklogged(t, "unix", time.Hour)
@@ -245,7 +245,7 @@ func TestWhatIsTakenStartsTheClockAnew(t *testing.T) {
 	if _, err := io.ReadFull(b.peer, make([]byte, len(b.sent)-left+1)); err != nil {
 		t.Fatal(err)
 	}
-	// A byte of what was left has been taken, and the rest waits.
+	// A byte of the backlog has been taken, and the rest waits.
 	eventually(t, "the clock starts anew", func() bool {
 		all := b.asked.all()
 		return len(all) > first && all[len(all)-1].After(all[first-1])
@@ -310,7 +310,7 @@ func TestLastWordsWaitNoLongerThanTheyMay(t *testing.T) {
 	}
 }
 
-// crypto/tls sets a deadline around its last alert, and one that has passed behind it.
+// crypto/tls sets a deadline before its last alert, and one that has passed after it.
 func TestDeadlinesOfAlertsDoNotConcernTheBacklog(t *testing.T) {
 	t.Parallel()
 	b := newBacklogged(t, "tcp", 0)

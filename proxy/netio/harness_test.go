@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pair is the two ends of a connection over "tcp" or "unix", until the end of the test.
+// pair returns the two ends of a connection over "tcp" or "unix". They are closed at the end of the test.
 func pair(t testing.TB, network, address string) (one, other net.Conn) {
 	t.Helper()
 	ln, err := net.Listen(network, address)
@@ -29,7 +29,7 @@ func pair(t testing.TB, network, address string) (one, other net.Conn) {
 	return one, other
 }
 
-// eventually waits until something holds that must come to hold, for a minute at most.
+// eventually waits until holds returns true, and fails the test after a minute.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {

@@ -247,7 +247,7 @@ func (s *Socket) writeAll(p []byte) (int, error) {
 }
 
 // WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
-// Write may call it, and none after EnableBacklog.
+// Write may call it, and after EnableBacklog only Write itself does.
 func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
 
 func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {

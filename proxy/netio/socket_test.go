@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A read that waits asks the kernel in vain first. It must count nothing for that: where a share is nearly used up, each
-// client that sends nothing would wake the reliever.
+// A read that waits asks the kernel in vain first. It must count nothing for that: otherwise every client that sends nothing
+// would wake the reliever while a share is nearly used up.
 func TestReadThatFindsNothingCountsNothing(t *testing.T) {
 	t.Parallel()
 	for name, chunked := range map[string]bool{"a page": false, "a chunk": true} {
@@ -33,15 +33,15 @@ func TestReadThatFindsNothingCountsNothing(t *testing.T) {
 			if err := s.wait(nil); err != nil {
 				t.Fatal(err)
 			}
-			if over := lent.TakeExceeded(); len(over) != 2 { // that of the quota, and all together
+			if over := lent.TakeExceeded(); len(over) != 2 { // the quota, and All
 				t.Errorf("%d quotas over behind a read that found a byte", len(over))
 			}
 		})
 	}
 }
 
-// BenchmarkReadThatFindsNothing is the first half of each read that waits: the kernel is asked and has nothing. The sockets
-// have one account for each goroutine and one sum for all, like the sessions of an identity.
+// BenchmarkReadThatFindsNothing measures the first half of a read that waits, in which the kernel has nothing. Each
+// goroutine has a socket with an account of its own, and all accounts have one quota, like the sessions of an identity.
 func BenchmarkReadThatFindsNothing(b *testing.B) {
 	lent := NewBuffers(1 << 30)
 	for _, chunked := range []bool{false, true} {

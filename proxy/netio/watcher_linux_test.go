@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Whoever a socket belongs to may end, and close it, before the watcher is to forget it.
+// The owner of a socket may end and close it before it calls Remove.
 func TestWatcherForgetsWhoseSocketIsClosed(t *testing.T) {
 	t.Parallel()
 	w := NewWatcher[string]()
@@ -33,7 +33,7 @@ func TestWatcherForgetsWhoseSocketIsClosed(t *testing.T) {
 	}
 }
 
-// The runtime's poller does not take files, nor anything where the kernel has no room for another watch.
+// The Go runtime's poller does not accept files, nor anything else if the kernel has no room for another watch.
 func TestThereIsNoWatcherThatNobodyCouldWaitFor(t *testing.T) {
 	t.Parallel()
 	fd, err := unix.Open(filepath.Join(t.TempDir(), "file"), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
