@@ -35,7 +35,7 @@ const (
 
 // laneSlot is the place of the replies to one run of commands of a session, or of the reply to a nonce.
 type laneSlot struct {
-	session *session // nil: a nonce
+	session *session // nil for a nonce
 	n       int      // replies that are owed
 	bytes   int      // length of the commands, see pushBatchLocked
 	at      uint64   // value of laneWrites.given before the bytes of these commands
@@ -122,8 +122,8 @@ type taken struct {
 	turn   writeTurn // of the session, where local replies are due; the caller must release it
 }
 
-// take enters the session's batch into its reply order and into the lane. A panic in it leaves the slots of both in doubt, so
-// it closes the lane too (unlock). hot
+// take enters the session's batch into its reply order and into the lane. A panic in take leaves the slots of both in doubt,
+// so unlock then poisons the lane. hot
 func (l *lane) take(s *session, now int64) (t taken) {
 	c := &s.client
 	l.mu.Lock()

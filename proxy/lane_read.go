@@ -219,8 +219,8 @@ func isElsewhere(line []byte) bool {
 	return slices.ContainsFunc(elsewhere, func(word string) bool { return strings.HasPrefix(string(line), word) })
 }
 
-// hand gives b to the session of the current slot: so many whole replies, and maybe the beginning of another. It checks the
-// reply to a nonce, and drops a reply whose command is sent again. hot
+// hand gives b to the session of the current slot. b holds as many whole replies as whole says, and maybe the beginning of
+// another. hand checks the reply to a nonce itself, and drops a reply whose command is sent again. hot
 func (l *lane) hand(b []byte, whole int, now int64) error {
 	r := &l.in
 	s := r.cur.session

@@ -132,7 +132,7 @@ func (s *session) obey(v verdict) closeReason {
 	}
 }
 
-// adopt replaces what is known of the client. It returns false, and does nothing, if that is no longer last.
+// adopt replaces what is known of the client, which must be last. It returns false, and changes nothing, if it no longer is.
 func (s *session) adopt(last, next *Peer) bool {
 	s.pump.mu.Lock()
 	defer s.pump.mu.Unlock()

@@ -74,9 +74,9 @@ func (s *Server) settle(x sleeper) bool {
 	return false
 }
 
-// wake starts the goroutine of x again if x rests, and keeps it from ending if x is settling. Before, the caller must have
-// changed what makes mayRest return false. wake leaves restAsked as it is: the read deadline of x has passed, and only that
-// state tells the goroutine why.
+// wake starts the goroutine of x again if x rests, and keeps it from ending if x is settling. The caller must first have set
+// what makes mayRest return false. wake leaves restAsked as it is: the read deadline of x has passed, and only that state tells
+// the goroutine why.
 func (s *Server) wake(x sleeper) {
 	r := x.rester()
 	for {
