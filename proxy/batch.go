@@ -77,7 +77,8 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	s.add(frame)
 }
 
-// add appends canonical bytes to the batch. The caller must have made room for them, as classify does. hot
+// add appends canonical bytes to the batch. The caller must have made room for them, as classify does. An inline command may
+// still be longer than the chunk in its canonical form: the bytes move out of the chunk then. hot
 func (s *session) add(b []byte) {
 	c := &s.client
 	if c.outChunk == nil {

@@ -36,7 +36,7 @@ const (
 type note struct {
 	kind  noteKind
 	set   backend.State // what of it kind names
-	began uint64        // client.stickies when the command was sent
+	began uint64        // sharing.stickies when the command was sent
 }
 
 // noteOfState reads a command that changes the connection. nil: it is none that can be remembered.

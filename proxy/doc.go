@@ -35,7 +35,8 @@
 //	Server     Serve accepts. sweep, relieve, followBackend and netio.Watcher run until Close, which waits for them.
 //	           followBackend probes the backend; a goroutine of its own follows the backend's address (Backend.Run). Another one
 //	           closes idle connections while dials wait for a place (room.make in package backend).
-//	handshake  runHandshake, one for each socket; it ends with the handshake or its deadline, and starts the session.
+//	handshake  runHandshake, one for each socket. After the handshake it starts the session: it waits for a place of the
+//	           client's identity, and dials for a session that owns its connection from birth. It ends then, or at a deadline.
 //	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest
 //	           it has no goroutine: the watcher, or whoever interrupts it, starts it again.
 //	           The pump (runPump) reads the own connection, while there is one. It ends with it and closes pump.done; it rests
@@ -64,7 +65,7 @@
 //	nonce           an ECHO of a random word that a lane sends now and then: it must return in exactly its place
 //	owed            submitted and not yet answered
 //	sticky          MULTI, WATCH or ASKING may be open on the own connection: the session stays on it until that has ended
-//	own for life    what the session did cannot be repeated on another connection
+//	own for life    what the session did cannot be repeated on another connection; own from birth: it has never used another
 //	proven          the backend has answered this session, or one like it a moment ago, without asking for a password
 //	note            what a reply will tell about the session, such as the database that SELECT chose
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection

@@ -8,8 +8,8 @@ import (
 )
 
 // writeTurn is the right to write to a session's client. A goroutine that gets one writes, between two replies of others,
-// and then gives it up exactly once: by release, by drain or drainNow, or by ending the session. replyOrder.turn is set
-// while somebody has it.
+// and then gives it up exactly once: by release or settleAndRelease, by drain or drainNow, or by ending the session.
+// replyOrder.turn is set while somebody has it.
 type writeTurn struct{ s *session }
 
 // noTurn means that the caller may not write.
