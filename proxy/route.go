@@ -73,7 +73,7 @@ func (s *session) submit() error {
 		return s.pushLocals()
 	}
 	for {
-		switch want := s.wantedRoute(s.server.now()); {
+		switch want := s.wantedRoute(); {
 		case c.flushErr != nil:
 			return c.flushErr
 		case s.ended():
@@ -96,7 +96,11 @@ func (s *session) submit() error {
 
 // wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that
 // the state of the session requires.
-func (s *session) wantedRoute(now int64) routeKind {
+func (s *session) wantedRoute() routeKind {
+	if s.ownsFromBirth() {
+		return routeOwn
+	}
+	now := s.server.now()
 	c, at := &s.client, &s.at
 	switch c.route {
 	case routeOwn:
@@ -104,9 +108,6 @@ func (s *session) wantedRoute(now int64) routeKind {
 		return routeOwn
 	case routeUnbounded:
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
-	}
-	if s.ownsFromBirth() {
-		return routeOwn
 	}
 	owed := s.owes() // before the rest: what a reply changes in the session is stored before the reply stops being owed
 	if s.keepsOwn() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {

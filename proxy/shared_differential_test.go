@@ -357,11 +357,11 @@ func TestBatchPreparedForTheOwnConnectionStaysWithIt(t *testing.T) {
 	s := &session{server: bareServer()}
 	s.proven.Store(true)
 	s.client.pend, s.client.hasTx, s.client.route = []slot{{n: 2}, {n: 3, tx: true}, {n: 1}}, true, routeLane
-	if got := s.wantedRoute(1); got != routeLane {
+	if got := s.wantedRoute(); got != routeLane {
 		t.Fatalf("got route %d", got)
 	}
 	s.closeTransactions()
-	if got := s.wantedRoute(1); got != routeOwn {
+	if got := s.wantedRoute(); got != routeOwn {
 		t.Errorf("got route %d, want that of the own connection", got)
 	}
 	if p := s.client.pend; len(p) != 4 || p[1].n != 2 || p[2].kind != slotNoted || p[2].n != 1 {
