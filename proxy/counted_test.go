@@ -49,7 +49,8 @@ func TestCommandIsCountedBeforeItIsWrittenToItsOwnConnection(t *testing.T) {
 		h.each(func(n *session) { s = n }) // the only one
 		up, _ := s.upstreamNow()
 		seen := make(chan uint64, 1)
-		s.pump.mu.Lock() // which the session takes before it writes
+		eventually(t, "the session's reader has written", func() bool { return s.holds.Load() == holdsNothing })
+		s.pump.mu.Lock() // which the session's reader takes before it writes again
 		up.Stream = counting{up.Stream, func() { seen <- h.Stats().Commands["INFO"] }}
 		s.pump.mu.Unlock()
 		w.do(bulk("info"), "INFO")
