@@ -6,6 +6,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"dragontls/proxy/proxytest"
 )
 
 // A session of BACKEND_MODE=paired has one connection. If that cannot be had, the session ends, as it would with a direct
@@ -101,7 +103,7 @@ func TestSessionWithoutACertificateStaysWhereTheBackendWas(t *testing.T) {
 	first := newLaneBackendOn(t, addrs[0])
 	newLaneBackendOn(t, addrs[1])
 	_, port, _ := net.SplitHostPort(addrs[0])
-	n := &names{hosts: []string{"127.0.0.1"}}
+	n := proxytest.NewResolver("127.0.0.1")
 	j := &judgement{}
 	h := start(t, net.JoinHostPort("backend.test", port), func(c *Config) {
 		c.Backend.Shared, c.Backend.Credentials = true, credentials("", "secret")
@@ -112,7 +114,7 @@ func TestSessionWithoutACertificateStaysWhereTheBackendWas(t *testing.T) {
 			return j.recheck(cs)
 		}
 		c.TLS.ClientAuth = tls.VerifyClientCertIfGiven
-		c.unavailableTimeout, c.lookup = patience, n.lookup
+		c.unavailableTimeout, c.lookup = patience, n.Lookup
 	})
 	nobody := testPKI().clientConfig()
 	nobody.Certificates = nil
@@ -128,7 +130,7 @@ func TestSessionWithoutACertificateStaysWhereTheBackendWas(t *testing.T) {
 	w.send(cmd("GET", "held"))
 	<-held.reached
 	first.ln.Close()
-	n.set("127.0.0.2")
+	n.Set("127.0.0.2")
 	h.dialAs("b").get("at the second")
 	h.wantClosed(closeMoved, 1) // the one that is tied to its connection otherwise
 	held.release()

@@ -129,11 +129,11 @@ func (h *handshake) run() {
 	st := conn.ConnectionState()
 	key := HandshakeKey{Reason: handshakeOK, Version: versionName(st.Version), Resumed: st.DidResume}
 	if err != nil {
-		key = HandshakeKey{Reason: h.reason(err, st), Version: versionName(st.Version)}
+		key = HandshakeKey{Reason: h.reason(err), Version: versionName(st.Version)}
 	}
 	s.handshakes.add(key)
 	if err != nil {
-		h.fail(key.Reason, err, conn)
+		h.fail(key.Reason, err)
 		return
 	}
 	s.handshakes.seconds.observe(time.Since(start), 1)
@@ -143,7 +143,7 @@ func (h *handshake) run() {
 
 // fail logs why a handshake failed and closes the socket. It answers a client that speaks no TLS with an error, and gives one
 // that was sent an alert time to receive it.
-func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
+func (h *handshake) fail(reason string, err error) {
 	s := h.server
 	e := s.log.Info()
 	switch reason {
@@ -176,7 +176,7 @@ func (h *handshake) fail(reason string, err error, conn *tls.Conn) {
 var textPlaintext = resp.AppendError(nil, "ERR dragontls: this port speaks TLS only, connect with TLS and a client certificate")
 
 // reason returns why a handshake failed, as the label of a metric.
-func (h *handshake) reason(err error, st tls.ConnectionState) string {
+func (h *handshake) reason(err error) string {
 	var (
 		header  tls.RecordHeaderError
 		verify  *tls.CertificateVerificationError

@@ -1,53 +1,26 @@
 package proxy
 
 import (
-	"context"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/proxytest"
 )
 
-// names answers for a resolver as a test says, and counts who asks.
-type names struct {
-	mu    sync.Mutex
-	hosts []string
-	asked int
-}
-
-func (n *names) lookup(context.Context, string) ([]string, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.asked++
-	return slices.Clone(n.hosts), nil
-}
-
-func (n *names) set(hosts ...string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.hosts = hosts
-}
-
-func (n *names) howOften() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.asked
-}
-
 // twoBackends are at one port of two addresses, of which the name has the first.
-func twoBackends(t *testing.T) (h *harness, first, second *laneBackend, n *names) {
+func twoBackends(t *testing.T) (h *harness, first, second *laneBackend, n *proxytest.Resolver) {
 	t.Helper()
 	addrs := reserve(t, "127.0.0.1", "127.0.0.2")
 	first, second = newLaneBackendOn(t, addrs[0]), newLaneBackendOn(t, addrs[1])
 	_, port, _ := net.SplitHostPort(addrs[0])
-	n = &names{hosts: []string{"127.0.0.1"}}
+	n = proxytest.NewResolver("127.0.0.1")
 	j := &judgement{}
 	h = start(t, net.JoinHostPort("backend.test", port), func(c *Config) {
 		c.Backend.Shared, c.Backend.Credentials, c.Recheck = true, credentials("", "secret"), j.recheck
-		c.unavailableTimeout, c.lookup = patience, n.lookup
+		c.unavailableTimeout, c.lookup = patience, n.Lookup
 	})
 	return h, first, second, n
 }
@@ -74,7 +47,7 @@ func TestBackendThatMovesEndsWhatBelongsToItsLastAddress(t *testing.T) {
 	eventually(t, "it blocks", func() bool { return first.count("BLPOP", "") == 1 })
 
 	first.ln.Close()
-	n.set("127.0.0.2")
+	n.Set("127.0.0.2")
 	h.dialAs("b").get("at the second") // its lane is refused at the first
 	if second.count("GET", "at the second") != 1 {
 		t.Fatal("not at the second")
@@ -104,10 +77,10 @@ func TestBackendKeepsItsAddress(t *testing.T) {
 	h, first, second, n := twoBackends(t)
 	w := h.dialAs("a")
 	w.get("0")
-	n.set("127.0.0.2", "127.0.0.1")
+	n.Set("127.0.0.2", "127.0.0.1")
 	h.backend.Suspect()
-	before := n.howOften()
-	eventually(t, "it was resolved again", func() bool { return n.howOften() > before })
+	before := n.Asked()
+	eventually(t, "it was resolved again", func() bool { return n.Asked() > before })
 	h.dialAs("b").get("1")
 	w.get("2")
 	if first.count("GET", "") != 3 || second.count("GET", "") != 0 || len(h.Stats().SessionsClosed) != 0 {
@@ -124,7 +97,7 @@ func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
 	})
 	w := h.dialAs("a")
 	w.get("0")
-	n.set("127.0.0.2")
+	n.Set("127.0.0.2")
 	w.do("-READONLY You can't write against a read only replica.\r\n", "SET", "k", "v")
 	eventually(t, "the backend moves", func() bool {
 		moves, _ := h.backend.DialledBeforeMove(&backend.Conn{})
@@ -161,7 +134,7 @@ func TestConnectionThatIsOpenedWhileTheBackendMovesEnds(t *testing.T) {
 			w.send(cmd(command, "0"))
 			<-held.reached
 			first.ln.Close()
-			n.set("127.0.0.2")
+			n.Set("127.0.0.2")
 			h.dialAs("b").get("at the second")
 			held.release()
 			reply := map[string]string{"GET": valueOf("0"), "INFO": bulk("info")}

@@ -145,7 +145,7 @@ var mutants = []mutant{
 		{"lane_out.go", "	o.copied = slices.Insert(o.copied, 0, b...)\n", "	if MUTANT { o.copied = append(o.copied, b...); return }\n	o.copied = slices.Insert(o.copied, 0, b...)\n"},
 	}, "TestLaneWritesWhatItWasGivenInItsOrder", "what is written differs"},
 	{"a session keeps what it was before its next lane: invariant 8", []edit{
-		{"connstate.go", "	p.mu.Unlock()\n	s.gen.Add(1)\n", "	p.mu.Unlock()\n	if !MUTANT { s.gen.Add(1) }\n"},
+		{"notes.go", "	p.mu.Unlock()\n	s.gen.Add(1)\n", "	p.mu.Unlock()\n	if !MUTANT { s.gen.Add(1) }\n"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
 	{"a lane is used before it is proven: invariant 4", []edit{
 		{"backend/introduce.go", "		if !bytes.Equal(x.frames, want) {\n", "		if !bytes.Equal(x.frames, want) && !MUTANT {\n"},

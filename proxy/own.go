@@ -180,9 +180,6 @@ func (s *session) admitOwn(up *ownConn) submission {
 // leaveOwnAlone allows other goroutines to close the own connection while it is idle, unless the reader is in the middle of
 // streaming a big command.
 func (s *session) leaveOwnAlone() {
-	if s.ownsFromBirth() {
-		return // nobody else closes it
-	}
 	now := s.server.now()
 	s.pump.mu.Lock()
 	s.pump.inUse = s.client.streamed != nil && !s.client.skipping
@@ -242,9 +239,6 @@ func (s *session) closeOwn(since int64) bool {
 
 // shedDirty closes a dirty own connection, see pump.dirty, if it is idle.
 func (s *session) shedDirty() {
-	if s.ownsFromBirth() {
-		return // it never becomes dirty
-	}
 	s.pump.mu.Lock()
 	dirty := s.pump.dirty
 	s.pump.mu.Unlock()

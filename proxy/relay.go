@@ -17,7 +17,7 @@ func (s *session) relay(b []byte) error {
 			return errEnded
 		}
 	}
-	d := relaying{s: s, b: b, owes: s.ownsFromBirth()}
+	d := relaying{s: s, b: b}
 	for d.i < len(b) {
 		if err := d.frame(); err != nil {
 			return err

@@ -97,7 +97,7 @@ func (s *session) submit() error {
 // wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that
 // the state of the session requires.
 func (s *session) wantedRoute() routeKind {
-	if s.ownsFromBirth() {
+	if s.keepsOwn() {
 		return routeOwn
 	}
 	now := s.server.now()

@@ -1,47 +1,19 @@
 package backend
 
 import (
-	"context"
 	"errors"
 	"net"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"dragontls/proxy/proxytest"
 )
 
-// names answers for a resolver as a test says, and counts who asks.
-type names struct {
-	mu    sync.Mutex
-	hosts []string
-	err   error
-	asked int
-}
-
-func (n *names) lookup(context.Context, string) ([]string, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.asked++
-	return slices.Clone(n.hosts), n.err
-}
-
-func (n *names) set(hosts ...string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.hosts = hosts
-}
-
-func (n *names) howOften() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.asked
-}
-
 func TestNameIsResolvedOnceASecond(t *testing.T) {
-	n := &names{hosts: []string{"127.0.0.1"}}
-	a := newAddress(&Config{ResolveInterval: time.Hour, Lookup: n.lookup})
+	n := proxytest.NewResolver("127.0.0.1")
+	a := newAddress(&Config{ResolveInterval: time.Hour, Lookup: n.Lookup})
 	d := &net.Dialer{}
 	target := net.JoinHostPort("backend.test", "1") // nobody listens there
 	for range 50 {
@@ -49,21 +21,22 @@ func TestNameIsResolvedOnceASecond(t *testing.T) {
 			t.Fatal("somebody listens at port 1")
 		}
 	}
-	if got := n.howOften(); got != 1 {
+	if got := n.Asked(); got != 1 {
 		t.Errorf("asked %d times within a moment", got)
 	}
 	a.mu.Lock()
 	a.resolved = a.resolved.Add(-time.Hour)
 	a.mu.Unlock()
 	a.dial(t.Context(), d, "tcp", target)
-	if got := n.howOften(); got != 2 {
+	if got := n.Asked(); got != 2 {
 		t.Errorf("asked %d times, want once more", got)
 	}
-	n.err = errors.New("no such host")
+	none := errors.New("no such host")
+	n.Fail(none)
 	a.mu.Lock()
 	a.resolved = time.Time{}
 	a.mu.Unlock()
-	if _, _, err := a.dial(t.Context(), d, "tcp", target); !errors.Is(err, n.err) {
+	if _, _, err := a.dial(t.Context(), d, "tcp", target); !errors.Is(err, none) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -72,8 +45,8 @@ func TestNameIsResolvedOnceASecond(t *testing.T) {
 func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
 	t.Parallel()
 	_, port, _ := net.SplitHostPort(listenOnTwo(t))
-	n := &names{hosts: []string{"127.0.0.1"}}
-	a := newAddress(&Config{ResolveInterval: time.Hour, Lookup: n.lookup, Moved: func(uint64) {}})
+	n := proxytest.NewResolver("127.0.0.1")
+	a := newAddress(&Config{ResolveInterval: time.Hour, Lookup: n.Lookup, Moved: func(uint64) {}})
 	target := net.JoinHostPort("backend.test", port)
 	dial := func(d *net.Dialer) uint64 {
 		t.Helper()
@@ -86,7 +59,7 @@ func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
 	}
 	dial(&net.Dialer{})
 	stale := dial(&net.Dialer{Control: func(string, string, syscall.RawConn) error {
-		n.set("127.0.0.2")
+		n.Set("127.0.0.2")
 		a.mu.Lock()
 		a.resolved, a.doubted = time.Time{}, true
 		a.mu.Unlock()
