@@ -2,10 +2,123 @@ package netio
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
+
+// socketWrite belongs to the goroutine that writes.
+type socketWrite struct {
+	writing    []byte // the rest of the write under way
+	writeErr   error
+	armed      bool // the write under way waits for the peer, see arm
+	onWrite    func(fd uintptr) bool
+	onWriteNow func(fd uintptr) bool
+}
+
+// Write sends all of p. It fails with os.ErrDeadlineExceeded if the peer takes no byte for WriteTimeout. After EnableBacklog
+// it does not always wait for the peer, see there.
+func (s *Socket) Write(p []byte) (int, error) {
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case s.backlog != nil:
+		return s.writeOrKeep(p)
+	case s.Handshake != nil:
+		s.Handshake.Answering()
+	}
+	return s.writeAll(p)
+}
+
+func (s *Socket) writeAll(p []byte) (int, error) {
+	n, err := s.write(p, s.onWrite)
+	s.disarm()
+	return n, err
+}
+
+// WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
+// Write may call it, and after EnableBacklog only Write itself does.
+func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
+
+func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
+	s.writing, s.writeErr = p, nil
+	err = s.raw.Write(try)
+	n = len(p) - len(s.writing)
+	s.writing = nil
+	if err == nil {
+		err = s.writeErr
+	}
+	return n, err
+}
+
+func (s *Socket) tryWriteNow(fd uintptr) bool {
+	var err error
+	if s.writing, err = writeSome(fd, s.writing); err != syscall.EAGAIN {
+		s.writeErr = os.NewSyscallError("write", err)
+	}
+	return true
+}
+
+func (s *Socket) tryWrite(fd uintptr) (done bool) {
+	s.writing, done, s.writeErr = s.push(fd, s.writing)
+	return done
+}
+
+// push writes until the kernel takes no more. done is false if the kernel may take the rest later: then the write timeout
+// runs.
+func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) {
+	if rest, err = writeSome(fd, p); err == syscall.EAGAIN {
+		s.arm()
+		return rest, false, nil
+	}
+	return rest, true, os.NewSyscallError("write", err)
+}
+
+// writeSome writes until the kernel takes no more. If there is a rest, err says why: EAGAIN if the kernel may take it later.
+func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
+	for len(p) > 0 {
+		n, err := writeFD(int(fd), p)
+		if n <= 0 {
+			return p, err
+		}
+		p = p[n:]
+	}
+	return p, nil
+}
+
+// arm sets the deadline of a write that waits for the peer. push calls it again whenever the kernel has taken a part.
+func (s *Socket) arm() {
+	if s.Handshake != nil {
+		s.Handshake.Stalled() // it has a deadline of its own
+		return
+	}
+	if !s.armed {
+		s.armed = true
+		s.account.Hold(recordCost) // the buffer with the record that crypto/tls writes
+	}
+	s.stuck.Store(true)
+	switch until := s.writeUntil.Load(); {
+	case until != 0:
+		s.Conn.SetWriteDeadline(time.Unix(0, until))
+	case s.WriteTimeout > 0:
+		s.Conn.SetWriteDeadline(time.Now().Add(s.WriteTimeout))
+	}
+}
+
+// disarm ends what arm began.
+func (s *Socket) disarm() {
+	if s.armed {
+		s.armed = false
+		s.account.Hold(-recordCost)
+		s.stuck.Store(false)
+		s.Conn.SetWriteDeadline(time.Time{})
+	}
+}
+
+// Stuck reports whether a write waits for the peer.
+func (s *Socket) Stuck() bool { return s.stuck.Load() }
 
 // backlog holds the bytes that the kernel did not take of writes that must not wait: those of a lane's reader, which has
 // other clients to serve, and those that crypto/tls makes while it reads (alerts, answers to KeyUpdate), under a lock that
