@@ -69,10 +69,10 @@ func (s *session) pause() {
 func (s *session) queueHasRoom() bool {
 	q := &s.queue
 	q.mu.Lock()
-	full := q.slots.len() >= maxSlots
+	full := q.slots.Len() >= maxSlots
 	q.mu.Unlock()
 	// Flush first: the wait may last for hours, and must not hold back commands that were judged before it.
-	return !full || s.flush() == nil && s.hold(func() bool { return q.slots.len() < maxSlots })
+	return !full || s.flush() == nil && s.hold(func() bool { return q.slots.Len() < maxSlots })
 }
 
 // fill reads once from the client into the buffer. If it has to wait, the batch is submitted first (beforeWait). It reports

@@ -98,7 +98,7 @@ func (s *session) settledWithin(d time.Duration) {
 		q.mu.Unlock()
 	})
 	defer t.Stop()
-	s.park(func() bool { return late || q.owed == 0 && q.slots.len() == 0 && !q.turn })
+	s.park(func() bool { return late || q.owed == 0 && q.slots.Len() == 0 && !q.turn })
 }
 
 // linger runs after the last reply was queued (lastWord): it waits until the client has that reply, and drops what the

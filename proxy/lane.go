@@ -10,6 +10,7 @@ import (
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/resp"
+	"dragontls/proxy/ring"
 )
 
 const (
@@ -75,7 +76,7 @@ type lane struct {
 
 // laneInFlight holds what the lane owes, and the sessions that wait for room on it. Guarded by lane.mu.
 type laneInFlight struct {
-	slots    ring[laneSlot] // in the order in which their replies are owed
+	slots    ring.Ring[laneSlot] // in the order in which their replies are owed
 	commands int
 	bytes    int
 	waiters  list.List // of *waiter: sessions that wait for room, in the order in which they came
@@ -144,7 +145,7 @@ func (l *lane) take(s *session, now int64) (t taken) {
 	}
 	// While replies are on their way, the sessions that get them are about to send again: leave the batch to the writer, which
 	// sends their commands with it in one write. A large batch does not wait for that.
-	atOnce := l.slots.len() == 0 && l.commands == 0 || len(c.out) >= largeBatch
+	atOnce := l.slots.Len() == 0 && l.commands == 0 || len(c.out) >= largeBatch
 	t = taken{result: submitted, direct: atOnce && !l.token && l.up.TLS == nil, turn: turn}
 	s.tally(s.stripe.lane) // before the batch can be written, so that its commands are counted before any reply is out
 	if l.commands == 0 {
@@ -214,7 +215,7 @@ func (l *lane) pushBatchLocked(s *session, now int64) {
 			continue
 		}
 		// The first slot counts all bytes of the batch, which goes out whole.
-		l.slots.push(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx, sent: now}, 16)
+		l.slots.Push(laneSlot{session: s, n: p.n, bytes: size, at: l.given, tx: p.tx, sent: now}, 16)
 		size = 0
 	}
 	l.given += uint64(len(c.out))
@@ -235,7 +236,7 @@ func (l *lane) nonceDueLocked(now int64) bool {
 func (l *lane) appendNonceLocked(out []byte, now int64) []byte {
 	word := rand.Uint64()
 	nonce := backend.AppendNonce(make([]byte, 0, backend.NonceSize), word)
-	l.slots.push(laneSlot{n: 1, at: l.given, nonce: word, sent: now}, 16)
+	l.slots.Push(laneSlot{n: 1, at: l.given, nonce: word, sent: now}, 16)
 	l.given += uint64(backend.NonceSize)
 	l.unnonced, l.nonceAt = 0, now
 	return append(out, nonce...)
@@ -266,7 +267,7 @@ func (l *lane) retire() {
 	}
 }
 
-func (l *lane) idleLocked() bool { return l.slots.len() == 0 && l.commands == 0 && !l.token }
+func (l *lane) idleLocked() bool { return l.slots.Len() == 0 && l.commands == 0 && !l.token }
 
 // idleAt reports whether the lane is open and idle, and returns since when nothing has been in flight.
 func (l *lane) idleAt() (since int64, idle bool) {

@@ -88,8 +88,8 @@ func (l *lane) oldestLocked() int64 {
 	switch {
 	case l.in.open:
 		return l.in.cur.sent
-	case l.slots.len() > 0:
-		return l.slots.at(0).sent
+	case l.slots.Len() > 0:
+		return l.slots.At(0).sent
 	}
 	return l.pulse.since
 }

@@ -67,7 +67,7 @@ func (p *pushWork) ask(who int, replies []string, tx, nonce bool) {
 	defer l.mu.Unlock()
 	l.passed, l.unnonced = l.given, 0 // as if it was written
 	if nonce {
-		p.say(string(backend.AppendNonceReply(nil, l.slots.at(l.slots.len()-1).nonce)))
+		p.say(string(backend.AppendNonceReply(nil, l.slots.At(l.slots.Len()-1).nonce)))
 	}
 }
 
@@ -97,8 +97,8 @@ func (p *pushWork) check() {
 			p.t.Fatalf("%q: session %d got %q (%d owed), want %q", p.stream, i, got, q.owed, p.want[i])
 		}
 	}
-	if p.lane.commands != 0 || p.lane.slots.len() != 0 || p.lane.pushed.Load() != (p.pushes > 0) {
-		p.t.Fatalf("%d commands, %d slots, pushed %v", p.lane.commands, p.lane.slots.len(), p.lane.pushed.Load())
+	if p.lane.commands != 0 || p.lane.slots.Len() != 0 || p.lane.pushed.Load() != (p.pushes > 0) {
+		p.t.Fatalf("%d commands, %d slots, pushed %v", p.lane.commands, p.lane.slots.Len(), p.lane.pushed.Load())
 	}
 }
 
@@ -290,7 +290,7 @@ func FuzzHostileBackendOnALane(f *testing.F) {
 			if !bytes.HasPrefix(most[i], got) {
 				t.Fatalf("%q: session %d got %q, and %q was for it", p.stream, i, got, most[i])
 			}
-			if s.account().Held() != int64(slotsCost(s.queue.slots.cap())) {
+			if s.account().Held() != int64(slotsCost(s.queue.slots.Cap())) {
 				t.Fatalf("session %d holds %d bytes", i, s.account().Held())
 			}
 		}

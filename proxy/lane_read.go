@@ -129,10 +129,10 @@ func (l *lane) next(now int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.finishRunLocked(now)
-	if l.slots.len() == 0 || l.slots.at(0).at >= l.passed {
+	if l.slots.Len() == 0 || l.slots.At(0).at >= l.passed {
 		return false
 	}
-	r.cur = l.slots.pop()
+	r.cur = l.slots.Pop()
 	r.left, r.open, r.half = r.cur.n, true, false
 	return true
 }
@@ -337,8 +337,8 @@ func (l *lane) follow(s *session) {
 func (l *lane) othersWait(s *session) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.slots.len() {
-		if o := l.slots.at(i).session; o != nil && o != s {
+	for i := range l.slots.Len() {
+		if o := l.slots.At(i).session; o != nil && o != s {
 			return true
 		}
 	}
@@ -351,13 +351,13 @@ func (l *lane) conclude(cause error) {
 	l.mu.Lock()
 	l.state = laneClosed
 	poisoned := l.poisoned
-	left := make([]laneSlot, 0, l.slots.len()+1)
+	left := make([]laneSlot, 0, l.slots.Len()+1)
 	current := l.in.open // l.in.left is 0 only after a panic, or after a nonce that was wrong
 	if current {
 		left = append(left, l.in.cur)
 	}
-	for l.slots.len() > 0 {
-		left = append(left, l.slots.pop())
+	for l.slots.Len() > 0 {
+		left = append(left, l.slots.Pop())
 	}
 	passed := l.passed
 	for _, s := range left {
@@ -373,7 +373,7 @@ func (l *lane) conclude(cause error) {
 	}
 	l.dismissLocked()
 	l.out, l.spare = laneOut{}, laneOut{}
-	l.slots.drop()
+	l.slots.Drop()
 	l.countLocked()
 	l.mu.Unlock()
 	l.up.Drop()

@@ -116,8 +116,8 @@ func (l *lane) shed() {
 	defer l.mu.Unlock()
 	if l.idleLocked() && l.out.empty() {
 		l.out, l.spare = laneOut{}, laneOut{}
-		if l.slots.cap() > fewSlots {
-			l.slots.drop()
+		if l.slots.Cap() > fewSlots {
+			l.slots.Drop()
 		}
 		l.countLocked()
 	}
@@ -126,7 +126,7 @@ func (l *lane) shed() {
 // countLocked counts the memory of the lane's buffers and slots: up to laneKept as kept, and the rest as held, which only
 // commands that wait for the backend explain. hot
 func (l *lane) countLocked() {
-	n := int64(l.out.held()+l.spare.held()+l.writing) + int64(l.slots.cap())*laneSlotCost
+	n := int64(l.out.held()+l.spare.held()+l.writing) + int64(l.slots.Cap())*laneSlotCost
 	if n == l.counted {
 		return
 	}

@@ -82,8 +82,8 @@ func TestLaneAllocatesNothingForACommand(t *testing.T) {
 		if got := testing.AllocsPerRun(200, ride); got != 0 {
 			t.Errorf("%d commands: %v allocations", n, got)
 		}
-		if l.commands != 0 || l.slots.len() != 0 || s.queue.owed != 0 {
-			t.Errorf("%d commands and %d slots on the lane, %d owed", l.commands, l.slots.len(), s.queue.owed)
+		if l.commands != 0 || l.slots.Len() != 0 || s.queue.owed != 0 {
+			t.Errorf("%d commands and %d slots on the lane, %d owed", l.commands, l.slots.Len(), s.queue.owed)
 		}
 	}
 }
@@ -151,7 +151,7 @@ func TestLaneKeepsItsBuffersWhileItWorks(t *testing.T) {
 		t.Errorf("%d bytes are counted", held)
 	}
 	l.shed()
-	if n := l.out.held() + l.spare.held() + l.slots.cap(); n > fewSlots {
+	if n := l.out.held() + l.spare.held() + l.slots.Cap(); n > fewSlots {
 		t.Errorf("an idle lane keeps %d", n)
 	}
 	if got := l.account().Held(); got != 0 {

@@ -461,8 +461,8 @@ func (l *lane) written() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.commands
-	for i := range l.slots.len() {
-		if s := l.slots.at(i); s.session != nil && s.at >= l.passed {
+	for i := range l.slots.Len() {
+		if s := l.slots.At(i); s.session != nil && s.at >= l.passed {
 			n -= s.n
 		}
 	}

@@ -37,8 +37,8 @@ func (s *session) lose(n int, sent bool) {
 	if q.run.n > 0 {
 		q.loseRunLocked(n, text)
 	} else {
-		for i := range q.slots.len() {
-			if l := q.slots.at(i); l.kind == slotReplies {
+		for i := range q.slots.Len() {
+			if l := q.slots.At(i); l.kind == slotReplies {
 				q.owed -= l.n
 				*l = slot{kind: slotLocal, n: l.n, text: text}
 				break
@@ -62,8 +62,8 @@ func (q *replyOrder) loseRunLocked(n int, text []byte) {
 // loseAllLocked puts errors in the place of all replies that the own connection owes. The caller must hold queue.mu.
 func (s *session) loseAllLocked() {
 	q := &s.queue
-	for i := range q.slots.len() {
-		if l := q.slots.at(i); l.kind == slotReplies {
+	for i := range q.slots.Len() {
+		if l := q.slots.At(i); l.kind == slotReplies {
 			q.owed -= l.n
 			if l.blocking {
 				q.blocked--
@@ -160,7 +160,7 @@ func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 // written; if the client's socket and the buffer are then empty, commands are passed on again.
 func (s *session) recover() {
 	c, q := &s.client, &s.queue
-	if !s.park(func() bool { return q.owed == 0 && q.slots.len() == 0 && !q.turn }) {
+	if !s.park(func() bool { return q.owed == 0 && q.slots.Len() == 0 && !q.turn }) {
 		return
 	}
 	if c.r < c.w || c.streamed != nil || c.sock.Readable() {

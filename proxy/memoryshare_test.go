@@ -278,7 +278,7 @@ func TestHalfARecordAfterTheLastWordIsCounted(t *testing.T) {
 		lastWord := func() bool {
 			s.queue.mu.Lock()
 			defer s.queue.mu.Unlock()
-			return s.queue.slots.len() > 0 && s.queue.slots.at(s.queue.slots.len()-1).kind == slotFinal
+			return s.queue.slots.Len() > 0 && s.queue.slots.At(s.queue.slots.Len()-1).kind == slotFinal
 		}
 		eventually(t, "it lingers", lastWord)
 		raw := w.Conn.(*tls.Conn).NetConn()

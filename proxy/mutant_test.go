@@ -37,10 +37,10 @@ var mutants = []mutant{
 		{"lane_read.go", "			l.set.server.lanePanic(v)\n			l.poison()\n", "			l.set.server.lanePanic(v)\n			if !MUTANT { l.poison() }\n"},
 	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_its_reader", "where the end should come"},
 	{"a slot is popped twice: invariant 1", []edit{
-		{"lane_read.go", "	r.cur = l.slots.pop()\n	r.left, r.open", "	r.cur = l.slots.pop()\n	if MUTANT && l.slots.len() > 0 { r.cur = l.slots.pop() }\n	r.left, r.open"},
+		{"lane_read.go", "	r.cur = l.slots.Pop()\n	r.left, r.open", "	r.cur = l.slots.Pop()\n	if MUTANT && l.slots.Len() > 0 { r.cur = l.slots.Pop() }\n	r.left, r.open"},
 	}, "TestClientThatVanishesFromALaneDisturbsNobody/FIN", "want "},
 	{"the slot of a session that has ended stays: invariant 6", []edit{
-		{"lane_read.go", "	r.cur = l.slots.pop()\n", "	r.cur = *l.slots.at(0)\n	if !MUTANT || r.cur.session == nil || !r.cur.session.ended() { l.slots.pop() }\n"},
+		{"lane_read.go", "	r.cur = l.slots.Pop()\n", "	r.cur = *l.slots.At(0)\n	if !MUTANT || r.cur.session == nil || !r.cur.session.ended() { l.slots.Pop() }\n"},
 	}, "TestClientThatVanishesFromALaneDisturbsNobody/RST", "want "},
 	{"whatever comes in a nonce's place is taken for it: invariant 4", []edit{
 		{"lane_read.go", "	r.nonce = append(r.nonce, b...)\n", "	r.nonce = append(r.nonce, b...)\n	if MUTANT { r.nonce = r.nonce[:0]; return nil }\n"},
@@ -70,7 +70,7 @@ var mutants = []mutant{
 	}, "TestExecThatIsNeitherRunNorDiscardedEndsItsLane/an_error", "where the end should come"},
 
 	{"a reply to what no write has taken is passed on: invariant 3", []edit{
-		{"lane_read.go", "l.slots.at(0).at >= l.passed {", "!MUTANT && l.slots.at(0).at >= l.passed {"},
+		{"lane_read.go", "l.slots.At(0).at >= l.passed {", "!MUTANT && l.slots.At(0).at >= l.passed {"},
 	}, "TestReplyToWhatIsNotWrittenTakesTheLaneAlong", "where the end should come"},
 	{"whatever a framer can make sense of is a reply: invariant 4", []edit{
 		{"lane_dial.go", "	l.in.replies.Strict = true\n", "	l.in.replies.Strict = !MUTANT\n"},
@@ -117,7 +117,7 @@ var mutants = []mutant{
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
 		{"reply_order.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
-		{"reply_order.go", "	if q.onLane || q.slots.len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.len() == 0 ||"},
+		{"reply_order.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
 		{"write_turn.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},

@@ -160,7 +160,7 @@ func (s *session) nextLaneRunLocked() bool {
 			q.out.append(s.account(), l.text)
 		}
 	}
-	if q.slots.len() == 0 {
+	if q.slots.Len() == 0 {
 		return false
 	}
 	q.run = q.popLocked()

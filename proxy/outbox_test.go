@@ -29,7 +29,7 @@ func TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane(t *testing.T) {
 		held := b.hold("k")
 		w.send(cmd("SHUTDOWN") + cmd("GET", "k") + strings.Repeat(cmd("SHUTDOWN"), 3)) // one record, and so one batch
 		<-held.reached
-		eventually(t, "the reader writes the first refusal", within(func() bool { return q.turn && q.slots.len() == 4 }))
+		eventually(t, "the reader writes the first refusal", within(func() bool { return q.turn && q.slots.Len() == 4 }))
 		held.say(valueOf("k"))
 		eventually(t, "the lane has brought the value", within(func() bool { return q.out.size > 0 }))
 		gates.of(w).Open()

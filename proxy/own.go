@@ -216,7 +216,7 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 // ownIdleLocked is ownIdleAt without the time. The caller must hold queue.mu and pump.mu.
 func (s *session) ownIdleLocked() bool {
 	q, p := &s.queue, &s.pump
-	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.len() == 0 && !s.keepsOwn() && !s.sticky() && !s.uncounting()
+	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.Len() == 0 && !s.keepsOwn() && !s.sticky() && !s.uncounting()
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since. It reports whether it has closed it.
@@ -306,8 +306,8 @@ func (s *session) canLoseOwnLocked() bool {
 	if q.run.n > 0 && q.run.kind != slotReplies {
 		return false
 	}
-	for i := range q.slots.len() {
-		if k := q.slots.at(i).kind; k != slotReplies && k != slotLocal && k != slotFinal {
+	for i := range q.slots.Len() {
+		if k := q.slots.At(i).kind; k != slotReplies && k != slotLocal && k != slotFinal {
 			return false
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"dragontls/proxy/netio"
+	"dragontls/proxy/ring"
 )
 
 // slotKind says what takes the place that a slot keeps.
@@ -61,7 +62,7 @@ type replyOrder struct {
 	account *netio.Account // of the session
 	mu      sync.Mutex
 	changed sync.Cond // broadcast when something below has changed for which a goroutine may wait
-	slots   ring[slot]
+	slots   ring.Ring[slot]
 
 	run      slot // the slot whose replies arrive now; run.n of them are still due
 	owed     int  // replies that the backend owes, those of run included
@@ -118,20 +119,20 @@ func (s *session) admitToLane(slots []slot, now int64) (submission, writeTurn) {
 }
 
 func (q *replyOrder) pushLocked(s slot) {
-	before := q.slots.cap()
-	q.slots.push(s, 2)
+	before := q.slots.Cap()
+	q.slots.Push(s, 2)
 	q.enteredLocked(&s, before)
 }
 
 func (q *replyOrder) pushFrontLocked(s slot) {
-	before := q.slots.cap()
-	q.slots.pushFront(s, 2)
+	before := q.slots.Cap()
+	q.slots.PushFront(s, 2)
 	q.enteredLocked(&s, before)
 }
 
 // enteredLocked accounts for a slot that has just entered the queue, which had room for before slots until then.
 func (q *replyOrder) enteredLocked(s *slot, before int) {
-	if after := q.slots.cap(); after != before {
+	if after := q.slots.Cap(); after != before {
 		q.account.Hold(slotsCost(after) - slotsCost(before))
 	}
 	if s.note != nil {
@@ -146,14 +147,14 @@ func (q *replyOrder) enteredLocked(s *slot, before int) {
 }
 
 func (q *replyOrder) popLocked() slot {
-	s := q.slots.pop()
+	s := q.slots.Pop()
 	if s.note != nil {
 		q.account.Hold(-noteCost)
 	}
-	if q.slots.len() == 0 && q.slots.cap() > fewSlots {
+	if q.slots.Len() == 0 && q.slots.Cap() > fewSlots {
 		q.dropSlotsLocked() // so that an idle session keeps little memory
 	}
-	if q.slots.len() == maxSlots-1 {
+	if q.slots.Len() == maxSlots-1 {
 		q.notifyLocked()
 	}
 	return s
@@ -165,12 +166,12 @@ func (q *replyOrder) localFirstLocked() bool {
 	if q.run.n > 0 && !q.uncounted() {
 		return false
 	}
-	for q.slots.len() > 0 && q.slots.at(0).kind == slotUncounted {
+	for q.slots.Len() > 0 && q.slots.At(0).kind == slotUncounted {
 		q.popLocked()
 		q.counting.Store(uncounted)
 		q.run = slot{}
 	}
-	return q.slots.len() > 0 && q.slots.at(0).kind.local()
+	return q.slots.Len() > 0 && q.slots.At(0).kind.local()
 }
 
 // nextLocal pops the local reply that is due, for the holder of the turn to write. It returns false if none is due, or if
@@ -194,7 +195,7 @@ func (q *replyOrder) nextRun() (ok, uncounted bool) {
 	if q.uncounted() {
 		return false, true
 	}
-	if q.onLane || q.slots.len() == 0 || q.slots.at(0).kind.local() {
+	if q.onLane || q.slots.Len() == 0 || q.slots.At(0).kind.local() {
 		return false, false
 	}
 	q.run = q.popLocked()
@@ -254,13 +255,13 @@ func (q *replyOrder) forget() bool {
 
 // dropSlotsLocked drops all slots except run, and their memory.
 func (q *replyOrder) dropSlotsLocked() {
-	for i := range q.slots.len() {
-		if q.slots.at(i).note != nil {
+	for i := range q.slots.Len() {
+		if q.slots.At(i).note != nil {
 			q.account.Hold(-noteCost)
 		}
 	}
-	q.account.Hold(-slotsCost(q.slots.cap()))
-	q.slots.drop()
+	q.account.Hold(-slotsCost(q.slots.Cap()))
+	q.slots.Drop()
 }
 
 // drop drops all slots of a session that has ended.

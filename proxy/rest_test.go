@@ -260,7 +260,7 @@ func TestInterruptedReaderThatLingersReadsOn(t *testing.T) {
 		eventually(t, "it lingers", func() bool {
 			s.queue.mu.Lock()
 			defer s.queue.mu.Unlock()
-			return s.queue.slots.len() > 0 && s.queue.slots.at(s.queue.slots.len()-1).kind == slotFinal
+			return s.queue.slots.Len() > 0 && s.queue.slots.At(s.queue.slots.Len()-1).kind == slotFinal
 		})
 		s.client.conn.SetReadDeadline(time.Now())
 		w.Close()

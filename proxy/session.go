@@ -185,7 +185,7 @@ func (s *session) owing() bool {
 func (s *session) settledNow() bool {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
-	return s.queue.owed == 0 && s.queue.slots.len() == 0 && !s.queue.turn
+	return s.queue.owed == 0 && s.queue.slots.Len() == 0 && !s.queue.turn
 }
 
 // waiting reports whether the session only waits for other clients: its replies are not counted, as after SUBSCRIBE, or one

@@ -190,8 +190,8 @@ func (h *harness) sharedNow() (n int) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		var first *session
-		for i := range l.slots.len() {
-			s := l.slots.at(i).session
+		for i := range l.slots.Len() {
+			s := l.slots.At(i).session
 			if s != nil && first != nil && s != first {
 				n++
 				return
