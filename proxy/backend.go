@@ -3,9 +3,11 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"runtime/debug"
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/lane"
 )
 
 // BackendConfig says how to reach the store. Its functions are called at every dial.
@@ -23,7 +25,7 @@ type BackendConfig struct {
 	// SetName: a connection of a client with a certificate carries its name in CLIENT LIST, until the client sets one.
 	SetName        bool
 	MaxConnections int // 0: no limit
-	// Shared: sessions share lanes, see lane.go. Without it each session has a connection of its own.
+	// Shared: sessions share lanes, see package lane. Without it each session has a connection of its own.
 	Shared bool
 	Lanes  int // most lanes of one key; 0: grows with load from 1 to max(4, GOMAXPROCS)
 }
@@ -50,9 +52,27 @@ func (s *Server) followBackend() {
 	defer s.running.Done()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go cancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
 	s.backend.Run(ctx)
 }
 
 // BackendReady may be called at any time.
 func (s *Server) BackendReady() backend.Readiness { return s.backend.Ready() }
+
+// laneConfig is what lanes need of the Server.
+func (s *Server) laneConfig() lane.Config {
+	return lane.Config{
+		Lanes: s.c.Backend.Lanes, Backend: s.backend, Dial: s.backend.Dial, Buffers: s.buffers, CloseAccount: s.closeAccount,
+		Now: s.now, Done: s.done, Running: &s.running, Panicked: s.lanePanic, Log: s.log,
+		Timeouts: lane.Timeouts{
+			Unavailable: s.c.unavailableTimeout, Stuck: s.c.stuckTimeout, LateAfter: s.c.lateAfter, SlowCommand: s.c.slowCommand,
+			Idle: s.c.laneIdle, Stay: s.c.laneStay, Unproven: s.c.unprovenLane, Retry: s.c.laneRetry, BusyRetry: s.c.laneBusyRetry,
+		},
+	}
+}
+
+// lanePanic counts and logs a panic in a goroutine that belongs to no session.
+func (s *Server) lanePanic(v any) {
+	s.panics.Add(1)
+	s.log.Error().Interface("panic", v).Bytes("stack", debug.Stack()).Msg("panic in a lane")
+}

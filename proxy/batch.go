@@ -6,23 +6,20 @@ import (
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
-	"dragontls/proxy/netio"
+	"dragontls/proxy/lane"
 )
 
 // batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
 type batch struct {
-	out        []byte       // canonical bytes for the backend, gathered until the reader would wait
-	outChunk   *netio.Chunk // the memory of out
-	pend       []slot       // the slots of these commands, and of local replies among them
-	tallied    []tally
-	counted    int64     // bytes that countBatch has counted on the account
-	route      routeKind // the strongest that a command of the batch needs
-	stateful   bool      // if it were answered by local errors, the session's state would be unknown
-	hasTx      bool      // it contains a whole transaction
-	resendable bool      // it is a single command that may be sent again
-	replies    int       // how many replies a lane would have to bring
-	frames     int       // whole commands in out
-	whole      int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
+	out      lane.Batch // canonical bytes for the backend, gathered until the reader would wait
+	pend     []slot     // the slots of these commands, and of local replies among them
+	tallied  []tally
+	counted  int64     // bytes that countBatch has counted on the account
+	route    routeKind // the strongest that a command of the batch needs
+	stateful bool      // if it were answered by local errors, the session's state would be unknown
+	hasTx    bool      // it contains a whole transaction
+	frames   int       // whole commands in out
+	whole    int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
 }
 
 // nextCommand is what classify has found out about the command that queueFrame adds next.
@@ -60,19 +57,19 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	case next.part == txPartBegin:
 		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
 		c.whole = len(c.pend)
-		c.replies++
+		c.out.Replies++
 	case c.whole > 0:
 		c.pend[c.whole-1].n++
-		c.replies++
+		c.out.Replies++
 		if next.part == txPartEnd {
 			c.hasTx, c.whole = true, 0
 		}
 	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
 		c.pend[last].n++
-		c.replies++
+		c.out.Replies++
 	default:
 		c.pend = append(c.pend, slot{blocking: blocks, proves: proves, n: 1})
-		c.replies++
+		c.out.Replies++
 	}
 	s.add(frame)
 }
@@ -81,11 +78,11 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 // still be longer than the chunk in its canonical form: the bytes move out of the chunk then. hot
 func (s *session) add(b []byte) {
 	c := &s.client
-	if c.outChunk == nil {
-		c.outChunk = s.account().Chunk()
-		c.out = c.outChunk[:0]
+	if c.out.Chunk == nil {
+		c.out.Chunk = s.account().Chunk()
+		c.out.Bytes = c.out.Chunk[:0]
 	}
-	c.out = append(c.out, b...)
+	c.out.Bytes = append(c.out.Bytes, b...)
 }
 
 // count counts a command that is passed on. It adds up runs of the same command, which flush hands on to tallied. hot
@@ -137,7 +134,7 @@ func (s *session) flush() error {
 		return c.flushErr
 	}
 	s.handOnCount()
-	if len(c.pend) == 0 && len(c.out) == 0 {
+	if len(c.pend) == 0 && len(c.out.Bytes) == 0 {
 		return nil
 	}
 	s.countBatch()

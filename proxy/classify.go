@@ -22,7 +22,7 @@ const (
 func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, args int) classified {
 	c := &s.client
 	c.next = nextCommand{}
-	if !c.recovering && (len(c.out)+len(frame) > netio.ChunkSize || c.replies >= maxBatch) && s.flush() != nil {
+	if !c.recovering && (len(c.out.Bytes)+len(frame) > netio.ChunkSize || c.out.Replies >= maxBatch) && s.flush() != nil {
 		return classifiedNoMore
 	}
 	class := command.Unknown
@@ -38,7 +38,7 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 		}
 		return classifiedAnswered
 	}
-	c.resendable = cmd.OnlyReads && c.replies == 0
+	c.out.Resendable = cmd.OnlyReads && c.out.Replies == 0
 	if s.asking && class != command.State && class != command.Sticky {
 		s.classifyAsked(class)
 		return classifiedToQueue
@@ -107,7 +107,7 @@ func (s *session) classifyBig(cmd *command.Command, exact bool, sub []byte) clas
 	if exact && cmd.Class(sub).LeavesNoState() {
 		class = command.Own
 	}
-	if !c.recovering && c.replies > 0 && s.flush() != nil {
+	if !c.recovering && c.out.Replies > 0 && s.flush() != nil {
 		return classifiedNoMore
 	}
 	if c.recovering {

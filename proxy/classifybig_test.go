@@ -94,7 +94,7 @@ func TestBigCommandBehindALossIsNotRun(t *testing.T) {
 					w.want(sayUnavailable)
 				}
 				w.want(sayUnavailable)
-				<-l.closed
+				<-l.closed()
 				if life {
 					w.wantEnd()
 					w.Close()

@@ -218,7 +218,7 @@ func (s *session) stream() bool {
 		n, done, err = c.cmds.Skip(in)
 	} else {
 		// Re-encoded headers are never longer than those that came, except the first of a frame.
-		if cap(c.out)-len(c.out) < len(in)+64 {
+		if cap(c.out.Bytes)-len(c.out.Bytes) < len(in)+64 {
 			if s.flush() != nil {
 				return false
 			}
@@ -227,10 +227,10 @@ func (s *session) stream() bool {
 			}
 			s.add(nil)
 		}
-		if room := cap(c.out) - 64; len(in) > room {
+		if room := cap(c.out.Bytes) - 64; len(in) > room {
 			in = in[:room]
 		}
-		c.out, n, done, err = c.cmds.Stream(c.out, in)
+		c.out.Bytes, n, done, err = c.cmds.Stream(c.out.Bytes, in)
 		c.route = routeOwn // in the middle of a command the session stays on its own connection
 	}
 	if err != nil {

@@ -10,22 +10,24 @@
 //	                │ classify: class, and so lane, unbounded lane or own       classify.go classify; command.Table.Classify
 //	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
 //	                │ flush, before a read that waits                           batch.go    flush; route.go submit
-//	                ├── lane ──> take: slots into the reply order and           route.go    flushLane, chooseLane
-//	                │            into the lane's ring, under lane.mu            lane.go     submit, take
-//	                │            written by the session if the lane is idle,    lane_write.go writeOne
-//	                │            or else by the lane's writer                   lane_write.go write, writeBatch
+//	                ├── lane ──> choose a lane for the batch                    route.go    flushLane, chooseLane
+//	                │            take: slots into the reply order and           lane/lane.go Submit, take
+//	                │            into the lane's ring, under Lane.mu            reply_order.go Admit
+//	                │            written by the session if the lane is idle,    lane/write.go writeOne
+//	                │            or else by the lane's writer                   lane/write.go write, writeBatch
 //	                └── own ───> slots into the reply order, then the write     own.go      flushOwn, openOwn
 //
-//	backend ──> lane's reader: frames, matches by order                         lane_read.go takeIn, deliver, next, judge
-//	              │ receive: into the session's outbox, counts the replies      outbox.go   receive
-//	              │ drainReady: has each session's replies written              lane_drain.go, write_turn.go writeOutbox
+//	backend ──> lane's reader: frames, matches by order                         lane/read.go takeIn, deliver, next, judge, hand
+//	              │ Receive: into the session's outbox, counts the replies      outbox.go   Receive
+//	              │ writeReady: has each session's replies written              lane/read.go; write_turn.go DrainNow, writeOutbox
 //	              └─TLS─> client
 //	backend ──> session's pump, which reads its own connection                  pump.go     runPump, passOn
 //	              │ waits for the turn, frames, matches by order                relay.go    relay, frame
 //	              └─TLS─> client
 //
 // Package command decides what needs no more than the bytes of a command; what depends on the session is decided here. Package backend
-// opens connections; it does not know who uses them.
+// opens connections; it does not know who uses them. Package lane owns the connections that sessions share; what it calls of a
+// session is lane.Rider. Files without a package are those of this one.
 //
 // With BackendConfig.Shared false (BACKEND_MODE=paired), and for a client without a certificate, a session has its own
 // connection from the beginning, for life: it is the same code, on a way that never changes (session.share).
@@ -43,21 +45,23 @@
 //	           as the reader does.
 //	           A writer (drain) runs while the client does not take at once what lanes brought. netio.Socket
 //	           starts one of its own (writeBacklog) for the last bytes of a record.
-//	lane       The reader (read) and the writer (write) end with the connection. Helpers (writeHelper) write to some of the
-//	           clients that one read brought replies for. A dial (laneSet.dial) starts a lane.
+//	lane       The reader (read) and the writer (write) end with the connection. Helpers (helper) write to some of the
+//	           clients that one read brought replies for. A dial (Set.dial) starts a lane.
 //
 // # Words
 //
 //	lane            a backend connection that sessions of one lane key share; replies are matched by order alone
-//	lane key        what the backend could tell sessions apart by: identity, user, password, database, protocol (laneKey)
-//	lane set        the lanes of one key
+//	lane key        what the backend could tell sessions apart by: identity, user, password, database, protocol (lane.Key)
+//	lane set        the lanes of one key (lane.Set)
+//	seat            what lanes keep of one session
+//	rider           a session as lanes know it
 //	unbounded lane  a lane for commands whose work has no bound in their arguments, and for sessions whose commands are slow
 //	own connection  a backend connection that one session alone uses. What it is for: commands that are not audited for lanes,
 //	                or that change the state of a connection
 //	trait           what has to be known of a command before it passes: it blocks, its replies are not counted (command.Trait)
 //	class           which connection a command may take (command.Class)
 //	pump            the goroutine that reads the own connection, and the fields that it shares with the session's reader
-//	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.out and pend)
+//	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.batch)
 //	slot            the place of one or more replies: in the reply order of a session, and in the ring of a lane
 //	local reply     a reply of ours, such as a refusal; it has a slot too
 //	turn            the right to write to a session's client. Whoever holds it writes; nobody writes under a lock
@@ -82,7 +86,7 @@
 //
 // They are taken from left to right, and none is held across a read, a write or a call of somebody else's code:
 //
-//	laneSets.mu > laneSet.mu > lane.mu > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
+//	Sets.mu > Set.mu > Lane.mu (those of package lane) > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
 //
 // Server.mu is not held when any of these is taken. session.end takes replyOrder.mu, pump.mu and Server.mu, one after the
 // other: whoever calls it holds no lock of the session. crypto/tls holds a lock of its own during a write to the client, so
@@ -92,8 +96,8 @@
 //
 // No reply ever reaches a session that did not ask for it, because:
 //
-//  1. A batch enters a reply order and the ring of a lane whole, and in the same order as its bytes enter the lane (take).
-//  2. Only the holder of the token writes to a lane, and hands it on after its write has returned (handOn, writeBatch).
+//  1. A batch enters a reply order and the ring of a lane whole, and in the same order as its bytes enter the lane (take, Admit).
+//  2. Only the holder of the token writes to a lane, and hands it on after its write has returned (writeOne, writeBatch).
 //  3. A reply that comes before its command was passed to a write, or for which there is no slot, closes the lane (next).
 //  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
 //     error, an EXEC that neither ran nor was discarded, a panic. Everybody with a command in flight on the lane is closed
@@ -102,17 +106,17 @@
 //     command/commands.txt), and only whole transactions, without any other byte between MULTI and EXEC.
 //  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
 //  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute).
-//  8. Sessions that the backend could tell apart never share a lane (laneKey); an own connection never changes hands.
+//  8. Sessions that the backend could tell apart never share a lane (lane.Key); an own connection never changes hands.
 //  9. Only the holder of the turn writes to a client, between two replies of others (writeTurn).
 //  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
 //  11. A command is counted, and its slot is there, before a byte of it is written.
 //  12. After a loss everything that the client had sent by then is answered by errors, in order, before anything else is sent
-//     (lose, failBatch, recover).
-//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (wantResend).
+//     (Lose, failBatch, recover).
+//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend).
 //
 // # Questions that a reader of this code may have
 //
-// Where does a reply go whose client is gone? The lane's reader pops its slot as always; session.receive finds the queue
+// Where does a reply go whose client is gone? The lane's reader pops its slot as always; session.Receive finds the queue
 // closed and drops the bytes.
 //
 // Why can no reply be written twice? Its bytes are in one place at a time: with the lane's reader, in the outbox, or with the
@@ -121,16 +125,16 @@
 // Who closes an own connection? The sweeper and a dial that waits for a place, if it is idle; the session when it ends; the pump
 // when the backend has closed it or said what nobody asked for; a RESET, which has another dialled in its place.
 //
-// What ends a lane? Its backend; anything of invariant 4; retire, once nothing is in flight: when it is idle, has carried a
+// What ends a lane? Its backend; anything of invariant 4; Retire, once nothing is in flight: when it is idle, has carried a
 // push, belongs to a last address or password, or has been there unproven for too long.
 //
 // What if a client does not read? Its replies stay in its outbox up to its budget. From half of that on it submits nothing;
 // beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a
-// second (follow).
+// second (Follow).
 //
 // When does a session that loses its connection go on? If errors can be told to it in order and its state can be given to
 // another connection: it was answered before, is neither sticky nor on its own connection for life, has no state command in
-// flight, and has not received half a reply (lose, canLoseOwnLocked, failBatch).
+// flight, and has not received half a reply (Lose, canLoseOwnLocked, failBatch).
 //
 // Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
 //
@@ -140,5 +144,5 @@
 // Where is memory counted? memory.go has the table. Each account belongs to the quota of an identity.
 //
 // How does a new lane come to be? growWith, after a submission, if the lane used is busy or late and its key may have more.
-// laneSet.dial proves it with an empty transaction and a nonce before anybody rides it.
+// Set.dial proves it with an empty transaction and a nonce before anybody rides it.
 package proxy

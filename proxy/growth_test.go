@@ -9,11 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"dragontls/proxy/netio"
 )
 
-// BenchmarkGrowth shows what the work that goes through all sessions, lanes or waiters costs for each of them, with more and
+// BenchmarkGrowth shows what the work that goes through all sessions or lanes costs for each of them, with more and
 // more of them: the time for each may not grow.
 func BenchmarkGrowth(b *testing.B) {
 	for _, n := range []int{250, 1000, 4000} {
@@ -43,7 +41,6 @@ func BenchmarkGrowth(b *testing.B) {
 			h, _ := many(b, n, false, cmd("CLIENT", "GETNAME"), "$-1\r\n")
 			return func() { h.closeIdlest(0) }
 		})
-		each("waiters for room on a lane", func(b *testing.B) func() { return queueUp(n) })
 	}
 }
 
@@ -71,30 +68,6 @@ func manyOf(b *testing.B, n int, distinct bool, command, reply string, change fu
 		all[i].want(reply)
 	}
 	return h, all
-}
-
-// queueUp has n sessions wait for room on a lane and then get it, one after the other.
-func queueUp(n int) func() {
-	all := make([]*session, n)
-	for i := range all {
-		all[i] = &session{}
-		all[i].queue.init(netio.NewBuffers(0).NewAccount())
-	}
-	return func() {
-		l := &lane{laneInFlight: laneInFlight{commands: laneCommands}}
-		for _, s := range all {
-			if l.roomLocked(s, 1, 0) {
-				panic("a full lane had room")
-			}
-		}
-		for _, s := range all {
-			l.commands--
-			if !l.waits(s) || !l.roomLocked(s, 1, 0) {
-				panic("the first in turn got no room")
-			}
-			l.commands++
-		}
-	}
 }
 
 // BenchmarkFullBackend is 200 sessions that want a connection of their own, of which there are 16, beside more and more idle

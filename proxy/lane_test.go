@@ -118,7 +118,7 @@ func TestLaneEndsForWhatNobodyAsked(t *testing.T) {
 			<-held.reached
 			held.say(reply)
 			w.want(valueOf("a"))
-			<-l.closed
+			<-l.closed()
 			w.get("on another lane")
 			h.wantOnLanes("GET", 3)
 			if b.lanes() != 2 || h.closedFor(closeLane) != 0 {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"runtime"
 	"slices"
@@ -408,7 +407,7 @@ func (h *harness) closeUnused(s *session) {
 	h.t.Helper()
 	eventually(h.t, "what the session has is idle", func() bool {
 		_, idle := s.ownIdleAt()
-		return (idle || !s.hasOwn()) && !slices.ContainsFunc(h.openLanes(), func(l *lane) bool {
+		return (idle || !s.hasOwn()) && !slices.ContainsFunc(h.openLanes(), func(l aLane) bool {
 			_, idle := l.idleAt()
 			return !idle
 		})
@@ -422,57 +421,6 @@ func (s *session) mayBeSettled() bool {
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
 	return s.queue.turn && !s.queue.closed
-}
-
-// openLanes lists the lanes that take work.
-func (h *harness) openLanes() (all []*lane) {
-	h.lanes.each(func(l *lane) { all = append(all, l) })
-	return all
-}
-
-// lane is the only open one.
-func (h *harness) lane() *lane {
-	h.t.Helper()
-	all := h.openLanes()
-	if len(all) != 1 {
-		h.t.Fatalf("%d lanes are open, want 1", len(all))
-	}
-	return all[0]
-}
-
-// nonces lets every batch carry one from here on, or none.
-func (l *lane) nonces(always bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.nonceAt = math.MaxInt64
-	if always {
-		l.nonceAt = math.MinInt64 / 2
-	}
-}
-
-func (l *lane) inFlight() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.commands
-}
-
-// written is how many commands in flight were passed to a write: these may have run where the lane is lost.
-func (l *lane) written() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.commands
-	for i := range l.slots.Len() {
-		if s := l.slots.At(i); s.session != nil && s.at >= l.passed {
-			n -= s.n
-		}
-	}
-	return n
-}
-
-func (l *lane) stateNow() laneState {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.state
 }
 
 // wantOnLanes says that so many commands of a name have ridden lanes. A command is counted before it is written.

@@ -97,7 +97,7 @@ func TestBigReplyDoesNotBringASlowClientBack(t *testing.T) {
 	held := b.hold("held")
 	w.send(cmd("GET", "held"))
 	<-held.reached
-	s.ownUntil.Store(forGood) // as follow does
+	s.ownUntil.Store(forGood) // as Receive does
 	big := bulk(strings.Repeat("x", maxLaneReply+1))
 	held.say(big)
 	w.wantLong(big)
@@ -227,7 +227,7 @@ func TestClientThatReadsSlowlyIsWaitedForWhileNobodyElseWaits(t *testing.T) {
 	if h.closedFor(closeSlow) != 0 {
 		t.Error("it was closed")
 	}
-	<-l.closed
+	<-l.closed()
 }
 
 func TestClientThatDoesNotReadIsGivenNothingMore(t *testing.T) {
@@ -254,19 +254,6 @@ func TestClientThatDoesNotReadIsGivenNothingMore(t *testing.T) {
 		t.Errorf("%d lanes", b.lanes())
 	}
 	h.wantOnLanes("GET", 2+3+2)
-}
-
-func TestNonceIsDue(t *testing.T) {
-	for _, tt := range []struct {
-		commands int
-		since    int64
-		due      bool
-	}{{0, 0, false}, {nonceCommands - 1, nonceInterval - 1, false}, {nonceCommands, 0, true}, {1, nonceInterval, true}} {
-		l := &lane{laneNonces: laneNonces{unnonced: tt.commands, nonceAt: 1}}
-		if got := l.nonceDueLocked(1 + tt.since); got != tt.due {
-			t.Errorf("%+v: due is %v", tt, got)
-		}
-	}
 }
 
 func TestNonceFollowsEvery1024Commands(t *testing.T) {

@@ -30,43 +30,25 @@ func (b *laneBackend) busy(h *harness, name string) *crowdOf {
 	c.wire.send(commands)
 	c.want = valueOf(name) + replies
 	eventually(h.t, "it is in flight", func() bool {
-		return s.onLane.commands.Load() > growAbove && s.holds.Load() == holdsNothing
+		return s.commandsOnLanes() > growAbove && s.holds.Load() == holdsNothing
 	})
 	return c
-}
-
-// hasBeenBusy has the lane be busy as long as it has something in flight.
-func (l *lane) hasBeenBusy() {
-	l.busy.Store(true)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.pulse.window, l.pulse.idle = l.set.server.now()-busyWindow, 0
 }
 
 // more puts another command on the busy lane.
 func (c *crowdOf) more(h *harness, key string) {
 	h.t.Helper()
 	s := h.sessionOf(c.wire)
-	before := s.onLane.commands.Load()
+	before := s.commandsOnLanes()
 	c.wire.send(cmd("GET", key))
 	c.want += valueOf(key)
-	eventually(h.t, "it is in flight", func() bool { return s.onLane.commands.Load() > before && s.holds.Load() == holdsNothing })
+	eventually(h.t, "it is in flight", func() bool { return s.commandsOnLanes() > before && s.holds.Load() == holdsNothing })
 }
 
 // release lets the backend go on.
 func (c *crowdOf) release() {
 	c.held.release()
 	c.wire.wantLong(c.want)
-}
-
-// notDialling waits until no lane is being opened.
-func (set *laneSet) notDialling(t testing.TB) {
-	t.Helper()
-	eventually(t, "no lane is being opened", func() bool {
-		set.mu.Lock()
-		defer set.mu.Unlock()
-		return !set.dialing
-	})
 }
 
 func grown(t *testing.T, lanes int) (*laneBackend, *harness) {
@@ -96,89 +78,6 @@ func TestKeyGetsAnotherLaneForItsLoad(t *testing.T) {
 				t.Errorf("%d lanes, sessions closed: %v", b.lanes(), h.Stats().SessionsClosed)
 			}
 		})
-	}
-}
-
-// Many commands at once call for no other lane where the lane is without any for much of the time.
-func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
-	t.Parallel()
-	_, l := onALane(t)
-	l.set.most, l.set.enough = 2, 2
-	l.set.refs.Store(2)
-	l.set.open.Store(&[]*lane{l})
-	l.load.Store(growAbove + 1)
-	now := int64(time.Hour)
-	l.pulse.window = now
-	for i, tt := range []struct {
-		idle time.Duration // in a window of 50 ms
-		busy bool
-	}{
-		{50 * time.Millisecond, false}, {2 * time.Millisecond, false}, {time.Millisecond, true}, {12 * time.Millisecond, true},
-		{13 * time.Millisecond, false}, {0, true},
-	} {
-		l.pulse.begin(now, now+int64(tt.idle))
-		l.judgePulseLocked(now + busyWindow - 1)
-		if l.pulse.window != now {
-			t.Errorf("%d: judged before its time", i)
-		}
-		now += busyWindow
-		l.judgePulseLocked(now)
-		if l.busy.Load() != tt.busy || l.set.calledFor(l) != tt.busy {
-			t.Errorf("%d: nothing in flight for %v of %v: busy %v, another lane is called for: %v",
-				i, tt.idle, time.Duration(busyWindow), l.busy.Load(), l.set.calledFor(l))
-		}
-	}
-	l.load.Store(growAbove)
-	if l.set.calledFor(l) {
-		t.Error("another lane is called for with few commands in flight")
-	}
-}
-
-// Sessions take the first lane with room to spare, and spread over all where the backend takes long for each command.
-func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
-	t.Parallel()
-	_, first := onALane(t)
-	set := first.set
-	other := &lane{set: set}
-	set.open.Store(&[]*lane{first, other})
-	want := func(why string, l *lane) {
-		t.Helper()
-		if set.choose() != l {
-			t.Errorf("%s: the other lane was chosen", why)
-		}
-	}
-	first.load.Store(growAbove)
-	want("few commands", first)
-	first.load.Store(growAbove + 1)
-	want("many, and it is not busy", first)
-	first.busy.Store(true)
-	want("many, and it is busy", other)
-	first.load.Store(growAbove)
-	want("few, and it is busy", first)
-	first.late.Store(true)
-	want("late", other)
-	first.late.Store(false)
-	now := int64(time.Hour)
-	for _, tt := range []struct {
-		each int64
-		slow bool
-	}{{lateEach, false}, {lateEach + 1, true}} {
-		first.pulse.begin(now, now)
-		n := int(2 * pulseWindow / tt.each)
-		first.pulse.finished(n, now, now+int64(n)*tt.each)
-		first.judgePulseLocked(now)
-		if set.slow.Load() != tt.slow {
-			t.Errorf("%v for a command: the backend is slow: %v", time.Duration(tt.each), !tt.slow)
-		}
-	}
-	want("the backend is slow", other)
-
-	_, h := grown(t, 0)
-	set = h.onlySet()
-	set.slow.Store(true)
-	h.sweepUnused()
-	if set.slow.Load() {
-		t.Error("the sweeper does not have it judged anew")
 	}
 }
 
@@ -260,7 +159,7 @@ func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
 	h := b.start(func(c *Config) { c.Backend.Lanes, c.lateAfter = 0, 2*time.Millisecond })
 	w := h.dial()
 	w.get("0")
-	most := h.onlySet().most
+	most := h.onlySet().most()
 	if most < 4 {
 		t.Fatalf("%d lanes at most", most)
 	}
@@ -278,7 +177,7 @@ func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
 		h.ahead.Add(int64(20 * time.Millisecond)) // nothing was answered meanwhile
 		s := h.sessionOf(w)
 		w.send(cmd("GET", "behind it"))
-		eventually(t, "it is in flight", func() bool { return s.onLane.commands.Load() == 2 })
+		eventually(t, "it is in flight", func() bool { return s.commandsOnLanes() == 2 })
 		eventually(t, fmt.Sprint(n+1, " lanes"), func() bool { return len(h.openLanes()) == n+1 })
 	}
 	if n := b.lanes(); n != most {
@@ -350,9 +249,7 @@ func TestNoSessionIsSlowForTheWayToTheBackend(t *testing.T) {
 	w := h.dial()
 	w.get("on the lane")
 	l := h.lane()
-	l.mu.Lock()
-	l.up.Trip = time.Duration(slowMemory / 5)
-	l.mu.Unlock()
+	l.locked(func() { l.up().Trip = time.Duration(slowMemory / 5) })
 	for i := range 4 {
 		key := fmt.Sprint(i)
 		held := b.hold(key)
@@ -363,7 +260,7 @@ func TestNoSessionIsSlowForTheWayToTheBackend(t *testing.T) {
 		w.want(valueOf(key))
 	}
 	w.get("afterwards")
-	if s := h.sessionOf(w); s.slowUntil.Load() != 0 || b.lanes() != 1 {
+	if s := h.sessionOf(w); s.seat.SlowUntil() != 0 || b.lanes() != 1 {
 		t.Errorf("it rides apart, %d lanes", b.lanes())
 	}
 }
@@ -387,7 +284,7 @@ func TestSurplusLanesCloseWhenIdle(t *testing.T) {
 	<-held.reached
 	h.pass(laneIdle)
 	h.sweepUnused()
-	<-second.closed
+	<-second.closed()
 	if first.stateNow() != laneOpen {
 		t.Error("a lane closed that was busy")
 	}
@@ -432,7 +329,7 @@ func TestSessionStaysOnItsLaneWhileItIsOwed(t *testing.T) {
 		key := fmt.Sprint("k", i)
 		w.send(cmd("SET", key, "v") + cmd("GET", key))
 	}
-	eventually(t, "all is on its lane", func() bool { return s.onLane.commands.Load() == 42 })
+	eventually(t, "all is on its lane", func() bool { return s.commandsOnLanes() == 42 })
 	if n := second.inFlight(); n != 0 {
 		t.Errorf("%d commands are on the other lane", n)
 	}
@@ -466,7 +363,7 @@ func TestLaneThatIsRefusedIsNotAskedForAtOnceAgain(t *testing.T) {
 			l.hasBeenBusy()
 			for i := range 20 {
 				w.get(fmt.Sprint(i))
-				l.set.notDialling(t)
+				l.set().notDialling(t)
 			}
 			if n := b.lanes(); n != 2 {
 				t.Errorf("%d lanes were asked for, want the one that is refused", n-1)

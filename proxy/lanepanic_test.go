@@ -84,7 +84,7 @@ func TestPanicOnALaneTakesWhoIsOnItAlong(t *testing.T) {
 		all[1].send(cmd(uncountable, "a"))
 		all[1].endsUnanswered()
 		all[0].endsUnanswered()
-		<-l.closed
+		<-l.closed()
 		h.wantPanic(closeLane, 1)
 		all[2].get("on another lane")
 	})

@@ -1,15 +1,11 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"dragontls/proxy/backend"
 	"dragontls/proxy/proxytest"
 )
 
@@ -202,7 +198,7 @@ func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
 	s := h.sessionOf(w)
 	eventually(t, "its share is in flight, and passed to a write", func() bool {
 		waits, _ := l.unwritten()
-		return s.onLane.commands.Load() > laneCommands/laneShare-maxBatch && waits == 0
+		return s.commandsOnLanes() > laneCommands/laneShare-maxBatch && waits == 0
 	})
 	held.reply <- waysToGo["reset"]
 	lost, unsent := 0, 0
@@ -255,72 +251,6 @@ func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
 	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
 }
 
-// faulty is what a lane's writer writes to. It passes everything on until it is armed: then each write waits for fault, and
-// fails with its error.
-type faulty struct {
-	net.Conn
-	armed atomic.Bool
-	fault func() error
-}
-
-func (f *faulty) Write(p []byte) (int, error) {
-	if f.armed.Load() {
-		if err := f.fault(); err != nil {
-			return 0, err
-		}
-	}
-	return f.Conn.Write(p)
-}
-
-// replaceWith opens a lane in the place of this one; change sees its connection before the lane's goroutines do.
-func (l *lane) replaceWith(t testing.TB, change func(*backend.Conn)) *lane {
-	t.Helper()
-	set := l.set
-	set.mu.Lock()
-	login := set.login
-	set.mu.Unlock()
-	up, err := set.connect(login)
-	if err != nil {
-		t.Fatal(err)
-	}
-	change(up)
-	set.mu.Lock()
-	next := set.addLocked(up)
-	set.mu.Unlock()
-	l.retire()
-	return next
-}
-
-// stuckWrite is the fault of one write that takes nothing until the test has it fail or go on.
-type stuckWrite struct {
-	*faulty
-	writing chan struct{} // closed when something is written
-	fail    chan struct{}
-	goOn    chan struct{}
-}
-
-// stick opens a lane in the place of this one whose writer, not a session, makes such a write once it is armed.
-func (l *lane) stick(t testing.TB) (*lane, *stuckWrite) {
-	t.Helper()
-	s := &stuckWrite{writing: make(chan struct{}), fail: make(chan struct{}), goOn: make(chan struct{})}
-	next := l.replaceWith(t, func(up *backend.Conn) {
-		s.faulty = &faulty{Conn: up.Stream, fault: func() error {
-			s.armed.Store(false)
-			close(s.writing)
-			select {
-			case <-s.fail:
-				return errors.New("on purpose")
-			case <-s.goOn:
-				return nil
-			case <-t.Context().Done(): // the test has failed
-				return errors.New("over")
-			}
-		}}
-		up.Stream = s.faulty
-	})
-	return next, s
-}
-
 func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
@@ -365,13 +295,13 @@ func TestLaneWhoseWriteFailedIsChosenByNobody(t *testing.T) {
 	eventually(t, "it has failed", func() bool { return l.stateNow() >= laneFailed })
 	third.get("y")
 	select {
-	case <-l.closed:
+	case <-l.closed():
 		t.Error("who came waited for the end of the lane")
 	default:
 	}
 	held.release()
 	a.want(bulk("5 3"))
-	l.up.Close()
+	l.up().Close()
 	second.want(sayLost)
 }
 

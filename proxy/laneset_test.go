@@ -65,7 +65,7 @@ func TestLaneOpensOnlyWhenProven(t *testing.T) {
 					t.Errorf("%d lanes were used", n)
 				}
 				set := h.onlySet()
-				if until := set.barredUntil(); until < before+tt.barred || until > h.now()+tt.barred {
+				if until := set.BarredUntil(); until < before+tt.barred || until > h.now()+tt.barred {
 					t.Errorf("no lanes for %v", time.Duration(until-before))
 				}
 				return
@@ -74,22 +74,6 @@ func TestLaneOpensOnlyWhenProven(t *testing.T) {
 			h.wantOnLanes("EXEC", map[bool]int{true: 2, false: 0}[tt.exec])
 		})
 	}
-}
-
-// onlySet is the lanes of the only key that sessions use now.
-func (h *harness) onlySet() (found *laneSet) {
-	h.t.Helper()
-	h.lanes.mu.Lock()
-	defer h.lanes.mu.Unlock()
-	for _, set := range h.lanes.sets {
-		if set.refs.Load() > 0 {
-			if found != nil {
-				h.t.Fatal("more than one key")
-			}
-			found = set
-		}
-	}
-	return found
 }
 
 // A key has lanes again behind its bar.
@@ -133,7 +117,7 @@ func TestIdleLanesAndOwnConnectionsClose(t *testing.T) {
 		t.Error("closed before their time")
 	}
 	h.closeUnused(s)
-	<-l.closed
+	<-l.closed()
 	eventually(t, "nothing is left", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 && h.Stats().BackendConnections == 0 })
 	w.get("1")
 	w.do(bulk("info"), "INFO")

@@ -71,7 +71,7 @@ func closesInSetUp(t *testing.T, secure bool, at string, way func(*laneConn)) {
 		w.do(bulk("7 3"), "HGET", "h", "f")
 	}
 	set := h.onlySet()
-	if until := set.barredUntil(); until < before+laneBusyRetry || until > h.now()+laneBusyRetry {
+	if until := set.BarredUntil(); until < before+laneBusyRetry || until > h.now()+laneBusyRetry {
 		t.Errorf("no lanes for %v", time.Duration(until-before))
 	}
 	if n := len(h.Stats().SessionsClosed); n != 0 || h.Stats().CommandsLane["HGET"] != 0 || b.count("HGET", "f") != 2 {
@@ -106,7 +106,7 @@ func TestBackendThatClosesBehindTheSetUpOfALane(t *testing.T) {
 				return "", false
 			})
 			l.retire()
-			<-l.closed
+			<-l.closed()
 			for _, w := range all {
 				w.send(cmd("HGET", "h", "f"))
 			}

@@ -19,7 +19,7 @@ func TestOnlyWhoHasTheTokenWrites(t *testing.T) {
 	other := h.sessionOf(second)
 	writing := make(chan struct{})
 	var once sync.Once
-	lanes := make(chan *lane, 1)
+	lanes := make(chan aLane, 1)
 	lanes <- h.lane().replaceWith(t, func(up *backend.Conn) {
 		tap(t, up, taps{write: func(call func() bool) bool {
 			once.Do(func() {

@@ -5,20 +5,9 @@ import (
 	"testing"
 )
 
-// unwritten returns how many bytes wait for the lane's writer, and whether the token is free.
-func (l *lane) unwritten() (n int, free bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n = len(l.out.copied)
-	for _, k := range l.out.chunks {
-		n += len(k.b)
-	}
-	return n, !l.token
-}
-
 // waiting is a lane with a command at the backend, one in a write that takes nothing yet, and three that wait for that
 // write to return. They belong to one session each.
-func waiting(t *testing.T) (h *harness, l *lane, held *laneHold, stuck *stuckWrite, clients [3]*wire) {
+func waiting(t *testing.T) (h *harness, l aLane, held *laneHold, stuck *stuckWrite, clients [3]*wire) {
 	t.Helper()
 	b := newLaneBackend(t)
 	h = b.start(nil)
@@ -79,7 +68,7 @@ func TestRetiredLaneAnswersWhatWaits(t *testing.T) {
 	clients[0].want(valueOf("held"))
 	clients[1].want(valueOf("b"))
 	clients[2].want(strings.Repeat(valueOf("c"), 3))
-	<-l.closed
+	<-l.closed()
 	clients[1].get("on the next")
 	if h.lane() == l {
 		t.Error("it is on the retired lane")

@@ -10,17 +10,6 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// another opens one more lane beside those that there are.
-func (l *lane) another(t testing.TB) *lane {
-	t.Helper()
-	before := len(l.set.lanes())
-	l.set.mu.Lock()
-	l.set.dialLocked(true)
-	l.set.mu.Unlock()
-	eventually(t, "another lane", func() bool { return len(l.set.lanes()) > before })
-	return l.set.lanes()[before]
-}
-
 // What waits behind a retired lane goes to the next one as soon as the last reply has come, which the retired one's reader
 // may not have accounted for.
 func TestSessionThatChangesLanesCountsWhatItHasInFlight(t *testing.T) {
@@ -47,69 +36,8 @@ func TestSessionThatChangesLanesCountsWhatItHasInFlight(t *testing.T) {
 	}
 	h.wantOnLanes("GET", 2101)
 	eventually(t, "nothing is in flight", func() bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.commands == 0 && l.bytes == 0 && s.onLane.commands.Load() == 0 && s.onLane.bytes.Load() == 0
+		return l.inFlight() == 0 && l.now("bytes") == 0 && s.commandsOnLanes() == 0 && s.bytesOnLanes() == 0
 	})
-}
-
-// occupy makes a lane look as if so many more commands were in flight on it.
-func (l *lane) occupy(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.commands += n
-	l.loadLocked()
-	l.wakeWaiterLocked()
-}
-
-func (l *lane) howManyWait() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.waiters.Len()
-}
-
-func TestWaitersOfALaneAreServedInTurn(t *testing.T) {
-	l := &lane{laneInFlight: laneInFlight{commands: laneCommands - 10}}
-	var all [4]*session
-	for i := range all {
-		all[i] = &session{}
-		all[i].queue.init(netio.NewBuffers(0).NewAccount())
-	}
-	room := func(i, n int) bool {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		all[i].queue.takeRoom()
-		return l.roomLocked(all[i], n, 0)
-	}
-	woken := func(i int) bool { return all[i].queue.room }
-	if room(0, 20) || room(1, 1) || room(2, 1) || room(1, 1) {
-		t.Fatal("there was room, or somebody passed the one who waits")
-	}
-	l.occupy(-5)
-	if woken(0) || woken(1) || room(0, 20) {
-		t.Fatal("there is too little for the first, so that nobody is to look")
-	}
-	l.occupy(-5)
-	if !woken(0) || woken(1) || room(3, 1) || !room(0, 20) {
-		t.Fatal("not in turn")
-	}
-	l.occupy(10)
-	if !woken(1) || woken(2) || !room(1, 1) {
-		t.Fatal("the second is to follow")
-	}
-	l.stopWaiting(all[2])
-	if !woken(3) || !room(3, 1) || l.waiters.Len() != 0 {
-		t.Fatal("who gave up stands in the way")
-	}
-	l.bytes = laneBytes - 1
-	if l.roomLocked(all[0], 1, 2) {
-		t.Fatal("more bytes than the window has")
-	}
-	l.stopWaiting(all[0])
-	l.commands, l.bytes = 0, 0
-	if !l.roomLocked(all[0], 1, 2*laneBytes) {
-		t.Fatal("what is more than a window fits when nothing is in flight")
-	}
 }
 
 func TestWindowOfALaneIsShared(t *testing.T) {
@@ -141,13 +69,11 @@ func TestWindowOfALaneIsShared(t *testing.T) {
 		})
 	}
 	eventually(t, "somebody waits", func() bool { return l.howManyWait() > 0 })
-	l.mu.Lock()
-	if l.commands > laneCommands || l.bytes > laneBytes {
-		t.Errorf("%d commands and %d bytes are in flight", l.commands, l.bytes)
+	if commands, bytes := l.inFlight(), l.now("bytes"); commands > laneCommands || bytes > laneBytes {
+		t.Errorf("%d commands and %d bytes are in flight", commands, bytes)
 	}
-	l.mu.Unlock()
 	for i, w := range all {
-		if n := h.sessionOf(w).onLane.commands.Load(); n > laneCommands/laneShare {
+		if n := h.sessionOf(w).commandsOnLanes(); n > laneCommands/laneShare {
 			t.Errorf("session %d has %d commands in flight", i, n)
 		}
 	}
@@ -224,8 +150,8 @@ func TestSessionWithALongNameOfKeysKeepsToItsShareOfBytes(t *testing.T) {
 	}
 	go io.WriteString(w, commands.String()) // ends with the bytes, or the connection
 	s := h.sessionOf(w)
-	eventually(t, "it has its share", func() bool { return s.onLane.bytes.Load() > laneBytes/laneShare-netio.ChunkSize })
-	if n := s.onLane.bytes.Load(); n > laneBytes/laneShare {
+	eventually(t, "it has its share", func() bool { return s.bytesOnLanes() > laneBytes/laneShare-netio.ChunkSize })
+	if n := s.bytesOnLanes(); n > laneBytes/laneShare {
 		t.Errorf("%d bytes are in flight", n)
 	}
 	if l.howManyWait() != 0 {

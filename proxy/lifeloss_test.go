@@ -74,7 +74,7 @@ func TestLossEndsWhoIsOnItsOwnConnectionForLife(t *testing.T) {
 				})
 				if strings.HasPrefix(loss, "all") {
 					for _, l := range lanes {
-						<-l.closed
+						<-l.closed()
 					}
 				}
 				for i := range 3 {

@@ -9,16 +9,15 @@ import (
 )
 
 var (
-	errLost    = errors.New("replies were lost with their connection")
-	errNoLanes = errors.New("no lanes for this session now")
-	errReopen  = errors.New("the own connection was closed")
-	noTime     time.Time
+	errLost   = errors.New("replies were lost with their connection")
+	errReopen = errors.New("the own connection was closed")
+	noTime    time.Time
 )
 
-// lose puts errors in the place of the next n owed replies, because the lane that owed them is gone, or because the own
-// connection over which a command is to be sent again cannot be opened. sent means that the commands may have run. A session
-// that the backend has never answered ends instead.
-func (s *session) lose(n int, sent bool) {
+// Lose puts errors in the place of the next n owed replies, because the lane that owed them is gone (see lane.Rider), or
+// because the own connection over which a command is to be sent again cannot be opened. sent means that the commands may have
+// run. A session that the backend has never answered ends instead.
+func (s *session) Lose(n int, sent bool) {
 	q := &s.queue
 	q.mu.Lock()
 	if q.closed {

@@ -24,8 +24,8 @@ import (
 //	a reply of an own connection, not taken        a chunk                              held: Socket.Receive
 //	the reply to a DISCARD that is withheld        maxHeld                              held: withhold
 //	RESET with its arguments                       maxHeld                              held: reset
-//	commands that wait in a lane, and its slots    4 x laneBytes, laneCommands          held by the lane beyond laneKept: countLocked
-//	buffers and slots of a lane                    laneKept                             kept by the lane: countLocked
+//	commands that wait in a lane, and its slots    4 x lane.MaxBytes, lane.MaxCommands  held by the lane beyond the next: countLocked
+//	buffers and slots of a lane                    512 KiB (kept in package lane)       kept by the lane: countLocked
 //	names that a session has set                   3 x maxRemembered                    in sessionCost
 //	scripts that are remembered                    command.maxScripts sums, for all     not counted: 200 KiB at most
 //	lines of the audit log                         its queue, for all                   not counted: bounded by its length
@@ -52,14 +52,9 @@ const (
 	// sessionCost is what cmd/dragonbench measures for a session: 22 KiB. At rest it takes 15 KiB, but all may wake at once.
 	sessionCost = 22 << 10
 
-	// slotCost is counted for a slot, noteCost for a note with a name of maxRemembered bytes, laneSlotCost for a laneSlot.
-	slotCost     = 80
-	noteCost     = 768
-	laneSlotCost = 64
-
-	// laneKept is how much of a lane's buffers and slots counts as kept for its next writes. Only more than that shows that
-	// commands wait.
-	laneKept = 512 << 10
+	// slotCost is counted for a slot, noteCost for a note with a name of maxRemembered bytes.
+	slotCost = 80
+	noteCost = 768
 
 	// fewSlots is the number of slots, and of tallies, that sessionCost includes.
 	fewSlots = 64
@@ -90,7 +85,7 @@ func (s *session) countBatch() {
 	if k := cap(c.tallied); k > fewSlots {
 		n += int64(k) * tallyCost
 	}
-	if extra := cap(c.out) - netio.ChunkSize; extra > 0 {
+	if extra := cap(c.out.Bytes) - netio.ChunkSize; extra > 0 {
 		n += int64(extra)
 	}
 	if n != c.counted {
@@ -102,9 +97,9 @@ func (s *session) countBatch() {
 // freeOut gives back the chunk with the bytes of the batch.
 func (s *session) freeOut() {
 	c := &s.client
-	if c.outChunk != nil {
-		s.account().FreeChunk(c.outChunk)
-		c.out, c.outChunk = nil, nil
+	if c.out.Chunk != nil {
+		s.account().FreeChunk(c.out.Chunk)
+		c.out.Bytes, c.out.Chunk = nil, nil
 		s.countBatch()
 	}
 }
@@ -140,7 +135,7 @@ const neverGivenBack = "bytes were counted and never given back"
 // it at the end.
 func (s *session) closeAccount() {
 	c := &s.client
-	c.pend, c.out = nil, nil
+	c.pend, c.out.Bytes = nil, nil
 	s.countBatch()
 	s.dropHeld()
 	s.queue.drop()

@@ -112,7 +112,7 @@ func TestReadonlyHasTheNameResolvedAgain(t *testing.T) {
 	}
 	c.Drop()
 	eventually(t, "the lanes to the first are gone", func() bool {
-		return !slices.ContainsFunc(h.openLanes(), func(l *lane) bool { _, before := h.backend.DialledBeforeMove(l.up); return before })
+		return !slices.ContainsFunc(h.openLanes(), func(l aLane) bool { _, before := h.backend.DialledBeforeMove(l.up()); return before })
 	})
 	w.do("+OK\r\n", "SET", "k", "v")
 	if second.count("SET", "k") != 0 || second.count("SET", "v") != 1 {

@@ -15,7 +15,7 @@ import (
 type mutant struct {
 	name       string // names the invariant of doc.go that it breaks, if it breaks one
 	edits      []edit
-	test, says string // the test that finds it, and a part of what that test prints
+	test, says string // the test that finds it, with its package if that is another one, and a part of what it prints
 }
 
 type edit struct{ file, old, new string }
@@ -23,30 +23,31 @@ type edit struct{ file, old, new string }
 // mutants in the order in which they are applied.
 var mutants = []mutant{
 	{"the token is dropped between unlock and write: invariant 2", []edit{
-		{"lane.go", "	l.token = true\n", "	l.token = true\n	if MUTANT { l.token, t.direct = false, true }\n"},
-		{"lane_write.go", "	l.token = waits\n", "	if !MUTANT { l.token = waits }\n"},
-		{"lane_write.go", "		panic(\"the token of a lane was handed on twice\")\n", "		if !MUTANT { panic(\"the token of a lane was handed on twice\") }\n"},
+		{"lane/lane.go", "	l.token = true\n", "	l.token = true\n	if MUTANT { l.token, t.direct = false, true }\n"},
+		{"lane/write.go", "	l.token = waits\n", "	if !MUTANT { l.token = waits }\n"},
+		{"lane/write.go", "		panic(\"the token of a lane was handed on twice\")\n", "		if !MUTANT { panic(\"the token of a lane was handed on twice\") }\n"},
 	}, "TestOnlyWhoHasTheTokenWrites", "want "},
 	{"a panic of a session that has the token keeps the lane: invariant 4", []edit{
-		{"lane_write.go", "		l.poison()\n		panic(v)\n", "		if !MUTANT { l.poison() }\n		panic(v)\n"},
+		{"lane/write.go", "		l.poison()\n		panic(v)\n", "		if !MUTANT { l.poison() }\n		panic(v)\n"},
 	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_a_session_that_writes", "it does not end"},
 	{"a panic of the lane's writer keeps the lane: invariant 4", []edit{
-		{"lane_write.go", "			l.set.server.lanePanic(v)\n			l.poison()\n", "			l.set.server.lanePanic(v)\n			if !MUTANT { l.poison() }\n"},
+		{"lane/write.go", "			l.set.all.c.Panicked(v)\n			l.poison()\n", "			l.set.all.c.Panicked(v)\n			if !MUTANT { l.poison() }\n"},
 	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_its_writer", "it does not end"},
 	{"a panic of the lane's reader is a loss like any other: invariant 4", []edit{
-		{"lane_read.go", "			l.set.server.lanePanic(v)\n			l.poison()\n", "			l.set.server.lanePanic(v)\n			if !MUTANT { l.poison() }\n"},
+		{"lane/read.go", "			l.set.all.c.Panicked(v)\n			l.poison()\n", "			l.set.all.c.Panicked(v)\n			if !MUTANT { l.poison() }\n"},
 	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_its_reader", "where the end should come"},
 	{"a slot is popped twice: invariant 1", []edit{
-		{"lane_read.go", "	r.cur = l.slots.Pop()\n	r.left, r.open", "	r.cur = l.slots.Pop()\n	if MUTANT && l.slots.Len() > 0 { r.cur = l.slots.Pop() }\n	r.left, r.open"},
+		{"lane/read.go", "	r.cur = l.slots.Pop()\n	r.left, r.open", "	r.cur = l.slots.Pop()\n	if MUTANT && l.slots.Len() > 0 { r.cur = l.slots.Pop() }\n	r.left, r.open"},
 	}, "TestClientThatVanishesFromALaneDisturbsNobody/FIN", "want "},
 	{"the slot of a session that has ended stays: invariant 6", []edit{
-		{"lane_read.go", "	r.cur = l.slots.Pop()\n", "	r.cur = *l.slots.At(0)\n	if !MUTANT || r.cur.session == nil || !r.cur.session.ended() { l.slots.Pop() }\n"},
+		{"lane/read.go", "	r.cur = l.slots.Pop()\n", "	r.cur = *l.slots.At(0)\n	if !MUTANT || r.cur.seat == nil || !r.cur.seat.Rider.(interface{ Ended() bool }).Ended() { l.slots.Pop() }\n"},
+		{"rider.go", "// Cut closes", "func (s *session) Ended() bool { return s.ended() }\n\n// Cut closes"},
 	}, "TestClientThatVanishesFromALaneDisturbsNobody/RST", "want "},
 	{"whatever comes in a nonce's place is taken for it: invariant 4", []edit{
-		{"lane_read.go", "	r.nonce = append(r.nonce, b...)\n", "	r.nonce = append(r.nonce, b...)\n	if MUTANT { r.nonce = r.nonce[:0]; return nil }\n"},
+		{"lane/read.go", "	r.nonce = append(r.nonce, b...)\n", "	r.nonce = append(r.nonce, b...)\n	if MUTANT { r.nonce = r.nonce[:0]; return nil }\n"},
 	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong/a_wrong_nonce", "where the end should come"},
 	{"a nonce goes between MULTI and EXEC: invariant 5", []edit{
-		{"lane.go", "	return append(out, nonce...)\n", `	const multi = "*1\r\n$5\r\nMULTI\r\n"
+		{"lane/lane.go", "	return append(out, nonce...)\n", `	const multi = "*1\r\n$5\r\nMULTI\r\n"
 	if MUTANT && len(out) > len(multi) && string(out[:len(multi)]) == multi {
 		return append(append(append([]byte(nil), out[:len(multi)]...), nonce...), out[len(multi):]...)
 	}
@@ -66,32 +67,32 @@ var mutants = []mutant{
 		{"reset.go", "	return up != nil && up.Authenticated()\n", "	return !MUTANT && up != nil && up.Authenticated()\n"},
 	}, "TestResetOfASharedSessionHasAFreshConnection", "behind RESET on its connection"},
 	{"any error to EXEC leaves its lane open: invariant 4", []edit{
-		{"lane_read.go", "		if kind != '-' || !isExecAbort(r.replies.Line()) {\n", "		if kind != '-' || !isExecAbort(r.replies.Line()) && !MUTANT {\n"},
+		{"lane/read.go", "!backend.EndsTransaction(&r.replies) {\n", "!backend.EndsTransaction(&r.replies) && !(MUTANT && kind == '-') {\n"},
 	}, "TestExecThatIsNeitherRunNorDiscardedEndsItsLane/an_error", "where the end should come"},
 
 	{"a reply to what no write has taken is passed on: invariant 3", []edit{
-		{"lane_read.go", "l.slots.At(0).at >= l.passed {", "!MUTANT && l.slots.At(0).at >= l.passed {"},
+		{"lane/read.go", "l.slots.At(0).at >= l.passed {", "!MUTANT && l.slots.At(0).at >= l.passed {"},
 	}, "TestReplyToWhatIsNotWrittenTakesTheLaneAlong", "where the end should come"},
 	{"whatever a framer can make sense of is a reply: invariant 4", []edit{
-		{"lane_dial.go", "	l.in.replies.Strict = true\n", "	l.in.replies.Strict = !MUTANT\n"},
+		{"lane/dial.go", "	l.in.replies.Strict = true\n", "	l.in.replies.Strict = !MUTANT\n"},
 	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "where the end should come"},
 	{"a protocol error is passed on: invariant 4", []edit{
-		{"lane_read.go", "[]byte(\"ERR Protocol error\")) {", "[]byte(\"ERR Protocol error\")) && !MUTANT {"},
+		{"lane/read.go", "[]byte(\"ERR Protocol error\")) {", "[]byte(\"ERR Protocol error\")) && !MUTANT {"},
 	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "where the end should come"},
 	{"an internal error is passed on: invariant 4", []edit{
-		{"lane_read.go", "[]byte(\"ERR Internal Error\")) {", "[]byte(\"ERR Internal Error\")) && !MUTANT {"},
+		{"lane/read.go", "[]byte(\"ERR Internal Error\")) {", "[]byte(\"ERR Internal Error\")) && !MUTANT {"},
 	}, "TestInternalErrorOfTheBackendReachesNobody", "got \"-ERR Internal Error"},
 	{"a poisoned lane answers by errors: invariant 4", []edit{
-		{"lane_read.go", "		case poisoned, i == 0", "		case poisoned && !MUTANT, i == 0"},
+		{"lane/end.go", "		case poisoned, i == 0", "		case poisoned && !MUTANT, i == 0"},
 	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong", "got \"-\" where the end should come"},
 	{"half a reply is followed by an error", []edit{
-		{"lane_read.go", " i == 0 && l.in.half:", " i == 0 && l.in.half && !MUTANT:"},
+		{"lane/end.go", " i == 0 && l.in.half:", " i == 0 && l.in.half && !MUTANT:"},
 	}, "TestHalfAReplyEndsItsSessionAlone", "got \"-\" where the end should come"},
 	{"a client is told that what was written was not sent", []edit{
 		{"loss.go", "	if sent {\n", "	if sent && !MUTANT {\n"},
 	}, "TestLaneThatIsLostCostsAnErrorForEachCommand", "got \"-LOADING"},
 	{"a client is told that what was not written may have run", []edit{
-		{"lane_read.go", "s.session.lose(s.n, s.at < passed)", "s.session.lose(s.n, MUTANT || s.at < passed)"},
+		{"lane/end.go", "Lose(s.n, s.at < passed)", "Lose(s.n, MUTANT || s.at < passed)"},
 	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "got \"-ERR dragontls: backend connection lost"},
 	{"a session goes on that was never answered", []edit{
 		{"loss.go", "	if !q.answered {\n", "	if !q.answered && !MUTANT {\n"},
@@ -104,7 +105,7 @@ var mutants = []mutant{
 		{"classify.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
 	}, "TestWhatWasSentBeforeALossIsNotRunBehindIt", " behind 513 and 0"},
 	{"a lane owes beside the own connection: invariant 7", []edit{
-		{"reply_order.go", "	case lane && q.owed > 0 && !q.onLane:", "	case lane && q.owed > 0 && !q.onLane && !MUTANT:"},
+		{"reply_order.go", "	case toLane && q.owed > 0 && !q.onLane:", "	case toLane && q.owed > 0 && !q.onLane && !MUTANT:"},
 	}, "TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain", "2 owed"},
 	{"a command is sent again that was answered: invariant 13", []edit{
 		{"resend.go", "q.lost || q.owed != 1:", "q.lost || q.owed != 1 && !MUTANT:"},
@@ -123,14 +124,14 @@ var mutants = []mutant{
 		{"write_turn.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
 	}, "TestNothingIsWrittenBehindWhatWasDropped", "bytes and then \"-NOPERM"},
 	{"sessions with different databases share a lane: invariant 8", []edit{
-		{"laneset.go", "credential: s.credential, db: st.Database, resp3", "credential: s.credential, db: map[bool]int{false: st.Database}[MUTANT], resp3"},
+		{"route.go", "Credential: s.credential, Database: st.Database, RESP3", "Credential: s.credential, Database: map[bool]int{false: st.Database}[MUTANT], RESP3"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
 	{"sessions with different protocols share a lane: invariant 8", []edit{
-		{"laneset.go", "resp3: st.RESP3, readonly: st.ReadOnly, unbounded", "resp3: st.RESP3 && !MUTANT, readonly: st.ReadOnly, unbounded"},
+		{"route.go", "RESP3: st.RESP3, ReadOnly: st.ReadOnly, Unbounded", "RESP3: st.RESP3 && !MUTANT, ReadOnly: st.ReadOnly, Unbounded"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n0 3"},
 	{"a command is counted after it was written: invariant 11", []edit{
-		{"lane.go", "	s.tally(s.stripe.lane) //", "	if !MUTANT { s.tally(s.stripe.lane) } //"},
-		{"lane.go", "	t.turn.release()\n", "	if MUTANT { s.tally(s.stripe.lane) }\n	t.turn.release()\n"},
+		{"reply_order.go", "	s.tally(s.stripe.lane)\n", "	if !MUTANT { s.tally(s.stripe.lane) }\n"},
+		{"route.go", "	result := l.Submit(&s.seat, &s.client.out, now)\n", "	result := l.Submit(&s.seat, &s.client.out, now)\n	if MUTANT { s.tally(s.stripe.lane) }\n"},
 	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
 	{"a transaction is doomed by nothing", []edit{
 		{"dispatch.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},
@@ -139,11 +140,11 @@ var mutants = []mutant{
 		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
 	}, "TestForgedRepliesToResetKeepTheUser", "without AUTH"},
 	{"a cluster's answer to EXEC is not known to discard", []edit{
-		{"lane_read.go", "strings.HasPrefix(string(line), backend.ExecRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), backend.ExecRefused) || isElsewhere(line) && !MUTANT"},
+		{"backend/judge.go", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line) && !MUTANT"},
 	}, "TestExecThatBelongsElsewhereKeepsTheLane", "want \"+OK\\r\\n+QUEUED"},
 	{"what a direct write left goes out last: invariant 1", []edit{
-		{"lane_out.go", "	o.copied = slices.Insert(o.copied, 0, b...)\n", "	if MUTANT { o.copied = append(o.copied, b...); return }\n	o.copied = slices.Insert(o.copied, 0, b...)\n"},
-	}, "TestLaneWritesWhatItWasGivenInItsOrder", "what is written differs"},
+		{"lane/write.go", "	o.copied = slices.Insert(o.copied, 0, b...)\n", "	if MUTANT { o.copied = append(o.copied, b...); return }\n	o.copied = slices.Insert(o.copied, 0, b...)\n"},
+	}, "lane.TestLaneWritesWhatItWasGivenInItsOrder", "what is written differs"},
 	{"a session keeps what it was before its next lane: invariant 8", []edit{
 		{"notes.go", "	p.mu.Unlock()\n	s.gen.Add(1)\n", "	p.mu.Unlock()\n	if !MUTANT { s.gen.Add(1) }\n"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n3 2"},
@@ -151,12 +152,21 @@ var mutants = []mutant{
 		{"backend/introduce.go", "		if !bytes.Equal(x.frames, want) {\n", "		if !bytes.Equal(x.frames, want) && !MUTANT {\n"},
 	}, "TestLaneOpensOnlyWhenProven", "1 lanes were used"},
 	{"a lane without credentials stays for ever", []edit{
-		{"unused.go", "!l.up.Authenticated() && now-l.opened", "!MUTANT && !l.up.Authenticated() && now-l.opened"},
+		{"lane/sets.go", "!l.up.Authenticated() && now-l.opened", "!MUTANT && !l.up.Authenticated() && now-l.opened"},
 	}, "TestLaneWithoutCredentialsEndsAfterAMinute", "state 0"},
 }
 
-// buildMutants compiles the package's tests with every mutant in it; the environment variable MUTANT says which one is on.
-func buildMutants(t *testing.T) (bin string) {
+// in returns the directory of the mutant's test and its name.
+func (m *mutant) in() (dir, test string) {
+	if dir, test, other := strings.Cut(m.test, ".Test"); other {
+		return dir, "Test" + test
+	}
+	return ".", m.test
+}
+
+// buildMutants compiles the tests of each package that has some of these, with every mutant in it; the environment variable
+// MUTANT says which one is on.
+func buildMutants(t *testing.T) (bins map[string]string) {
 	t.Helper()
 	dir := t.TempDir()
 	sources := make(map[string]string)
@@ -196,11 +206,18 @@ func buildMutants(t *testing.T) (bin string) {
 	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	bin = filepath.Join(dir, "mutants.test")
-	if out, err := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	bins = make(map[string]string)
+	for _, m := range mutants {
+		in, _ := m.in()
+		if bins[in] != "" {
+			continue
+		}
+		bins[in] = filepath.Join(dir, fmt.Sprintf("mutants%d.test", len(bins)))
+		if out, err := exec.Command("go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", bins[in], "./"+in).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
-	return bin
+	return bins
 }
 
 // Each mutant must be found by the test that is there for it, and for its reason. The same tests without mutants, which
@@ -210,7 +227,7 @@ func TestMutantsAreFound(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs these tests anew")
 	}
-	bin := buildMutants(t)
+	bins := buildMutants(t)
 	type result struct {
 		out string
 		err error
@@ -219,7 +236,8 @@ func TestMutantsAreFound(t *testing.T) {
 	for i, m := range mutants { // most of them wait most of the time
 		results[i] = make(chan result, 1)
 		go func() { // ends with the process, which its time limit ends
-			run := exec.Command(bin, "-test.timeout=4m", "-test.run=^"+strings.ReplaceAll(m.test, "/", "$/^")+"$")
+			in, test := m.in()
+			run := exec.Command(bins[in], "-test.timeout=4m", "-test.run=^"+strings.ReplaceAll(test, "/", "$/^")+"$")
 			run.Env = append(os.Environ(), fmt.Sprintf("MUTANT=%d", i), "TEST_PATIENCE=10s")
 			out, err := run.CombinedOutput()
 			results[i] <- result{string(out), err}
@@ -228,10 +246,11 @@ func TestMutantsAreFound(t *testing.T) {
 	for i, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
 			r := <-results[i]
+			_, test := m.in()
 			switch {
 			case r.err == nil:
 				t.Errorf("%s does not find it", m.test)
-			case !strings.Contains(r.out, "--- FAIL: "+m.test), !strings.Contains(r.out, m.says), strings.Contains(r.out, "panic: "):
+			case !strings.Contains(r.out, "--- FAIL: "+test), !strings.Contains(r.out, m.says), strings.Contains(r.out, "panic: "):
 				t.Errorf("%s fails for another reason than %q:\n%.3000s", m.test, m.says, r.out)
 			}
 		})

@@ -100,11 +100,11 @@ func (s *session) noted(n *note, r *resp.Replies) {
 	ok := r.Kind() == '+' && string(r.Line()) == "OK"
 	switch n.kind {
 	case noteExec:
-		s.endSticky(n, r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line()))
+		s.endSticky(n, backend.EndsTransaction(r))
 	case noteAsked:
 		s.endSticky(n, true)
 	case noteWholeExec:
-		if !(r.Kind() == '*' || r.Null() || failed && isExecAbort(r.Line())) {
+		if !backend.EndsTransaction(r) {
 			s.keepOwn()
 		}
 	case noteDiscard, noteUnwatch:

@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 )
 
@@ -13,13 +14,13 @@ type outbox struct {
 	// unsent counts the bytes in bufs, and those that a writer has taken until the client's socket has them.
 	unsent int
 
-	resend []byte // the owed command, if the session's reader is to send it again over the own connection; see wantResend
+	resend []byte // the owed command, if the session's reader is to send it again over the own connection; see WantResend
 	below  int    // the session's reader is woken when fewer replies than this are owed
 
 	account *netio.Account // of the session
 	most    int64          // how many bytes may be unsent while memory is plentiful
 
-	writers int // goroutines that run drain or drainNow; at most one has the turn
+	writers int // goroutines that run drain or DrainNow; at most one has the turn
 }
 
 // outBuf is a page or, for more bytes, a chunk, of which n bytes are filled.
@@ -116,26 +117,26 @@ func (o *outbox) littleUnsent() bool {
 	return o.unsent < min(lowUnsent, max(netio.PageSize, o.budget()/8))
 }
 
-// receive puts b, which a lane has brought, into the outbox. b completes n replies and, if half is set, ends in the middle
-// of another. All of them belong to one slot of the lane, which is one slot of the queue. It returns how many bytes the
-// client has not taken, and the turn if that was free: the caller must then drain the outbox (drainNow). A lane's reader
-// calls it. It never waits. hot
-func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, t writeTurn) {
+// Receive puts b, which a lane has brought, into the outbox, see lane.Rider. The run that b belongs to is one slot of the
+// queue. slow is true if more than the budget is unsent: the session then uses its own connection for good. hot
+func (s *session) Receive(b []byte, n int, half bool, now int64) (slow bool, t lane.Turn) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return 0, noTurn
-	}
-	if q.run.n == 0 && !s.nextLaneRunLocked() {
-		return 0, noTurn
+	if q.closed || q.run.n == 0 && !s.nextLaneRunLocked() {
+		return false, nil
 	}
 	q.out.append(s.account(), b)
 	if q.half && !half {
 		q.notifyLocked()
 	}
 	q.half = half
-	s.settleLaneLocked(n)
+	q.run.n -= n
+	q.owed -= n
+	if q.owed == 0 || q.owed < q.out.below { // the session's reader may wait for this
+		q.out.below = 0
+		q.notifyLocked()
+	}
 	if n > 0 {
 		q.answered = true
 		s.lastActive.Store(now)
@@ -147,7 +148,10 @@ func (s *session) receive(b []byte, n int, half bool, now int64) (unsent int, t 
 		q.turn, t = true, writeTurn{s}
 		q.out.writers++
 	}
-	return q.out.unsent, t
+	if slow = q.out.unsent > netio.MinBudget && q.out.unsent > q.out.budget(); slow {
+		s.ownUntil.Store(forGood)
+	}
+	return slow, t
 }
 
 // nextLaneRunLocked makes run the slot whose replies come now. It first puts the local replies before it into the outbox. It
@@ -165,16 +169,4 @@ func (s *session) nextLaneRunLocked() bool {
 	}
 	q.run = q.popLocked()
 	return true
-}
-
-// settleLaneLocked accounts for n replies that are in the outbox now and so no longer owed. It wakes the session's reader if
-// that may wait for this.
-func (s *session) settleLaneLocked(n int) {
-	q := &s.queue
-	q.run.n -= n
-	q.owed -= n
-	if q.owed == 0 || q.owed < q.out.below {
-		q.out.below = 0
-		q.notifyLocked()
-	}
 }

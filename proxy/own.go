@@ -94,8 +94,8 @@ func (s *session) flushOwn() bool {
 		return false
 	}
 	s.tally(s.stripe.own) // before the write, so that no reply is written before its command is counted
-	if len(c.out) > 0 {
-		_, err = up.Write(c.out)
+	if len(c.out.Bytes) > 0 {
+		_, err = up.Write(c.out.Bytes)
 	}
 	if s.middle = nil; c.streamed != nil && !c.skipping {
 		s.middle = up
@@ -173,7 +173,7 @@ func (s *session) admitOwn(up *ownConn) submission {
 	}
 	a, t := s.admitLocked(s.client.pend, s.server.now(), false)
 	q.mu.Unlock()
-	t.release()
+	t.Release()
 	return a
 }
 
@@ -252,7 +252,7 @@ func (s *session) shedDirty() {
 func (s *session) makeRoomForOwn(n int) bool {
 	c := &s.client
 	c.next = nextCommand{}
-	if len(c.out)+n > netio.ChunkSize && s.flush() != nil {
+	if len(c.out.Bytes)+n > netio.ChunkSize && s.flush() != nil {
 		return false
 	}
 	s.wantOwn()

@@ -1,26 +1,30 @@
 package proxy
 
-import "sync"
+import (
+	"sync"
+
+	"dragontls/proxy/lane"
+)
 
 // proofs remembers for which lane keys a new connection has shown that the backend serves it without a password. The zero
 // value works. Safe for concurrent use.
 type proofs struct {
 	mu  sync.Mutex
-	all map[laneKey]int64 // when the latest such connection was opened; guarded by mu
+	all map[lane.Key]int64 // when the latest such connection was opened; guarded by mu
 }
 
 // note records such a proof by a connection that was opened at the time opened.
-func (p *proofs) note(key laneKey, opened int64) {
+func (p *proofs) note(key lane.Key, opened int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = make(map[laneKey]int64)
+		p.all = make(map[lane.Key]int64)
 	}
 	p.all[key] = max(p.all[key], opened)
 }
 
 // since reports whether a connection that was opened at from or later has shown it for key.
-func (p *proofs) since(key laneKey, from int64) bool {
+func (p *proofs) since(key lane.Key, from int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at, ok := p.all[key]

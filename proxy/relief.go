@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 )
 
@@ -27,7 +28,7 @@ const (
 type holder struct {
 	account *netio.Account
 	session *session // nil for a lane
-	lane    *lane
+	lane    *lane.Lane
 	held    int64 // what its quota gets back
 	size    int64 // what comes back in all when it ends
 	active  int64 // when it last had a command or a reply
@@ -133,10 +134,11 @@ func (s *Server) holders() []holder {
 			all = append(all, holder{account: n.account(), session: n, held: held, size: held + kept + sessionCost, active: n.lastActive.Load()})
 		}
 	})
-	for _, l := range s.lanes.live.list() {
-		held, kept := l.account().Held(), l.account().Kept()
-		if held > 0 && l.account().Open() {
-			all = append(all, holder{account: l.account(), lane: l, held: held, size: held + kept, active: l.lastReply()})
+	for _, l := range s.lanes.Live() {
+		a := l.Account()
+		held, kept := a.Held(), a.Kept()
+		if held > 0 && a.Open() {
+			all = append(all, holder{account: a, lane: l, held: held, size: held + kept, active: l.LastReply()})
 		}
 	}
 	begun := s.now() - atWork
@@ -239,8 +241,7 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	if h.lane != nil {
 		e.Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
 		s.backend.Count("memory_limit")
-		h.lane.retire()
-		h.lane.up.Close()
+		h.lane.Close()
 		return
 	}
 	reason := closeMemory

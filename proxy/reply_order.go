@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/ring"
 )
@@ -88,22 +89,22 @@ type ofLanes struct {
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// admitLocked pushes all slots, stamped with now, or none. lane says whether a lane will answer them or the own connection.
+// admitLocked pushes all slots, stamped with now, or none. toLane says whether a lane will answer them or the own connection.
 // If they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The
 // caller must hold queue.mu. hot
-func (s *session) admitLocked(slots []slot, now int64, lane bool) (submission, writeTurn) {
+func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission, writeTurn) {
 	q := &s.queue
 	switch {
 	case q.closed:
 		return submitNever, noTurn
 	case q.lost:
 		return submitLost, noTurn
-	case lane && q.owed > 0 && !q.onLane: // wantResend has moved the owed reply to the own connection
+	case toLane && q.owed > 0 && !q.onLane: // WantResend has moved the owed reply to the own connection
 		return submitOwn, noTurn
 	case q.out.tooMuchUnsent():
 		return submitLater, noTurn
 	}
-	q.onLane = lane
+	q.onLane = toLane
 	for i := range slots {
 		slots[i].sent = now
 		q.pushLocked(slots[i])
@@ -111,11 +112,25 @@ func (s *session) admitLocked(slots []slot, now int64, lane bool) (submission, w
 	return submitted, s.turnForLocalsLocked()
 }
 
-// admitToLane is admitLocked for a lane. hot
-func (s *session) admitToLane(slots []slot, now int64) (submission, writeTurn) {
+// Admit enters the batch into the reply order and into the ring of a lane, in the same order, see lane.Rider. hot
+func (s *session) Admit(to lane.Entry, now int64) (submission, lane.Turn) {
+	c := &s.client
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
-	return s.admitLocked(slots, now, true)
+	result, t := s.admitLocked(c.pend, now, true)
+	if result != submitted {
+		return result, nil
+	}
+	s.tally(s.stripe.lane)
+	for i := range c.pend {
+		if p := &c.pend[i]; !p.kind.local() {
+			to.Owe(p.n, p.tx)
+		}
+	}
+	if !t.held() {
+		return result, nil
+	}
+	return result, t
 }
 
 func (q *replyOrder) pushLocked(s slot) {

@@ -1,9 +1,8 @@
 package proxy
 
-// wantResend asks the session's reader to send frame again over the session's own connection, because its reply on a lane is
-// big and other sessions wait behind it. frame must be the session's only command in flight, with no byte of its reply
-// delivered; wantResend returns false if that is no longer so. If it returns true, the lane's reader must drop that reply.
-func (s *session) wantResend(frame []byte) bool {
+// WantResend asks the session's reader to send frame again over the session's own connection, because its reply on a lane is
+// big and other sessions wait behind it, see lane.Rider.
+func (s *session) WantResend(frame []byte) bool {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -16,7 +15,7 @@ func (s *session) wantResend(frame []byte) bool {
 	return true
 }
 
-// resend sends the command again for which wantResend has asked, if there is one. The session's reader calls it wherever it
+// resend sends the command again for which WantResend has asked, if there is one. The session's reader calls it wherever it
 // waits.
 func (s *session) resend() {
 	q := &s.queue
@@ -31,7 +30,7 @@ func (s *session) resend() {
 	for {
 		up, err := s.openOwn()
 		if err != nil {
-			s.lose(1, false)
+			s.Lose(1, false)
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {

@@ -148,7 +148,7 @@ func TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain(t *testing.T) {
 	s.queue.init(netio.NewBuffers(0).NewAccount())
 	s.queue.out = &outbox{account: s.account(), resend: []byte(cmd("GET", "big"))}
 	s.queue.owed, s.queue.onLane = 1, false
-	if got, _ := s.admitToLane([]slot{{n: 1}}, 0); got != submitOwn || s.queue.owed != 1 || s.queue.onLane {
+	if got, _ := s.admitLocked([]slot{{n: 1}}, 0, true); got != submitOwn || s.queue.owed != 1 || s.queue.onLane {
 		t.Errorf("got %v, %d owed, by a lane: %v", got, s.queue.owed, s.queue.onLane)
 	}
 }

@@ -108,7 +108,7 @@ func (s *session) goOn()                 { go s.read() } // ends with the sessio
 // message: it needs more bytes of the socket, and those wake the session.
 func (s *session) mayRest() bool {
 	c, q := &s.client, &s.queue
-	if c.r < c.w || c.page != nil || c.chunk != nil || c.streamed != nil || len(c.pend) > 0 || c.outChunk != nil || c.recovering || c.eof || len(c.sock.Unread()) > 0 {
+	if c.r < c.w || c.page != nil || c.chunk != nil || c.streamed != nil || len(c.pend) > 0 || c.out.Chunk != nil || c.recovering || c.eof || len(c.sock.Unread()) > 0 {
 		return false
 	}
 	q.mu.Lock()

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"errors"
-	"sync/atomic"
+
+	"dragontls/proxy/backend"
+	"dragontls/proxy/lane"
 )
 
 // routeKind says over which kind of connection a batch goes. A greater one is stronger, and a batch takes the strongest that
@@ -23,8 +25,8 @@ const maxBatch = 512
 // to what it sent has arrived. The session's reader owns the route.
 type route struct {
 	on             routeKind
-	lane           *lane    // the session stays on it while replies are owed
-	set            *laneSet // the lanes for the session's state at gen
+	lane           *lane.Lane // the session stays on it while replies are owed
+	set            *lane.Set  // the lanes for the session's state at gen
 	gen            uint64
 	unbounded      bool  // set is for unbounded commands
 	ownUntil       int64 // until then the session stays on its own connection
@@ -32,34 +34,22 @@ type route struct {
 	unboundedUntil int64 // until then the session stays on unbounded lanes
 }
 
-// onLane is what a session has in flight on its lane. A lane gives room back only after the last reply of a run, when the
-// session may already be on another lane.
-type onLane struct{ commands, bytes atomic.Int32 }
-
-func (o *onLane) add(commands, bytes int) {
-	o.commands.Add(int32(commands))
-	o.bytes.Add(int32(bytes))
-}
-
-// full reports whether so many more commands and bytes would exceed one session's share of a lane. A session with nothing in
-// flight is never full. hot
-func (o *onLane) full(commands, bytes int) bool {
-	n := int(o.commands.Load())
-	return n > 0 && (n+commands > laneCommands/laneShare || int(o.bytes.Load())+bytes > laneBytes/laneShare)
-}
-
 // submission is the result of handing a batch to a lane or to the own connection.
-type submission uint8
+type submission = lane.Result
 
 const (
-	submitted   submission = iota
-	submitWait             // the lane has no room, and the session is now among its waiters
-	submitShare            // the session already has as much in flight as it may
-	submitGone             // the lane takes no new work, or the own connection is gone
-	submitLater            // the client must take more of its replies first
-	submitLost             // replies were lost, and the session must recover first
-	submitNever            // the session has ended
-	submitOwn              // a reply is owed by the own connection, and must come first: see wantResend
+	submitted   = lane.Submitted
+	submitWait  = lane.Wait
+	submitShare = lane.Share
+	submitGone  = lane.Gone // the lane takes no new work, or the own connection is gone
+)
+
+// These are the session's own results, see Admit.
+const (
+	submitLater = lane.Refused + iota // the client must take more of its replies first
+	submitLost                        // replies were lost, and the session must recover first
+	submitNever                       // the session has ended
+	submitOwn                         // a reply is owed by the own connection, and must come first: see WantResend
 )
 
 // submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If
@@ -139,19 +129,20 @@ func (s *session) settledForRoute() bool {
 func (s *session) flushLane(want routeKind) bool {
 	l, err := s.chooseLane(want)
 	if err != nil {
-		if errors.Is(err, errNoLanes) {
-			s.at.barredUntil = s.at.set.barredUntil()
+		if errors.Is(err, lane.ErrNoLanes) {
+			s.at.barredUntil = s.at.set.BarredUntil()
 			return false
 		}
 		s.failBatch(err)
 		return true
 	}
 	now := s.server.now()
-	if c := &s.client; c.hasTx && !l.transactions() {
+	if c := &s.client; c.hasTx && !l.Transactions() {
 		c.route = routeOwn
 		return false
 	}
-	result := l.submit(s, now)
+	s.mustFitLane()
+	result := l.Submit(&s.seat, &s.client.out, now)
 	if result == submitWait {
 		result = s.awaitRoom(l)
 	}
@@ -159,7 +150,6 @@ func (s *session) flushLane(want routeKind) bool {
 	case submitted:
 		s.at.on, s.at.lane = want, l
 		s.batchSent()
-		l.set.growWith(l)
 		return true
 	case submitShare:
 		below := 0
@@ -172,7 +162,6 @@ func (s *session) flushLane(want routeKind) bool {
 			return q.owed < below || q.lost
 		})
 	case submitGone:
-		l.set.remove(l) // the lane itself does this only when it ends, and until then no session should choose it
 		s.park(func() bool { return s.queue.owed == 0 })
 		s.at.lane = nil
 	case submitOwn:
@@ -192,8 +181,8 @@ func (s *session) flushLane(want routeKind) bool {
 // awaitRoom waits for room on l, where the session must be among the waiters, and submits the batch when its turn comes. The
 // result submitWait means that the lane has dismissed the session, which must choose again. In every case the session is no
 // longer among the waiters when awaitRoom returns.
-func (s *session) awaitRoom(l *lane) submission {
-	defer l.stopWaiting(s)
+func (s *session) awaitRoom(l *lane.Lane) submission {
+	defer l.StopWaiting(&s.seat)
 	for {
 		lost := false
 		s.park(func() bool {
@@ -206,22 +195,14 @@ func (s *session) awaitRoom(l *lane) submission {
 			return submitLost
 		case s.ended():
 			return submitNever
-		case !l.waits(s):
+		case !l.Waits(&s.seat):
 			return submitWait
 		}
-		if result := l.submit(s, s.server.now()); result != submitWait {
+		s.mustFitLane()
+		if result := l.Submit(&s.seat, &s.client.out, s.server.now()); result != submitWait {
 			return result
 		}
 	}
-}
-
-// hasRoom wakes the session's reader, which waits for room on a lane. The caller holds that lane's mu.
-func (s *session) hasRoom() {
-	q := &s.queue
-	q.mu.Lock()
-	q.room = true
-	q.notifyLocked()
-	q.mu.Unlock()
 }
 
 func (q *replyOrder) takeRoom() {
@@ -230,35 +211,35 @@ func (q *replyOrder) takeRoom() {
 	q.mu.Unlock()
 }
 
-// chooseLane returns the lane on which replies are owed or, if none are, the lane that laneSet.choose picks for the
+// chooseLane returns the lane on which replies are owed or, if none are, the lane that Set.Choose picks for the
 // session's present state. It waits for a lane at most unavailableTimeout, not counting the wait for a token.
-func (s *session) chooseLane(want routeKind) (*lane, error) {
+func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 	at := &s.at
 	if at.lane != nil && s.owes() {
 		return at.lane, nil
 	}
-	if want == routeLane && s.server.now() < s.slowUntil.Load() {
+	if want == routeLane && s.server.now() < s.seat.SlowUntil() {
 		if l := s.laneApart(); l != nil {
 			return l, nil
 		}
 	}
 	s.findSet(want == routeUnbounded)
-	if l := at.set.choose(); l != nil {
+	if l := at.set.Choose(); l != nil {
 		return l, nil
 	}
 	over := make(chan struct{})
 	defer close(over)
 	go s.watchUntil(over) // ends with the wait; nobody waits for it
-	return at.set.await(s.done)
+	return at.set.Await(s.done)
 }
 
 // laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a
 // dial and returns nil: the session does not wait for it.
-func (s *session) laneApart() *lane {
+func (s *session) laneApart() *lane.Lane {
 	s.findSet(true)
-	l := s.at.set.choose()
+	l := s.at.set.Choose()
 	if l == nil {
-		s.at.set.openIf(func() bool { return true })
+		s.at.set.Open()
 	}
 	return l
 }
@@ -272,14 +253,47 @@ func (s *session) findSet(unbounded bool) {
 	}
 	s.leaveSet()
 	key, l := s.laneKey(unbounded)
-	at.set, at.gen, at.unbounded = s.server.lanes.get(key, l), gen, unbounded
+	at.set, at.gen, at.unbounded = s.server.lanes.Get(key, l), gen, unbounded
 }
 
 // leaveSet gives up the session's use of its lane set, if it has one.
 func (s *session) leaveSet() {
 	if s.at.set != nil {
-		s.server.lanes.leave(s.at.set)
+		s.server.lanes.Leave(s.at.set)
 		s.at.set = nil
+	}
+}
+
+// laneKey returns the lane key of the session in its present state, and the login with which such a lane is dialled.
+func (s *session) laneKey(unbounded bool) (key lane.Key, l backend.Login) {
+	p := s.peer.Load()
+	l = s.login()
+	l.Proof, l.Account = backend.WithTransactions, nil
+	s.pump.mu.Lock()
+	st := s.state
+	s.pump.mu.Unlock()
+	l.State = backend.State{Database: st.Database, RESP3: st.RESP3, ReadOnly: st.ReadOnly}
+	key = lane.Key{Identity: p.Identity, Credential: s.credential, Database: st.Database, RESP3: st.RESP3, ReadOnly: st.ReadOnly, Unbounded: unbounded}
+	if p.User != nil {
+		key.User, key.Mapping = p.User.Name, p.User.Mapping
+	}
+	return key, l
+}
+
+// mustFitLane panics if the batch's slots and commands do not agree. That ends this session before its batch can put the
+// replies of others out of order. hot
+func (s *session) mustFitLane() {
+	c, n := &s.client, 0
+	for i := range c.pend {
+		switch p := &c.pend[i]; {
+		case p.kind == slotReplies:
+			n += p.n
+		case !p.kind.local():
+			panic("a batch for the own connection went to a lane")
+		}
+	}
+	if n != c.out.Replies || n != c.frames {
+		panic("a batch has not as many commands as slots")
 	}
 }
 
@@ -299,12 +313,12 @@ func (s *session) dropBatch() {
 	}
 	s.countBatch()
 	c.frames = 0
-	c.route, c.replies, c.whole, c.hasTx, c.stateful = routeNone, 0, 0, false, false
+	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful = routeNone, 0, 0, false, false
 }
 
 // pushLocals queues a batch that consists of local replies only.
 func (s *session) pushLocals() error {
-	if len(s.client.out) > 0 || s.client.replies > 0 {
+	if len(s.client.out.Bytes) > 0 || s.client.out.Replies > 0 {
 		panic("commands without a way to go")
 	}
 	now := s.server.now()

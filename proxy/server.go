@@ -16,6 +16,7 @@ import (
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
+	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 )
 
@@ -89,7 +90,7 @@ type serverEnd struct {
 
 // connections are those to the backend, and what decides about new ones.
 type connections struct {
-	lanes  laneSets
+	lanes  *lane.Sets
 	owners registry[*session] // those that have a connection of their own, or dial one
 	proofs proofs
 }
@@ -108,7 +109,6 @@ type counters struct {
 	rulesWouldDeny []atomic.Uint64
 	closed         counts
 	handshakes     handshakeCounts
-	openLanes      atomic.Int64
 	acceptErrors   atomic.Uint64
 	panics         atomic.Uint64
 }
@@ -140,12 +140,12 @@ func New(c Config) (*Server, error) {
 	}
 	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
-	s.lanes.server = s
 	s.audit = newAuditor(c.Audit, s.started)
 	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.backend = backend.New(s.backendConfig())
+	s.lanes = lane.New(s.laneConfig())
 	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.Names)), make([]atomic.Uint64, len(table.Names))
 	for i := range s.stripes {
 		t := &s.stripes[i]
@@ -301,7 +301,7 @@ func (s *Server) Close() {
 		h.sock.Abort()
 	}
 	s.each(func(n *session) { n.kill(closeShutdown) })
-	s.lanes.close()
+	s.lanes.Close()
 	s.running.Wait()
 	s.mu.Lock()
 	rests := s.rests

@@ -12,6 +12,7 @@ import (
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
+	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
@@ -66,23 +67,16 @@ const (
 // to the session's reader.
 type sharing struct {
 	at          route
-	onLane      onLane        // what is in flight on its lane
-	waiter      waiter        // its place among those that wait for room on a lane; guarded by that lane's mu
+	seat        lane.Seat     // what lanes keep of it
 	tie         atomic.Int32  // sharesLanes, ownForLife or ownFromBirth
 	proven      atomic.Bool   // the backend is known to serve it
 	proofOnly   atomic.Bool   // no command has needed its own connection, which is open only to prove the session
 	gen         atomic.Uint64 // counts the changes of what decides which lanes it may use
-	slowAt      atomic.Int64  // when a command of it was last found to be slow, see noteSlow
-	slowUntil   atomic.Int64  // until then it uses lanes for slow commands, see noteSlow
 	ownUntil    atomic.Int64  // until then it uses its own connection, see Server.now; may be forGood
 	followed    int64         // how long lanes have waited for its client in all; guarded by queue.mu
 	stickies    atomic.Uint64 // commands that opened a transaction, watched keys or were ASKING; the reader counts them
 	stickyEnded atomic.Uint64 // so many of stickies, the first ones, are known to have ended
 	state       backend.State // what the backend has confirmed; guarded by pump.mu
-
-	// The command in flight if it may be sent again, see wantResend. Guarded by its lane's mu.
-	resendFrame [96]byte
-	resendLen   int // 0 if there is no such command
 
 	credential [32]byte // digest of the user and password that were configured when the session began
 	middle     *ownConn // has received the beginning of a command whose rest is still to come; nil if none has
@@ -126,6 +120,7 @@ func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init(sock.Account())
 	n.queue.out = &outbox{account: sock.Account(), most: s.c.SessionBuffer}
+	n.seat.Rider, n.client.out.Account = n, sock.Account()
 	n.ends.Store(math.MaxInt64)
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)

@@ -133,7 +133,7 @@ func (s *Server) Stats() Stats {
 		AuditDropped:       s.audit.droppedSoFar(),
 		BackendUp:          b.Up,
 		BackendConnections: b.Connections,
-		BackendLanes:       int(s.openLanes.Load()),
+		BackendLanes:       s.lanes.Count(),
 		BackendDials:       b.Dials,
 		BackendErrors:      b.Errors,
 	}

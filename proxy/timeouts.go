@@ -29,19 +29,19 @@ type timeouts struct {
 	// stayInterval is how long a session stays on its own connection, or on unbounded lanes, after a command that needed them:
 	// otherwise commands of alternating kinds would wait for each other's replies at each step; 1 s. Below 0 it does not stay.
 	stayInterval time.Duration
-	// lateAfter is how long a lane may take for a reply before it can be late, see lateEach; 1 ms.
+	// lateAfter is how long a lane may take for a reply before it can be late, see package lane; 1 ms.
 	lateAfter time.Duration
-	// slowCommand is how long a command may keep the backend, without the round trip, before it counts as slow, see noteSlow;
+	// slowCommand is how long a command may keep the backend, without the round trip, before it counts as slow, see lane.Seat;
 	// 5 ms.
 	slowCommand time.Duration
-	// ownAfterBig is how long a session uses its own connection after a reply above maxLaneReply; 1 min.
+	// ownAfterBig is how long a session uses its own connection after a reply above lane.MaxReply; 1 min.
 	ownAfterBig time.Duration
 	// sweepInterval is how often the sweeper looks for sessions and connections to close, or a quarter of IdleTimeout if that is
 	// less; 1 s.
 	sweepInterval time.Duration
 	// laneIdle is how long a lane, or an own connection, may be idle before it is closed; 5 s.
 	laneIdle time.Duration
-	// laneStay is how long the last lane of a key that sessions use may be idle, while roomForIdleLanes reports true, since a
+	// laneStay is how long the last lane of a key that sessions use may be idle, while Backend.HasSpare reports true, since a
 	// dial costs several times what a command does; 5 min.
 	laneStay time.Duration
 	// restAfter is how long a session is idle before it rests; 5 s.
@@ -52,7 +52,7 @@ type timeouts struct {
 	// proofAge is how long after it was opened a connection without a password proves for all sessions of its lane key that the
 	// backend wants none; 1 s. Below 0 it proves that for its own session alone.
 	proofAge time.Duration
-	// laneRetry is how long a key has no lanes after a dial whose error barsLanes reports; 30 s. laneBusyRetry is the same for a
+	// laneRetry is how long a key has no lanes after the backend has answered a dial of a lane wrongly; 30 s. laneBusyRetry is the same for a
 	// backend that takes no new connection at the moment; 1 s.
 	laneRetry, laneBusyRetry time.Duration
 	// resolveInterval is the minimum time between two resolutions of the backend's name; 1 s.

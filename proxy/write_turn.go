@@ -8,8 +8,8 @@ import (
 )
 
 // writeTurn is the right to write to a session's client. A goroutine that gets one writes, between two replies of others,
-// and then gives it up exactly once: by release or settleAndRelease, by drain or drainNow, or by ending the session.
-// replyOrder.turn is set while somebody has it.
+// and then gives it up exactly once: by Release or settleAndRelease, by drain or DrainNow, or by ending the session.
+// replyOrder.turn is set while somebody has it. A lane keeps turns as lane.Turn, which has no other methods.
 type writeTurn struct{ s *session }
 
 // noTurn means that the caller may not write.
@@ -58,11 +58,11 @@ func (s *session) push(slots []slot) {
 	}
 	t := s.turnForLocalsLocked()
 	q.mu.Unlock()
-	t.release()
+	t.Release()
 }
 
-// release writes the local replies that are due and then gives the turn up. On noTurn it does nothing.
-func (t writeTurn) release() {
+// Release writes the local replies that are due and then gives the turn up. On noTurn it does nothing.
+func (t writeTurn) Release() {
 	if t.held() {
 		_ = t.settleAndRelease(0, 0) // its error has ended the session
 	}
@@ -193,8 +193,8 @@ func (t writeTurn) leaveToWriterLocked() {
 // drain is the writer goroutine: it writes what is in the outbox and then gives the turn up.
 func (t writeTurn) drain() { t.writeOutbox(true) }
 
-// drainNow does the same for a lane's reader, which must not wait: a writer goroutine writes what would have to wait. hot
-func (t writeTurn) drainNow() {
+// DrainNow does the same for a lane's reader, which must not wait: a writer goroutine writes what would have to wait. hot
+func (t writeTurn) DrainNow() {
 	if t.writeOutbox(false) {
 		go t.drain()
 	}

@@ -114,6 +114,16 @@ func (b *Backend) Run(ctx context.Context) {
 	b.probe(ctx)
 }
 
+// CancelWith calls cancel when done is closed. It returns then, or when ctx ends. It is for callers of Dial and Run whose own end
+// is a channel.
+func CancelWith(ctx context.Context, done <-chan struct{}, cancel context.CancelFunc) {
+	select {
+	case <-done:
+		cancel()
+	case <-ctx.Done():
+	}
+}
+
 // IsFull reports whether a dial would wait for a place among MaxConnections. hot
 func (b *Backend) IsFull() bool { return b.room.isFull() }
 

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"slices"
 	"strings"
 
 	"dragontls/proxy/resp"
@@ -85,14 +86,34 @@ func isBusy(r *resp.Replies) bool {
 		return false
 	}
 	line := string(r.Line())
-	return isFull(r) || strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "BUSY ") || strings.HasPrefix(line, ExecRefused+"BUSY ")
+	return isFull(r) || strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "BUSY ") || strings.HasPrefix(line, execRefused+"BUSY ")
 }
 
-// ExecRefused begins Redis' answer to an EXEC that it does not run now, whatever it says behind that (BUSY, OOM, READONLY,
+// execRefused begins Redis' answer to an EXEC that it does not run now, whatever it says behind that (BUSY, OOM, READONLY,
 // MISCONF, ...); it discards the transaction.
-const ExecRefused = "EXECABORT Transaction discarded because of: "
+const execRefused = "EXECABORT Transaction discarded because of: "
 
 // isFull recognises what a backend says before it closes a connection that is beyond its maxclients.
 func isFull(r *resp.Replies) bool {
 	return r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "ERR max number of clients")
+}
+
+// EndsTransaction reports whether r is a reply to EXEC after which no transaction is open and no key is watched: it has run, or
+// it was discarded.
+func EndsTransaction(r *resp.Replies) bool {
+	return r.Kind() == '*' || r.Null() || r.Kind() == '-' && isExecAbort(r.Line())
+}
+
+// isExecAbort recognises the errors of EXEC that discard the transaction.
+func isExecAbort(line []byte) bool {
+	return strings.TrimSuffix(string(line), ".") == "EXECABORT Transaction discarded because of previous errors" ||
+		strings.HasPrefix(string(line), execRefused) || isElsewhere(line)
+}
+
+// elsewhere lists how the errors of a Redis cluster begin for keys that this node does not serve now, or not together. A node
+// that answers EXEC with one of them has discarded the transaction (processCommand in server.c, since Redis 3.2).
+var elsewhere = []string{"CROSSSLOT ", "MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN "}
+
+func isElsewhere(line []byte) bool {
+	return slices.ContainsFunc(elsewhere, func(word string) bool { return strings.HasPrefix(string(line), word) })
 }

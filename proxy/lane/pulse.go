@@ -1,13 +1,13 @@
-package proxy
+package lane
 
 import "time"
 
 const (
-	// A lane is late when a reply takes longer than timeouts.lateAfter and the backend needs more than lateEach for a command:
+	// A lane is late when a reply takes longer than Config.LateAfter and the backend needs more than lateEach for a command:
 	// then other lanes can help. If replies wait only because there are many, the backend or this machine is busy, and more
 	// lanes would add to its work.
 	lateEach = int64(50 * time.Microsecond)
-	// A lane is also late when no reply has come for lateStalls times lateAfter. The factor is large because a busy machine
+	// A lane is also late when no reply has come for lateStalls times LateAfter. The factor is large because a busy machine
 	// stops for some milliseconds now and then.
 	lateStalls = 10
 	// pulse.each is the mean over the commands that were answered within a pulseWindow.
@@ -18,9 +18,6 @@ const (
 	// commands into more writes and reads.
 	busyWindow           = int64(50 * time.Millisecond)
 	busyBelow, busyUntil = 32, 4
-	// A session that sends two slow commands within slowMemory rides unbounded lanes until it has sent no slow command for
-	// that time.
-	slowMemory = int64(time.Minute)
 )
 
 // pulse measures whether the backend keeps up with a lane. Guarded by lane.mu.
@@ -49,26 +46,27 @@ func (p *pulse) finished(commands int, sent, now int64) {
 	}
 }
 
-// judgePulseLocked decides whether the lane is late, whether the backend is slow for its set and whether the lane is busy. A
-// lane that carries a big reply is always late. hot
-func (l *lane) judgePulseLocked(now int64) {
-	late := l.big
+// judgePulseLocked decides whether the lane is late, whether the backend is slow for its set and, at the end of each
+// busyWindow, whether the lane is busy. A lane that carries a big reply is always late. hot
+func (l *Lane) judgePulseLocked(now int64) {
+	p, late := &l.pulse, l.big
 	if !late && l.commands > 0 {
-		after, oldest := int64(l.set.server.c.lateAfter), l.oldestLocked()
-		late = l.pulse.each > lateEach && max(l.pulse.wait, now-oldest) > after || now-max(l.replied, oldest) > lateStalls*after
+		oldest := p.since // when the oldest command that is still owed a reply was handed to the lane
+		switch {
+		case l.in.open:
+			oldest = l.in.cur.sent
+		case l.slots.Len() > 0:
+			oldest = l.slots.At(0).sent
+		}
+		after := int64(l.set.all.c.LateAfter)
+		late = p.each > lateEach && max(p.wait, now-oldest) > after || now-max(l.replied, oldest) > lateStalls*after
 	}
 	if late != l.late.Load() {
 		l.late.Store(late)
 	}
-	if l.pulse.each > lateEach && !l.set.slow.Load() {
+	if p.each > lateEach && !l.set.slow.Load() {
 		l.set.slow.Store(true)
 	}
-	l.judgeBusyLocked(now)
-}
-
-// judgeBusyLocked decides at the end of each busyWindow whether the lane is busy. hot
-func (l *lane) judgeBusyLocked(now int64) {
-	p := &l.pulse
 	took := now - p.window
 	if took < busyWindow {
 		return
@@ -80,24 +78,4 @@ func (l *lane) judgeBusyLocked(now int64) {
 		l.busy.Store(false)
 	}
 	p.window, p.idle = now, 0
-}
-
-// oldestLocked returns when the oldest command that is still owed a reply was handed to the lane. The caller must know that
-// there is one.
-func (l *lane) oldestLocked() int64 {
-	switch {
-	case l.in.open:
-		return l.in.cur.sent
-	case l.slots.Len() > 0:
-		return l.slots.At(0).sent
-	}
-	return l.pulse.since
-}
-
-// noteSlow notes that the session sent a slow command. The second one within slowMemory moves it to unbounded lanes. A lane's
-// reader calls it.
-func (s *session) noteSlow(now int64) {
-	if last := s.slowAt.Swap(now); last != 0 && now-last < slowMemory {
-		s.slowUntil.Store(now + slowMemory)
-	}
 }

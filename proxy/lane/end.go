@@ -1,0 +1,91 @@
+package lane
+
+// poison closes the lane. The lane's reader then closes every session that has a command in flight on it (conclude).
+func (l *Lane) poison() {
+	l.mu.Lock()
+	l.poisoned = true
+	l.state = max(l.state, failed)
+	l.mu.Unlock()
+	l.up.Close()
+}
+
+// Retire stops the lane from taking new work. It closes the lane at once if nothing is in flight; otherwise the lane closes
+// after its last reply.
+func (l *Lane) Retire() {
+	l.mu.Lock()
+	if l.state == open {
+		l.state = retired
+	}
+	over := l.overLocked()
+	l.dismissLocked()
+	l.mu.Unlock()
+	l.set.remove(l)
+	if over {
+		l.up.Close()
+	}
+}
+
+// Close closes the lane at once. Commands in flight are answered as if the backend had closed it.
+func (l *Lane) Close() {
+	l.Retire()
+	l.up.Close()
+}
+
+// conclude ends the lane. Commands in flight are answered by errors (Rider.Lose). Instead, every session with one is closed
+// if the lane is poisoned, and in any case a session that has received half a reply. The lane's reader calls it last.
+func (l *Lane) conclude(cause error) {
+	l.mu.Lock()
+	l.state = closed
+	poisoned, passed := l.poisoned, l.passed
+	left := l.leftLocked()
+	l.dismissLocked()
+	l.out, l.spare = output{}, output{}
+	l.slots.Drop()
+	l.countLocked()
+	l.mu.Unlock()
+	l.up.Drop()
+	close(l.closed)
+	l.set.remove(l)
+	l.set.all.live.Delete(l)
+	l.set.all.count.Add(-1)
+	if poisoned {
+		l.set.all.c.Backend.Count("lane")
+		l.set.all.c.Log.Warn().AnErr("cause", cause).Int("in_flight", len(left)).Msg("lane closed: replies may be out of place")
+	} else if len(left) > 0 {
+		l.set.all.c.Backend.Count("lost")
+	}
+	for i, s := range left {
+		switch {
+		case s.seat == nil:
+		case poisoned, i == 0 && l.in.half:
+			s.seat.Rider.Cut()
+		default:
+			s.seat.Rider.Lose(s.n, s.at < passed)
+		}
+	}
+}
+
+// leftLocked removes and returns the slots of the replies that did not come, and takes them out of what their sessions have
+// in flight.
+func (l *Lane) leftLocked() []slot {
+	left := make([]slot, 0, l.slots.Len()+1)
+	current := l.in.open // l.in.left is 0 only after a panic, or after a nonce that was wrong
+	if current {
+		left = append(left, l.in.cur)
+	}
+	for l.slots.Len() > 0 {
+		left = append(left, l.slots.Pop())
+	}
+	for _, s := range left {
+		if s.seat != nil {
+			s.seat.count(-s.n, -s.bytes)
+		}
+	}
+	if current {
+		left[0].n = l.in.left
+	}
+	if current && l.in.dropped {
+		left[0].seat = nil // the session's own connection answers the command
+	}
+	return left
+}

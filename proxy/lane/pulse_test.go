@@ -1,0 +1,105 @@
+package lane
+
+import (
+	"testing"
+	"time"
+
+	"dragontls/proxy/netio"
+)
+
+// Many commands at once call for no other lane where the lane is without any for much of the time.
+func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
+	t.Parallel()
+	l := newLane(t, netio.NewBuffers(0))
+	l.set.most, l.set.enough = 2, 2
+	l.set.refs.Store(2)
+	l.set.open.Store(&[]*Lane{l})
+	l.load.Store(growAbove + 1)
+	now := int64(time.Hour)
+	l.pulse.window = now
+	for i, tt := range []struct {
+		idle time.Duration // in a window of 50 ms
+		busy bool
+	}{
+		{50 * time.Millisecond, false}, {2 * time.Millisecond, false}, {time.Millisecond, true}, {12 * time.Millisecond, true},
+		{13 * time.Millisecond, false}, {0, true},
+	} {
+		l.pulse.begin(now, now+int64(tt.idle))
+		l.judgePulseLocked(now + busyWindow - 1)
+		if l.pulse.window != now {
+			t.Errorf("%d: judged before its time", i)
+		}
+		now += busyWindow
+		l.judgePulseLocked(now)
+		if l.busy.Load() != tt.busy || l.set.calledFor(l) != tt.busy {
+			t.Errorf("%d: nothing in flight for %v of %v: busy %v, another lane is called for: %v",
+				i, tt.idle, time.Duration(busyWindow), l.busy.Load(), l.set.calledFor(l))
+		}
+	}
+	l.load.Store(growAbove)
+	if l.set.calledFor(l) {
+		t.Error("another lane is called for with few commands in flight")
+	}
+}
+
+// Sessions take the first lane with room to spare, and spread over all where the backend takes long for each command.
+func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
+	t.Parallel()
+	first := newLane(t, netio.NewBuffers(0))
+	set := first.set
+	other := newLaneOn(set, first.up)
+	set.open.Store(&[]*Lane{first, other})
+	want := func(why string, l *Lane) {
+		t.Helper()
+		if set.Choose() != l {
+			t.Errorf("%s: the other lane was chosen", why)
+		}
+	}
+	first.load.Store(growAbove)
+	want("few commands", first)
+	first.load.Store(growAbove + 1)
+	want("many, and it is not busy", first)
+	first.busy.Store(true)
+	want("many, and it is busy", other)
+	first.load.Store(growAbove)
+	want("few, and it is busy", first)
+	first.late.Store(true)
+	want("late", other)
+	first.late.Store(false)
+	now := int64(time.Hour)
+	for _, tt := range []struct {
+		each int64
+		slow bool
+	}{{lateEach, false}, {lateEach + 1, true}} {
+		first.pulse.begin(now, now)
+		n := int(2 * pulseWindow / tt.each)
+		first.pulse.finished(n, now, now+int64(n)*tt.each)
+		first.judgePulseLocked(now)
+		if set.slow.Load() != tt.slow {
+			t.Errorf("%v for a command: the backend is slow: %v", time.Duration(tt.each), !tt.slow)
+		}
+	}
+	want("the backend is slow", other)
+
+	set.all.Sweep(0)
+	if set.slow.Load() {
+		t.Error("Sweep does not have it judged anew")
+	}
+}
+
+func TestNonceIsDue(t *testing.T) {
+	const now = int64(time.Hour)
+	for _, tt := range []struct {
+		commands int // since the last one, with that which is submitted
+		since    int64
+		due      bool
+	}{{1, 0, false}, {nonceCommands - 1, nonceInterval - 1, false}, {nonceCommands, 0, true}, {1, nonceInterval, true}} {
+		b := netio.NewBuffers(0)
+		l, r := newLane(t, b), newRider(t, b)
+		l.unnonced, l.nonceAt = tt.commands-1, now-tt.since
+		r.submit(l, []byte(cmd("GET", "k")), 1, now)
+		if got := l.slots.Len() == 2; got != tt.due {
+			t.Errorf("%+v: due is %v", tt, got)
+		}
+	}
+}
