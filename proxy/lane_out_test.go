@@ -19,6 +19,7 @@ func TestLargeBatchIsWrittenAtOnce(t *testing.T) {
 	held := b.hold("held")
 	one.send(cmd("GET", "held"))
 	<-held.reached
+	eventually(t, "the write of it has returned", func() bool { _, free := l.unwritten(); return free })
 	stuck.armed.Store(true) // for the writer
 	two.send(cmd("SET", "k", strings.Repeat("v", 60<<10)))
 	eventually(t, "it is in flight", func() bool { return l.inFlight() == 2 })
