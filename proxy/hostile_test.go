@@ -37,7 +37,7 @@ func TestHostileBytesEndOneSession(t *testing.T) {
 			{"bulk beyond int64", "*1\r\n$92233720368547758070\r\n", sayMultibulk, closeProtocol},
 			{"bulk of 2^31", "*1\r\n$2147483648\r\n", sayBulk, closeProtocol},
 			{"bulk above the limit", "*1\r\n$536870913\r\n", sayBulk, closeProtocol},
-			{"bulk of -100", "*1\r\n$-100\r\n", sayBulk, closeProtocol},
+			{"bulk of -100", "*1\r\n$-100\r\n", sayMultibulk, closeProtocol},
 			{"null bulk", "*1\r\n$-1\r\n", sayBulk, closeProtocol},
 			{"bulk of -0", "*1\r\n$-0\r\n\r\n", sayBulk, closeProtocol},
 			{"bulk without a number", "*1\r\n$\r\n", sayMultibulk, closeProtocol},
@@ -443,7 +443,7 @@ func TestProtocolErrorInsideAStreamedCommand(t *testing.T) {
 		body := strings.Repeat("x", 200000)
 		for _, tt := range []struct{ name, send, want string }{
 			{"end of a bulk", "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$200000\r\n" + body + "xx", sayParse},
-			{"next header", "*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$200000\r\n" + body + "\r\n$-5\r\n", sayBulk},
+			{"next header", "*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$200000\r\n" + body + "\r\n$-5\r\n", sayMultibulk},
 			{"of a refused command", "*3\r\n$8\r\nSHUTDOWN\r\n$200000\r\n" + body + "\r\n:1\r\n", denied + sayBulk},
 		} {
 			t.Run(tt.name, func(t *testing.T) {

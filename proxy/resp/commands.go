@@ -159,6 +159,9 @@ func (c *Commands) bulkHeader(b []byte) (size int, err error) { // hot
 	if h.size == 0 {
 		return 0, nil
 	}
+	if h.value < -1 {
+		return 0, c.fail(errMultibulk) // likewise
+	}
 	if h.value < 0 || h.value > c.Limits.maxBulk() {
 		return 0, c.fail(errBulk)
 	}

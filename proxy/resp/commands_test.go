@@ -58,6 +58,9 @@ func TestCommandsFrameAsDragonfly(t *testing.T) {
 		{"*-1\r\n", multibulk},
 		{"*-2\r\n", multibulk},
 		{"*1\r\n$-1\r\n", bulkLen},
+		{"*1\r\n$-2\r\n", multibulk},
+		{"*1\r\n$-5\r\n", multibulk},
+		{"*2\r\n$3\r\nGET\r\n$-9223372036854775808\r\n", multibulk},
 		{"*1\r\n$0\r\n\r\n", `[""]`},
 		{"*2\r\n$3\r\nGET\r\n$-1\r\n", bulkLen},
 		{"*1\r\n$4\r\nPINGxx", parse},
@@ -110,7 +113,7 @@ func TestCommandsFrameAsDragonfly(t *testing.T) {
 func TestCommandsWithstandWhatRedconDoesNot(t *testing.T) {
 	for _, test := range []struct{ name, in, want string }{
 		{"R1 bulk length overflows", "*1\r\n$9223372036854775807\r\n", bulkLen},
-		{"R2 negative bulk", "*1\r\n$-100\r\n", bulkLen},
+		{"R2 negative bulk", "*1\r\n$-100\r\n", multibulk},
 		{"R2 Tile38 overflow", "$9223372036854775807 \r\n", `["$9223372036854775807"]`},
 		{"R2 reply overflow", "$9223372036854775807\r\n", `["$9223372036854775807"]`},
 		{"R4 huge count", "*300000000\r\n", multibulk},
