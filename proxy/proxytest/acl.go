@@ -12,6 +12,7 @@ type aclUser struct {
 	passwords  []string
 	rules      []string // "+@all", "-get", ...: the last that names the command decides
 	keys       []string // glob patterns
+	db         int      // where AUTH puts a connection
 }
 
 func (d *Dragonfly) setUpUsers() {
@@ -31,6 +32,7 @@ func (d *Dragonfly) setUpUsers() {
 				a.passwords = []string{u.Password}
 			}
 		}
+		a.db = u.Database
 		for _, name := range u.Deny {
 			a.rules = append(a.rules, "-"+strings.ToLower(name))
 		}
@@ -38,13 +40,13 @@ func (d *Dragonfly) setUpUsers() {
 	}
 }
 
-// login leaves a connection as it was when it fails.
+// login leaves a connection as it was when it fails. When it succeeds it also changes the database, as Redis does not.
 func (c *conn) login(name, password string) bool {
 	u := c.d.users[name]
 	if u == nil || !u.on || !u.nopass && !slices.Contains(u.passwords, password) {
 		return false
 	}
-	c.user, c.authed = name, true
+	c.user, c.authed, c.db = name, true, u.db
 	return true
 }
 
@@ -88,7 +90,7 @@ func cmdACLSetUser(c *conn, args [][]byte, r *reply) {
 	name := string(args[1])
 	u := aclUser{}
 	if old := c.d.users[name]; old != nil {
-		u = aclUser{old.on, old.nopass, slices.Clone(old.passwords), slices.Clone(old.rules), slices.Clone(old.keys)}
+		u = aclUser{old.on, old.nopass, slices.Clone(old.passwords), slices.Clone(old.rules), slices.Clone(old.keys), old.db}
 	}
 	for _, a := range args[2:] {
 		if !u.apply(c.d, string(a)) {

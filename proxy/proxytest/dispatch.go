@@ -147,7 +147,7 @@ func (c *conn) dispatch(args [][]byte, r *reply) {
 		r.fail(text)
 		return
 	}
-	if c.tx == txCollect && found.cmd.flags&transaction == 0 {
+	if c.tx == txCollect && (found.cmd.flags&transaction == 0 || found.cmd.name == "QUIT" && c.d.opt.Release == August2026) {
 		c.queue = append(c.queue, found)
 		r.simple("QUEUED")
 		return

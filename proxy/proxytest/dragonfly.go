@@ -8,11 +8,21 @@ import (
 	"time"
 )
 
+// Release is a release of Dragonfly that can be played.
+type Release uint8
+
+// The zero value is the release that most transcripts were recorded on.
+const (
+	V1_40      Release = iota // v1.40.1
+	August2026                // the main branch of 22 August 2026
+)
+
 // User is an ACL user. Its commands are all but Deny.
 type User struct {
 	Name     string
 	Password string // empty: nopass
 	Deny     []string
+	Database int // where AUTH puts a connection, as the rule $1 of an ACL does
 }
 
 // Options of a Dragonfly. The zero value is a plain open server on a loopback port.
@@ -24,6 +34,7 @@ type Options struct {
 	MaxClients   int // 0: 64000
 	FirstID      int // id of the first connection; 0: 1
 	Loading, OOM bool
+	Release      Release
 
 	// OnCommand sees every complete command before it runs and may answer in its place: reply is sent as it is, and
 	// may be empty, several frames or half of one. It runs in the connection's goroutine and may block; it should
@@ -65,7 +76,7 @@ func (c Command) String() string {
 	return strings.Join(parts, " ")
 }
 
-// Dragonfly plays Dragonfly v1.40.1. All methods may be called concurrently.
+// Dragonfly plays the release of Dragonfly that Options.Release names. All methods may be called concurrently.
 type Dragonfly struct {
 	opt  Options
 	ln   net.Listener

@@ -40,6 +40,13 @@ func (c *conn) flush() bool {
 	return !c.ending
 }
 
+// unsent reports whether there are replies that were not let go.
+func (c *conn) unsent() bool {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	return len(c.out) > c.ready
+}
+
 // drop forgets the replies that were not let go.
 func (c *conn) drop() {
 	c.outMu.Lock()

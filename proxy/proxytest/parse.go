@@ -101,6 +101,9 @@ func (p *parser) array() ([][]byte, error) {
 			if err != nil || !ok {
 				return nil, err
 			}
+			if n < -1 {
+				return nil, badMultibulk
+			}
 			if n < 0 {
 				return nil, badBulk
 			}

@@ -13,7 +13,7 @@ import (
 
 // Player replays a transcript. A transcript is made of lines:
 //
-//	# comment; "# server: requirepass=x maxclients=n loading oom" says what it was recorded on
+//	# comment; "# server: requirepass=x maxclients=n loading oom release=2026-08" says what it was recorded on
 //	== title              a block, played as a subtest of its own on fresh connections
 //	---                   closes all connections; those that follow are fresh
 //	> SET k 'a b' "\r\n"  one command as an array; '' quotes, "" quotes with escapes

@@ -7,6 +7,14 @@ import (
 	"time"
 )
 
+// version is what the release calls itself.
+func (d *Dragonfly) version() string {
+	if d.opt.Release == August2026 {
+		return "df-f8eca6d0b"
+	}
+	return "df-v1.40.1"
+}
+
 func (d *Dragonfly) setUpConfig() {
 	d.config = map[string]string{
 		"maxmemory": "536870912", "timeout": "0", "databases": "16", "dbnum": "16", "requirepass": d.opt.RequirePass,
@@ -68,7 +76,7 @@ func cmdConfig(c *conn, args [][]byte, r *reply) {
 func cmdInfo(c *conn, args [][]byte, r *reply) {
 	d := c.d
 	sections := []struct{ name, text string }{
-		{"server", "# Server\r\nredis_version:7.4.0\r\ndragonfly_version:df-v1.40.1\r\nredis_mode:standalone\r\narch_bits:64\r\n" +
+		{"server", "# Server\r\nredis_version:7.4.0\r\ndragonfly_version:" + d.version() + "\r\nredis_mode:standalone\r\narch_bits:64\r\n" +
 			"os:Linux x86_64\r\nthread_count:1\r\nmultiplexing_api:iouring\r\n\r\n"},
 		{"clients", fmt.Sprintf("# Clients\r\nconnected_clients:%d\r\nmax_clients:%d\r\nclient_read_buffer_bytes:512\r\nblocked_clients:%d\r\n"+
 			"pipeline_queue_length:0\r\nsend_delay_ms:0\r\ntimeout_disconnects:0\r\n\r\n", d.open, d.opt.MaxClients, len(d.waiters))},

@@ -47,8 +47,9 @@ const (
 		"option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 
+// cmdHello goes back to RESP2 if no protocol is named.
 func cmdHello(c *conn, args [][]byte, r *reply) {
-	proto := c.proto
+	proto := 2
 	var auth [][]byte
 	var name []byte
 	named := false
@@ -89,7 +90,7 @@ func cmdHello(c *conn, args [][]byte, r *reply) {
 	}
 	c.proto = proto
 	r.pairs(7)
-	for _, kv := range [][2]string{{"server", "redis"}, {"version", "7.4.0"}, {"dragonfly_version", "df-v1.40.1"}} {
+	for _, kv := range [][2]string{{"server", "redis"}, {"version", "7.4.0"}, {"dragonfly_version", c.d.version()}} {
 		r.bulk(kv[0])
 		r.bulk(kv[1])
 	}
@@ -130,9 +131,11 @@ func cmdReset(c *conn, _ [][]byte, r *reply) {
 	r.simple("RESET")
 }
 
+// cmdQuit loses the replies that are not out if input waits behind QUIT. August2026 may lose them anyway, unless EXEC runs
+// the QUIT; the fake always does.
 func cmdQuit(c *conn, _ [][]byte, r *reply) {
 	c.closing = true
-	c.dropped = c.behind // what waits behind QUIT costs the replies that are not out
+	c.dropped = c.behind || c.d.opt.Release == August2026 && !c.inExec && c.unsent()
 	if c.tx != txCollect {
 		r.ok()
 	}

@@ -33,7 +33,7 @@ func Transcripts() []Transcript {
 	return list
 }
 
-// serverOptions reads the line "# server: requirepass=x maxclients=n".
+// serverOptions reads the line "# server: requirepass=x maxclients=n release=2026-08".
 func serverOptions(text string) (opt Options) {
 	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, "# server:")
@@ -50,6 +50,10 @@ func serverOptions(text string) (opt Options) {
 				opt.Loading = true
 			case "oom":
 				opt.OOM = true
+			case "release":
+				if val == "2026-08" {
+					opt.Release = August2026
+				}
 			}
 		}
 	}

@@ -31,7 +31,11 @@ func cmdExec(c *conn, _ [][]byte, r *reply) {
 		return
 	case c.dirty:
 		c.endTx()
-		r.null()
+		if r.resp3() || c.d.opt.Release == V1_40 {
+			r.null()
+		} else {
+			r.nullArray()
+		}
 		return
 	}
 	queue := c.queue
