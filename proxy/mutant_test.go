@@ -139,6 +139,9 @@ var mutants = []mutant{
 	{"a connection keeps whatever user a refused RESET left it: invariant 8", []edit{
 		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
 	}, "TestForgedRepliesToResetKeepTheUser", "without AUTH"},
+	{"a HELLO that names no protocol changes none: invariant 8", []edit{
+		{"notes.go", "			n.set.RESP3 = protocol == 3\n", "			n.set.RESP3 = protocol == 3 || MUTANT && s.state.RESP3\n"},
+	}, "TestHelloWithoutArgumentsLeavesTheProtocolToTheBackend/shared", "want "},
 	{"a cluster's answer to EXEC is not known to discard", []edit{
 		{"backend/judge.go", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line)", "strings.HasPrefix(string(line), execRefused) || isElsewhere(line) && !MUTANT"},
 	}, "TestExecThatBelongsElsewhereKeepsTheLane", "want \"+OK\\r\\n+QUEUED"},

@@ -18,7 +18,7 @@ type noteKind uint8
 const (
 	noteError     noteKind = iota // only an error is of interest
 	noteSelect                    // db
-	noteHello                     // resp3, and name where named
+	noteHello                     // name where named; the reply itself tells the protocol
 	noteReadonly                  // readonly
 	noteName                      // name
 	noteLibName                   // name
@@ -37,6 +37,30 @@ type note struct {
 	kind  noteKind
 	set   backend.State // what of it kind names
 	began uint64        // sharing.stickies when the command was sent
+	heard []byte        // with noteHello: the beginning of the reply
+}
+
+// maxHeard is how much of a reply to HELLO is kept to find its protocol. Redis and Dragonfly name it within 128 bytes.
+const maxHeard = 512
+
+// hear takes a piece of the reply, as it comes.
+func (n *note) hear(b []byte) {
+	if n.kind == noteHello {
+		n.heard = append(n.heard, b[:min(len(b), maxHeard-len(n.heard))]...)
+	}
+}
+
+// protocolOf returns the protocol that a reply to HELLO names and is written in, or 0 if that is unclear. The arguments of
+// HELLO do not tell it: without any, Redis keeps the protocol and Dragonfly goes back to RESP2.
+func protocolOf(reply []byte) int {
+	_, rest, found := bytes.Cut(reply, []byte("proto\r\n:"))
+	switch {
+	case found && reply[0] == '*' && bytes.HasPrefix(rest, []byte("2\r\n")):
+		return 2
+	case found && reply[0] == '%' && bytes.HasPrefix(rest, []byte("3\r\n")):
+		return 3
+	}
+	return 0
 }
 
 // noteOfState reads a command that changes the connection. nil: it is none that can be remembered.
@@ -78,10 +102,8 @@ func noteOfHello(args [][]byte) *note {
 	n := &note{kind: noteHello}
 	switch {
 	case len(args) == 1:
-		return &note{kind: noteError}
-	case string(args[1]) == "3":
-		n.set.RESP3 = true
-	case string(args[1]) != "2":
+		return n
+	case string(args[1]) != "2" && string(args[1]) != "3":
 		return nil
 	}
 	switch rest := args[2:]; {
@@ -118,6 +140,16 @@ func (s *session) noted(n *note, r *resp.Replies) {
 			s.keepOwn()
 		}
 	case noteError:
+	case noteHello:
+		protocol := protocolOf(n.heard)
+		switch {
+		case failed:
+		case protocol == 0:
+			s.keepOwn()
+		default:
+			n.set.RESP3 = protocol == 3
+			s.remember(n)
+		}
 	default:
 		if !failed {
 			s.remember(n)

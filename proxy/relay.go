@@ -77,11 +77,15 @@ func (d *relaying) frame() error {
 	if q.run.kind == slotExec && !q.uncounted() {
 		return d.withhold(n, done)
 	}
+	isNoted := q.run.kind == slotNoted && !q.uncounted()
+	if isNoted {
+		q.run.note.hear(d.b[d.i : d.i+n])
+	}
 	d.i += n
 	if !done {
 		return nil
 	}
-	if q.run.kind == slotNoted && !q.uncounted() {
+	if isNoted {
 		s.noted(q.run.note, &p.replies)
 		d.count()
 		return nil
