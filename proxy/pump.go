@@ -88,9 +88,7 @@ const (
 // passOn reads once from the backend, and passes on what came. If the read fails, ownEnded decides what becomes of the
 // session.
 func (s *session) passOn(up *ownConn) pumpNext {
-	if d := s.pump.limit.Load(); d > 0 {
-		up.Socket.SetReadDeadline(time.Now().Add(time.Duration(d)))
-	}
+	s.pump.limitRead(up)
 	b, k, err := up.Receive()
 	defer up.Free(k)
 	if up.rests.state.Load() == restAsked {
@@ -111,6 +109,14 @@ func (s *session) passOn(up *ownConn) pumpNext {
 	}
 	s.shedProof()
 	return pumpGoesOn
+}
+
+// limitRead applies limit to the next read. If limitBackend lowers the limit meanwhile, its deadline may already have been
+// replaced by the one that is set here: so limitRead looks again.
+func (p *pump) limitRead(up *ownConn) {
+	for d, last := p.limit.Load(), int64(0); d != last; d, last = p.limit.Load(), d {
+		up.Socket.SetReadDeadline(time.Now().Add(time.Duration(d)))
+	}
 }
 
 // upstreamNow returns the own connection, or nil and maybe the reason why there is none.
