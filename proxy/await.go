@@ -13,10 +13,14 @@ const watchInterval = time.Second
 type awaited uint8
 
 const (
-	awaitNothing awaited = iota
-	awaitReset
-	awaitQuit
-	awaitDiscard // in place of the EXEC of a doomed transaction
+	awaitNothing     awaited = iota
+	awaitReplies             // what is owed before a QUIT, which goes alone
+	awaitReset               // RESET
+	awaitFutileReset         // RESET with an argument, which no backend accepts
+	awaitQuit                // QUIT
+	awaitExec                // the EXEC of a transaction in which QUIT is queued
+	awaitDiscard             // in place of the EXEC of a doomed transaction
+	awaitEnd                 // the end of the connection: the client has left, and the backend has been told
 )
 
 // outcome is what the awaited reply was, as the pump decides.
@@ -26,6 +30,7 @@ const (
 	outcomeNone    outcome = iota // it has not come yet
 	outcomeDone                   // the backend has done what was asked
 	outcomeRefused                // the backend has refused it
+	outcomeQueued                 // the backend has queued a QUIT, which the EXEC of the open transaction is to run
 )
 
 // hold waits until cond, which it calls with the queue's lock held, returns true. Meanwhile it reads from the client, up to
@@ -129,31 +134,40 @@ func (s *session) park(cond func() bool) bool {
 	return !q.closed
 }
 
-// await sends a frame over the own connection and waits for its reply. refused means that the backend has refused the
-// command; ok is false if the session takes no more from its client. If replies are not counted, none may come, as after
-// CLIENT REPLY OFF: await then ends the session after eofTimeout.
-func (s *session) await(a awaited, kind slotKind, frame []byte) (refused, ok bool) {
+// settleBefore submits the batch and waits until nothing is owed, so that the command after it goes alone. If replies are
+// not counted, it does not wait. It returns false if the session takes no more from its client. The wait reads from the
+// client, so frames in the buffer are not valid after it.
+func (s *session) settleBefore() bool {
+	return s.flush() == nil && (s.uncounting() || s.hold(func() bool { return s.queue.owed == 0 }))
+}
+
+func (s *session) setAwaited(a awaited) {
+	s.pump.mu.Lock()
+	s.pump.awaited, s.pump.outcome = a, outcomeNone
+	s.pump.mu.Unlock()
+}
+
+// await sends a frame over the own connection and waits for its reply. ok is false if the session takes no more from its
+// client. If replies are not counted, none may come, as after CLIENT REPLY OFF: await then ends the session after eofTimeout.
+func (s *session) await(a awaited, kind slotKind, frame []byte) (o outcome, ok bool) {
 	p := &s.pump
 	if s.uncounting() {
 		t := time.AfterFunc(s.server.c.eofTimeout, func() { s.end(closeReset) })
 		defer t.Stop()
 	}
-	p.mu.Lock()
-	p.awaited, p.outcome = a, outcomeNone
-	p.mu.Unlock()
+	s.setAwaited(a)
 	if !s.makeRoomForOwn(len(frame)) {
-		return false, false
+		return outcomeNone, false
 	}
 	s.queueFrame(frame, kind, false)
 	if s.flush() != nil {
-		return false, false
+		return outcomeNone, false
 	}
-	var o outcome
 	ok = s.hold(func() bool {
 		p.mu.Lock()
 		o = p.outcome
 		p.mu.Unlock()
 		return o != outcomeNone
 	})
-	return o == outcomeRefused, ok
+	return o, ok
 }

@@ -51,7 +51,7 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	switch {
 	case s.uncounting():
 	case kind != slotReplies:
-		c.pend = append(c.pend, slot{kind: kind, blocking: blocks, n: 1})
+		c.pend = append(c.pend, slot{kind: kind, note: next.note, blocking: blocks, n: 1})
 	case next.note != nil:
 		c.pend = append(c.pend, slot{kind: slotNoted, note: next.note, blocking: blocks, n: 1})
 	case next.part == txPartBegin:

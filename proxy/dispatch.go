@@ -80,17 +80,9 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 		s.queueFrame(frame, slotReplies, false)
 		return true
 	case t&command.Resets != 0:
-		if !s.submitBefore() {
-			return false
-		}
-		s.count(cmd)
-		return s.reset(frame)
+		return s.reset(cmd, frame, args)
 	case t&command.Quits != 0 && args == 1:
-		if !s.submitBefore() {
-			return false
-		}
-		s.count(cmd)
-		return s.quit(frame)
+		return s.quit(cmd, frame)
 	}
 	s.count(cmd)
 	switch {
@@ -101,16 +93,14 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 		if c.tx == txDoomed && cmd.Name == "EXEC" {
 			return s.discard()
 		}
+		if c.tx == txQuits && cmd.Name == "EXEC" && !s.uncounting() {
+			return s.execQuit(frame)
+		}
 		s.transact(txEnds)
 	}
 	s.queueFrame(frame, slotReplies, t&command.Blocking != 0)
 	return true
 }
-
-// submitBefore submits the commands before a RESET or QUIT, which may go over another connection than they do. If the session
-// owns its connection from birth, there is no other, and they stay in the batch. It returns false if the session takes no
-// more from its client.
-func (s *session) submitBefore() bool { return s.ownsFromBirth() || s.flush() == nil }
 
 // refuse answers a command with text, in its place among the replies. Inside MULTI that dooms the transaction. If replies
 // cannot be counted, the session ends with this reply. It returns false if the session takes no more from its client.

@@ -125,6 +125,9 @@
 // Who closes an own connection? The sweeper and a dial that waits for a place, if it is idle; the session when it ends; the pump
 // when the backend has closed it or said what nobody asked for; a RESET, which has another dialled in its place.
 //
+// When does a command go alone? RESET and QUIT, and an EXEC that runs a queued QUIT, are sent once nothing is owed, and the
+// reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
+//
 // What ends a lane? Its backend; anything of invariant 4; Retire, once nothing is in flight: when it is idle, has carried a
 // push, belongs to a last address or password, or has been there unproven for too long.
 //

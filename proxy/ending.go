@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"dragontls/proxy/command"
 )
 
 // lastWord queues text as the last reply, behind everything that is owed. The session ends for reason once it is written,
@@ -17,24 +19,60 @@ func (s *session) lastWord(text []byte, reason closeReason) {
 }
 
 // quit passes QUIT on, or answers it if the session needs no own connection. The session then ends. If the backend refuses
-// the QUIT, quit returns true, and the session goes on.
-func (s *session) quit(frame []byte) bool {
+// the QUIT, or queues it in a transaction, quit returns true, and the session goes on. QUIT goes alone, once everything that
+// is owed has arrived: Dragonfly may drop replies that it has not sent when it reads QUIT.
+func (s *session) quit(cmd *command.Command, frame []byte) bool {
+	frame = append([]byte(nil), frame...)
+	s.setAwaited(awaitReplies) // if they are lost, the session ends with them
+	if s.flush() != nil {
+		return false
+	}
 	if s.needsNoOwn() {
+		s.count(cmd)
 		s.lastWord(textOK, closeQuit)
 		return false
 	}
-	refused, ok := s.await(awaitQuit, slotQuit, frame)
-	if !ok {
+	if !s.settleBefore() {
 		return false
 	}
-	if !refused {
-		s.client.r = s.client.w
-		s.limitBackend(s.server.c.lingerTimeout)
-		<-s.pump.done
-		s.end(closeQuit) // in case the pump has ended without ending the session
+	s.count(cmd)
+	switch o, ok := s.await(awaitQuit, slotQuit, frame); {
+	case !ok:
 		return false
+	case o == outcomeDone:
+		s.awaitClose()
+		return false
+	case o == outcomeQueued:
+		s.transact(txQueuesQuit)
 	}
 	return true
+}
+
+// execQuit passes on, alone, the EXEC of a transaction in which QUIT is queued. If the transaction runs, the session ends as
+// after QUIT. Otherwise execQuit returns true, and the session goes on.
+func (s *session) execQuit(frame []byte) bool {
+	c := &s.client
+	frame, next := append([]byte(nil), frame...), c.next
+	if !s.settleBefore() {
+		return false
+	}
+	c.next = next
+	o, ok := s.await(awaitExec, slotQuit, frame)
+	if ok && o == outcomeDone {
+		s.awaitClose()
+		return false
+	}
+	s.transact(txEnds)
+	return ok
+}
+
+// awaitClose waits until the backend closes the own connection after QUIT, and ends the session. What the client sent after
+// QUIT is dropped.
+func (s *session) awaitClose() {
+	s.client.r = s.client.w
+	s.limitBackend(s.server.c.lingerTimeout)
+	<-s.pump.done
+	s.end(closeQuit) // in case the pump has ended without ending the session
 }
 
 // clientEOF ends the session of a client that sends no more, after the client has got what it is owed. If one of its
@@ -60,6 +98,7 @@ func (s *session) clientEOF() {
 		return
 	}
 	if s.waiting() {
+		s.setAwaited(awaitEnd)
 		up.CloseWrite()
 		s.limitBackend(s.server.c.lingerTimeout)
 		<-s.pump.done

@@ -251,7 +251,6 @@ func (s *session) shedDirty() {
 // could not be submitted.
 func (s *session) makeRoomForOwn(n int) bool {
 	c := &s.client
-	c.next = nextCommand{}
 	if len(c.out.Bytes)+n > netio.ChunkSize && s.flush() != nil {
 		return false
 	}
@@ -273,7 +272,7 @@ func (s *session) ownEnded(err error) {
 	q.mu.Lock()
 	p.mu.Lock()
 	closing := p.closing
-	quit := p.awaited == awaitQuit && p.outcome != outcomeRefused
+	quit := p.quitting()
 	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // a command that is to be sent again was not sent here yet
 	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked()))
 	if goesOn {

@@ -111,6 +111,12 @@ func (s *session) passOn(up *ownConn) pumpNext {
 	return pumpGoesOn
 }
 
+// quitting reports whether the backend has been asked to close the connection, and has not refused that. The caller must hold
+// mu.
+func (p *pump) quitting() bool {
+	return (p.awaited == awaitQuit || p.awaited == awaitExec) && (p.outcome == outcomeNone || p.outcome == outcomeDone)
+}
+
 // limitRead applies limit to the next read. If limitBackend lowers the limit meanwhile, its deadline may already have been
 // replaced by the one that is set here: so limitRead looks again.
 func (p *pump) limitRead(up *ownConn) {
@@ -276,11 +282,13 @@ func (s *session) setUpstream(c *backend.Conn, err error) bool {
 // endWithBackend ends the session after its own connection has ended with err, for the reason that fits err.
 func (s *session) endWithBackend(err error) {
 	s.pump.mu.Lock()
-	a, o := s.pump.awaited, s.pump.outcome
+	quit, left := s.pump.quitting(), s.pump.awaited == awaitEnd
 	s.pump.mu.Unlock()
 	switch {
-	case a == awaitQuit && o != outcomeRefused:
+	case quit:
 		s.end(closeQuit)
+	case left:
+		s.end(closeClient)
 	case errors.Is(err, io.EOF):
 		s.end(closeBackend)
 	case errors.Is(err, net.ErrClosed):

@@ -209,39 +209,48 @@ func (d *relaying) withhold(n int, done bool) error {
 	return err
 }
 
-// special handles a whole reply that may be the one for which the session's reader waits in await: that to RESET or QUIT. If
-// replies are not counted, it must find that reply among all others.
+// special handles a whole reply that may be the one for which the session's reader waits in await: that to RESET, to QUIT or
+// to an EXEC that runs QUIT. If replies are not counted, it must find that reply among all others.
 func (d *relaying) special() error {
 	s, p, q := d.s, &d.s.pump, &d.s.queue
 	p.mu.Lock()
-	a, o := p.awaited, p.outcome
+	a, decided := p.awaited, p.outcome != outcomeNone
 	p.mu.Unlock()
 	kind, line := p.replies.Kind(), p.replies.Line()
-	isReset := kind == '+' && string(line) == "RESET"
-	refused := kind == '-'
+	isReset := (a == awaitReset || a == awaitFutileReset) && kind == '+' && string(line) == "RESET"
+	isQueued := a == awaitQuit && kind == '+' && string(line) == "QUEUED"
 	if q.uncounted() {
-		// An error may belong to an earlier command, so only those count that RESET and QUIT themselves can get.
-		refused = refused && (bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'")))
-		if a == awaitNothing || o != outcomeNone || !refused && !(a == awaitReset && isReset) {
+		if a == awaitNothing || a == awaitReplies || decided || !isReset && !isQueued && !(kind == '-' && mayRefuse(line)) {
 			return nil
 		}
 	} else {
+		if q.run.note != nil {
+			s.noted(q.run.note, &p.replies)
+		}
 		d.count()
 	}
 	if err := d.flush(); err != nil {
 		return err
 	}
 	switch {
-	case a == awaitReset && isReset:
+	case isReset:
 		return d.resetDone()
 	case a == awaitReset:
 		return d.resetRefused()
-	case refused:
+	case isQueued:
+		s.decide(outcomeQueued)
+	case kind == '-', a == awaitFutileReset, a == awaitExec && (kind != '*' || p.replies.Null()):
 		s.decide(outcomeRefused)
 	default:
 		s.decide(outcomeDone)
 	}
 	return nil
+}
+
+// mayRefuse reports whether an error that came while replies are not counted is one that RESET and QUIT themselves can get.
+// Any other belongs to an earlier command.
+func mayRefuse(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'"))
 }
 
 // decide tells the session's reader the outcome of what it awaits. relay wakes the reader when it settles.

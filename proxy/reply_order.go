@@ -18,7 +18,7 @@ const (
 	slotFinal                     // the last local reply; the session ends after it
 	slotExec                      // the reply to the DISCARD that is sent in place of the EXEC of a doomed transaction
 	slotReset                     // the reply to RESET
-	slotQuit                      // the reply to QUIT
+	slotQuit                      // the reply to QUIT, or to the EXEC that runs a queued QUIT
 	slotUncounted                 // no reply but a mark: from here on replies are not counted
 	slotNoted                     // a reply that may change what is known about the session, see note
 )
@@ -33,7 +33,7 @@ type slot struct {
 	text     []byte      // with slotLocal and slotFinal; never modified, shared by sessions
 	reason   closeReason // with slotFinal
 	sent     int64       // when the slot entered the queue; monotonic nanoseconds
-	note     *note       // with slotNoted
+	note     *note       // with slotNoted; may be set with slotQuit
 }
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }

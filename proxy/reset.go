@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
 
@@ -12,20 +13,24 @@ import (
 
 // reset passes RESET on alone: it waits until nothing is owed, unless replies are not counted, and sends nothing more until
 // the reply is known. It returns false if the session takes no more from its client.
-func (s *session) reset(frame []byte) bool {
+func (s *session) reset(cmd *command.Command, frame []byte, args int) bool {
 	frame = append([]byte(nil), frame...)
 	s.account().Hold(int64(len(frame)))
 	defer s.account().Hold(-int64(len(frame)))
-	if !s.uncounting() {
-		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed == 0 }) {
-			return false
-		}
+	if !s.settleBefore() {
+		return false
 	}
-	refused, ok := s.await(awaitReset, slotReset, frame)
+	s.count(cmd)
+	a := awaitReset
+	if args != 1 {
+		a = awaitFutileReset // whoever an error to it was meant for, it has not reset the connection
+	}
+	o, ok := s.await(a, slotReset, frame)
 	if !ok {
 		return false
 	}
-	if refused && s.uncounting() && s.ownUser() {
+	refused := o == outcomeRefused
+	if refused && a == awaitReset && s.uncounting() && s.ownUser() {
 		// The error may have been the reply to another command. If RESET has worked after all, the connection acts as
 		// another user.
 		s.end(closeReset)

@@ -11,6 +11,7 @@ type transaction uint8
 const (
 	txNone   transaction = iota
 	txOpen               // MULTI was passed on, but neither EXEC nor DISCARD since
+	txQuits              // it is open, and the backend has queued a QUIT in it
 	txDoomed             // it is open, but a command in it was refused or the rules have changed: EXEC must not run it
 )
 
@@ -18,9 +19,10 @@ const (
 type txEvent uint8
 
 const (
-	txBegins   txEvent = iota // MULTI is passed on
-	txEnds                    // EXEC or DISCARD is passed on, or a RESET has taken effect
-	txDisturbs                // a command is refused, or the rules change
+	txBegins     txEvent = iota // MULTI is passed on
+	txEnds                      // EXEC or DISCARD is passed on, or a RESET has taken effect
+	txQueuesQuit                // the backend has queued a QUIT, as Dragonfly does
+	txDisturbs                  // a command is refused, or the rules change
 )
 
 // after returns the state of t after the event e. A transaction changes only here.
@@ -30,7 +32,9 @@ func (t transaction) after(e txEvent) transaction {
 		return txNone
 	case e == txBegins && t == txNone:
 		return txOpen
-	case e == txDisturbs && t == txOpen:
+	case e == txQueuesQuit && t == txOpen:
+		return txQuits
+	case e == txDisturbs && (t == txOpen || t == txQuits):
 		return txDoomed
 	}
 	return t
@@ -42,8 +46,9 @@ func (s *session) transact(e txEvent) { s.client.tx = s.client.tx.after(e) }
 // permit DISCARD, the transaction is still open and stays doomed. It returns false if the session takes no more from its
 // client.
 func (s *session) discard() bool {
-	refused, ok := s.await(awaitDiscard, slotExec, resp.AppendCommand(nil, "DISCARD"))
-	if !refused {
+	s.client.next = nextCommand{} // the note of EXEC; withhold does what it would do
+	o, ok := s.await(awaitDiscard, slotExec, resp.AppendCommand(nil, "DISCARD"))
+	if o != outcomeRefused {
 		s.transact(txEnds)
 	}
 	return ok
