@@ -72,17 +72,19 @@ func (s *session) classifyStateful(cmd *command.Command, class command.Class, fr
 		return // special calls reset or quit, which decide
 	case s.keepsOwn():
 		s.wantOwn()
+		s.classifyMove(cmd, class, frame)
 		return
 	case class == command.Sticky:
 		s.classifyTransaction(cmd, args)
 		return
 	}
 	s.wantOwn()
+	s.classifyMove(cmd, class, frame)
 	c.stateful, s.asking = true, false
 	switch {
 	case cmd.Name == "ASKING" && s.mayAsk():
 		s.classifyAsking()
-	case class == command.Life:
+	case class == command.Life, cmd.Name == "HELLO" && helloAuthenticates(frame):
 		s.keepOwn()
 	case s.sticky():
 		s.keepOwn()
@@ -124,6 +126,9 @@ func (s *session) classifyBig(cmd *command.Command, exact bool, sub []byte) clas
 	case class == command.Life:
 		c.stateful = true
 		s.keepOwn()
+		if isScript(cmd, cmd.Class(sub)) {
+			s.database.Store(databaseUnknown)
+		}
 	}
 	return classifiedToQueue
 }

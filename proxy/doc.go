@@ -141,6 +141,10 @@
 //
 // Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
 //
+// In which database and protocol is a session? In those of which the backend's replies told (notes.go), never in those of
+// which a command told: Dragonfly's AUTH changes the database, and a bare HELLO the protocol. A session that authenticates
+// itself keeps its own connection for life. After a script or a transaction nobody knows the database (sharing.database).
+//
 // What wakes a reader that waits for its client? Bytes of the client, or interrupt: a read deadline that has passed. fill then
 // asks woken what it is wanted for.
 //

@@ -139,6 +139,9 @@ var mutants = []mutant{
 	{"a connection keeps whatever user a refused RESET left it: invariant 8", []edit{
 		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},
 	}, "TestForgedRepliesToResetKeepTheUser", "without AUTH"},
+	{"a connection that authenticates again stays where AUTH puts it: invariant 8", []edit{
+		{"backend/again.go", "	case !a.authenticated, a.db == 0:", "	case !a.authenticated, a.db == 0, MUTANT:"},
+	}, "TestRefusedResetKeepsTheDatabase/paired/noreset,_SELECT", "want "},
 	{"a HELLO that names no protocol changes none: invariant 8", []edit{
 		{"notes.go", "			n.set.RESP3 = protocol == 3\n", "			n.set.RESP3 = protocol == 3 || MUTANT && s.state.RESP3\n"},
 	}, "TestHelloWithoutArgumentsLeavesTheProtocolToTheBackend/shared", "want "},

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 
 	"dragontls/proxy/backend"
@@ -31,6 +32,30 @@ const (
 	noteUnwatch                   // +OK does
 	noteAsked                     // any reply ends an ASKING
 )
+
+// These values of sharing.database say whether state.Database is the database of the session's own connection.
+const (
+	databaseNoted   int32 = iota
+	databaseUnknown       // a script or a transaction may have selected another one
+)
+
+// classifyMove classifies a command that may change the database, as far as that goes. Even a session that keeps its own
+// connection remembers it, see keepUser. A reply tells of a SELECT alone, and only if it is counted and no transaction is open.
+func (s *session) classifyMove(cmd *command.Command, class command.Class, frame []byte) {
+	switch {
+	case cmd.Name == "SELECT" && s.keepsOwn() && !s.uncounting() && s.client.tx == txNone:
+		if s.client.next.note = noteOfState(cmd.Name, resp.SplitArgs(frame, nil)); s.client.next.note == nil {
+			s.database.Store(databaseUnknown)
+		}
+	case cmd.Name == "SELECT" && (s.keepsOwn() || s.sticky()), isScript(cmd, class):
+		s.database.Store(databaseUnknown)
+	}
+}
+
+// isScript reports whether a command runs a script that may change the state of its connection.
+func isScript(cmd *command.Command, class command.Class) bool {
+	return class == command.Script || cmd.Name == "FCALL" || cmd.Name == "FCALL_RO"
+}
 
 // note waits in the queue for the reply that it is about.
 type note struct {
@@ -116,6 +141,11 @@ func noteOfHello(args [][]byte) *note {
 	return n
 }
 
+// helloAuthenticates reports whether a HELLO may change the user, which it may even if it fails afterwards.
+func helloAuthenticates(frame []byte) bool {
+	return slices.ContainsFunc(resp.SplitArgs(frame, nil)[1:], func(a []byte) bool { return command.IsWord(a, "AUTH") })
+}
+
 // noted acts on the reply to a command whose outcome the session has to know. The pump calls it.
 func (s *session) noted(n *note, r *resp.Replies) {
 	failed := r.Kind() == '-'
@@ -149,6 +179,14 @@ func (s *session) noted(n *note, r *resp.Replies) {
 		default:
 			n.set.RESP3 = protocol == 3
 			s.remember(n)
+		}
+	case noteSelect:
+		switch {
+		case ok:
+			s.remember(n)
+		case !failed: // queued, in a transaction of which nobody knows
+			s.keepOwn()
+			s.database.Store(databaseUnknown)
 		}
 	default:
 		if !failed {

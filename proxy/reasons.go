@@ -24,7 +24,7 @@ const (
 	closeBackendState  closeReason = "backend_state"       // the backend refused the database, protocol or name that the session had
 	closeBackendOpen   closeReason = "backend_open"        // the backend serves connections without AUTH, see backend.ErrOpen
 	closeRefused       closeReason = "refused_command"     // a command was refused while replies could not be counted
-	closeReset         closeReason = "reset_refused"       // RESET or QUIT got an error or no reply, so that the state of the connection is in doubt
+	closeReset         closeReason = "reset_refused"       // RESET or QUIT got an error or no reply, and the state of the connection is in doubt
 	closeRevoked       closeReason = "certificate_revoked" // a CRL names the client's certificate
 	closeUntrusted     closeReason = "untrusted"           // the client's CA is no longer trusted
 	closeExpired       closeReason = "certificate_expired" // the client's certificate expires

@@ -104,8 +104,8 @@ func (s *session) replaceUpstream() error {
 }
 
 // keepUser runs after an error reply to RESET. It is not certain that the error was meant for RESET, since an argument of an
-// earlier command may forge an error. So the connection authenticates again before it carries another byte of the client.
-// Pushes that come meanwhile are passed on.
+// earlier command may forge an error. So the connection authenticates again before it carries another byte of the client,
+// and stays in its database. Pushes that come meanwhile are passed on.
 func (d *relaying) keepUser() error {
 	s, p := d.s, &d.s.pump
 	for d.i < len(d.b) {
@@ -122,7 +122,13 @@ func (d *relaying) keepUser() error {
 	if err := d.flush(); err != nil {
 		return err
 	}
-	if err := p.conn.AuthenticateAgain(&p.replies, p.turn.write); err != nil {
+	db := backend.UnknownDatabase
+	if s.database.Load() == databaseNoted {
+		p.mu.Lock()
+		db = s.state.Database
+		p.mu.Unlock()
+	}
+	if err := p.conn.AuthenticateAgain(&p.replies, db, p.turn.write); err != nil {
 		s.end(closeReset)
 		return err
 	}
@@ -133,6 +139,7 @@ func (d *relaying) keepUser() error {
 func (s *session) forgetState() {
 	s.pump.mu.Lock()
 	s.state = backend.State{}
+	s.database.Store(databaseNoted)
 	s.pump.mu.Unlock()
 	s.gen.Add(1)
 }

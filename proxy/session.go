@@ -77,6 +77,7 @@ type sharing struct {
 	stickies    atomic.Uint64 // commands that opened a transaction, watched keys or were ASKING; the reader counts them
 	stickyEnded atomic.Uint64 // so many of stickies, the first ones, are known to have ended
 	state       backend.State // what the backend has confirmed; guarded by pump.mu
+	database    atomic.Int32  // databaseNoted or databaseUnknown
 
 	credential [32]byte // digest of the user and password that were configured when the session began
 	middle     *ownConn // has received the beginning of a command whose rest is still to come; nil if none has

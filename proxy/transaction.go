@@ -77,6 +77,7 @@ func (s *session) classifyAsked(class command.Class) {
 		s.client.next.note = &note{kind: noteAsked, began: s.asked}
 	} else {
 		s.keepOwn()
+		s.database.Store(databaseUnknown) // it may be a script
 	}
 }
 

@@ -18,6 +18,7 @@ type expectation struct {
 	drop    bool               // pushes are dropped: another client redirects its CLIENT TRACKING here. With RESP3 only
 	dropped int                // bytes of them
 	frames  []byte             // the first bytes of the frame that is judged
+	most    int                // so many of them; 0: maxNonceFrame
 }
 
 // receive reads until every reply has come. With drop it also waits for the end of a push whose beginning came with the last
@@ -48,8 +49,8 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 		x.frames = x.frames[:0]
 	}
 	n, done, err := x.replies.Next(b)
-	if len(x.frames) < maxNonceFrame {
-		x.frames = append(x.frames, b[:min(n, maxNonceFrame)]...)
+	if most := max(x.most, maxNonceFrame); len(x.frames) < most {
+		x.frames = append(x.frames, b[:min(n, most)]...)
 	}
 	switch {
 	case err != nil:

@@ -60,24 +60,6 @@ func (x *expectation) prove(out []byte, p Proof) []byte {
 	return AppendNonce(out, word)
 }
 
-// AuthenticateAgain sends AUTH as at the dial, with the password as it is now, and waits for its +OK. The connection must be
-// Authenticated, and nothing is owed on it. r goes on with the frames of the connection: pass gets the pushes among them, of which the
-// last may be left open. The goroutine that reads calls it. After an error nobody knows whom the connection acts as.
-func (c *Conn) AuthenticateAgain(r *resp.Replies, pass func([]byte) error) error {
-	user, password, err := c.credentials()
-	if err != nil {
-		return err
-	}
-	if user != c.user || password == "" {
-		return ErrAuth // the proxy acts as somebody else by now
-	}
-	if _, err := c.Write(appendAuth(nil, user, password)); err != nil {
-		return err
-	}
-	x := expectation{replies: r, want: []func(*resp.Replies) error{isOK}, pass: pass}
-	return x.receive(c)
-}
-
 // appendAuth appends AUTH, never HELLO .. AUTH, whose password MONITOR shows.
 func appendAuth(b []byte, user, password string) []byte {
 	if user == "" {
