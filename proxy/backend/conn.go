@@ -88,11 +88,11 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return c.Stream.Write(b)
 }
 
-// CloseWrite tells the backend that nothing more is sent.
+// CloseWrite tells the backend that nothing more is sent: by a FIN, and over TLS by a close_notify before it, since Dragonfly reacts only
+// to the FIN.
 func (c *Conn) CloseWrite() {
 	if c.TLS != nil {
 		c.TLS.CloseWrite()
-		return
 	}
 	c.Socket.CloseWrite()
 }

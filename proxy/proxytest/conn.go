@@ -190,6 +190,9 @@ func (c *conn) read(wg *sync.WaitGroup) {
 			}
 		}
 		if err != nil {
+			if c.nc != c.raw && errors.Is(err, io.EOF) {
+				c.awaitFIN()
+			}
 			c.finned = time.Now()
 			if !errors.Is(err, io.EOF) {
 				c.kill()
@@ -198,6 +201,11 @@ func (c *conn) read(wg *sync.WaitGroup) {
 			return
 		}
 	}
+}
+
+// awaitFIN waits for the FIN after a close_notify: Dragonfly does not react to a close_notify alone.
+func (c *conn) awaitFIN() {
+	_, _ = io.Copy(io.Discard, c.raw) // ends with the socket, which kill closes
 }
 
 func (c *conn) keepRaw(b []byte) {
