@@ -36,7 +36,7 @@ func (s *Server) backendConfig() backend.Config {
 	b := &s.c.Backend
 	c := backend.Config{
 		Target: b.Target, TLS: b.TLS, Credentials: b.Credentials, Mapped: b.Mapped,
-		ConnectTimeout: b.ConnectTimeout, MaxConnections: b.MaxConnections,
+		ConnectTimeout: b.ConnectTimeout, PartTimeout: s.c.partTimeout, MaxConnections: b.MaxConnections,
 		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
 		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log, Now: s.now,
 		SessionPace: s.c.sessionPace, IdentityPace: s.c.identityPace, LanePace: s.c.lanePace,

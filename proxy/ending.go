@@ -110,7 +110,7 @@ func (s *session) clientEOF() {
 func (s *session) limitBackend(d time.Duration) {
 	s.pump.limit.Store(int64(d))
 	if up, _ := s.upstreamNow(); up != nil {
-		up.Socket.SetReadDeadline(time.Now().Add(d))
+		up.setReadDeadline(time.Now().Add(d))
 		s.server.wake(up)
 	}
 }

@@ -153,7 +153,7 @@ func (s *session) startPump() {
 	s.dropHeld()
 	p.mu.Lock()
 	p.done, p.want = make(chan struct{}), make(chan struct{})
-	p.upErr, p.wanted, p.closing, p.dirty = nil, noTime, false, false
+	p.upErr, p.wanted, p.dirty = nil, noTime, false
 	p.mu.Unlock()
 	s.proofOnly.Store(!s.proven.Load())
 	go s.runPump() // ends with the connection or the session, whose reader waits for it
@@ -215,8 +215,33 @@ func (s *session) ownIdleAt() (since int64, idle bool) {
 
 // ownIdleLocked is ownIdleAt without the time. The caller must hold queue.mu and pump.mu.
 func (s *session) ownIdleLocked() bool {
+	return s.ownSettledLocked() && !s.keepsOwn()
+}
+
+// ownSettledLocked reports whether nothing is owed or half sent over the own connection. The caller must hold queue.mu and pump.mu.
+func (s *session) ownSettledLocked() bool {
 	q, p := &s.queue, &s.pump
-	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.Len() == 0 && !s.keepsOwn() && !s.sticky() && !s.uncounting()
+	return p.up != nil && !p.inUse && q.owed == 0 && q.slots.Len() == 0 && !s.sticky() && !s.uncounting()
+}
+
+// endOwn gives up the own connection of a session that has ended: in good order if nothing is owed over it.
+func (s *session) endOwn() {
+	q, p := &s.queue, &s.pump
+	q.mu.Lock()
+	p.mu.Lock()
+	up, settled := p.up, s.ownSettledLocked()
+	if settled {
+		p.up, p.upErr = nil, errEnded // the session's reader cannot use it any more
+	}
+	p.mu.Unlock()
+	q.mu.Unlock()
+	switch {
+	case up == nil:
+	case settled:
+		up.part()
+	default:
+		up.Close()
+	}
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since. It reports whether it has closed it.
@@ -227,12 +252,12 @@ func (s *session) closeOwn(since int64) bool {
 	up := p.up
 	ok := s.ownIdleLocked() && p.used <= since
 	if ok {
-		p.up, p.upErr, p.closing = nil, errReopen, true
+		p.up, p.upErr = nil, errReopen
 	}
 	p.mu.Unlock()
 	q.mu.Unlock()
 	if ok {
-		up.Close()
+		up.part()
 	}
 	return ok
 }
@@ -271,15 +296,14 @@ func (s *session) ownEnded(err error) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()
-	closing := p.closing
 	quit := p.quitting()
 	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // a command that is to be sent again was not sent here yet
-	goesOn := !p.replies.Open() && (closing || !quit && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked()))
+	goesOn := !p.replies.Open() && !quit && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked())
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}
 	p.mu.Unlock()
-	if goesOn && !closing && owes {
+	if goesOn && owes {
 		s.loseAllLocked()
 	}
 	q.mu.Unlock()
@@ -288,7 +312,7 @@ func (s *session) ownEnded(err error) {
 		return
 	}
 	switch {
-	case closing, errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the proxy ended it itself
+	case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the proxy ended it itself
 	case !owes && errors.Is(err, io.EOF):
 	default:
 		s.server.backend.Count("lost")

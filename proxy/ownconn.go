@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"sync/atomic"
+	"time"
+
 	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 )
@@ -9,14 +12,40 @@ import (
 type ownConn struct {
 	*backend.Conn
 	session *session
-	rests   rester // reports whether the backend reader has a goroutine
-	opened  int64  // when the session got it, see Server.now
+	rests   rester      // reports whether the backend reader has a goroutine
+	opened  int64       // when the session got it, see Server.now
+	parts   atomic.Bool // see part
 }
 
 // Close ends the connection and wakes its backend reader, which finds the end; any number of times, from any goroutine.
 func (o *ownConn) Close() {
 	o.Conn.Close()
 	o.session.server.wake(o)
+}
+
+// part gives up a connection over which nothing is owed, and which nobody can use any more but its backend reader. The backend
+// reader hands it to Backend.Part. Any goroutine may call it.
+func (o *ownConn) part() {
+	o.parts.Store(true)
+	o.setReadDeadline(noTime)
+	o.session.server.wake(o)
+}
+
+// setReadDeadline sets the read deadline, unless the connection parts: then its backend reader waits no more.
+func (o *ownConn) setReadDeadline(t time.Time) {
+	o.Socket.SetReadDeadline(t)
+	if o.parts.Load() {
+		o.Socket.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// Drop ends the connection, after part in good order; for the backend reader, as its last use.
+func (o *ownConn) Drop() {
+	if o.parts.Load() {
+		o.session.server.backend.Part(o.Conn)
+		return
+	}
+	o.Conn.Drop()
 }
 
 func (o *ownConn) rester() *rester       { return &o.rests }
@@ -26,5 +55,5 @@ func (o *ownConn) goOn()                 { go o.session.runPump() } // ends with
 // mayRest is asked by the backend reader.
 func (o *ownConn) mayRest() bool {
 	p := &o.session.pump
-	return !p.replies.Open() && len(p.held) == 0 && p.limit.Load() == 0 && len(o.Socket.Unread()) == 0
+	return !o.parts.Load() && !p.replies.Open() && len(p.held) == 0 && p.limit.Load() == 0 && len(o.Socket.Unread()) == 0
 }

@@ -35,10 +35,9 @@ type pump struct {
 	awaited awaited       // the reply for which the session's reader waits, see await
 	outcome outcome       // what that reply was
 
-	inUse   bool  // the session's reader uses the connection: nobody may close it for being idle
-	used    int64 // when the reader last stopped using it, see Server.now
-	closing bool  // the proxy itself has closed it, because it was idle
-	dirty   bool  // an error reply has left its state in doubt: it is to be closed once it is idle
+	inUse bool  // the session's reader uses the connection: nobody may close it for being idle
+	used  int64 // when the reader last stopped using it, see Server.now
+	dirty bool  // an error reply has left its state in doubt: it is to be closed once it is idle
 }
 
 // runPump is the pump goroutine: it dials the own connection if there is none, and passes the backend's replies on as they
@@ -89,6 +88,9 @@ const (
 // session.
 func (s *session) passOn(up *ownConn) pumpNext {
 	s.pump.limitRead(up)
+	if up.parts.Load() {
+		return pumpEnds
+	}
 	b, k, err := up.Receive()
 	defer up.Free(k)
 	if up.rests.state.Load() == restAsked {
@@ -101,6 +103,9 @@ func (s *session) passOn(up *ownConn) pumpNext {
 		}
 	}
 	if len(b) > 0 && s.relay(b) != nil {
+		return pumpEnds
+	}
+	if up.parts.Load() {
 		return pumpEnds
 	}
 	if err != nil {
@@ -121,7 +126,7 @@ func (p *pump) quitting() bool {
 // replaced by the one that is set here: so limitRead looks again.
 func (p *pump) limitRead(up *ownConn) {
 	for d, last := p.limit.Load(), int64(0); d != last; d, last = p.limit.Load(), d {
-		up.Socket.SetReadDeadline(time.Now().Add(time.Duration(d)))
+		up.setReadDeadline(time.Now().Add(time.Duration(d)))
 	}
 }
 
@@ -272,7 +277,7 @@ func (s *session) setUpstream(c *backend.Conn, err error) bool {
 		}
 	}
 	if s.ended() && up != nil {
-		up.Close()
+		up.part()
 		return false
 	}
 	s.queue.notify()

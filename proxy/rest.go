@@ -123,7 +123,7 @@ func (s *session) askPump() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.up != nil && p.limit.Load() == 0 && (p.awaited == awaitNothing || p.outcome != outcomeNone) && p.up.rests.ask() {
-		p.up.Socket.SetReadDeadline(time.Now())
+		p.up.setReadDeadline(time.Now())
 	}
 }
 
@@ -136,7 +136,7 @@ func (s *session) pumpAsked(up *ownConn, idle bool) bool {
 	if !settles {
 		up.rests.state.Store(restAwake)
 	}
-	up.Socket.SetReadDeadline(noTime)
+	up.setReadDeadline(noTime)
 	s.pump.mu.Unlock()
 	return settles && s.server.settle(up)
 }

@@ -303,6 +303,7 @@ func (s *Server) Close() {
 	s.each(func(n *session) { n.kill(closeShutdown) })
 	s.lanes.Close()
 	s.running.Wait()
+	s.backend.EndPartings()
 	s.mu.Lock()
 	rests := s.rests
 	s.mu.Unlock()

@@ -141,12 +141,7 @@ func (s *session) end(reason closeReason) {
 		close(s.done)
 		s.queue.close()
 		s.interrupt()
-		s.pump.mu.Lock()
-		up := s.pump.up
-		s.pump.mu.Unlock()
-		if up != nil {
-			up.Close()
-		}
+		s.endOwn()
 		s.server.leave(s)
 	})
 }

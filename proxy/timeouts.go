@@ -20,6 +20,8 @@ type timeouts struct {
 	// placeTimeout is how long a new session waits for a place of its identity. A client that reconnects at once may be here
 	// before we see the end of its last connection; 1 s.
 	placeTimeout time.Duration
+	// partTimeout is how long the backend has to close a connection that is given up, before we close it, see Backend.Part; 1 s.
+	partTimeout time.Duration
 	// followTimeout is how long others may wait on a lane for a client that has more unsent than its budget, before that client
 	// is closed; 1 s.
 	followTimeout time.Duration
@@ -66,6 +68,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.goodbyeTimeout, 500*time.Millisecond)
 	setDefault(&t.closeTimeout, 5*time.Second)
 	setDefault(&t.placeTimeout, time.Second)
+	setDefault(&t.partTimeout, time.Second)
 	setDefault(&t.followTimeout, time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
 	setDefault(&t.stayInterval, time.Second)

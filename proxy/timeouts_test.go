@@ -39,7 +39,7 @@ func swept(c *Config) { c.sweepInterval, c.restAfter = 200*time.Millisecond, 10*
 func patient(c *Config) {
 	c.HandshakeTimeout, c.WriteTimeout, c.Backend.ConnectTimeout = patience, patience, patience
 	c.timeouts = timeouts{
-		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience,
+		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience, partTimeout: patience,
 		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
 		sweepInterval: time.Hour, restAfter: time.Hour, proofAge: -1,

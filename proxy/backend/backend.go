@@ -26,6 +26,7 @@ type Config struct {
 	// use; nil: they do not.
 	Mapped         func() bool
 	ConnectTimeout time.Duration // for one dial, with the introduction; 2 s
+	PartTimeout    time.Duration // for the backend to close a connection first, see Part; 1 s
 	MaxConnections int           // open at the same time, the prober's aside; 0: no limit
 	// CloseIdle closes up to n connections, those that have been idle for longest. It is called while dials wait for a place among
 	// MaxConnections, by one goroutine. nil: none may be closed.
@@ -57,7 +58,8 @@ type Backend struct {
 
 	counters
 	answers
-	tokens tokens
+	tokens   tokens
+	partings partings
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex
@@ -78,6 +80,9 @@ func New(c Config) *Backend {
 	}
 	if c.ResolveInterval == 0 {
 		c.ResolveInterval = time.Second
+	}
+	if c.PartTimeout <= 0 {
+		c.PartTimeout = time.Second
 	}
 	c.SessionPace.setDefault(sessionPace)
 	c.IdentityPace.setDefault(identityPace)
