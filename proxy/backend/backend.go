@@ -60,6 +60,7 @@ type Backend struct {
 	answers
 	tokens   tokens
 	partings partings
+	ports    missingPorts
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex

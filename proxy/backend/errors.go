@@ -35,6 +35,8 @@ func Reason(err error) string {
 	var ne net.Error
 	var op *net.OpError
 	switch {
+	case isOutOfPorts(err):
+		return "no_ports"
 	case errors.Is(err, ErrAuth):
 		return "auth"
 	case errors.Is(err, ErrOpen):
