@@ -45,7 +45,6 @@ func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tl
 			h, _ = sock.Handshake.(*handshake)
 		}
 		if h != nil {
-			h.helloIn = true
 			if err := h.startWork(); err != nil {
 				return nil, err
 			}
@@ -93,7 +92,8 @@ var alertHeader = []byte{21, 3, 3, 0, 2}
 // The socket calls the following methods, see netio.Handshake.
 
 func (h *handshake) BeforeWait() error {
-	h.stopWork()
+	// A peer that sends its flight in parts is slow, however often it sends one.
+	h.server.pending.stop(h, h.allowance.flight > 0)
 	return h.allowance.check()
 }
 
@@ -108,7 +108,7 @@ func (h *handshake) AfterWait(n int) error {
 
 func (h *handshake) Room() int  { return h.allowance.room() }
 func (h *handshake) Answering() { h.allowance.answered() }
-func (h *handshake) Stalled()   { h.stopWork() }
+func (h *handshake) Stalled()   { h.server.pending.stop(h, true) }
 
 // run performs the handshake and, if it succeeds, starts the session.
 func (h *handshake) run() {
@@ -119,11 +119,11 @@ func (h *handshake) run() {
 	h.deadline = start.Add(s.c.HandshakeTimeout)
 	h.sock.SetDeadline(h.deadline)
 	err := conn.HandshakeContext(context.Background())
-	if err == nil && !s.pending.remove(h) {
+	if err == nil && !s.pending.finish(h) {
 		err = net.ErrClosed // it lost its place during its last write
 	}
 	// A refused socket keeps its place until it is closed. Meanwhile it may lose it, like a handshake that waits for its peer.
-	h.stopWork()
+	s.pending.stop(h, true)
 	defer s.pending.remove(h)
 	h.sock.Handshake = nil
 	st := conn.ConnectionState()

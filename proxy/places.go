@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // stage is how far a handshake has come. It decides which socket is closed first when all places are taken.
@@ -25,12 +26,16 @@ type places struct {
 	max   int // limit of sockets
 	slots int // limit of handshakes that compute at once
 
+	now     func() time.Duration // a monotonic clock
+	changed chan struct{}        // gets a value when a place was given back, or a handshake begins to wait for its peer
+
 	mu sync.Mutex
 	// guarded by mu
 	held      map[*handshake]struct{}
 	accepted  uint64 // handshakes that have ever asked for a place
 	greeted   uint64 // whole ClientHellos that have ever arrived
 	computing int    // slots in use
+	door      door
 	idle      idlers
 	origins   map[netip.Prefix]*origin
 	crowded   []*origin // origins that hold more than their share of the places: three at most
@@ -48,7 +53,11 @@ type origin struct {
 
 // inPlaces is what places knows of a handshake. Guarded by places.mu.
 type inPlaces struct {
-	stage  stage
+	stage   stage
+	greeted bool          // its ClientHello is whole
+	mute    bool          // what its peer sends now does not make it wait for us, see places.stop
+	since   time.Duration // when it began to wait for its peer, see places.now
+
 	number uint64 // the lowest number loses its place first: assigned at accept, and again once the ClientHello is whole
 	origin *origin
 	index  [2]int        // its place in the heaps of idlers, by scope
@@ -58,8 +67,10 @@ type inPlaces struct {
 }
 
 func newPlaces(limit, slots int) *places {
+	began := time.Now()
 	return &places{
 		max: limit, slots: slots, idle: newIdlers(everywhere),
+		now: func() time.Duration { return time.Since(began) }, changed: make(chan struct{}, 1),
 		held: make(map[*handshake]struct{}), origins: make(map[netip.Prefix]*origin),
 	}
 }
@@ -107,20 +118,20 @@ func (p *places) all() []*handshake {
 	return all
 }
 
-// add gives h a place. If all are taken, another handshake loses its own to h, and add returns that loser: the caller must
-// close its socket. ok is false if no handshake may be closed for h; then h has no place.
-func (p *places) add(h *handshake) (loser *handshake, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.accepted++
+// addLocked is add, and tryAdd if h may wait. The caller must hold mu.
+func (p *places) addLocked(h *handshake, mayWait bool) (loser *handshake, ok bool, wait time.Duration) {
 	o := p.origins[h.from]
 	if o == nil {
 		o = &origin{from: h.from, idle: newIdlers(ofOrigin)}
 	}
 	if len(p.held) >= p.max {
 		var reason string
-		if loser, reason = p.loser(o); loser == nil {
-			return nil, false
+		loser, reason = p.loser(o)
+		if mayWait {
+			wait = p.patience(loser)
+		}
+		if loser == nil || wait > 0 {
+			return nil, false, wait
 		}
 		p.drop(loser)
 		loser.lost = reason
@@ -131,8 +142,9 @@ func (p *places) add(h *handshake) (loser *handshake, ok bool) {
 	}
 	p.held[h] = struct{}{}
 	h.origin, h.number = o, p.accepted
-	p.rest(h, stageHello)
-	return loser, true
+	h.since = p.now()
+	p.rest(h)
+	return loser, true, 0
 }
 
 // loser chooses the handshake that loses its place to a newcomer from o, and returns why. An origin that has its share
@@ -159,10 +171,14 @@ func (p *places) loser(o *origin) (*handshake, string) {
 }
 
 // rest puts h among the idlers: it waits for its peer. The caller must hold mu.
-func (p *places) rest(h *handshake, s stage) {
-	h.stage = s
+func (p *places) rest(h *handshake) {
+	h.stage = stageHello
+	if h.greeted {
+		h.stage = stageWaiting
+	}
 	p.idle.push(h)
 	h.origin.idle.push(h)
+	p.change()
 }
 
 // unrest takes h out of the idlers. The caller must hold mu.
@@ -194,6 +210,7 @@ func (p *places) drop(h *handshake) {
 		p.computing--
 	}
 	h.stage = stageGone
+	p.change()
 	delete(p.held, h)
 	if o.held--; o.held == p.share() {
 		for i, c := range p.crowded {

@@ -12,10 +12,25 @@ import (
 // its deadline has passed, it has lost its place, its peer is gone or the server closes.
 func (h *handshake) startWork() error {
 	p := h.server.pending
+	first := !h.helloIn
+	h.helloIn = true
 	queued, err := p.take(h)
-	if !queued {
+	if queued {
+		err = h.awaitSlot()
+	}
+	if err != nil {
 		return err
 	}
+	// Nobody waits for an answer whose peer has left. After its last flight a peer may send no more and wait still.
+	if fin, broken := h.sock.HungUp(); broken || fin && first {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// awaitSlot waits until h, which is in the queue, has a slot.
+func (h *handshake) awaitSlot() (err error) {
+	p := h.server.pending
 	t := time.NewTimer(time.Until(h.deadline))
 	defer t.Stop()
 	select {
@@ -25,20 +40,20 @@ func (h *handshake) startWork() error {
 	case <-h.server.done:
 		err = net.ErrClosed
 	}
-	if err = p.taken(h, err); err != nil {
-		return err
-	}
-	if _, broken := h.sock.HungUp(); broken { // the peer left during the wait: computing would be in vain
-		return net.ErrClosed
-	}
-	return nil
+	return p.taken(h, err)
 }
 
 // stopWork gives the slot of h back, if it has one, while h waits for its peer.
-func (h *handshake) stopWork() {
-	p := h.server.pending
+func (h *handshake) stopWork() { h.server.pending.stop(h, false) }
+
+// stop is stopWork. mute means that what comes now does not make h wait for us: its peer has sent a part of its flight before, or h
+// does not read.
+func (p *places) stop(h *handshake, mute bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if h.mute = mute; mute {
+		p.change()
+	}
 	if h.stage == stageComputing {
 		p.leave(h)
 	}
@@ -56,7 +71,9 @@ func (p *places) take(h *handshake) (queued bool, err error) {
 		return false, nil
 	}
 	p.unrest(h)
-	if h.stage == stageHello {
+	p.change()
+	if !h.greeted {
+		h.greeted = true
 		p.greeted++
 		h.number = p.greeted
 	}
@@ -90,7 +107,7 @@ func (p *places) taken(h *handshake, err error) error {
 		p.leave(h)
 	case h.stage == stageQueued:
 		p.unqueue(h)
-		p.rest(h, stageWaiting)
+		p.rest(h)
 	}
 	return err
 }
@@ -98,7 +115,8 @@ func (p *places) taken(h *handshake, err error) error {
 // leave gives the slot of h to the next in the queue. The caller must hold mu.
 func (p *places) leave(h *handshake) {
 	p.computing--
-	p.rest(h, stageWaiting)
+	h.since = p.now()
+	p.rest(h)
 	p.grant()
 }
 

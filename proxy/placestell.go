@@ -22,6 +22,14 @@ func (l *limitTeller) due(now int64, count uint64) uint64 {
 	return 0
 }
 
+// tellDoor logs that new sockets waited because all places for handshakes were taken. The sweeper calls it.
+func (s *Server) tellDoor(l *limitTeller) {
+	if n := l.due(s.now(), s.pending.newcomersWaited()); n > 0 {
+		s.log.Warn().Uint64("waited", n).Int("max_handshakes", s.c.MaxHandshakes).
+			Msg("all places for handshakes were taken: new sockets waited until one was free")
+	}
+}
+
 // tellPlaces logs that new sockets found all places for handshakes taken. The sweeper calls it.
 func (s *Server) tellPlaces(l *limitTeller) {
 	lost := s.handshakes.of(handshakeEvicted) + s.handshakes.of(handshakeEvictedWaiting) + s.handshakes.of(handshakeEvictedShare)

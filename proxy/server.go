@@ -138,6 +138,7 @@ func New(c Config) (*Server, error) {
 	if s.c.clock == nil {
 		s.c.clock = func() int64 { return int64(time.Since(s.started)) }
 	}
+	s.pending.door = door{most: c.doorTimeout, left: c.doorTimeout}
 	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
 	s.audit = newAuditor(c.Audit, s.started)
@@ -235,7 +236,7 @@ func (s *Server) accept(conn net.Conn) {
 		return
 	}
 	h := &handshake{server: s, sock: sock, from: originOf(conn.RemoteAddr())}
-	loser, ok := s.pending.add(h)
+	loser, ok := s.pending.enter(h, s.done)
 	if loser != nil {
 		loser.sock.Abort()
 	}

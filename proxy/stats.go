@@ -90,6 +90,8 @@ type HandshakeKey struct {
 type Stats struct {
 	Sessions    int // open
 	Handshaking int // sockets without a finished handshake
+	// HandshakesWaited counts the sockets that waited to be accepted because all places for handshakes were taken.
+	HandshakesWaited uint64
 	// SessionsByAnchor and SessionsByGeneration count open sessions by Peer; EarliestEnd is the first NotAfter among
 	// them, zero where none has one.
 	SessionsByAnchor     map[string]int
@@ -138,7 +140,7 @@ func (s *Server) Stats() Stats {
 		BackendErrors:      b.Errors,
 	}
 	s.countPeers(&st)
-	st.Handshaking = s.pending.len()
+	st.Handshaking, st.HandshakesWaited = s.pending.len(), s.pending.newcomersWaited()
 	s.handshakes.seconds.addTo(&st.HandshakeSeconds)
 	for i := range s.stripes {
 		t := &s.stripes[i]

@@ -11,7 +11,7 @@ func (s *Server) sweep() {
 	}
 	t := time.NewTicker(interval)
 	defer t.Stop()
-	var places limitTeller
+	var places, door limitTeller
 	for {
 		select {
 		case <-s.done:
@@ -20,6 +20,7 @@ func (s *Server) sweep() {
 		}
 		s.sweepOnce()
 		s.tellPlaces(&places)
+		s.tellDoor(&door)
 	}
 }
 

@@ -16,6 +16,7 @@ func (s *service) collect(emit func(admin.Metric)) {
 	st := s.server.Stats()
 	m.gauge("connections", "Client connections by state.", float64(st.Sessions), label("state", "open"))
 	m.gauge("connections", "Client connections by state.", float64(st.Handshaking), label("state", "handshaking"))
+	m.counter("handshakes_waited_total", "Sockets that waited to be accepted because all places for handshakes were taken.", st.HandshakesWaited)
 	for reason, n := range st.SessionsClosed {
 		m.counter("sessions_closed_total", "Sessions that ended, by the first cause.", n, label("reason", reason))
 	}
