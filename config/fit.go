@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // machine is what the settings must fit.
 type machine struct {
@@ -43,6 +46,9 @@ func (l *loader) fitDescriptors() {
 		return
 	}
 	backend := int64(2 * c.MaxConnections)
+	if l.machine.descriptors == 0 {
+		l.raiseHandshakes(math.MaxInt64)
+	}
 	if l.machine.descriptors > 0 {
 		limit := int64(min(l.machine.descriptors, 1<<40))
 		if !l.fitHandshakes(limit) {
@@ -57,12 +63,41 @@ func (l *loader) fitDescriptors() {
 	}
 }
 
+// raiseHandshakes raises the default of MAX_HANDSHAKES to MAX_CONNECTIONS, as far as limit and the memory for handshakes allow.
+func (l *loader) raiseHandshakes(limit int64) {
+	c := &l.config
+	if l.explicit["MAX_HANDSHAKES"] {
+		return
+	}
+	fit := int64(c.MemoryLimit) / 8 * handshakeEighths / HandshakeMemory
+	c.MaxHandshakes = max(c.MaxHandshakes, int(min(limit, fit, int64(c.MaxConnections))))
+}
+
+// leftBySessions returns how many descriptors are left by those sessions and backend connections whose number was asked for.
+func (l *loader) leftBySessions(limit int64) int64 {
+	c := &l.config
+	left := limit - reservedDescriptors
+	switch sessions, backend := int64(c.MaxConnections), int64(c.BackendMaxConnections); {
+	case l.explicit["MAX_CONNECTIONS"] && backend == 0:
+		left -= 3 * sessions
+	case l.explicit["MAX_CONNECTIONS"]:
+		left -= sessions + backend
+	default:
+		left -= backend
+	}
+	return left
+}
+
 // fitHandshakes reports whether it leaves a descriptor for a session and one for its connection to the backend.
 func (l *loader) fitHandshakes(limit int64) bool {
 	c := &l.config
-	if quarter := max(1, limit/4); !l.explicit["MAX_HANDSHAKES"] && int64(c.MaxHandshakes) > quarter {
-		l.note("%sMAX_HANDSHAKES lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxHandshakes, quarter, limit)
-		c.MaxHandshakes = int(quarter)
+	if !l.explicit["MAX_HANDSHAKES"] {
+		quarter := max(1, limit/4)
+		if int64(c.MaxHandshakes) > quarter {
+			l.note("%sMAX_HANDSHAKES lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxHandshakes, quarter, limit)
+			c.MaxHandshakes = int(quarter)
+		}
+		l.raiseHandshakes(min(limit/8, l.leftBySessions(limit)))
 	}
 	if limit-reservedDescriptors-int64(c.MaxHandshakes) >= 2 {
 		return true

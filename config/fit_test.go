@@ -67,6 +67,36 @@ func TestDescriptorsAreCountedByWhatTheBackendMayHave(t *testing.T) {
 	}
 }
 
+// A storm of clients is no larger than MAX_CONNECTIONS. The places for their handshakes never cost a session its descriptors.
+func TestHandshakesFollowConnections(t *testing.T) {
+	const much = 64 << 30
+	for _, tt := range []struct {
+		vars        string
+		descriptors uint64
+		memory      int64
+		handshakes  int
+		sessions    int
+	}{
+		{"", 1 << 20, much, 10000, 10000},
+		{"", 0, much, 10000, 10000},
+		{"MAX_CONNECTIONS=30000", 1 << 20, much, 30000, 30000},
+		{"MAX_CONNECTIONS=50", 1 << 20, much, 1000, 50},
+		{"MAX_HANDSHAKES=20", 1 << 20, much, 20, 10000},
+		{"", 1 << 20, 2 << 30, 2048, 10000},               // an eighth of MEMORY_LIMIT, 64 KiB for each
+		{"", 20000, much, 2500, 8718},                     // an eighth of the descriptors
+		{"", 4096, much, 1000, 1516},                      // as many as ever
+		{"MAX_CONNECTIONS=9468", 20000, much, 1000, 9468}, // it fits as ever
+		{"MAX_CONNECTIONS=5000", 20000, much, 2500, 5000}, // and so do 10,000 connections to the backend
+		{"BACKEND_MAX_CONNECTIONS=16", 20000, much, 2500, 10000},
+	} {
+		c, err := load(environment(t, strings.Fields(tt.vars)...), machine{descriptors: tt.descriptors, memory: tt.memory})
+		if err != nil || c.MaxHandshakes != tt.handshakes || c.MaxConnections != tt.sessions {
+			t.Errorf("%q with %d descriptors: got %v, %d, %d, want %d, %d", tt.vars, tt.descriptors, err,
+				c.MaxHandshakes, c.MaxConnections, tt.handshakes, tt.sessions)
+		}
+	}
+}
+
 func TestMemoryLimitIsHalfOfWhatThereIs(t *testing.T) {
 	for _, test := range []struct{ memory, want int64 }{{8 << 30, 4 << 30}, {0, 512 << 20}, {1 << 20, minMemory}} {
 		c, err := load(environment(t), machine{memory: test.memory})

@@ -70,7 +70,7 @@ func TestDefaults(t *testing.T) {
 		Listen: ":6380", AdminListen: "127.0.0.1:9380",
 		TLSClientAuth: tls.RequireAndVerifyClientCert,
 		TLSMinVersion: tls.VersionTLS12, TLSMaxVersion: tls.VersionTLS13, TLSReloadInterval: 10 * time.Second,
-		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 1000, MaxConnections: 10000,
+		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 8192, MaxConnections: 10000,
 		WriteTimeout: 30 * time.Second, KeepAlive: 30 * time.Second, DrainTimeout: 25 * time.Second,
 		Backend:               Backend{Network: "tcp", Address: "127.0.0.1:6379", Host: "127.0.0.1"},
 		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "shared", SessionBuffer: 4 << 20,

@@ -14,9 +14,10 @@ type door struct {
 
 const (
 	// doorPay is several times what a handshake takes us, since its client and others want the same processors.
-	doorPay = 4 * time.Millisecond
-	// silentAfter is how long a handshake has waited for its peer when it loses its place to a newcomer that could still wait.
-	silentAfter = time.Second
+	doorPay = 10 * time.Millisecond
+	// silentAfter is how long a handshake has waited for its peer when it loses its place to a newcomer that could still wait. A
+	// client that opens many connections may be busy for so long.
+	silentAfter = 3 * time.Second
 	// readWithin is how long a newcomer waits at most, whatever is left of its patience, until we have read what the peer has sent
 	// that it would replace. That takes no longer than the scheduler does.
 	readWithin = 100 * time.Millisecond

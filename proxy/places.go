@@ -47,7 +47,7 @@ type origin struct {
 	from   netip.Prefix
 	held   int
 	idle   idlers
-	queued list.List     // of *handshake, in the order in which they came
+	queued queue
 	turn   *list.Element // in places.turns; nil if it has no queued handshakes
 }
 
@@ -61,7 +61,7 @@ type inPlaces struct {
 	number uint64 // the lowest number loses its place first: assigned at accept, and again once the ClientHello is whole
 	origin *origin
 	index  [2]int        // its place in the heaps of idlers, by scope
-	queued *list.Element // in origin.queued
+	queued *list.Element // in one of the lists of origin.queued
 	wake   chan struct{} // gets a value when the handshake leaves the queue; nil until it was first queued
 	lost   string        // why it lost its place, as the label of a metric; empty if it did not
 }
@@ -164,8 +164,8 @@ func (p *places) loser(o *origin) (*handshake, string) {
 		return p.idle.loser(len(p.held))
 	}
 	h, _ := most.idle.loser(most.held)
-	if h == nil && most.queued.Len() > 0 {
-		h = most.queued.Back().Value.(*handshake) // the last to join the queue has cost no computing yet
+	if h == nil {
+		h = most.queued.last() // it has cost no computing yet, in all likelihood
 	}
 	return h, handshakeEvictedShare
 }

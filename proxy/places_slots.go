@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"container/list"
 	"net"
 	"os"
 	"time"
@@ -8,7 +9,7 @@ import (
 
 // startWork waits until h has a slot to compute in, unless it has one. The handshake calls it from its ClientHello on,
 // whenever it has something to compute. There are few slots, so that a storm of handshakes does not starve sessions. Origins
-// take turns, and the handshakes of one origin wait in the order in which they came. After an error the handshake must end:
+// take turns, and the handshakes of one origin wait in a queue. After an error the handshake must end:
 // its deadline has passed, it has lost its place, its peer is gone or the server closes.
 func (h *handshake) startWork() error {
 	p := h.server.pending
@@ -72,7 +73,8 @@ func (p *places) take(h *handshake) (queued bool, err error) {
 	}
 	p.unrest(h)
 	p.change()
-	if !h.greeted {
+	begun := h.greeted
+	if !begun {
 		h.greeted = true
 		p.greeted++
 		h.number = p.greeted
@@ -87,7 +89,7 @@ func (p *places) take(h *handshake) (queued bool, err error) {
 	}
 	o := h.origin
 	h.stage = stageQueued
-	h.queued = o.queued.PushBack(h)
+	h.queued = o.queued.push(h, begun)
 	if o.turn == nil {
 		o.turn = p.turns.PushBack(o)
 	}
@@ -112,6 +114,46 @@ func (p *places) taken(h *handshake, err error) error {
 	return err
 }
 
+// queue holds the handshakes of one origin that wait for a slot. Those for which we have computed before come first, so that what was
+// begun is finished: in a storm all would else be late. Guarded by places.mu.
+type queue struct{ begun, fresh list.List }
+
+func (q *queue) len() int { return q.begun.Len() + q.fresh.Len() }
+
+func (q *queue) push(h *handshake, begun bool) *list.Element {
+	if begun {
+		return q.begun.PushBack(h)
+	}
+	return q.fresh.PushBack(h)
+}
+
+// remove takes an element out of the list in which it is.
+func (q *queue) remove(e *list.Element) {
+	q.begun.Remove(e)
+	q.fresh.Remove(e)
+}
+
+// first returns the handshake whose turn it is. The queue must not be empty.
+func (q *queue) first() *handshake {
+	e := q.begun.Front()
+	if e == nil {
+		e = q.fresh.Front()
+	}
+	return e.Value.(*handshake)
+}
+
+// last returns the handshake whose turn comes last, or nil.
+func (q *queue) last() *handshake {
+	e := q.fresh.Back()
+	if e == nil {
+		e = q.begun.Back()
+	}
+	if e == nil {
+		return nil
+	}
+	return e.Value.(*handshake)
+}
+
 // leave gives the slot of h to the next in the queue. The caller must hold mu.
 func (p *places) leave(h *handshake) {
 	p.computing--
@@ -123,9 +165,9 @@ func (p *places) leave(h *handshake) {
 // unqueue takes h out of the queue and wakes its goroutine. The caller must hold mu.
 func (p *places) unqueue(h *handshake) {
 	o := h.origin
-	o.queued.Remove(h.queued)
+	o.queued.remove(h.queued)
 	h.queued = nil
-	if o.queued.Len() == 0 {
+	if o.queued.len() == 0 {
 		p.turns.Remove(o.turn)
 		o.turn = nil
 	}
@@ -137,7 +179,7 @@ func (p *places) grant() {
 	for p.computing < p.slots && p.turns.Len() > 0 {
 		o := p.turns.Front().Value.(*origin)
 		p.turns.MoveToBack(o.turn)
-		h := o.queued.Front().Value.(*handshake)
+		h := o.queued.first()
 		p.unqueue(h)
 		p.computing++
 		h.stage = stageComputing

@@ -123,10 +123,10 @@ func (p *places) consistent(t *testing.T) {
 	}
 	queued, crowded := 0, 0
 	for from, o := range p.origins {
-		if held[o] != o.held || o.held == 0 || o.from != from || (o.turn != nil) != (o.queued.Len() > 0) {
+		if held[o] != o.held || o.held == 0 || o.from != from || (o.turn != nil) != (o.queued.len() > 0) {
 			t.Fatalf("origin %+v holds %d", o, held[o])
 		}
-		if queued += o.queued.Len(); o.held > p.share() {
+		if queued += o.queued.len(); o.held > p.share() {
 			crowded++
 			if !slices.Contains(p.crowded, o) {
 				t.Fatal("a crowded origin is not listed")

@@ -18,7 +18,7 @@ type timeouts struct {
 	// closeTimeout is how long the last bytes to a client, close_notify included, may wait until it takes them; 5 s.
 	closeTimeout time.Duration
 	// doorTimeout is how long sockets may wait in all, before it is their turn to be accepted, while all places for handshakes are
-	// taken, see door; 1 s. Below 0 they do not wait.
+	// taken, see door; 5 s. Below 0 they do not wait.
 	doorTimeout time.Duration
 	// placeTimeout is how long a new session waits for a place of its identity. A client that reconnects at once may be here
 	// before we see the end of its last connection; 1 s.
@@ -70,7 +70,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.lingerTimeout, 2*time.Second)
 	setDefault(&t.goodbyeTimeout, 500*time.Millisecond)
 	setDefault(&t.closeTimeout, 5*time.Second)
-	setDefault(&t.doorTimeout, time.Second)
+	setDefault(&t.doorTimeout, 5*time.Second)
 	setDefault(&t.placeTimeout, time.Second)
 	setDefault(&t.partTimeout, time.Second)
 	setDefault(&t.followTimeout, time.Second)
