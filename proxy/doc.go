@@ -36,7 +36,8 @@
 //
 //	Server     Serve accepts. sweep, relieve, followBackend and netio.Watcher run until Close, which waits for them.
 //	           followBackend probes the backend; a goroutine of its own follows the backend's address (Backend.Run). Another one
-//	           closes idle connections while dials wait for a place (room.make in package backend).
+//	           closes idle connections while dials wait for a place (room.make in package backend). Connections that part have one
+//	           each (Backend.part), until the backend has closed them.
 //	handshake  runHandshake, one for each socket. After the handshake it starts the session: it waits for a place of the
 //	           client's identity, and dials for a session that owns its connection from birth. It ends then, or at a deadline.
 //	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest
@@ -123,7 +124,8 @@
 // holder of the turn, who takes them out before it writes them.
 //
 // Who closes an own connection? The sweeper and a dial that waits for a place, if it is idle; the session when it ends; the pump
-// when the backend has closed it or said what nobody asked for; a RESET, which has another dialled in its place.
+// when the backend has closed it or said what nobody asked for; a RESET, which has another dialled in its place. If nothing is owed
+// over it, the pump leaves it to Backend.Part, so that the backend closes first and keeps the port that waits (ownConn.part).
 //
 // When does a command go alone? RESET and QUIT, and an EXEC that runs a queued QUIT, are sent once nothing is owed, and the
 // reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
