@@ -11,15 +11,16 @@ import (
 
 // batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
 type batch struct {
-	out      lane.Batch // canonical bytes for the backend, gathered until the reader would wait
-	pend     []slot     // the slots of these commands, and of local replies among them
-	tallied  []tally
-	counted  int64     // bytes that countBatch has counted on the account
-	route    routeKind // the strongest that a command of the batch needs
-	stateful bool      // if it were answered by local errors, the session's state would be unknown
-	hasTx    bool      // it contains a whole transaction
-	frames   int       // whole commands in out
-	whole    int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
+	out       lane.Batch // canonical bytes for the backend, gathered until the reader would wait
+	pend      []slot     // the slots of these commands, and of local replies among them
+	tallied   []tally
+	counted   int64     // bytes that countBatch has counted on the account
+	route     routeKind // the strongest that a command of the batch needs
+	stateful  bool      // if it were answered by local errors, the session's state would be unknown
+	scripting bool      // it contains a command after which the client may believe that the backend knows a script
+	hasTx     bool      // it contains a whole transaction
+	frames    int       // whole commands in out
+	whole     int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
 }
 
 // nextCommand is what classify has found out about the command that queueFrame adds next.

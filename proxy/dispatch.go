@@ -85,6 +85,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 		return s.quit(cmd, frame)
 	}
 	s.count(cmd)
+	c.scripting = c.scripting || t&command.Scripting != 0
 	switch {
 	case args != 1:
 	case t&command.OpensMulti != 0:

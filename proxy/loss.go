@@ -29,6 +29,11 @@ func (s *session) Lose(n int, sent bool) {
 		s.end(closeBackendError)
 		return
 	}
+	if s.believes() {
+		q.mu.Unlock()
+		s.end(closeScripts)
+		return
+	}
 	text := textUnavailable
 	if sent {
 		text = textLost

@@ -78,6 +78,10 @@ func (s *session) flushOwn() bool {
 	if !proofOnly {
 		s.proofOnly.Store(false)
 	}
+	if c.scripting && !s.believeScripts() {
+		c.flushErr = errEnded
+		return true
+	}
 	switch s.admitOwn(up) {
 	case submitted:
 	case submitLost:
@@ -298,7 +302,7 @@ func (s *session) ownEnded(err error) {
 	p.mu.Lock()
 	quit := p.quitting()
 	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // a command that is to be sent again was not sent here yet
-	goesOn := !p.replies.Open() && !quit && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked())
+	goesOn := !p.replies.Open() && !quit && !s.believes() && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked())
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}

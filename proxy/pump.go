@@ -212,9 +212,12 @@ func (s *session) connect() bool {
 	defer cancelDeadline()
 	var last error
 	for {
-		up, err := s.server.backend.Dial(ctx, s.login())
+		up, err := s.dialOwn(ctx)
 		if err == nil {
 			return s.setUpstream(up, nil)
+		}
+		if s.ended() {
+			return false
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err

@@ -18,6 +18,7 @@ const (
 	closeBackend       closeReason = "backend_closed"      // the backend closed the session's own connection
 	closeBackendError  closeReason = "backend_error"       // the connection was lost, or brought malformed replies or replies that nobody asked for
 	closeLane          closeReason = "lane_error"          // replies on its lane may have been out of place, or one was lost half delivered
+	closeScripts       closeReason = "scripts_lost"        // the backend was lost, and with it the scripts and functions that the client believes loaded
 	closeMoved         closeReason = "backend_moved"       // its own connection led to an address that is no longer the backend's
 	closeUnavailable   closeReason = "backend_unavailable" // the backend could not be reached within 2 s
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials

@@ -91,7 +91,7 @@ func (s *session) replaceUpstream() error {
 	defer cancel()
 	ctx, cancelDeadline := context.WithTimeout(ctx, s.server.c.unavailableTimeout)
 	defer cancelDeadline()
-	up, err := s.server.backend.Dial(ctx, s.login())
+	up, err := s.dialOwn(ctx)
 	if err != nil {
 		s.end(closeUnavailable)
 		return err

@@ -313,7 +313,7 @@ func (s *session) dropBatch() {
 	}
 	s.countBatch()
 	c.frames = 0
-	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful = routeNone, 0, 0, false, false
+	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful, c.scripting = routeNone, 0, 0, false, false, false
 }
 
 // pushLocals queues a batch that consists of local replies only.

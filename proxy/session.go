@@ -67,17 +67,18 @@ const (
 // to the session's reader.
 type sharing struct {
 	at          route
-	seat        lane.Seat     // what lanes keep of it
-	tie         atomic.Int32  // sharesLanes, ownForLife or ownFromBirth
-	proven      atomic.Bool   // the backend is known to serve it
-	proofOnly   atomic.Bool   // no command has needed its own connection, which is open only to prove the session
-	gen         atomic.Uint64 // counts the changes of what decides which lanes it may use
-	ownUntil    atomic.Int64  // until then it uses its own connection, see Server.now; may be forGood
-	followed    int64         // how long lanes have waited for its client in all; guarded by queue.mu
-	stickies    atomic.Uint64 // commands that opened a transaction, watched keys or were ASKING; the reader counts them
-	stickyEnded atomic.Uint64 // so many of stickies, the first ones, are known to have ended
-	state       backend.State // what the backend has confirmed; guarded by pump.mu
-	database    atomic.Int32  // databaseNoted or databaseUnknown
+	seat        lane.Seat                    // what lanes keep of it
+	tie         atomic.Int32                 // sharesLanes, ownForLife or ownFromBirth
+	proven      atomic.Bool                  // the backend is known to serve it
+	proofOnly   atomic.Bool                  // no command has needed its own connection, which is open only to prove the session
+	gen         atomic.Uint64                // counts the changes of what decides which lanes it may use
+	ownUntil    atomic.Int64                 // until then it uses its own connection, see Server.now; may be forGood
+	followed    int64                        // how long lanes have waited for its client in all; guarded by queue.mu
+	stickies    atomic.Uint64                // commands that opened a transaction, watched keys or were ASKING; the reader counts them
+	stickyEnded atomic.Uint64                // so many of stickies, the first ones, are known to have ended
+	state       backend.State                // what the backend has confirmed; guarded by pump.mu
+	database    atomic.Int32                 // databaseNoted or databaseUnknown
+	life        atomic.Pointer[backend.Life] // see believeScripts; nil: its client believes in no script
 
 	credential [32]byte // digest of the user and password that were configured when the session began
 	middle     *ownConn // has received the beginning of a command whose rest is still to come; nil if none has

@@ -37,7 +37,9 @@ type Config struct {
 
 	// Moved is called when the name of Target leads to another address than before, for the nth time: connections of which
 	// DialledBefore(n) holds are to end. The goroutine that dials calls it, and holds no lock. nil: each dial resolves the name by itself.
-	Moved           func(n uint64)
+	Moved func(n uint64)
+	// LifeOver is called when a life that Backend.Life has returned is over. It must not wait for anything; nil: nobody is told.
+	LifeOver        func(*Life)
 	ResolveInterval time.Duration                                   // with Moved, a name is resolved again at most this often; 1 s
 	Lookup          func(context.Context, string) ([]string, error) // with Moved; net.DefaultResolver.LookupHost
 
@@ -61,6 +63,7 @@ type Backend struct {
 	tokens   tokens
 	partings partings
 	ports    missingPorts
+	lives    lives
 
 	gate chan struct{} // the turn to dial while the backend fails
 	mu   sync.Mutex
@@ -96,6 +99,7 @@ func New(c Config) *Backend {
 		c.Now = func() int64 { return int64(time.Since(started)) }
 	}
 	b := &Backend{c: c, gate: make(chan struct{}, 1)}
+	b.lives.wanted, b.lives.changed = make(chan struct{}, 1), make(chan struct{})
 	b.errors, b.tokens.of = make(map[string]uint64), make(map[netio.QuotaKey]*Tokens)
 	if c.WriteTimeout > 0 {
 		// A backend that stops for a while costs waiting, no session.
@@ -105,18 +109,22 @@ func New(c Config) *Backend {
 		b.room = &room{places: make(chan struct{}, c.MaxConnections), closeIdle: c.CloseIdle}
 	}
 	if c.Moved != nil {
+		moved := c.Moved
+		c.Moved = func(n uint64) { b.lives.leave(n); moved(n) }
 		b.address = newAddress(&c)
 	}
 	return b
 }
 
-// Run probes the backend (see Ready) and follows its address (see Config.Moved) until ctx ends. It is called once.
+// Run probes the backend (see Ready), follows its address (see Config.Moved) and watches over lives (see Life) until ctx ends.
+// It is called once.
 func (b *Backend) Run(ctx context.Context) {
 	var following sync.WaitGroup
 	defer following.Wait()
 	if b.address != nil {
 		following.Go(func() { b.follow(ctx) })
 	}
+	following.Go(func() { b.witness(ctx) })
 	b.probe(ctx)
 }
 

@@ -23,6 +23,7 @@ const (
 	Inspected                    // Inspect must see all its arguments, so the command must be held as a whole
 	Resets                       // RESET
 	Quits                        // QUIT
+	Scripting                    // after its reply the client may believe that the backend knows a script or a function
 )
 
 var traits = map[string]Trait{
@@ -36,6 +37,8 @@ var traits = map[string]Trait{
 	"MULTI":  OpensMulti, "EXEC": EndsMulti, "DISCARD": EndsMulti,
 	"AUTH": Inspected, "HELLO": Inspected, "ACL": Inspected,
 	"RESET": Resets, "QUIT": Quits,
+	"EVAL": Scripting, "EVAL_RO": Scripting, "EVALSHA": Scripting, "EVALSHA_RO": Scripting, "SCRIPT": Scripting,
+	"FCALL": Scripting, "FCALL_RO": Scripting, "FUNCTION": Scripting,
 }
 
 // Command is one entry of a Table. Nothing modifies it after NewTable.

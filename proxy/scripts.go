@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+
+	"dragontls/proxy/backend"
+)
+
+// A client that has run a script, or has asked which ones are loaded, believes from then on that the backend knows it: it
+// sends EVALSHA inside transactions, of which half would run where the backend has forgotten the script. So its session ends
+// when the backend is lost, as a direct connection would. A session that has no connection at that moment learns of it by a
+// backend.Life: sharing.life was there when the session last began to believe.
+
+// believes reports whether the client may believe that the backend knows a script or a function.
+func (s *session) believes() bool { return s.life.Load() != nil }
+
+// believeScripts runs before a batch with scripts is sent over the own connection, which is open. It notes in which life of the
+// backend that is. Where the life cannot be known, the session keeps its own connection and ends with it. It returns false if
+// the session has ended.
+func (s *session) believeScripts() bool {
+	if s.keepsOwn() {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
+	defer cancel()
+	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	for {
+		last := s.life.Load()
+		if last != nil && !last.Over() {
+			return true
+		}
+		if last != nil {
+			s.end(closeScripts)
+			return false
+		}
+		now, err := s.server.backend.Life(ctx)
+		if s.ended() {
+			return false
+		}
+		if err != nil {
+			s.keepOwn()
+			return true
+		}
+		s.life.Store(now)
+	}
+}
+
+// dialOwn dials an own connection. If the client believes in scripts, and the backend was lost since it began to, the session
+// ends, and dialOwn returns an error.
+func (s *session) dialOwn(ctx context.Context) (*backend.Conn, error) {
+	up, err := s.server.backend.Dial(ctx, s.login())
+	life := s.life.Load()
+	if err != nil || life == nil {
+		return up, err
+	}
+	if err := life.Confirm(ctx); err != nil {
+		up.Drop()
+		if errors.Is(err, backend.ErrLifeOver) {
+			s.end(closeScripts)
+		}
+		return nil, err
+	}
+	return up, nil
+}
+
+// forgetLife ends the sessions whose clients believe in scripts of a life that is over.
+func (s *Server) forgetLife(over *backend.Life) {
+	s.each(func(c *session) {
+		if c.life.Load() == over {
+			c.end(closeScripts)
+		}
+	})
+}
