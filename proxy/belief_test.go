@@ -54,10 +54,14 @@ func (r *mortalRedis) start() {
 	})
 }
 
-func (r *mortalRedis) restart() {
-	r.t.Helper()
+func (r *mortalRedis) kill() {
 	r.server.Process.Kill()
 	r.server.Wait()
+}
+
+func (r *mortalRedis) restart() {
+	r.t.Helper()
+	r.kill()
 	r.start()
 }
 

@@ -55,23 +55,18 @@ func (s *session) Lose(n int, sent bool) {
 
 // loseRunLocked puts n errors in the place of the run.
 func (q *replyOrder) loseRunLocked(n int, text []byte) {
-	if q.run.blocking {
-		q.blocked--
-	}
 	q.owed -= q.run.n
 	q.run = slot{}
 	q.pushFrontLocked(slot{kind: slotLocal, n: n, text: text})
 }
 
-// loseAllLocked puts errors in the place of all replies that the own connection owes. The caller must hold queue.mu.
+// loseAllLocked puts errors in the place of all replies that the own connection owes. None of them is that of a blocking
+// command. The caller must hold queue.mu.
 func (s *session) loseAllLocked() {
 	q := &s.queue
 	for i := range q.slots.Len() {
 		if l := q.slots.At(i); l.kind == slotReplies {
 			q.owed -= l.n
-			if l.blocking {
-				q.blocked--
-			}
 			*l = slot{kind: slotLocal, n: l.n, text: textLost}
 		}
 	}

@@ -324,10 +324,11 @@ func (s *session) ownEnded(err error) {
 }
 
 // canLoseOwnLocked reports whether local errors can answer what the own connection owes, and the session can go on over
-// another connection. The caller must hold queue.mu and pump.mu.
+// another connection. A client that waits in a blocking command is closed instead: such clients reconnect when their
+// connection ends, and many give up at an error. The caller must hold queue.mu and pump.mu.
 func (s *session) canLoseOwnLocked() bool {
 	q := &s.queue
-	if s.keepsOwn() || s.sticky() || q.uncounted() || q.closed || !q.answered || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
+	if s.keepsOwn() || s.sticky() || q.uncounted() || q.closed || !q.answered || q.blocked > 0 || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
 		return false
 	}
 	if q.run.n > 0 && q.run.kind != slotReplies {
