@@ -50,6 +50,9 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 		c.route = max(c.route, routeUnbounded)
 	case command.Own:
 		s.wantOwn()
+		if s.asksForName(cmd, sub, args) {
+			c.next.note = &note{kind: noteGetName}
+		}
 	default:
 		s.classifyStateful(cmd, class, frame, args)
 	}
@@ -72,6 +75,7 @@ func (s *session) classifyStateful(cmd *command.Command, class command.Class, fr
 		return // special calls reset or quit, which decide
 	case s.keepsOwn():
 		s.wantOwn()
+		c.next.note = noteOfOwner(cmd, frame)
 		s.classifyMove(cmd, class, frame)
 		return
 	case class == command.Sticky:

@@ -22,7 +22,7 @@ import (
 //	replies of lanes that a client does not take   SESSION_BUFFER and a chunk           held: outbox
 //	a write that a client does not take            a record, and a page of backlog      held: a stuck Socket
 //	a reply of an own connection, not taken        a chunk                              held: Socket.Receive
-//	the reply to a DISCARD that is withheld        maxHeld                              held: withhold
+//	a reply to DISCARD or CLIENT GETNAME, withheld maxHeld                              held: relaying.hold
 //	RESET with its arguments                       maxHeld                              held: reset
 //	commands that wait in a lane, and its slots    4 x lane.MaxBytes, lane.MaxCommands  held by the lane beyond the next: countLocked
 //	buffers and slots of a lane                    512 KiB (kept in package lane)       kept by the lane: countLocked

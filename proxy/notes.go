@@ -31,6 +31,7 @@ const (
 	noteDiscard                   // +OK does
 	noteUnwatch                   // +OK does
 	noteAsked                     // any reply ends an ASKING
+	noteGetName                   // the reply is the name of the connection, see passName
 )
 
 // These values of sharing.database say whether state.Database is the database of the session's own connection.

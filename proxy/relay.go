@@ -79,6 +79,9 @@ func (d *relaying) frame() error {
 	}
 	isNoted := q.run.kind == slotNoted && !q.uncounted()
 	if isNoted {
+		if q.run.note.kind == noteGetName {
+			return d.passName(n, done)
+		}
 		q.run.note.hear(d.b[d.i : d.i+n])
 	}
 	d.i += n
@@ -186,10 +189,7 @@ func (d *relaying) withhold(n int, done bool) error {
 	if err := d.flush(); err != nil {
 		return err
 	}
-	p.held = append(p.held, d.b[d.i:d.i+n]...)
-	s.account().Hold(int64(n))
-	d.i += n
-	d.start = d.i
+	d.hold(n)
 	if !done {
 		return nil
 	}
@@ -207,6 +207,14 @@ func (d *relaying) withhold(n int, done bool) error {
 		s.decide(outcomeDone)
 	}
 	return err
+}
+
+// hold keeps the next n bytes in pump.held instead of passing them on.
+func (d *relaying) hold(n int) {
+	d.s.pump.held = append(d.s.pump.held, d.b[d.i:d.i+n]...)
+	d.s.account().Hold(int64(n))
+	d.i += n
+	d.start = d.i
 }
 
 // special handles a whole reply that may be the one for which the session's reader waits in await: that to RESET, to QUIT or

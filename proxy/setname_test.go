@@ -10,23 +10,103 @@ import (
 
 func named(c *Config) { c.Backend.SetName = true }
 
+// CLIENT GETNAME answers what the client itself has set, in every form in which it can be asked, and operators see the name of
+// the certificate until then.
 func TestClientListNamesTheCertificate(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		for _, backend := range []string{"redis", "dragonfly"} {
-			addr := ""
-			if backend == "redis" {
-				addr = redisWithUsers(t, "web")
-			} else {
-				addr = dragonflyWithUsers(t, "web").Addr()
+		const given = "dragontls:web"
+		for name, backend := range map[string]func() string{
+			"redis":     func() string { return redisWithUsers(t, "web") },
+			"dragonfly": func() string { return dragonflyWithUsers(t, "web").Addr() },
+		} {
+			t.Run(name, func(t *testing.T) {
+				addr := backend()
+				h := m.start(t, addr, func(c *Config) { mappedTo(mapping("web"))(c); named(c) })
+				w, operator := h.dialAs("web"), dialPlain(t, addr)
+				operator.do("+OK\r\n", "AUTH", "web", "webpw")
+				listed := func(name string) bool {
+					operator.send(cmd("CLIENT", "LIST"))
+					return strings.Contains(operator.bulk(), " name="+name+" ")
+				}
+				w.do("$-1\r\n", "CLIENT", "GETNAME")
+				if !listed(given) {
+					t.Error("CLIENT LIST does not show the name of the certificate")
+				}
+				w.send(cmd("ECHO", "a") + cmd("client", "getname") + cmd("ECHO", "b") + "CLIENT GETNAME\r\n")
+				w.want(bulk("a") + "$-1\r\n" + bulk("b") + "$-1\r\n")
+				w.hello("3")
+				w.do("_\r\n", "CLIENT", "GETNAME")
+				w.hello("2")
+				w.do("$-1\r\n", "CLIENT", "GETNAME")
+				w.do("+OK\r\n", "CLIENT", "SETNAME", "mine")
+				w.do(bulk("mine"), "CLIENT", "GETNAME")
+				if !listed("mine") {
+					t.Error("CLIENT LIST does not show the name that the client set")
+				}
+				w.do("+RESET\r\n", "RESET")
+				w.do("$-1\r\n", "CLIENT", "GETNAME")
+				w.do("+OK\r\n", "CLIENT", "SETNAME", given)
+				w.do(bulk(given), "CLIENT", "GETNAME")
+				w.actsAs("web")
+			})
+		}
+	})
+}
+
+// The same where the client authenticates in the HELLO that chooses its protocol.
+func TestNameIsNullInTheProtocolOfTheClient(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		r := redisWithUsers(t, "web")
+		w := m.start(t, r, func(c *Config) { c.Recheck = (&judgement{}).recheck; named(c) }).dial()
+		for proto, null := range map[string]string{"3": "_\r\n", "2": "$-1\r\n"} {
+			w.send(cmd("HELLO", proto, "AUTH", "web", "webpw") + cmd("CLIENT", "GETNAME") + cmd("ECHO", "end"))
+			if got := w.until(bulk("end")); !strings.HasSuffix(got, null+bulk("end")) {
+				t.Errorf("RESP%s: got %q, want %q", proto, got, null)
 			}
-			w := m.start(t, addr, func(c *Config) { mappedTo(mapping("web"))(c); named(c) }).dialAs("web")
-			w.do("$13\r\ndragontls:web\r\n", "CLIENT", "GETNAME")
-			w.do("+OK\r\n", "CLIENT", "SETNAME", "mine")
-			w.do("$4\r\nmine\r\n", "CLIENT", "GETNAME")
-			w.do("+RESET\r\n", "RESET")
-			w.do("$13\r\ndragontls:web\r\n", "CLIENT", "GETNAME")
-			w.actsAs("web")
+		}
+	})
+}
+
+// A reply to CLIENT GETNAME is taken as a whole, however it comes.
+func TestNameInPieces(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		long := strings.Repeat("n", 70000)
+		for reply, want := range map[string]string{
+			bulk("dragontls:client"):  "$-1\r\n",
+			bulk("dragontls:clients"): bulk("dragontls:clients"),
+			bulk("dragontls:clienT"):  bulk("dragontls:clienT"),
+			bulk(""):                  bulk(""),
+			bulk(long):                bulk(long),
+			"$-1\r\n":                 "$-1\r\n",
+			"-NOPERM no\r\n":          "-NOPERM no\r\n",
+		} {
+			b := newLaneBackend(t)
+			b.on(func(c *laneConn, args []string) (string, bool) {
+				if args[0] != "CLIENT" || args[1] != "GETNAME" {
+					return "", false
+				}
+				for i := range reply {
+					c.w.WriteByte(reply[i])
+					if i < 100 {
+						c.w.Flush()
+					}
+				}
+				return "", true
+			})
+			h := m.start(t, b.addr, func(c *Config) {
+				named(c)
+				c.Recheck = (&judgement{}).recheck
+				c.Backend.Credentials = credentials("", "secret")
+			})
+			w := h.dial()
+			w.send(cmd("INFO") + cmd("CLIENT", "GETNAME") + cmd("INFO"))
+			w.want(bulk("info") + want + bulk("info"))
+			if m.shared && h.sessionOf(w).keepsOwn() {
+				t.Error("the session keeps its own connection")
+			}
 		}
 	})
 }

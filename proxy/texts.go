@@ -5,6 +5,8 @@ import "dragontls/proxy/resp"
 // These are local replies: what a session writes to its client in place of a reply of the backend, or as the last reply.
 var (
 	textOK        = resp.AppendOK(nil)
+	textNull      = []byte("$-1\r\n")
+	textNull3     = []byte("_\r\n") // in RESP3
 	textExecAbort = []byte("-EXECABORT Transaction discarded because of previous errors\r\n")
 	textInternal  = resp.AppendError(nil, "ERR dragontls: internal error, this connection is closed")
 

@@ -74,9 +74,7 @@ func (s *session) login() backend.Login {
 	if p.User != nil {
 		l.Credentials, l.Mapped = p.User.credentials, true
 	}
-	if c.SetName && p.Identity != [32]byte{} {
-		l.Name = connectionName(p.Name)
-	}
+	l.Name = s.givenName()
 	s.pump.mu.Lock()
 	l.State = s.state
 	s.pump.mu.Unlock()
