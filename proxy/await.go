@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"math"
 	"time"
 
 	"dragontls/proxy/netio"
@@ -145,6 +146,37 @@ func (s *session) setAwaited(a awaited) {
 	s.pump.mu.Lock()
 	s.pump.awaited, s.pump.outcome = a, outcomeNone
 	s.pump.mu.Unlock()
+}
+
+// awaitTaken waits until the client has taken most of its replies. A client that takes none for followTimeout may be one that
+// writes all its commands before it reads: the session then uses its own connection for a while, as one with big replies
+// does. The backend holds the replies to what it sends from then on, as over a direct connection.
+func (s *session) awaitTaken() {
+	q := &s.queue
+	for before, stuck := math.MaxInt, false; ; {
+		late := false
+		t := time.AfterFunc(s.server.c.followTimeout, func() {
+			q.mu.Lock()
+			late, stuck, before = true, q.out.unsent >= before, q.out.unsent
+			q.notifyLocked()
+			q.mu.Unlock()
+		})
+		over := false
+		goesOn := s.park(func() bool {
+			over = q.out.littleUnsent() || q.lost
+			return over || late
+		})
+		t.Stop()
+		if !goesOn || over {
+			return
+		}
+		if stuck {
+			break
+		}
+	}
+	if s.ownUntil.Load() != forGood {
+		s.ownUntil.Store(s.server.now() + int64(s.server.c.ownAfterBig))
+	}
 }
 
 // await sends a frame over the own connection and waits for its reply. ok is false if the session takes no more from its

@@ -88,9 +88,6 @@ func (s *session) flushOwn() bool {
 		s.failBatch(errLost)
 		s.leaveOwnAlone()
 		return true
-	case submitLater:
-		s.leaveOwnAlone()
-		return !s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
 	case submitNever:
 		c.flushErr = errEnded
 		return true

@@ -89,7 +89,8 @@ type ofLanes struct {
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// admitLocked pushes all slots, stamped with now, or none. toLane says whether a lane will answer them or the own connection.
+// admitLocked pushes all slots, stamped with now, or none. toLane says whether a lane will answer them or the own connection,
+// where replies that the client does not take wait in the backend, not here.
 // If they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The
 // caller must hold queue.mu. hot
 func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission, writeTurn) {
@@ -101,7 +102,7 @@ func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission,
 		return submitLost, noTurn
 	case toLane && q.owed > 0 && !q.onLane: // WantResend has moved the owed reply to the own connection
 		return submitOwn, noTurn
-	case q.out.tooMuchUnsent():
+	case toLane && q.out.tooMuchUnsent():
 		return submitLater, noTurn
 	}
 	q.onLane = toLane

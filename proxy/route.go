@@ -46,7 +46,7 @@ const (
 
 // These are the session's own results, see Admit.
 const (
-	submitLater = lane.Refused + iota // the client must take more of its replies first
+	submitLater = lane.Refused + iota // the client must take more of its replies first, or the session leave the lanes
 	submitLost                        // replies were lost, and the session must recover first
 	submitNever                       // the session has ended
 	submitOwn                         // a reply is owed by the own connection, and must come first: see WantResend
@@ -167,7 +167,7 @@ func (s *session) flushLane(want routeKind) bool {
 	case submitOwn:
 		s.settledForRoute()
 	case submitLater:
-		s.park(func() bool { return s.queue.out.littleUnsent() || s.queue.lost })
+		s.awaitTaken()
 	case submitLost:
 		s.failBatch(errLost)
 		return true

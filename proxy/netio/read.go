@@ -136,6 +136,7 @@ func (s *Socket) tryRead(fd uintptr) bool {
 		return true
 	}
 	s.readN = n
+	s.reads.Add(1)
 	switch {
 	case c != nil:
 		s.account.Hold(ChunkSize)

@@ -9,12 +9,13 @@ import (
 )
 
 // Socket is one TCP or Unix connection. A read that waits holds no memory: its buffer is taken when bytes are there. A write
-// that waits for the peer fails after WriteTimeout, which starts again with every byte that the peer takes. At any time one
-// goroutine may read and one may write.
+// that waits for the peer fails after WriteTimeout, which starts again with every byte that the peer takes. If the peer has
+// sent something meanwhile, the write waits for WriteTimeout once more: a peer may send all that it has before it reads. At
+// any time one goroutine may read and one may write.
 type Socket struct {
 	net.Conn
-	// WriteTimeout is how long a write waits for a peer that takes no byte; with 0 it waits for ever. It must not change during
-	// a write.
+	// WriteTimeout is how long a write waits for a peer that neither takes nor sends a byte; with 0 it waits for ever. It must
+	// not change during a write.
 	WriteTimeout time.Duration
 	// Handshake is the TLS handshake on this socket until that is finished, or nil. The goroutine that runs the handshake sets
 	// it.
@@ -32,7 +33,8 @@ type Socket struct {
 	backlog     *backlog // see EnableBacklog; while it is nil each write waits
 	mayWait     bool     // see SetWait
 	writeFailed func(error)
-	writeUntil  atomic.Int64 // deadline of all writes in unix nanoseconds, see FlushWithin; 0: none
+	writeUntil  atomic.Int64  // deadline of all writes in unix nanoseconds, see FlushWithin; 0: none
+	reads       atomic.Uint64 // reads that have brought something
 
 	stuck     atomic.Bool // a write waits for the peer
 	watchedAs int32       // the descriptor by which a Watcher knows it; guarded by Watcher.mu

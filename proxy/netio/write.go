@@ -13,7 +13,8 @@ import (
 type socketWrite struct {
 	writing    []byte // the rest of the write under way
 	writeErr   error
-	armed      bool // the write under way waits for the peer, see arm
+	armed      bool   // the write under way waits for the peer, see arm
+	armedAt    uint64 // what reads was when arm was last called
 	onWrite    func(fd uintptr) bool
 	onWriteNow func(fd uintptr) bool
 }
@@ -34,8 +35,23 @@ func (s *Socket) Write(p []byte) (int, error) {
 
 func (s *Socket) writeAll(p []byte) (int, error) {
 	n, err := s.write(p, s.onWrite)
+	for s.waitsOn(err) {
+		var more int
+		more, err = s.write(p[n:], s.onWrite)
+		n += more
+	}
 	s.disarm()
 	return n, err
+}
+
+// waitsOn reports whether a write that has failed with err is to go on, because WriteTimeout was over but the peer has sent
+// something since the write began to wait. WriteTimeout then begins anew.
+func (s *Socket) waitsOn(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !s.armed || s.writeUntil.Load() != 0 || s.reads.Load() == s.armedAt {
+		return false
+	}
+	s.arm()
+	return true
 }
 
 // WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
@@ -99,6 +115,7 @@ func (s *Socket) arm() {
 		s.account.Hold(recordCost) // the buffer with the record that crypto/tls writes
 	}
 	s.stuck.Store(true)
+	s.armedAt = s.reads.Load()
 	switch until := s.writeUntil.Load(); {
 	case until != 0:
 		s.Conn.SetWriteDeadline(time.Unix(0, until))
@@ -226,13 +243,19 @@ func (s *Socket) keep(p []byte) (kept bool, err error) {
 // be there to get the error.
 func (s *Socket) writeBacklog() {
 	l := s.backlog
-	finished := false
-	err := s.raw.Write(func(fd uintptr) (done bool) {
-		done, finished = s.tryFlush(fd)
-		return done
-	})
-	if finished {
-		return
+	finished, again := false, true
+	var err error
+	for again {
+		err = s.raw.Write(func(fd uintptr) (done bool) {
+			done, finished = s.tryFlush(fd)
+			return done
+		})
+		if finished {
+			return
+		}
+		l.mu.Lock()
+		again = l.err == nil && s.waitsOn(err)
+		l.mu.Unlock()
 	}
 	l.mu.Lock()
 	s.disarm()
