@@ -25,8 +25,13 @@ func (s *stressSession) reset(c *stressConn) {
 }
 
 func (c *stressConn) afterReset() []stressAsk {
-	name := ask(exactly('$', fmt.Sprintf("dragontls:identity-%d", c.s.i%stressIdentities)), "CLIENT", "GETNAME")
-	return append([]stressAsk{name}, c.introduction()...)
+	unnamed := func(v stressReply) string {
+		if v.null {
+			return ""
+		}
+		return "no name"
+	}
+	return append([]stressAsk{ask(unnamed, "CLIENT", "GETNAME")}, c.introduction()...)
 }
 
 // quit ends it in order: behind the last reply there is nothing but the end.
