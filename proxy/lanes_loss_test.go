@@ -9,8 +9,6 @@ import (
 	"dragontls/proxy/proxytest"
 )
 
-const sayLost = "-ERR dragontls: backend connection lost, the command may have run\r\n"
-
 // settled is a client whose session has been answered on a lane, in a database, protocol and name of its own.
 func settled(h *harness) *wire {
 	h.t.Helper()
@@ -82,40 +80,62 @@ var waysToGo = map[string]func(*laneConn) string{
 	"reset after some": func(c *laneConn) string { c.w.WriteString(bulk("5 3")); c.reset(); return "" },
 }
 
-// A lane that is lost costs each command on it one error, and the session nothing.
-func TestLaneThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
+// Whoever has commands in flight on a lane that is lost is closed, as over a direct connection. A read that was alone in flight
+// is sent again, and costs nothing. Nor do sessions that wait for nothing notice.
+func TestLaneThatIsLostClosesWhoeverHasCommandsOnIt(t *testing.T) {
 	t.Parallel()
 	for name, way := range waysToGo {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newLaneBackend(t)
 			h := b.start(nil)
-			a, other := settled(h), settled(h)
+			reads, pipelines, writes, runs, idle := settled(h), settled(h), settled(h), settled(h), settled(h)
 			l := h.lane()
 			held := b.hold("held")
-			a.send(cmd("HGET", "h", "held"))
+			reads.send(cmd("HGET", "h", "held"))
 			<-held.reached
-			other.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
-			eventually(t, "all are in flight and written", func() bool { return l.written() == 11 })
+			pipelines.send(strings.Repeat(cmd("HGET", "h", "f"), 10))
+			writes.send(cmd("SET", "k", "v"))
+			runs.send(cmd("MULTI") + cmd("GET", "k") + cmd("EXEC"))
+			eventually(t, "all are in flight and written", func() bool { return l.written() == 15 })
 			held.reply <- way
-			first := sayLost
-			if strings.Contains(name, "after") || strings.Contains(name, "behind") {
-				// It may have come, or have been lost in the reset.
-				if line, _ := a.r.Peek(1); string(line) != "-" {
-					first = bulk("5 3")
-				}
+			reads.want(bulk("5 3"))
+			for _, w := range []*wire{pipelines, writes, runs} {
+				w.endsUnanswered()
 			}
-			a.want(first)
-			other.want(strings.Repeat(sayLost, 10))
-			for _, w := range []*wire{a, other} {
-				w.goesOn(bulk("5 3"), "HGET", "h", "f")
+			h.wantClosed(closeBackendError, 3)
+			h.pass(int64(stayInterval))
+			for _, w := range []*wire{reads, idle} {
+				w.do(bulk("5 3"), "HGET", "h", "f")
 				w.do(bulk("info"), "INFO")
 			}
-			h.wantOnLanes("HGET", 2+11+2)
-			if n := len(h.Stats().SessionsClosed); n != 0 {
-				t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+			if n := b.count("SET", ""); n > 1 {
+				t.Errorf("SET was sent %d times", n)
 			}
 		})
+	}
+}
+
+// A read is sent again once: where its second connection is lost too, its session ends. Where there is none, it gets an error.
+func TestReadIsSentAgainOnce(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	w.do(bulk("info"), "INFO") // over a connection that is older than the loss
+	h.pass(int64(stayInterval))
+	b.on(func(c *laneConn, args []string) (string, bool) {
+		if args[0] != "GET" {
+			return "", false
+		}
+		c.reset()
+		return "", true
+	})
+	w.send(cmd("GET", "k"))
+	w.endsUnanswered()
+	eventually(t, "the session has ended", func() bool { return h.live() == 0 })
+	if n := b.count("GET", "k"); n != 2 {
+		t.Errorf("it was sent %d times", n)
 	}
 }
 
@@ -128,7 +148,7 @@ func TestInternalErrorOfTheBackendReachesNobody(t *testing.T) {
 		reply, first string
 		pieces       bool // which ends the session that has one of them
 	}{
-		"in the place of a reply":  {reply: sayInternal, first: sayLost},
+		"in the place of a reply":  {reply: sayInternal, first: bulk("5 3")},
 		"behind a reply":           {reply: bulk("5 3") + sayInternal, first: bulk("5 3")},
 		"in the middle of a run":   {reply: bulk("5 3") + bulk("5 3") + bulk("5 3") + sayInternal, first: bulk("5 3")},
 		"in pieces behind a reply": {reply: bulk("5 3") + sayInternal, first: bulk("5 3"), pieces: true},
@@ -172,23 +192,22 @@ func TestInternalErrorOfTheBackendReachesNobody(t *testing.T) {
 				h.wantClosed(closeLane, 1)
 			} else {
 				had := max(0, strings.Count(tt.reply, bulk("5 3"))-1)
-				other.want(strings.Repeat(bulk("5 3"), had) + strings.Repeat(sayLost, 10-had))
-				other.goesOn(bulk("5 3"), "HGET", "h", "f")
-				if n := len(h.Stats().SessionsClosed); n != 0 {
-					t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+				if got := other.wantEnd(); got != strings.Repeat(bulk("5 3"), had) {
+					t.Errorf("the other got %q", got)
 				}
+				h.wantClosed(closeBackendError, 1)
 			}
-			a.goesOn(bulk("5 3"), "HGET", "h", "f")
+			a.do(bulk("5 3"), "HGET", "h", "f")
 		})
 	}
 }
 
-// Everything that the client had sent by then is answered the same way: like on a connection of its own, a prefix of it was run.
+// What the client had sent by then is not run after the loss: like on a connection of its own, a prefix of it was run.
 func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
 	h := b.start(nil)
-	w := settled(h)
+	w, other := settled(h), settled(h)
 	const n = 1400 // more than a session may have in flight, and not much more: it is all there when the lane is lost
 	held := b.hold("held")
 	w.send(cmd("HGET", "h", "held"))
@@ -200,32 +219,18 @@ func TestWhatWasSentBeforeALossIsNotRunBehindIt(t *testing.T) {
 		waits, _ := l.unwritten()
 		return s.commandsOnLanes() > laneCommands/laneShare-maxBatch && waits == 0
 	})
+	sent := s.commandsOnLanes()
 	held.reply <- waysToGo["reset"]
-	lost, unsent := 0, 0
-	for range n + 1 {
-		line, err := w.r.ReadString('\n')
-		switch {
-		case err != nil:
-			t.Fatalf("%v behind %d and %d", err, lost, unsent)
-		case line == sayLost && unsent == 0:
-			lost++
-		case line == sayUnavailable:
-			unsent++
-		default:
-			t.Fatalf("%q behind %d and %d", line, lost, unsent)
-		}
-	}
-	if lost < laneCommands/laneShare-maxBatch || unsent == 0 {
-		t.Errorf("%d were lost and %d not sent", lost, unsent)
-	}
-	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
-	if got := b.count("GET", "k"); got > lost {
-		t.Errorf("%d were run, of %d that may have been", got, lost)
+	w.endsUnanswered()
+	h.wantClosed(closeBackendError, 1)
+	other.get("afterwards")
+	if got := b.count("GET", "k"); got > sent {
+		t.Errorf("%d were run, of %d that may have been", got, sent)
 	}
 }
 
-// What is read before the session has recovered is answered at once, even where the next lane has no room for it.
-func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
+// A read is sent again at once, even where the next lane has no room for what is behind it.
+func TestReadIsSentAgainWhereNoLaneHasRoom(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
 	h := b.start(nil)
@@ -243,12 +248,10 @@ func TestLossIsToldWhereNoLaneHasRoom(t *testing.T) {
 	w.send(cmd("GET", "behind"))
 	eventually(t, "the session waits", func() bool { return s.holds.Load() == holdsCommands })
 	held.reply <- waysToGo["reset"]
-	w.want(sayLost + sayUnavailable)
-	if n := full.howManyWait(); n != 0 {
-		t.Errorf("%d wait for room", n)
-	}
+	w.want(valueOf("held"))
 	full.occupy(-laneCommands)
-	w.goesOn(valueOf("afterwards"), "GET", "afterwards")
+	w.want(valueOf("behind"))
+	w.get("afterwards")
 }
 
 func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
@@ -267,10 +270,10 @@ func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
 	eventually(t, "all are in flight", func() bool { return l.inFlight() == 5 })
 	close(stuck.fail)
 	held.reply <- waysToGo["reset"]
-	a.want(sayLost)
-	second.want(sayLost + sayLost)
+	a.want(bulk("5 3"))
+	second.endsUnanswered()
 	third.want(sayUnavailable + sayUnavailable)
-	for i, w := range []*wire{a, second, third} {
+	for i, w := range []*wire{a, third} {
 		w.goesOn(valueOf(fmt.Sprint(i)), "GET", fmt.Sprint(i))
 	}
 	if b.count("GET", "x") != 0 {
@@ -302,7 +305,7 @@ func TestLaneWhoseWriteFailedIsChosenByNobody(t *testing.T) {
 	held.release()
 	a.want(bulk("5 3"))
 	l.up().Close()
-	second.want(sayLost)
+	second.want(valueOf("x"))
 }
 
 func TestHalfAReplyEndsItsSessionAlone(t *testing.T) {
@@ -332,8 +335,8 @@ func TestHalfAReplyEndsItsSessionAlone(t *testing.T) {
 			a.want("$10\r\nhalf")
 			close(gone)
 			a.endsUnanswered()
-			other.want(sayLost)
-			other.goesOn(valueOf("y"), "GET", "y")
+			other.want(valueOf("x"))
+			other.get("y")
 			h.wantClosed(closeLane, 1)
 		})
 	}
@@ -375,6 +378,8 @@ func TestLossEndsWhoCannotGoOn(t *testing.T) {
 		"an unknown script":        {last: []string{"EVALSHA", "held"}},
 		"a script that may select": {before: [][]string{{"EVAL", "return redis.call(ARGV[1])", "0"}}},
 		"an unknown one that ran":  {before: [][]string{{"CLIENT", "ID"}}},
+		"a script that ran":        {before: [][]string{{"EVAL", "return 1", "0"}}},
+		"a blocking command":       {last: []string{"BLPOP", "q", "held"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -408,7 +413,7 @@ func TestLossEndsWhoCannotGoOn(t *testing.T) {
 	}
 }
 
-func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
+func TestOwnConnectionThatIsLostEndsWhoeverWaitsForIt(t *testing.T) {
 	t.Parallel()
 	for name, way := range waysToGo {
 		if strings.Contains(name, "after") || strings.Contains(name, "behind") {
@@ -423,11 +428,8 @@ func TestOwnConnectionThatIsLostCostsAnErrorForEachCommand(t *testing.T) {
 			w.send(cmd("INFO", "held") + cmd("GET", "a") + cmd("INFO", "b"))
 			<-held.reached
 			held.reply <- way
-			w.want(sayLost + sayLost + sayLost)
-			w.goesOn(bulk("info"), "INFO")
-			h.pass(int64(stayInterval))
-			w.do(bulk("5 3"), "HGET", "h", "f")
-			h.wantOnLanes("HGET", 2)
+			w.endsUnanswered()
+			eventually(t, "it is closed for the backend", func() bool { return h.closedFor(closeBackend)+h.closedFor(closeBackendError) == 1 })
 		})
 	}
 	t.Run("while idle", func(t *testing.T) {
@@ -492,28 +494,32 @@ func TestOwnConnectionCostsNothingThatALaneOwes(t *testing.T) {
 	}
 }
 
-// A state command that was sent before the loss, and behind it is answered by an error of ours, ends the session: what
-// follows it must not run elsewhere.
-func TestStateCommandBehindALossEndsTheSession(t *testing.T) {
+// What was sent behind a write that is lost does not run, and what was sent behind a read runs after it.
+func TestStateCommandBehindALoss(t *testing.T) {
 	t.Parallel()
-	b := newLaneBackend(t)
-	h := b.start(nil)
-	w := settled(h)
-	held := b.hold("held")
-	w.send(cmd("GET", "held"))
-	<-held.reached
-	w.send(cmd("SELECT", "1") + cmd("GET", "not to be run"))
-	s := h.sessionOf(w)
-	eventually(t, "it was read", func() bool { return s.holds.Load() == holdsCommands })
-	held.reply <- waysToGo["reset"]
-	w.want(sayLost + sayUnavailable)
-	if got := w.wantEnd(); got != "" && got != sayUnavailable {
-		t.Errorf("then %q", got)
-	}
-	w.Close()
-	h.wantClosed(closeUnavailable, 1)
-	if b.count("GET", "not to be run") != 0 || b.count("SELECT", "1") != 0 {
-		t.Error("it was run")
+	for first, again := range map[string]bool{"SET": false, "GET": true} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(nil)
+			w := settled(h)
+			held := b.hold("held")
+			w.send(cmd(first, "held"))
+			<-held.reached
+			w.send(cmd("SELECT", "1") + cmd("GET", "behind"))
+			s := h.sessionOf(w)
+			eventually(t, "it was read", func() bool { return s.holds.Load() == holdsCommands })
+			held.reply <- waysToGo["reset"]
+			if again {
+				w.want(valueOf("held") + "+OK\r\n" + valueOf("behind"))
+				return
+			}
+			w.endsUnanswered()
+			h.wantClosed(closeBackendError, 1)
+			if b.count("GET", "behind") != 0 || b.count("SELECT", "1") != 0 {
+				t.Error("it was run")
+			}
+		})
 	}
 }
 

@@ -111,13 +111,8 @@ func TestBackendThatClosesBehindTheSetUpOfALane(t *testing.T) {
 				w.send(cmd("HGET", "h", "f"))
 			}
 			<-closed
-			for _, w := range all {
-				if first, err := w.r.Peek(1); err != nil || first[0] != '-' {
-					t.Fatalf("%q, %v", first, err)
-				}
-				if line, _ := w.r.ReadString('\n'); line != sayLost && line != sayUnavailable {
-					t.Errorf("got %q", line)
-				}
+			for _, w := range all { // whatever became of the lane, what only reads is sent again
+				w.want(bulk("5 3"))
 			}
 			b.on(nil)
 			for _, w := range all {

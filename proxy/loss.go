@@ -14,64 +14,77 @@ var (
 	noTime    time.Time
 )
 
-// Lose puts errors in the place of the next n owed replies, because the lane that owed them is gone (see lane.Rider), or
-// because the own connection over which a command is to be sent again cannot be opened. sent means that the commands may have
-// run. A session that the backend has never answered ends instead.
-func (s *session) Lose(n int, sent bool) {
+// Lose is called for the next n owed replies, because the lane that owed them is gone (see lane.Rider), or because the own
+// connection over which a command is to be sent again cannot be opened. sent means that the commands may have run: then the
+// session ends, as a direct connection would. Client libraries repeat or report by themselves what was under way when a
+// connection ends, and can do neither after an error. A read that was alone in flight (again, or nil) is sent again instead. If
+// the commands were not sent, errors that say so take the place of their replies.
+func (s *session) Lose(n int, sent bool, again []byte) {
 	q := &s.queue
 	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		return
+	ends, reason := false, closeBackendError
+	var stale *ownConn
+	switch {
+	case q.closed:
+	case !q.answered:
+		ends = true
+	case s.believes():
+		ends, reason = true, closeScripts
+	case again != nil && s.mayReadAgainLocked():
+		stale = s.readAgainLocked(again)
+	case sent:
+		ends = true
+	default:
+		s.loseUnsentLocked(n)
 	}
-	if !q.answered {
-		q.mu.Unlock()
-		s.end(closeBackendError)
-		return
+	q.mu.Unlock()
+	if stale != nil {
+		stale.part()
 	}
-	if s.believes() {
-		q.mu.Unlock()
-		s.end(closeScripts)
-		return
+	if ends {
+		s.end(reason)
 	}
-	text := textUnavailable
-	if sent {
-		text = textLost
+}
+
+// mayReadAgainLocked reports whether nothing else is owed, nothing of the reply was delivered, and the own connection, if
+// there is one, may be replaced.
+func (s *session) mayReadAgainLocked() bool {
+	q, p := &s.queue, &s.pump
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return q.owed == 1 && q.run.n == 0 && !q.lost && q.out.resend == nil && (p.up == nil || !p.inUse)
+}
+
+// readAgainLocked has the session's reader send the command again, over a fresh own connection: the last one was opened before
+// the loss. It returns the last one, if there is one, with which the caller must part.
+func (s *session) readAgainLocked(frame []byte) (stale *ownConn) {
+	q, p := &s.queue, &s.pump
+	q.out.resend, q.onLane = frame, false
+	p.mu.Lock()
+	if stale = p.up; stale != nil {
+		p.up, p.upErr = nil, errReopen
 	}
+	p.mu.Unlock()
+	q.notifyLocked()
+	s.interrupt()
+	return stale
+}
+
+// loseUnsentLocked puts errors in the place of the next n owed replies.
+func (s *session) loseUnsentLocked(n int) {
+	q := &s.queue
 	if q.run.n > 0 {
-		q.loseRunLocked(n, text)
+		q.owed -= q.run.n
+		q.run = slot{}
+		q.pushFrontLocked(slot{kind: slotLocal, n: n, text: textUnavailable})
 	} else {
 		for i := range q.slots.Len() {
 			if l := q.slots.At(i); l.kind == slotReplies {
 				q.owed -= l.n
-				*l = slot{kind: slotLocal, n: l.n, text: text}
+				*l = slot{kind: slotLocal, n: l.n, text: textUnavailable}
 				break
 			}
 		}
-	}
-	s.lostLocked()
-	q.mu.Unlock()
-}
-
-// loseRunLocked puts n errors in the place of the run.
-func (q *replyOrder) loseRunLocked(n int, text []byte) {
-	q.owed -= q.run.n
-	q.run = slot{}
-	q.pushFrontLocked(slot{kind: slotLocal, n: n, text: text})
-}
-
-// loseAllLocked puts errors in the place of all replies that the own connection owes. None of them is that of a blocking
-// command. The caller must hold queue.mu.
-func (s *session) loseAllLocked() {
-	q := &s.queue
-	for i := range q.slots.Len() {
-		if l := q.slots.At(i); l.kind == slotReplies {
-			q.owed -= l.n
-			*l = slot{kind: slotLocal, n: l.n, text: textLost}
-		}
-	}
-	if q.run.n > 0 {
-		q.loseRunLocked(q.run.n, textLost)
 	}
 	s.lostLocked()
 }

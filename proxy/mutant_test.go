@@ -92,7 +92,7 @@ var mutants = []mutant{
 		{"loss.go", "	if sent {\n", "	if sent && !MUTANT {\n"},
 	}, "TestLaneThatIsLostCostsAnErrorForEachCommand", "got \"-LOADING"},
 	{"a client is told that what was not written may have run", []edit{
-		{"lane/end.go", "Lose(s.n, s.at < passed)", "Lose(s.n, MUTANT || s.at < passed)"},
+		{"lane/end.go", "Lose(s.n, s.at < passed, s.again)", "Lose(s.n, MUTANT || s.at < passed, s.again)"},
 	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "got \"-ERR dragontls: backend connection lost"},
 	{"a session goes on that was never answered", []edit{
 		{"loss.go", "	if !q.answered {\n", "	if !q.answered && !MUTANT {\n"},

@@ -291,22 +291,18 @@ func (s *session) needsNoOwn() bool {
 }
 
 // ownEnded ends the session, or lets it go on, after reading its own connection has failed with err. The session goes on if
-// it does not depend on the connection, or if errors can take the place of the lost replies (canLoseOwnLocked), but never
-// after half a reply was passed on. The pump calls it last.
+// the connection owes it nothing and it does not depend on the connection otherwise. The pump calls it last.
 func (s *session) ownEnded(err error) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()
 	quit := p.quitting()
 	owes := q.owed > 0 && !q.onLane && q.out.resend == nil // a command that is to be sent again was not sent here yet
-	goesOn := !p.replies.Open() && !quit && !s.believes() && (!owes && !s.keepsOwn() && !s.sticky() || s.canLoseOwnLocked())
+	goesOn := !p.replies.Open() && !quit && !owes && !s.believes() && !s.keepsOwn() && !s.sticky()
 	if goesOn {
 		p.up, p.upErr = nil, errReopen
 	}
 	p.mu.Unlock()
-	if goesOn && owes {
-		s.loseAllLocked()
-	}
 	q.mu.Unlock()
 	if !goesOn {
 		s.endWithBackend(err)
@@ -314,27 +310,8 @@ func (s *session) ownEnded(err error) {
 	}
 	switch {
 	case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded): // the proxy ended it itself
-	case !owes && errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF):
 	default:
 		s.server.backend.Count("lost")
 	}
-}
-
-// canLoseOwnLocked reports whether local errors can answer what the own connection owes, and the session can go on over
-// another connection. A client that waits in a blocking command is closed instead: such clients reconnect when their
-// connection ends, and many give up at an error. The caller must hold queue.mu and pump.mu.
-func (s *session) canLoseOwnLocked() bool {
-	q := &s.queue
-	if s.keepsOwn() || s.sticky() || q.uncounted() || q.closed || !q.answered || q.blocked > 0 || s.pump.replies.Open() || s.pump.awaited != awaitNothing && s.pump.outcome == outcomeNone {
-		return false
-	}
-	if q.run.n > 0 && q.run.kind != slotReplies {
-		return false
-	}
-	for i := range q.slots.Len() {
-		if k := q.slots.At(i).kind; k != slotReplies && k != slotLocal && k != slotFinal {
-			return false
-		}
-	}
-	return true
 }

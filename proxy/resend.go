@@ -30,7 +30,7 @@ func (s *session) resend() {
 	for {
 		up, err := s.openOwn()
 		if err != nil {
-			s.Lose(1, false)
+			s.Lose(1, false, nil)
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {

@@ -226,18 +226,15 @@ func (c *stressConn) replies(asks []stressAsk) bool {
 		}
 		c.s.note("%s %s: %d of %d, %.40q: %.60v", c.name, c.op, i, len(asks), a.args, v)
 		text := string(v.text) + "\r\n"
-		switch lost := "-"+text == string(textLost); {
-		case v.kind == '-' && (lost || "-"+text == string(textUnavailable)):
+		switch {
+		case v.kind == '-' && "-"+text == string(textUnavailable):
 			if !st.storming.Load() {
 				c.fail("%d of %d, %.80q: %v, and no backend was lost", i, len(asks), a.args, v)
-			}
-			if lost && a.lost != nil {
-				a.lost()
 			}
 			if a.state && mustEnd == "" {
 				mustEnd = fmt.Sprintf("%d of %d, %.80q, got %v", i, len(asks), a.args, v)
 			}
-			st.kinds.add(map[bool]string{true: "answered lost", false: "answered unavailable"}[lost])
+			st.kinds.add("answered unavailable")
 		case mustEnd != "":
 			c.fail("goes on with %v to %.80q behind %s", v, a.args, mustEnd)
 		default:

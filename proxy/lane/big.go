@@ -21,17 +21,18 @@ func (l *Lane) noteBig(beginning bool) {
 	l.mu.Unlock()
 	l.set.openIf(func() bool { return len(l.set.lanes()) < l.set.most && l.set.least() == l }) // unless a less loaded one is open
 	if beginning && !r.half && !r.cur.tx && r.cur.n == 1 && l.othersWait(s) {
-		if frame := l.askedAlone(s); frame != nil {
+		l.mu.Lock()
+		frame := s.askedAlone()
+		l.mu.Unlock()
+		if frame != nil {
 			r.dropped = s.Rider.WantResend(frame)
 		}
 	}
 }
 
 // askedAlone returns a copy of the only command that the session has in flight, or nil if there are others or the command may
-// not be sent again.
-func (l *Lane) askedAlone(s *Seat) []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// not be sent again. The caller must hold the mu of the lane that it is in flight on.
+func (s *Seat) askedAlone() []byte {
 	if s.frameLen == 0 || s.commands.Load() != 1 {
 		return nil
 	}

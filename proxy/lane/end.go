@@ -31,7 +31,13 @@ func (l *Lane) Close() {
 	l.up.Close()
 }
 
-// conclude ends the lane. Commands in flight are answered by errors (Rider.Lose). Instead, every session with one is closed
+// lost is a slot whose replies will not come.
+type lost struct {
+	slot
+	again []byte // the command, if it may be sent again
+}
+
+// conclude ends the lane. Sessions with commands in flight learn that their replies are lost (Rider.Lose). Instead, every session with one is closed
 // if the lane is poisoned, and in any case a session that has received half a reply. The lane's reader calls it last.
 func (l *Lane) conclude(cause error) {
 	l.mu.Lock()
@@ -60,24 +66,25 @@ func (l *Lane) conclude(cause error) {
 		case poisoned, i == 0 && l.in.half:
 			s.seat.Rider.Cut()
 		default:
-			s.seat.Rider.Lose(s.n, s.at < passed)
+			s.seat.Rider.Lose(s.n, s.at < passed, s.again)
 		}
 	}
 }
 
 // leftLocked removes and returns the slots of the replies that did not come, and takes them out of what their sessions have
 // in flight.
-func (l *Lane) leftLocked() []slot {
-	left := make([]slot, 0, l.slots.Len()+1)
+func (l *Lane) leftLocked() []lost {
+	left := make([]lost, 0, l.slots.Len()+1)
 	current := l.in.open // l.in.left is 0 only after a panic, or after a nonce that was wrong
 	if current {
-		left = append(left, l.in.cur)
+		left = append(left, lost{slot: l.in.cur})
 	}
 	for l.slots.Len() > 0 {
-		left = append(left, l.slots.Pop())
+		left = append(left, lost{slot: l.slots.Pop()})
 	}
-	for _, s := range left {
+	for i, s := range left {
 		if s.seat != nil {
+			left[i].again = s.seat.askedAlone()
 			s.seat.count(-s.n, -s.bytes)
 		}
 	}
