@@ -170,8 +170,9 @@ func TestStoppedBackendCostsNoSession(t *testing.T) {
 	p.wantEnd()
 }
 
-// kill -9 of redis-server costs sessions on lanes no more than errors in place of replies.
-func TestKilledBackendCostsNoSession(t *testing.T) {
+// kill -9 of redis-server ends the sessions whose commands it loses, as over a direct connection. They come back and have their
+// state again.
+func TestKilledBackendIsFoundAgain(t *testing.T) {
 	t.Parallel() // most of its time it waits
 	r := redisOnTCP(t, "--requirepass", backendPassword)
 	r.password = backendPassword

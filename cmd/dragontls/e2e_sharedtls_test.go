@@ -113,8 +113,8 @@ func TestNoElementIsPoppedOverTLSForAClientThatVanished(t *testing.T) {
 	p.wantEnd()
 }
 
-// kill -9 of a redis-server behind TLS costs sessions on lanes no more than errors in place of replies.
-func TestKilledBackendOverTLSCostsNoSession(t *testing.T) {
+// The same where redis-server speaks TLS.
+func TestKilledBackendOverTLSIsFoundAgain(t *testing.T) {
 	t.Parallel() // most of its time it waits
 	r := newTLSRedis(t)
 	p := r.sharing(t)
