@@ -35,9 +35,9 @@
 // # Goroutines
 //
 //	Server     Serve accepts. sweep, relieve, followBackend and netio.Watcher run until Close, which waits for them.
-//	           followBackend probes the backend; a goroutine of its own follows the backend's address (Backend.Run). Another one
-//	           closes idle connections while dials wait for a place (room.make in package backend). Connections that part have one
-//	           each (Backend.part), until the backend has closed them.
+//	           followBackend probes the backend; goroutines of their own follow the backend's address and read the witness of
+//	           its life (Backend.Run). Another one closes idle connections while dials wait for a place (room.make in package
+//	           backend). Connections that part have one each (Backend.part), until the backend has closed them.
 //	handshake  runHandshake, one for each socket. After the handshake it starts the session: it waits for a place of the
 //	           client's identity, and dials for a session that owns its connection from birth. It ends then, or at a deadline.
 //	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest
@@ -74,8 +74,10 @@
 //	proven          the backend has answered this session, or one like it a moment ago, without asking for a password
 //	note            what a reply will tell about the session, such as the database that SELECT chose
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
-//	lost            replies will never come, because their connection is gone: each is answered by an error of ours
-//	resend          a big reply on a lane, which others wait behind, is dropped and asked for again over the own connection
+//	lost            replies will never come, because their connection is gone
+//	resend          a read is sent again over the own connection: its reply was lost, or was big, and is dropped because others
+//	                wait behind it
+//	life            a time through which the backend is one process, as a connection shows that stays open, the witness
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
 //	move            from one of the addresses that the backend's name leads to, to another one: connections that were dialled before
@@ -111,8 +113,9 @@
 //  9. Only the holder of the turn writes to a client, between two replies of others (writeTurn).
 //  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
 //  11. A command is counted, and its slot is there, before a byte of it is written.
-//  12. After a loss everything that the client had sent by then is answered by errors, in order, before anything else is sent
-//     (Lose, failBatch, recover).
+//  12. If commands that were sent are lost, nothing that their client had sent after them runs: the session ends (Lose, ownEnded).
+//      If they were not sent, everything that the client had sent by then is answered by errors, in order, before anything else
+//      is sent (Lose, failBatch, recover).
 //  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend).
 //
 // # Questions that a reader of this code may have
@@ -137,9 +140,10 @@
 // beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a
 // second (Follow).
 //
-// When does a session that loses its connection go on? If errors can be told to it in order and its state can be given to
-// another connection: it was answered before, is neither sticky nor on its own connection for life, has no state command in
-// flight, and has not received half a reply (Lose, canLoseOwnLocked, failBatch).
+// When does a session that loses its connection go on? If the connection owes it nothing, or only a read that can be sent again,
+// and its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
+// believes in no script (Lose, ownEnded, scripts.go). If commands were not sent, errors can say so in order, as long as that
+// leaves the session's state in no doubt (failBatch).
 //
 // Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
 //

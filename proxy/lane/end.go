@@ -37,8 +37,9 @@ type lost struct {
 	again []byte // the command, if it may be sent again
 }
 
-// conclude ends the lane. Sessions with commands in flight learn that their replies are lost (Rider.Lose). Instead, every session with one is closed
-// if the lane is poisoned, and in any case a session that has received half a reply. The lane's reader calls it last.
+// conclude ends the lane. Sessions with commands in flight learn that their replies are lost (Rider.Lose). If the lane is
+// poisoned, all of them are closed instead (Rider.Cut), and in any case one that has received half a reply. The lane's reader
+// calls it last.
 func (l *Lane) conclude(cause error) {
 	l.mu.Lock()
 	l.state = closed
