@@ -259,20 +259,24 @@ func TestWhatWasPassedToNoWriteIsSaidToBeSentNever(t *testing.T) {
 	b := newLaneBackend(t)
 	h := b.start(nil)
 	a, second, third := settled(h), settled(h), settled(h)
-	l, stuck := h.lane().stick(t)
+	_, stuck := h.lane().stick(t)
 	held := b.hold("held")
 	a.send(cmd("HGET", "h", "held")) // so that the next write is the writer's
 	<-held.reached
 	stuck.armed.Store(true)
 	second.send(cmd("GET", "x") + cmd("GET", "x"))
 	<-stuck.writing
-	third.send(cmd("GET", "x") + cmd("GET", "x"))
-	eventually(t, "all are in flight", func() bool { return l.inFlight() == 5 })
+	const n = 1400 // more than a session may have in flight, and not much more: it is all there when the lane is lost
+	third.send(strings.Repeat(cmd("GET", "x"), n))
+	s := h.sessionOf(third)
+	eventually(t, "its share is in flight", func() bool {
+		return s.commandsOnLanes() > laneCommands/laneShare-maxBatch && s.holds.Load() == holdsCommands
+	})
 	close(stuck.fail)
 	held.reply <- waysToGo["reset"]
 	a.want(bulk("5 3"))
 	second.endsUnanswered()
-	third.want(sayUnavailable + sayUnavailable)
+	third.want(strings.Repeat(sayUnavailable, n))
 	for i, w := range []*wire{a, third} {
 		w.goesOn(valueOf(fmt.Sprint(i)), "GET", fmt.Sprint(i))
 	}
@@ -521,6 +525,25 @@ func TestStateCommandBehindALoss(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A state command that finds no backend is answered by an error, and the session ends: what follows must not run in another
+// state.
+func TestStateCommandThatCannotBeSentEndsTheSession(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.unavailableTimeout = outage })
+	w := settledAtLast(h)
+	s := h.sessionOf(w)
+	h.closeUnused(s)
+	eventually(t, "it has no connection", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 })
+	b.ln.Close()
+	w.send(cmd("SELECT", "1") + cmd("GET", "behind"))
+	if got := w.wantEnd(); got != sayUnavailable+sayUnavailable {
+		t.Errorf("got %q", got)
+	}
+	w.Close()
+	h.wantClosed(closeUnavailable, 1)
 }
 
 func TestClientThatVanishesBehindABlockingCommandLosesNoElement(t *testing.T) {

@@ -160,17 +160,20 @@ func countReplies(replies *resp.Replies, b []byte) (n int, err error) {
 	return n, nil
 }
 
-// take accounts for n replies. It returns false if nobody asked for them.
+// take accounts for n replies. It returns false, and accounts for none, if nobody asked for them all.
 func (l *Life) take(n int) bool {
 	if n == 0 {
 		return true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.answered+uint64(n) > l.asked {
+		return false
+	}
 	l.answered += uint64(n)
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return l.answered <= l.asked
+	return true
 }
 
 // quiet reports whether every PING was answered.
