@@ -65,6 +65,7 @@ type prober struct {
 	subs    []*subject
 	faults  []string
 	calls   int
+	refused int           // of the calls inside MULTI
 	conns   [2]*probeConn // RESP2, RESP3
 }
 
@@ -225,7 +226,10 @@ func (p *prober) send(s *subject, proto int, calls [][]string, multi bool) {
 	s.calls += len(calls)
 	p.calls += len(calls)
 	for i, call := range calls {
-		err := c.answered(probeNonce(nonce, i), multi)
+		refused, err := c.answered(probeNonce(nonce, i), multi)
+		if refused {
+			p.refused++
+		}
 		if err == nil {
 			continue
 		}
@@ -262,14 +266,15 @@ func (p *prober) report() {
 		least = min(least, s.calls)
 	}
 	slices.Sort(absent)
-	p.t.Logf("%d commands, %d calls, %d at least of each; not there: %q", in, p.calls, least, absent)
+	p.t.Logf("%d commands, %d calls, %d at least of each, %d refused inside MULTI; not there: %q", in, p.calls, least, p.refused, absent)
 }
 
 // conn is the open connection of a protocol, its keys made anew.
 func (p *prober) conn(proto int) *probeConn {
 	c := p.conns[proto]
 	if c == nil {
-		conn, err := net.Dial("tcp", p.addr)
+		network, addr, _ := backendAt(p.addr)()
+		conn, err := net.Dial(network, addr)
 		if err != nil {
 			p.t.Fatalf("the backend is gone: %v, after %q", err, p.faults)
 		}

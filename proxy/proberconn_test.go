@@ -45,38 +45,48 @@ func (c *probeConn) ask(args ...string) ([]byte, error) {
 	return reply, c.echoed(probeAsked)
 }
 
-// answered reads one reply and the nonce behind it; multi: those of MULTI, the call, the nonce, EXEC and the nonce again.
-func (c *probeConn) answered(nonce string, multi bool) error {
+// answered reads one reply and the nonce behind it; multi: those of MULTI, the call, the nonce, EXEC and the nonce again. refused
+// means that the call was refused inside MULTI.
+func (c *probeConn) answered(nonce string, multi bool) (refused bool, err error) {
 	if !multi {
 		if _, err := c.reply(); err != nil {
-			return err
+			return false, err
 		}
-		return c.echoed(nonce)
+		return false, c.echoed(nonce)
 	}
 	if err := c.says("+OK\r\n"); err != nil {
-		return fmt.Errorf("MULTI: %w", err)
+		return false, fmt.Errorf("MULTI: %w", err)
 	}
 	queued, err := c.reply()
 	if err != nil {
-		return fmt.Errorf("queued: %w", err)
+		return false, fmt.Errorf("queued: %w", err)
 	}
-	if err := c.says("+QUEUED\r\n"); err != nil {
-		return fmt.Errorf("the command behind it in MULTI: %w", err)
+	refused = queued[0] == '-'
+	next, err := c.reply()
+	// Dragonfly runs at once what follows a refused command; Redis queues it.
+	if atOnce := refused && string(next) == bulkOf(nonce); err == nil && !atOnce && string(next) != "+QUEUED\r\n" {
+		err = fmt.Errorf("got %.200q after %.200q", next, queued)
+	}
+	if err != nil {
+		return refused, fmt.Errorf("the command behind it in MULTI: %w", err)
 	}
 	exec, err := c.reply()
 	if err != nil {
-		return fmt.Errorf("EXEC: %w", err)
+		return refused, fmt.Errorf("EXEC: %w", err)
 	}
-	if queued[0] != '-' {
+	if !refused {
 		err = twoElements(exec, nonce)
 	} else if !bytes.HasPrefix(exec, []byte("-EXECABORT")) {
 		err = fmt.Errorf("EXEC after %.200q says %.200q", queued, exec)
 	}
 	if err != nil {
-		return err
+		return refused, err
 	}
-	return c.echoed(nonce)
+	return refused, c.echoed(nonce)
 }
+
+// bulkOf is a nonce as ECHO returns it.
+func bulkOf(nonce string) string { return string(resp.AppendCommand(nil, nonce)[len("*1\r\n"):]) }
 
 // twoElements wants an array of any reply and of the nonce.
 func twoElements(exec []byte, nonce string) error {
@@ -89,14 +99,14 @@ func twoElements(exec []byte, nonce string) error {
 	if err != nil || !done || replies.Kind() == '>' {
 		return fmt.Errorf("first element of EXEC: %.200q, %v", rest, err)
 	}
-	if want := resp.AppendCommand(nil, nonce)[len("*1\r\n"):]; !bytes.Equal(rest[n:], want) {
+	if want := bulkOf(nonce); string(rest[n:]) != want {
 		return fmt.Errorf("second element of EXEC: got %.200q, want %q", rest[n:], want)
 	}
 	return nil
 }
 
 func (c *probeConn) echoed(nonce string) error {
-	return c.says(string(resp.AppendCommand(nil, nonce)[len("*1\r\n"):]))
+	return c.says(bulkOf(nonce))
 }
 
 func (c *probeConn) says(want string) error {

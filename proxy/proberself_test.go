@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/proxytest"
 	"dragontls/proxy/resp"
 )
 
@@ -82,6 +83,11 @@ func TestProberHasAShapeForEveryCommandOnLanes(t *testing.T) {
 
 // probedServer answers the command of these words so, and every other as it should be.
 func probedServer(t *testing.T, words []string, answer func([]string) string) string {
+	return probedServerWith(t, probed{words: words, answer: answer})
+}
+
+// probedServerWith serves each connection as d says.
+func probedServerWith(t *testing.T, d probed) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -93,19 +99,26 @@ func probedServer(t *testing.T, words []string, answer func([]string) string) st
 			if err != nil {
 				return
 			}
-			go (&probed{conn: conn, words: words, answer: answer}).serve() // ends with the prober's connection
+			one := d
+			one.conn = conn
+			go one.serve() // ends with the prober's connection
 		}
 	}()
 	return ln.Addr().String()
 }
 
 type probed struct {
-	conn   net.Conn
-	words  []string
-	answer func([]string) string
-	multi  bool
-	queued []string // their replies
+	conn    net.Conn
+	words   []string
+	answer  func([]string) string
+	inMulti *refusalInMulti // nil: the command of these words is queued
+	multi   bool
+	refused bool
+	queued  []string // their replies
 }
+
+// refusalInMulti is what a server says to a command that it refuses inside MULTI, to the next one, and to EXEC.
+type refusalInMulti struct{ refusal, next, exec string }
 
 func (d *probed) serve() {
 	defer d.conn.Close()
@@ -144,8 +157,16 @@ func (d *probed) reply(args []string) string {
 	reply := "+OK\r\n"
 	switch {
 	case args[0] == "MULTI":
-		d.multi, d.queued = true, nil
+		d.multi, d.refused, d.queued = true, false, nil
 		return reply
+	case d.refused && args[0] == "EXEC":
+		d.multi, d.refused = false, false
+		return d.inMulti.exec
+	case d.refused:
+		return d.inMulti.next
+	case d.multi && d.inMulti != nil && args[0] == d.words[0]:
+		d.refused = true
+		return d.inMulti.refusal
 	case args[0] == "EXEC":
 		d.multi = false
 		return "*" + string('0'+rune(len(d.queued))) + "\r\n" + strings.Join(d.queued, "")
@@ -166,4 +187,43 @@ func (d *probed) reply(args []string) string {
 // isNonce tells the prober's own ECHO from one that is probed.
 func isNonce(args []string) bool {
 	return args[0] == "ECHO" && len(args) == 2 && strings.HasPrefix(args[1], "nonce-")
+}
+
+// After a command that is refused inside MULTI, Redis queues the next one and Dragonfly runs it at once; both then discard the
+// transaction. The audit takes either, and notices a server that does neither.
+func TestProberKnowsBothServersAfterARefusalInsideMulti(t *testing.T) {
+	for name, addr := range map[string]string{
+		"redis-server": redisServer(t),
+		"Dragonfly":    dragonfly(t, proxytest.Options{}).Addr(),
+	} {
+		p := newProber(t, addr, 1)
+		for _, c := range []string{"GET", "SET", "HSET", "HGET"} {
+			p.add(c, true)
+		}
+		for _, s := range p.subs {
+			p.visit(s)
+		}
+		if len(p.faults) > 0 {
+			t.Errorf("%s: %q", name, p.faults)
+		}
+		if p.refused == 0 {
+			t.Errorf("%s refused nothing inside MULTI", name)
+		}
+	}
+	const wrong = "-ERR wrong number of arguments for 'get' command\r\n"
+	for name, d := range map[string]refusalInMulti{
+		"runs the transaction all the same": {next: "+QUEUED\r\n", exec: "*1\r\n$1\r\nv\r\n"},
+		"answers something else":            {next: "$1\r\nv\r\n", exec: "-EXECABORT no\r\n"},
+		"loses the next reply":              {next: "", exec: "-EXECABORT no\r\n"},
+		"answers the next one twice":        {next: "+QUEUED\r\n+QUEUED\r\n", exec: "-EXECABORT no\r\n"},
+	} {
+		d.refusal = wrong
+		addr := probedServerWith(t, probed{words: []string{"GET"}, answer: func([]string) string { return "$1\r\nv\r\n" }, inMulti: &d})
+		p := newProber(t, addr, 1)
+		p.timeout = time.Second // what is not answered is waited for
+		p.add("GET", true)
+		if p.visit(p.subs[0]); len(p.faults) == 0 {
+			t.Errorf("a server that %s passes", name)
+		}
+	}
 }
