@@ -82,7 +82,7 @@ type Config struct {
 	// DenyCommands holds upper-case names, NAME or NAME|SUB.
 	DenyCommands  []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; 'none' denies nothing"`
 	MaxBulk       Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
-	MaxArgs       int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"65536" doc:"most arguments of a command"`
+	MaxArgs       int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"1048576" doc:"most arguments of a command; Dragonfly takes 65,536, Redis 1,048,576"`
 	SessionBuffer Size     `env:"SESSION_BUFFER" envDefault:"4mb" min:"64kb" max:"1gib" doc:"'shared': bytes of replies held for one client before its backend connection is read no further"`
 	// MemoryLimit is never 0 after Load.
 	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"everything that clients make the proxy hold, with what it needs itself; one client identity may hold 5/32 of it in buffers; whoever holds most is closed first; GOMEMLIMIT follows it"`

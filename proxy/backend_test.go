@@ -97,19 +97,21 @@ func TestBackendThatGoesAwayInAPipeline(t *testing.T) {
 	})
 }
 
+const sayMalformed = "-ERR dragontls: the backend's reply is malformed or nested too deeply, so the session ends\r\n"
+
 func TestBadRepliesEndTheSession(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		for name, tt := range map[string]struct{ reply, want string }{
-			"no type":           {"hello\r\n", ""},
-			"length":            {"$99999999999999999999\r\n", ""},
-			"negative length":   {"$-2\r\n", ""},
-			"bulk's end":        {"$1\r\nabc\r\n", "$1\r\na"},
+			"no type":           {"hello\r\n", sayMalformed},
+			"length":            {"$99999999999999999999\r\n", sayMalformed},
+			"negative length":   {"$-2\r\n", sayMalformed},
+			"bulk's end":        {"$1\r\nabc\r\n", sayMalformed},
 			"behind a good one": {"+OK\r\nhello\r\n", "+OK\r\n"},
 			"one too many":      {"+OK\r\n+OK\r\n", "+OK\r\n"},
 			"a last word":       {"+OK\r\n-ERR going away\r\n", "+OK\r\n-ERR going away\r\n"},
-			"too deep":          {strings.Repeat("*1\r\n", 2000), ""},
-			"endless line":      {"+" + strings.Repeat("x", 200000), ""},
+			"too deep":          {strings.Repeat("*1\r\n", 2000), sayMalformed},
+			"endless line":      {"+" + strings.Repeat("x", 200000), sayMalformed},
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -122,7 +124,9 @@ func TestBadRepliesEndTheSession(t *testing.T) {
 				w := h.dial()
 				w.send(cmd("GET", "k"))
 				got := w.wantEnd()
-				if name != "endless line" && !strings.HasPrefix(tt.reply, got) || !strings.HasPrefix(got, tt.want) && name != "bulk's end" {
+				// What comes in more than one read is passed on as far as it is good.
+				inParts := strings.HasPrefix(tt.reply, got) && len(got) < len(tt.reply) && len(tt.reply) > 1000
+				if got != tt.want && !inParts {
 					t.Errorf("got %q, want %q", got, tt.want)
 				}
 				w.Close()

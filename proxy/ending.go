@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/netio"
 )
 
 // lastWord queues text as the last reply, behind everything that is owed. The session ends for reason once it is written,
@@ -170,14 +171,43 @@ func (s *session) linger() {
 		}
 		<-s.done
 	}
+	s.dropRest()
+}
+
+// dropRest tells the client that nothing more comes, and drops what it still sends: until it has been silent for
+// lingerTimeout, but at most lingerLimit. A client that writes a whole command before it reads is then able to read why the
+// command was refused. The session's reader calls it after the session has ended.
+func (s *session) dropRest() {
+	c, t := &s.client, &s.server.c.timeouts
+	c.sock.BeforeWait = nil
 	c.conn.CloseWrite()
-	c.sock.FlushWithin(s.server.c.lingerTimeout)
+	c.sock.FlushWithin(t.lingerTimeout)
 	c.sock.CloseWrite()
-	for limit := time.Now().Add(s.server.c.lingerTimeout); time.Now().Before(limit); {
+	last := time.Now()
+	for end := last.Add(t.lingerLimit); ; {
+		until := last.Add(t.lingerTimeout)
+		if end.Before(until) {
+			until = end
+		}
+		if !time.Now().Before(until) {
+			return
+		}
 		// Set it again each time: session.end may have replaced it by a deadline that has passed.
-		c.sock.SetReadDeadline(limit)
-		if _, err := io.Copy(io.Discard, c.sock); !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.sock.SetReadDeadline(until)
+		n, err := io.CopyN(io.Discard, c.sock, netio.ChunkSize)
+		if n > 0 {
+			last = time.Now()
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
 	}
+}
+
+// isCutShort reports whether the backend has ended the session while its client was sending: what the backend said last may
+// be about that command.
+func (s *session) isCutShort() bool {
+	c := &s.client
+	ofBackend := s.reason == closeBackend || s.reason == closeBackendError
+	return ofBackend && c.failed == nil && !c.eof && (c.streamed != nil || c.r < c.w || c.sock.Readable())
 }

@@ -57,17 +57,15 @@ type relaying struct {
 func (d *relaying) frame() error {
 	s := d.s
 	p, q := &s.pump, &s.queue
-	if !p.replies.Open() {
+	begins := !p.replies.Open()
+	if begins {
 		if err := d.begin(); err != nil {
 			return err
 		}
 	}
 	n, done, err := p.replies.Next(d.b[d.i:])
 	if err != nil {
-		_ = p.turn.write(d.b[d.start:d.i])
-		s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
-		s.server.backend.Count("malformed")
-		s.end(closeBackendError)
+		d.malformed(err, begins)
 		return err
 	}
 	if p.replies.Kind() == '>' { // a push has no slot, and the run may be that of a lane
@@ -101,6 +99,18 @@ func (d *relaying) frame() error {
 	}
 	d.count()
 	return nil
+}
+
+// malformed ends the session because of a frame that cannot be passed on. The client is told why in place of that frame, if
+// no byte of the frame was passed on before: the frame begins in this read.
+func (d *relaying) malformed(err error, begins bool) {
+	s := d.s
+	if d.flush() == nil && begins && d.b[d.i] != '>' && !s.queue.uncounted() {
+		_ = s.pump.turn.write(textMalformed)
+	}
+	s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
+	s.server.backend.Count("malformed")
+	s.end(closeBackendError)
 }
 
 // begin finds the slot of the frame that begins now, if it needs one. It ends the session if nobody asked for the frame. hot

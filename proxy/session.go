@@ -198,6 +198,9 @@ func (s *session) finish() {
 	s.end(closeInternalError) // does nothing if the session has ended for another reason
 	<-s.pump.done
 	if !s.queue.hasTurn() { // otherwise somebody is writing, and the Close below breaks that write
+		if s.isCutShort() {
+			s.dropRest()
+		}
 		s.client.conn.CloseWrite() // close_notify
 		s.client.sock.FlushWithin(s.server.c.closeTimeout)
 	}

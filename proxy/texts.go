@@ -13,6 +13,7 @@ var (
 	textDoomed       = resp.AppendError(nil, "ERR dragontls: refused inside a transaction in which a command was refused before")
 	textRulesChanged = resp.AppendError(nil, "NOPERM dragontls: the rules of this client changed inside a transaction, which was not run")
 
+	textMalformed    = resp.AppendError(nil, "ERR dragontls: the backend's reply is malformed or nested too deeply, so the session ends")
 	textUnavailable  = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
 	textBackendAuth  = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
 	textBackendOpen  = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
