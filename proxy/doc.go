@@ -114,8 +114,8 @@
 //  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
 //  11. A command is counted, and its slot is there, before a byte of it is written.
 //  12. If commands that were sent are lost, nothing that their client had sent after them runs: the session ends (Lose, ownEnded).
-//      If they were not sent, everything that the client had sent by then is answered by errors, in order, before anything else
-//      is sent (Lose, failBatch, recover).
+//     If they were not sent, everything that the client had sent by then is answered by errors, in order, before anything else
+//     is sent (Lose, failBatch, recover).
 //  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend).
 //
 // # Questions that a reader of this code may have

@@ -50,7 +50,11 @@ func (d *relaying) resetDone() error {
 		return s.unasked(d.b[d.i:])
 	}
 	s.forgetState()
-	if err := s.replaceUpstream(); err != nil {
+	if !s.mustReplace() {
+		if err := d.nameAgain(); err != nil {
+			return err
+		}
+	} else if err := s.replaceUpstream(); err != nil {
 		return err
 	}
 	s.queue.recount()
@@ -77,12 +81,23 @@ func (s *session) mustReplace() bool {
 	return up != nil && up.Authenticated()
 }
 
+// nameAgain gives the own connection the client's name again, as a new one would have it.
+func (d *relaying) nameAgain() error {
+	s := d.s
+	name := s.login().Name
+	if name == "" || d.i < len(d.b) { // what follows +RESET ends the session
+		return nil
+	}
+	err := s.pump.conn.NameAgain(name, &s.pump.replies)
+	if err != nil {
+		s.end(closeBackendError)
+	}
+	return err
+}
+
 // replaceUpstream puts a fresh, authenticated connection in the place of one on which RESET has dropped the user that
 // dragontls chose. The session's reader waits meanwhile. If it fails, the session has ended.
 func (s *session) replaceUpstream() error {
-	if !s.mustReplace() {
-		return nil
-	}
 	s.pump.conn.Drop()
 	if _, ok := s.awaitDial(); !ok {
 		return errEnded

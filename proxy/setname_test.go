@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"crypto/tls"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -107,6 +108,65 @@ func TestNameInPieces(t *testing.T) {
 			if m.shared && h.sessionOf(w).keepsOwn() {
 				t.Error("the session keeps its own connection")
 			}
+		}
+	})
+}
+
+// A RESET takes the name off a connection on which the client authenticates itself: operators see the certificate's name again
+// when it is answered, in both modes.
+func TestConnectionBearsTheNameAgainAfterRESET(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		addr := redisServer(t)
+		w := m.start(t, addr, func(c *Config) { c.Recheck = (&judgement{}).recheck; named(c) }).dialAs("web")
+		operator := dialPlain(t, addr)
+		names := func() string {
+			operator.send(cmd("CLIENT", "LIST", "TYPE", "normal"))
+			list := operator.bulk()
+			return strings.Join(regexp.MustCompile(`name=\S+`).FindAllString(list, -1), " ")
+		}
+		for range 2 {
+			w.do("+OK\r\n", "CLIENT", "SETNAME", "mine")
+			if got := names(); got != "name=mine" {
+				t.Errorf("before RESET: %s", got)
+			}
+			w.send(cmd("RESET") + cmd("SELECT", "1"))
+			w.want("+RESET\r\n+OK\r\n")
+			if got := names(); got != "name=dragontls:web" {
+				t.Errorf("after RESET: %s", got)
+			}
+		}
+		w.send(cmd("SUBSCRIBE", "c") + cmd("RESET"))
+		w.want("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n+RESET\r\n")
+		w.do("+OK\r\n", "SELECT", "1")
+		if got := names(); got != "name=dragontls:web" {
+			t.Errorf("after the RESET of a subscriber: %s", got)
+		}
+	})
+}
+
+// A backend that refuses the name after RESET, or says something else, is treated as one that does so before the first command.
+func TestNameThatIsRefusedAfterRESETCostsNothing(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		for reply, goesOn := range map[string]bool{"-NOAUTH Authentication required.\r\n": true, "$2\r\nOK\r\n": false} {
+			d := dragonfly(t, proxytest.Options{})
+			h := m.start(t, d.Addr(), func(c *Config) { c.Recheck = (&judgement{}).recheck; named(c) })
+			w := h.dialAs("web")
+			w.do("+OK\r\n", "SELECT", "1")
+			d.SetOnCommand(func(_ int, args [][]byte) ([]byte, bool) {
+				return []byte(reply), string(args[0]) == "CLIENT"
+			})
+			w.send(cmd("RESET"))
+			if goesOn {
+				w.want("+RESET\r\n")
+				w.do("+OK\r\n", "SELECT", "2")
+				continue
+			}
+			if got := w.wantEnd(); got != "" && got != "+RESET\r\n" {
+				t.Errorf("got %q", got)
+			}
+			h.wantClosed(closeBackendError, 1)
 		}
 	})
 }

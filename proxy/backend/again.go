@@ -92,3 +92,13 @@ func (a *again) answered(r *resp.Replies) error {
 	}
 	return nil
 }
+
+// NameAgain names the connection after a RESET has taken its name, and waits for the answer, which may be a refusal. Nothing is owed on
+// the connection. The goroutine that reads calls it, and r goes on with the frames.
+func (c *Conn) NameAgain(name string, r *resp.Replies) error {
+	if _, err := c.Write(resp.AppendCommand(nil, "CLIENT", "SETNAME", name)); err != nil {
+		return err
+	}
+	x := expectation{replies: r, want: []func(*resp.Replies) error{isOKOrError}}
+	return x.receive(c)
+}
