@@ -156,14 +156,18 @@ func TestBackendWithoutPlaceForClients(t *testing.T) {
 			w.wantCleanEnd()
 		})
 		t.Run("dragontls authenticates", func(t *testing.T) {
-			h := m.wantUnavailable(t, fakeBackend(t, func(c net.Conn) {
+			h := m.start(t, fakeBackend(t, func(c net.Conn) {
 				io.WriteString(c, full)
 				c.(*net.TCPConn).CloseWrite()
 				io.Copy(io.Discard, c)
-			}), "busy", func(c *Config) { c.Backend.Credentials = credentials("app", "secret") })
+			}), func(c *Config) { c.Backend.Credentials = credentials("app", "secret") })
+			w := h.dial()
+			w.do(full, "PING")
+			w.wantCleanEnd()
+			h.wantClosed(closeMaxClients, 1)
 			h.wantReady(false, "maxclients")
-			if h.Stats().BackendErrors["auth"] != 0 {
-				t.Errorf("errors %v", h.Stats().BackendErrors)
+			if errors := h.Stats().BackendErrors; errors["auth"] != 0 || errors["max_clients"] == 0 {
+				t.Errorf("errors %v", errors)
 			}
 		})
 	})

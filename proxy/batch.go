@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
 	"dragontls/proxy/lane"
+	"dragontls/proxy/resp"
 )
 
 // batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
@@ -142,18 +144,32 @@ func (s *session) flush() error {
 	return s.submit()
 }
 
+// unavailable returns what clients are told whose command could not be sent because of err, and the reason for a session that ends
+// then. A backend that is up, and refuses all the same, speaks for itself.
+func unavailable(err error) (text []byte, reason closeReason) {
+	var r *backend.Refusal
+	refused := errors.As(err, &r)
+	switch {
+	case errors.Is(err, backend.ErrAuth):
+		return textBackendAuth, closeBackendAuth
+	case errors.Is(err, backend.ErrOpen):
+		return textBackendOpen, closeBackendOpen
+	case refused && errors.Is(err, backend.ErrState):
+		return resp.AppendError(nil, fmt.Sprintf(formBackendState, r.Asked, r.Answer)), closeBackendState
+	case errors.Is(err, backend.ErrState):
+		return textBackendState, closeBackendState
+	case refused && errors.Is(err, backend.ErrMaxClients):
+		return r.Text(), closeMaxClients
+	case refused && errors.Is(err, backend.ErrScript):
+		return r.Text(), closeBackendBusy
+	}
+	return textUnavailable, closeUnavailable
+}
+
 // answerUnavailable answers every command of the batch with an error text that fits err, and then ends the session.
 func (s *session) answerUnavailable(err error) {
 	c := &s.client
-	text, reason := textUnavailable, closeUnavailable
-	switch {
-	case errors.Is(err, backend.ErrAuth):
-		text, reason = textBackendAuth, closeBackendAuth
-	case errors.Is(err, backend.ErrOpen):
-		text, reason = textBackendOpen, closeBackendOpen
-	case errors.Is(err, backend.ErrState):
-		text, reason = textBackendState, closeBackendState
-	}
+	text, reason := unavailable(err)
 	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}
 	for i, p := range c.pend {
 		if p.kind.local() {

@@ -57,7 +57,7 @@ func (s *session) dispatch(frame []byte) bool {
 	}
 	if !exact {
 		// The backend does not know such a name: "EXEC " with its blank is not EXEC.
-		t &^= command.OpensMulti | command.EndsMulti | command.Resets | command.Quits
+		t &^= command.OpensMulti | command.EndsMulti | command.Resets | command.Quits | command.Databaseless
 	}
 	return s.special(cmd, t, frame, args)
 }
@@ -83,6 +83,8 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 		return s.reset(cmd, frame, args)
 	case t&command.Quits != 0 && args == 1:
 		return s.quit(cmd, frame)
+	case t&command.Databaseless != 0 && s.mayGoBare():
+		return s.flush() == nil && s.sendBare(cmd, frame)
 	}
 	s.count(cmd)
 	c.scripting = c.scripting || t&command.Scripting != 0
@@ -173,7 +175,7 @@ func (s *session) dispatchBig(head []byte) bool {
 	}
 	// This adds the slot alone; stream adds the bytes. A command of this size has arguments, and with arguments RESET, QUIT,
 	// MULTI, EXEC and DISCARD are not what these traits stand for.
-	return s.special(cmd, t&^(command.Resets|command.Quits|command.OpensMulti|command.EndsMulti), nil, 2)
+	return s.special(cmd, t&^(command.Resets|command.Quits|command.OpensMulti|command.EndsMulti|command.Databaseless), nil, 2)
 }
 
 // refusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. name and sub are nil if

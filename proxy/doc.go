@@ -71,6 +71,7 @@
 //	owed            submitted and not yet answered
 //	sticky          MULTI, WATCH or ASKING may be open on the own connection: the session stays on it until that has ended
 //	own for life    what the session did cannot be repeated on another connection; own from birth: it has never used another
+//	bare            what an own connection is that was given no database, for one command that needs none (sendBare)
 //	proven          the backend has answered this session, or one like it a moment ago, without asking for a password
 //	note            what a reply will tell about the session, such as the database that SELECT chose
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
@@ -144,6 +145,9 @@
 // and its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
 // believes in no script (Lose, ownEnded, scripts.go). If commands were not sent, errors can say so in order, as long as that
 // leaves the session's state in no doubt (failBatch).
+//
+// What if the backend does not set up a connection as asked? It is not asked again for the command that waits (isFinal): the command
+// gets the backend's own error (unavailable), and the session ends if its state is refused, or is in doubt (failBatch).
 //
 // Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
 //

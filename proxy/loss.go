@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"dragontls/proxy/backend"
@@ -126,17 +127,20 @@ func (s *session) failBatch(err error) {
 		c.flushErr = errEnded
 		return
 	}
-	final := c.stateful || s.keepsOwn() || s.sticky() || !s.everAnswered() ||
+	// A backend that is up refuses each command by its own error: the client knows what has become of its state.
+	up := backend.IsUp(err) && !slices.ContainsFunc(c.pend, slot.isAwaited)
+	final := c.stateful && !up || s.keepsOwn() || s.sticky() || !s.everAnswered() ||
 		errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState)
 	s.tally(s.stripe.local)
 	if final {
 		s.answerUnavailable(err)
 		return
 	}
-	c.recovering, s.middle = true, nil
+	text, _ := unavailable(err)
+	c.recovering, s.middle = c.recovering || !up, nil
 	for i, p := range c.pend {
 		if p.kind == slotReplies || p.kind == slotNoted {
-			c.pend[i] = slot{kind: slotLocal, n: p.n, text: textUnavailable}
+			c.pend[i] = slot{kind: slotLocal, n: p.n, text: text}
 		}
 	}
 	if c.streamed != nil {

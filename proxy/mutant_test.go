@@ -98,7 +98,7 @@ var mutants = []mutant{
 		{"loss.go", "	case !q.answered:\n", "	case !q.answered && !MUTANT:\n"},
 	}, "TestLossEndsWhoWasNeverAnswered", "where the end should come"},
 	{"a session goes on with half a state", []edit{
-		{"loss.go", "	final := c.stateful || ", "	final := c.stateful && !MUTANT || "},
+		{"loss.go", "	final := c.stateful && !up || ", "	final := c.stateful && !up && !MUTANT || "},
 	}, "TestStateCommandThatCannotBeSentEndsTheSession", "still open after"},
 	{"what was read before the end of a loss is sent: invariant 12", []edit{
 		{"reply_order.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},

@@ -199,6 +199,7 @@ func TestStateThatTheBackendRefusesIsNotDialledInALoop(t *testing.T) {
 	for name, args := range map[string][]string{"SELECT": {"SELECT", "7"}, "HELLO": {"HELLO", "3"}, "READONLY": {"READONLY"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			asked := map[string]string{"SELECT": "SELECT 7", "HELLO": "HELLO 3", "READONLY": "READONLY"}[name]
 			b := newLaneBackend(t)
 			refuse := func(_ *laneConn, got []string) (string, bool) {
 				return "-ERR DB index is out of range\r\n", got[0] == name
@@ -216,7 +217,7 @@ func TestStateThatTheBackendRefusesIsNotDialledInALoop(t *testing.T) {
 			b.on(refuse)
 			dials := h.Stats().BackendDials
 			w.send(cmd("INFO"))
-			if got := w.wantEnd(); got != string(textBackendState) {
+			if got := w.wantEnd(); got != fmt.Sprintf("-"+formBackendState+"\r\n", asked, "ERR DB index is out of range") {
 				t.Errorf("got %q", got)
 			}
 			if n := h.Stats().BackendDials - dials; n != 1 {

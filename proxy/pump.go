@@ -32,6 +32,7 @@ type pump struct {
 	upErr   error         // why there is none; nil while it is being dialled
 	wanted  time.Time     // since when a command waits for the connection, or zero
 	want    chan struct{} // closed when wanted is set
+	bare    bool          // the command that waits for the connection needs no database, see sendBare
 	awaited awaited       // the reply for which the session's reader waits, see await
 	outcome outcome       // what that reply was
 
@@ -212,12 +213,17 @@ func (s *session) connect() bool {
 	defer cancelDeadline()
 	var last error
 	for {
-		up, err := s.dialOwn(ctx)
+		bare := s.wantsBare() && errors.Is(last, backend.ErrScript)
+		up, err := s.dialOwn(ctx, bare)
 		if err == nil {
 			return s.setUpstream(up, nil)
 		}
 		if s.ended() {
 			return false
+		}
+		if errors.Is(err, backend.ErrScript) && s.wantsBare() && !bare {
+			last = err
+			continue
 		}
 		if last == nil || ctx.Err() == nil {
 			last = err
@@ -225,12 +231,17 @@ func (s *session) connect() bool {
 		if errors.Is(err, backend.ErrNoPassword) {
 			pauseBeforeRetry(ctx)
 		}
-		if ctx.Err() != nil || errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState) {
+		if ctx.Err() != nil || isFinal(err) {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return false
 		}
 	}
+}
+
+// isFinal reports whether it is of no use to dial again for the command that waits.
+func isFinal(err error) bool {
+	return errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState) || backend.IsUp(err)
 }
 
 // passwordPause is how long a dial waits before it asks again for a password that could not be read.

@@ -38,6 +38,11 @@ type slot struct {
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }
 
+// isAwaited reports whether the session's reader depends on the reply: no local one can take its place.
+func (l slot) isAwaited() bool {
+	return l.kind == slotExec || l.kind == slotReset || l.kind == slotQuit || l.kind == slotUncounted
+}
+
 // These values say whether the replies of a session's own connection are counted. After SUBSCRIBE, MONITOR or CLIENT REPLY
 // they cannot be.
 const (

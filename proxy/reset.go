@@ -25,11 +25,16 @@ func (s *session) reset(cmd *command.Command, frame []byte, args int) bool {
 	if args != 1 {
 		a = awaitFutileReset // whoever an error to it was meant for, it has not reset the connection
 	}
+	s.setBare(true) // it takes everything off the connection
 	o, ok := s.await(a, slotReset, frame)
+	s.setBare(false)
 	if !ok {
 		return false
 	}
 	refused := o == outcomeRefused
+	if refused {
+		s.dropBare()
+	}
 	if refused && a == awaitReset && s.uncounting() && s.ownUser() {
 		// The error may have been the reply to another command. If RESET has worked after all, the connection acts as
 		// another user.
@@ -106,9 +111,10 @@ func (s *session) replaceUpstream() error {
 	defer cancel()
 	ctx, cancelDeadline := context.WithTimeout(ctx, s.server.c.unavailableTimeout)
 	defer cancelDeadline()
-	up, err := s.dialOwn(ctx)
+	up, err := s.dialOwn(ctx, false)
 	if err != nil {
-		s.end(closeUnavailable)
+		_, reason := unavailable(err)
+		s.end(reason)
 		return err
 	}
 	s.pump.replies = resp.Replies{}

@@ -47,9 +47,11 @@ func (s *session) believeScripts() bool {
 }
 
 // dialOwn dials an own connection. If the client believes in scripts, and the backend was lost since it began to, the session
-// ends, and dialOwn returns an error.
-func (s *session) dialOwn(ctx context.Context) (*backend.Conn, error) {
-	up, err := s.server.backend.Dial(ctx, s.login())
+// ends, and dialOwn returns an error. bare means that the connection does without the session's database, see sendBare.
+func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error) {
+	l := s.login()
+	l.Bare = bare
+	up, err := s.server.backend.Dial(ctx, l)
 	life := s.life.Load()
 	if err != nil || life == nil {
 		return up, err

@@ -264,28 +264,20 @@ func TestClientThatAuthenticatesItselfMeetsNOAUTH(t *testing.T) {
 	})
 }
 
+// A backend that is full says so to the client whose connection it refuses, and serves the next one when it has a place.
 func TestBackendThatIsFullIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		d := dragonfly(t, proxytest.Options{})
-		full := make(chan struct{}, 1)
-		full <- struct{}{}
-		d.SetOnCommand(func(conn int, args [][]byte) ([]byte, bool) {
-			if string(args[0]) != "CLIENT" {
-				return nil, false
-			}
-			select {
-			case <-full:
-				return []byte("-ERR max number of clients reached\r\n"), true
-			default:
-				return nil, false
-			}
-		})
+		const full = "-ERR max number of clients reached\r\n"
+		d.SetOnCommand(func(conn int, args [][]byte) ([]byte, bool) { return []byte(full), string(args[0]) == "CLIENT" })
 		h := m.start(t, d.Addr(), func(c *Config) { c.Recheck = (&judgement{}).recheck; named(c) })
-		h.dial().do("+PONG\r\n", "PING")
-		if n := h.Stats().BackendErrors["busy"]; n != 1 {
+		h.dial().do(full, "PING")
+		if n := h.Stats().BackendErrors["max_clients"]; n == 0 {
 			t.Errorf("counted %d times", n)
 		}
+		d.SetOnCommand(nil)
+		h.dial().do("+PONG\r\n", "PING")
 	})
 }
 

@@ -17,5 +17,8 @@ var (
 	textUnavailable  = resp.AppendError(nil, "LOADING dragontls: backend unavailable, the command was not sent")
 	textBackendAuth  = resp.AppendError(nil, "ERR dragontls: the backend refused the proxy's credentials, see the proxy's log")
 	textBackendOpen  = resp.AppendError(nil, "ERR dragontls: the backend lets connections in that did not authenticate, so it is not used")
-	textBackendState = resp.AppendError(nil, "ERR dragontls: the backend refuses the database, protocol or name that this session had, so the session ends")
+	textBackendState = resp.AppendError(nil, "ERR dragontls: the backend does not give this session its database and protocol again, so the session ends")
 )
+
+// formBackendState is textBackendState where the backend's error is known: what was asked, and that error.
+const formBackendState = "ERR dragontls: the backend refuses %s, which this session has done before, so the session ends: %s"

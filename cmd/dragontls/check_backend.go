@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -54,7 +55,9 @@ func (b *backendCheck) run(ctx context.Context) {
 	if conn.peer != nil {
 		b.found = append(b.found, certs.LintPeer(target.Address, conn.peer, certs.LintOptions{ExpiryWarning: b.service.c.ExpiryWarning})...)
 	}
-	b.judgeAccess(conn, target.Address, user, password)
+	if b.judgeAccess(conn, target.Address, user, password) {
+		b.judgeMaxClients(conn, target.Address)
+	}
 	b.judgeUsers(ctx, target)
 }
 
@@ -63,23 +66,28 @@ func (b *backendCheck) namedUsers(user, password string) bool {
 	return b.service.c.UsersFile != "" || password != "" && user != "" && user != "default"
 }
 
-// judgeAccess asks without a password first: a command must be refused; then the credentials must be accepted.
-func (b *backendCheck) judgeAccess(conn *respConn, address, user, password string) {
+// judgeAccess asks without a password first: a command must be refused; then the credentials must be accepted. It reports whether more
+// can be asked over this connection.
+func (b *backendCheck) judgeAccess(conn *respConn, address, user, password string) bool {
 	reply, err := conn.ask("PING")
 	if err != nil {
 		b.unreachable(address, err)
-		return
+		return false
 	}
 	open := false
 	switch {
+	case isFullReply(reply):
+		b.add(certs.SeverityError, "backend_max_clients", address, "the backend refuses connections: its maxclients is reached",
+			"raise its maxclients, or close connections of others")
+		return false
 	case isBusyReply(reply):
 		b.add(certs.SeverityWarning, "backend_busy", address, "the backend takes no commands now ("+code(reply)+"): whether it wants a password could not be seen",
 			"run check again when it is ready")
-		return
+		return false
 	case code(reply) == "-DENIED":
 		b.add(certs.SeverityError, "backend_no_password", address, "the backend has no password and refuses this machine for it (protected mode)",
 			"give it a password, and set "+config.Prefix+"BACKEND_PASSWORD_FILE")
-		return
+		return false
 	case code(reply) == "-NOAUTH":
 	case code(reply) == "-NOPERM" && b.namedUsers(user, password):
 		b.add(certs.SeverityError, "backend_no_password", address,
@@ -96,7 +104,7 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 			"give its default user a password (requirepass), and set "+config.Prefix+"BACKEND_PASSWORD_FILE")
 	}
 	if password == "" {
-		return
+		return true
 	}
 	words := []string{"AUTH", password}
 	if user != "" {
@@ -107,6 +115,7 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 	case err != nil:
 		b.unreachable(address, err)
 	case reply == "+OK":
+		return true
 	case isBusyReply(reply):
 		b.add(certs.SeverityWarning, "backend_busy", address, "the backend takes no commands now ("+code(reply)+"): whether it accepts the credentials could not be seen",
 			"run check again when it is ready")
@@ -116,6 +125,18 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 	default:
 		b.add(certs.SeverityError, "backend_credentials", address, "the backend is up and refuses the configured user and password ("+code(reply)+")",
 			"compare "+config.Prefix+"BACKEND_USERNAME and "+config.Prefix+"BACKEND_PASSWORD, or their like in "+config.Prefix+"BACKEND_URL, with the backend's")
+	}
+	return false
+}
+
+// judgeMaxClients compares what the backend takes with what serve may open, where the backend tells it.
+func (b *backendCheck) judgeMaxClients(conn *respConn, address string) {
+	most, err := strconv.Atoi(conn.askSetting("maxclients"))
+	// serve has one connection more than that limit, which asks whether the backend is up.
+	if own := b.service.c.BackendMaxConnections; err == nil && most > 0 && own >= most {
+		b.add(certs.SeverityWarning, "backend_max_clients", address,
+			fmt.Sprintf("the backend takes %d clients (maxclients), and %sBACKEND_MAX_CONNECTIONS is %d: it refuses connections before that limit is reached", most, config.Prefix, own),
+			"raise its maxclients, or set "+config.Prefix+"BACKEND_MAX_CONNECTIONS below it, by as many as its other clients need")
 	}
 }
 
@@ -190,8 +211,10 @@ func (b *backendCheck) dial(ctx context.Context, target config.Backend) (*respCo
 }
 
 func isBusyReply(reply string) bool {
-	return strings.HasPrefix(reply, "-LOADING") || strings.HasPrefix(reply, "-ERR max number of clients")
+	return strings.HasPrefix(reply, "-LOADING") || isFullReply(reply)
 }
+
+func isFullReply(reply string) bool { return strings.HasPrefix(reply, "-ERR max number of clients") }
 
 // code is the first word of an error reply: the rest may quote what was sent.
 func code(reply string) string {

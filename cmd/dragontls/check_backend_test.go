@@ -168,6 +168,42 @@ func TestCheckAsksARealBackend(t *testing.T) {
 	}
 }
 
+// Where the backend tells its limit on clients, check compares it with what serve may open.
+func TestCheckComparesMaxClients(t *testing.T) {
+	few := redisServer(t, "--maxclients", "60", "--requirepass", marker)
+	silent := redisServer(t, "--maxclients", "60", "--requirepass", "other", "--user", "web", "on", ">"+marker, "~*", "+@all", "-config")
+	for _, c := range []struct {
+		name, most string
+		backend    *redis
+		user       string
+		password   bool
+		want       []string
+	}{
+		{"more than it takes", "61", few, "", true, []string{"backend_max_clients"}},
+		{"as many beside the one of the prober", "60", few, "", true, []string{"backend_max_clients"}},
+		{"fewer", "59", few, "", true, nil},
+		{"it cannot be asked before AUTH", "61", few, "", false, nil},
+		{"the user may not ask", "61", silent, "web", true, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDeployment(t)
+			d.vars["BACKEND_URL"], d.vars["BACKEND_MAX_CONNECTIONS"] = c.backend.url(), c.most
+			if c.user != "" {
+				d.vars["BACKEND_USERNAME"] = c.user
+			}
+			if c.password {
+				d.secret(marker)
+			}
+			r := d.wantFound(c.want)
+			for _, f := range r.Findings {
+				if !strings.Contains(f.Message, "60 clients") || !strings.Contains(f.Message, "BACKEND_MAX_CONNECTIONS is "+c.most) {
+					t.Errorf("got %q", f.Message)
+				}
+			}
+		})
+	}
+}
+
 func TestCheckTellsWhatABackendAnswers(t *testing.T) {
 	for _, c := range []struct {
 		name           string
@@ -180,7 +216,7 @@ func TestCheckTellsWhatABackendAnswers(t *testing.T) {
 		{"its default user may do nothing, and serve acts as another", "-NOPERM this user has no permissions", "+OK", "web", "p", []string{"backend_no_password"}},
 		{"it loads", "-LOADING Dragonfly is loading", "+OK", "", "p", []string{"backend_busy"}},
 		{"it loads when asked for the password", "-NOAUTH x", "-LOADING Redis is loading", "", "p", []string{"backend_busy"}},
-		{"it is full", "-ERR max number of clients reached", "+OK", "", "", []string{"backend_busy"}},
+		{"it is full", "-ERR max number of clients reached", "+OK", "", "", []string{"backend_max_clients"}},
 		{"protected mode", "-DENIED Redis is running in protected mode", "", "", "p", []string{"backend_no_password"}},
 		{"it runs commands and fails", "-MISCONF Errors writing to the AOF", "+OK", "", "", []string{"backend_no_password"}},
 		{"a web server", "HTTP/1.1 400 Bad Request", "", "", "", []string{"backend_not_resp"}},

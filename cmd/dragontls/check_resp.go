@@ -44,14 +44,40 @@ func dialRESP(ctx context.Context, network, address string) (*respConn, error) {
 func (c *respConn) ask(words ...string) (string, error) {
 	// A server that refuses at once may have closed already; its reason can still be read.
 	_, writeErr := c.Write(resp.AppendCommand(nil, words...))
-	line, err := c.reader.ReadSlice('\n')
+	line, err := c.line()
 	switch {
-	case len(line) > 0 && line[0] != '+' && line[0] != '-', errors.Is(err, bufio.ErrBufferFull):
+	case err == nil && (line == "" || line[0] != '+' && line[0] != '-'):
 		return "", errNoRESP
-	case err == nil:
-		return strings.TrimRight(string(line), "\r\n"), nil
-	case writeErr != nil:
+	case err != nil && writeErr != nil && !errors.Is(err, errNoRESP):
 		return "", writeErr
 	}
-	return "", err
+	return line, err
+}
+
+// askSetting returns the value of a setting, or nothing if the backend does not tell it.
+func (c *respConn) askSetting(name string) string {
+	if _, err := c.Write(resp.AppendCommand(nil, "CONFIG", "GET", name)); err != nil {
+		return ""
+	}
+	last := ""
+	for _, want := range []string{"*2", "$", name, "$", ""} { // the beginnings of the lines of a pair; the last one is the value
+		line, err := c.line()
+		if err != nil || !strings.HasPrefix(line, want) {
+			return ""
+		}
+		last = line
+	}
+	return last
+}
+
+// line reads one line, without its end.
+func (c *respConn) line() (string, error) {
+	line, err := c.reader.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		return "", errNoRESP
+	}
+	if err != nil && len(line) > 0 && line[0] != '+' && line[0] != '-' {
+		return "", errNoRESP
+	}
+	return strings.TrimRight(string(line), "\r\n"), err
 }

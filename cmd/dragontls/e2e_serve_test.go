@@ -430,3 +430,35 @@ func TestServePacesTheGC(t *testing.T) {
 	p := serving(t, "redis://127.0.0.1:1")
 	p.wantMetric(idlePercent, "go_gc_gogc_percent")
 }
+
+// A backend that takes no more clients is named to the client, in the log, and by /readyz, which stays ready: whoever has a connection is
+// served.
+func TestFullBackendIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"shared", "paired"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			r := redisServer(t)
+			p := serving(t, r.url(), "BACKEND_MODE="+mode).wantReady()
+			old := session(t, p)
+			wantAnswer(t, old, "SET k v", "+OK\r\n")
+			wantAnswer(t, old, "GET k", "$1\r\nv\r\n")
+			operator := r.dial(t)
+			wantAnswer(t, operator, "CONFIG SET maxclients 1", "+OK\r\n") // whoever leaves makes no room
+			late := session(t, p)
+			io.WriteString(late, "EVAL 1 0\r\n")
+			if got, err := io.ReadAll(late); string(got) != "-ERR max number of clients reached\r\n" || err != nil {
+				t.Errorf("got %q (%v)", got, err)
+			}
+			wantAnswer(t, old, "GET k", "$1\r\nv\r\n")
+			if code, text := p.get("/readyz"); code != http.StatusOK || !strings.HasPrefix(text, "ready\nbackend_max_clients\n") || !strings.Contains(text, "ERR max number of clients reached") {
+				t.Errorf("/readyz: %d %q", code, text)
+			}
+			p.wantAtLeast(1, "backend_errors_total", "reason", "max_clients")
+			p.wantEnd()
+			if n := strings.Count(p.stderr.String(), "its maxclients is reached"); n != 1 {
+				t.Errorf("%d lines in the log", n)
+			}
+		})
+	}
+}

@@ -181,7 +181,7 @@ func (s *service) ready() admin.Readiness {
 		return admin.Readiness{Reason: "certificate", Detail: err.Error()}
 	}
 	r := s.server.BackendReady()
-	if !r.OK {
+	if r.Reason != "" {
 		r.Reason = "backend_" + r.Reason
 	}
 	return admin.Readiness(r)

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bytes"
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -33,9 +34,9 @@ func (c *Conn) AuthenticateAgain(r *resp.Replies, db int, pass func([]byte) erro
 	if db == UnknownDatabase {
 		x.most = maxClientInfo
 		out = resp.AppendCommand(out, "CLIENT", "INFO")
-		x.want = append(x.want, func(r *resp.Replies) error { return a.informed(r, x.frames) })
+		x.want = append(x.want, question{"CLIENT INFO", func(r *resp.Replies) error { return a.informed(r, x.frames) }})
 	}
-	x.want = append(x.want, a.answered)
+	x.want = append(x.want, question{"AUTH", a.answered})
 	if err := c.ask(appendAuth(out, user, password), &x); err != nil {
 		return err
 	}
@@ -45,7 +46,7 @@ func (c *Conn) AuthenticateAgain(r *resp.Replies, db int, pass func([]byte) erro
 	case a.db == UnknownDatabase:
 		return ErrState
 	}
-	x.want = append(x.want, isSet)
+	x.want = append(x.want, question{"SELECT " + strconv.Itoa(a.db), isSet})
 	return c.ask(resp.AppendCommand(nil, "SELECT", strconv.Itoa(a.db)), &x)
 }
 
@@ -85,10 +86,8 @@ func (a *again) answered(r *resp.Replies) error {
 	case r.Kind() == '+' && line == "OK":
 		a.authenticated = true
 	case r.Kind() == '+' && line == "QUEUED", r.Kind() == '-' && strings.HasPrefix(line, "NOPERM "):
-	case isBusy(r):
-		return ErrBusy
 	default:
-		return ErrAuth
+		return cmp.Or(busy(r), ErrAuth)
 	}
 	return nil
 }
@@ -99,6 +98,6 @@ func (c *Conn) NameAgain(name string, r *resp.Replies) error {
 	if _, err := c.Write(resp.AppendCommand(nil, "CLIENT", "SETNAME", name)); err != nil {
 		return err
 	}
-	x := expectation{replies: r, want: []func(*resp.Replies) error{isOKOrError}}
+	x := expectation{replies: r, want: []question{{"CLIENT SETNAME", isOKOrError}}}
 	return x.receive(c)
 }

@@ -60,6 +60,7 @@ type Backend struct {
 
 	counters
 	answers
+	full     fullness
 	tokens   tokens
 	partings partings
 	ports    missingPorts

@@ -17,6 +17,7 @@ type Conn struct {
 	TLS    *tls.Conn     // over Socket; nil: in clear
 	Stream net.Conn      // TLS, or else Socket: what is written to it goes to the backend
 	Trip   time.Duration // that the introduction took: a round trip, where the backend has nothing else to do
+	Bare   bool          // see Login.Bare
 	Pushed bool          // a push came during the introduction, and was dropped: another client redirects its tracking here
 
 	user        string      // whom dragontls authenticated as

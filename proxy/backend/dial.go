@@ -42,6 +42,7 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	if err != nil {
 		b.Count(Reason(err))
 		b.tellPorts(err)
+		b.noteFull(err)
 		return nil, err
 	}
 	cost := int64(ConnectionCost)
@@ -141,7 +142,7 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	c := &Conn{Socket: sock, Stream: sock, moves: moves}
+	c := &Conn{Socket: sock, Stream: sock, Bare: l.Bare, moves: moves}
 	if password != "" {
 		c.user, c.credentials = user, l.Credentials
 	}

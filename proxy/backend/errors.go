@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 )
 
@@ -20,8 +21,12 @@ var (
 	ErrUnproven       = errors.New("the backend did not answer as a connection that is to be shared must")
 	// ErrUnasked: which reply comes next cannot be known any more.
 	ErrUnasked = errors.New("the backend answered what was not asked")
-	// ErrBusy: the backend said nothing about the Login.
-	ErrBusy = errors.New("the backend takes no connection now (loading, or its maxclients is reached)")
+	// ErrBusy: the backend said nothing about the Login, since it is loading or for one of the two reasons below, which match ErrBusy too.
+	ErrBusy = errors.New("the backend takes no connection now")
+	// ErrScript: a long script runs in the backend, which refuses most commands until it ends. Other connections may be of use.
+	ErrScript = fmt.Errorf("%w: it runs a script", ErrBusy)
+	// ErrMaxClients: the backend has as many connections as it takes.
+	ErrMaxClients = fmt.Errorf("%w: its maxclients is reached", ErrBusy)
 	// ErrDialPanicked: nobody knows what the backend would have answered.
 	ErrDialPanicked = errors.New("panic in a dial")
 
@@ -45,6 +50,10 @@ func Reason(err error) string {
 		return "timeout"
 	case errors.Is(err, errSettings):
 		return "settings"
+	case errors.Is(err, ErrMaxClients):
+		return "max_clients"
+	case errors.Is(err, ErrState):
+		return "state"
 	case errors.Is(err, ErrBusy):
 		return "busy"
 	case errors.Is(err, ErrUnasked):

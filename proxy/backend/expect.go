@@ -2,23 +2,27 @@ package backend
 
 import "dragontls/proxy/resp"
 
-// expect reads exactly the replies that want judges, and nothing after them.
-func (c *Conn) expect(want []func(*resp.Replies) error) error {
+// question is a command that was sent, without its secrets, and what judges its reply.
+type question struct {
+	asked string
+	judge func(*resp.Replies) error
+}
+
+// expect reads exactly the replies to what was asked, and nothing after them.
+func (c *Conn) expect(want ...question) error {
 	x := expectation{replies: new(resp.Replies), want: want}
 	return x.receive(c)
 }
 
-const maxNonceFrame = 64
-
 // expectation is the replies that are waited for, in their order.
 type expectation struct {
 	replies *resp.Replies
-	want    []func(*resp.Replies) error
+	want    []question
 	pass    func([]byte) error // takes pushes; nil: none may come, unless drop is set
 	drop    bool               // pushes are dropped: another client redirects its CLIENT TRACKING here. With RESP3 only
 	dropped int                // bytes of them
 	frames  []byte             // the first bytes of the frame that is judged
-	most    int                // so many of them; 0: maxNonceFrame
+	most    int                // so many of them; maxAnswer at least
 }
 
 // receive reads until every reply has come. With drop it also waits for the end of a push whose beginning came with the last
@@ -49,9 +53,7 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 		x.frames = x.frames[:0]
 	}
 	n, done, err := x.replies.Next(b)
-	if most := max(x.most, maxNonceFrame); len(x.frames) < most {
-		x.frames = append(x.frames, b[:min(n, most)]...)
-	}
+	x.frames = append(x.frames, b[:min(n, max(x.most, maxAnswer)-len(x.frames))]...)
 	switch {
 	case err != nil:
 	case push && x.drop:
@@ -61,7 +63,9 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 	case push:
 		err = x.pass(b[:n])
 	case done:
-		err = x.want[0](x.replies)
+		if err = x.want[0].judge(x.replies); err != nil {
+			err = refusal(err, x.want[0].asked, x.frames)
+		}
 		x.want = x.want[1:]
 	}
 	return n, err

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 
 	"dragontls/proxy/resp"
@@ -12,20 +13,24 @@ import (
 // refused: a backend that serves connections without AUTH would let a client drop the user it was given.
 func (c *Conn) introduce(l *Login, user, password string) error {
 	var out []byte
-	var want []func(*resp.Replies) error
+	var want []question
 	if l.Mapped || password != "" && user != "" && user != "default" {
 		out = resp.AppendCommand(out, "PING")
-		want = append(want, isNoAuth)
+		want = append(want, question{"PING", isNoAuth})
 	}
 	if password != "" {
 		out = appendAuth(out, user, password)
-		want = append(want, isOK)
+		want = append(want, question{"AUTH", isOK})
 	}
 	if l.Name != "" && !l.State.Named {
 		out = resp.AppendCommand(out, "CLIENT", "SETNAME", l.Name)
-		want = append(want, isOKOrError)
+		want = append(want, question{"CLIENT SETNAME", isOKOrError})
 	}
-	out, want = l.State.replay(out, want)
+	state := l.State
+	if l.Bare {
+		state.Database, state.ReadOnly = 0, false
+	}
+	out, want = state.replay(out, want)
 	x := expectation{replies: new(resp.Replies), want: want, drop: l.State.RESP3}
 	if l.Proof != NoProof {
 		x.replies.Strict = true
@@ -35,11 +40,12 @@ func (c *Conn) introduce(l *Login, user, password string) error {
 	if len(x.want) == 0 {
 		return nil
 	}
-	if _, err := c.Write(out); err != nil {
-		return err
-	}
-	err := x.receive(c)
+	_, writeErr := c.Write(out)
+	err := x.receive(c) // what a backend says before it closes can be read after a write to it has failed
 	c.Pushed = x.dropped > 0
+	if writeErr != nil && !errors.Is(err, ErrBusy) {
+		return writeErr
+	}
 	return err
 }
 
@@ -47,16 +53,16 @@ func (c *Conn) introduce(l *Login, user, password string) error {
 func (x *expectation) prove(out []byte, p Proof) []byte {
 	if p == WithTransactions {
 		out = resp.AppendCommand(resp.AppendCommand(out, "MULTI"), "EXEC")
-		x.want = append(x.want, isMulti, isEmptyExec)
+		x.want = append(x.want, question{"MULTI", isMulti}, question{"EXEC", isEmptyExec})
 	}
 	word := rand.Uint64()
 	want := AppendNonceReply(nil, word)
-	x.want = append(x.want, func(r *resp.Replies) error {
+	x.want = append(x.want, question{"ECHO", func(r *resp.Replies) error {
 		if !bytes.Equal(x.frames, want) {
 			return proofError(r, ErrUnproven)
 		}
 		return nil
-	})
+	}})
 	return AppendNonce(out, word)
 }
 

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -21,12 +22,7 @@ func isEmptyExec(r *resp.Replies) error {
 	return proofError(r, ErrNoTransactions)
 }
 
-func proofError(r *resp.Replies, err error) error {
-	if isBusy(r) {
-		return ErrBusy
-	}
-	return err
-}
+func proofError(r *resp.Replies, err error) error { return cmp.Or(busy(r), err) }
 
 func isHello(r *resp.Replies) error {
 	if r.Kind() == '%' {
@@ -42,18 +38,13 @@ func isSet(r *resp.Replies) error {
 	return stateError(r)
 }
 
-func stateError(r *resp.Replies) error {
-	if isBusy(r) {
-		return ErrBusy
-	}
-	return ErrState
-}
+func stateError(r *resp.Replies) error { return cmp.Or(busy(r), ErrState) }
 
 // isOKOrError judges the reply to CLIENT SETNAME: a name is worth no connection, but nothing else answers it.
 func isOKOrError(r *resp.Replies) error {
 	switch {
 	case isFull(r):
-		return ErrBusy // and it closes
+		return ErrMaxClients // and it closes
 	case r.Kind() == '-', r.Kind() == '+' && string(r.Line()) == "OK":
 		return nil
 	}
@@ -64,29 +55,32 @@ func isNoAuth(r *resp.Replies) error {
 	if r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "NOAUTH") {
 		return nil
 	}
-	if isBusy(r) {
-		return ErrBusy
-	}
-	return ErrOpen
+	return cmp.Or(busy(r), ErrOpen)
 }
 
 func isOK(r *resp.Replies) error {
 	if r.Kind() == '+' && string(r.Line()) == "OK" {
 		return nil
 	}
-	if isBusy(r) {
-		return ErrBusy
-	}
-	return ErrAuth
+	return cmp.Or(busy(r), ErrAuth)
 }
 
-// isBusy recognises what a backend says that is loading, runs a long script, or has no place: nothing of what was asked.
-func isBusy(r *resp.Replies) bool {
+// busy returns which kind of ErrBusy a backend answers that is loading, runs a long script, or has no place: it has done nothing of what
+// was asked. nil: it answers something else.
+func busy(r *resp.Replies) error {
 	if r.Kind() != '-' {
-		return false
+		return nil
 	}
-	line := string(r.Line())
-	return isFull(r) || strings.HasPrefix(line, "LOADING") || strings.HasPrefix(line, "BUSY ") || strings.HasPrefix(line, execRefused+"BUSY ")
+	line := strings.TrimPrefix(string(r.Line()), execRefused)
+	switch {
+	case isFull(r):
+		return ErrMaxClients
+	case strings.HasPrefix(line, "BUSY "):
+		return ErrScript
+	case strings.HasPrefix(line, "LOADING"):
+		return ErrBusy
+	}
+	return nil
 }
 
 // execRefused begins Redis' answer to an EXEC that it does not run now, whatever it says behind that (BUSY, OOM, READONLY,

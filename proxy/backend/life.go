@@ -107,9 +107,9 @@ func (b *Backend) beginLife(ctx context.Context) (*Life, error) {
 	c.Socket.SetReadDeadline(time.Now().Add(b.c.ConnectTimeout))
 	_, err = c.Write(resp.AppendCommand(nil, "PING"))
 	if err == nil {
-		err = c.expect([]func(*resp.Replies) error{func(r *resp.Replies) error {
+		err = c.expect(question{"PING", func(r *resp.Replies) error {
 			if isFull(r) {
-				return ErrBusy
+				return ErrMaxClients
 			}
 			return nil
 		}})

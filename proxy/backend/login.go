@@ -18,6 +18,7 @@ type Login struct {
 	Mapped  bool
 	Name    string         // for CLIENT SETNAME; empty: none. State.Name comes before it
 	State   State          // what the connection is given; ErrState if the backend refuses it
+	Bare    bool           // it is not given those parts of State that a backend which runs a script refuses: database and READONLY
 	Proof   Proof          // what the backend is to show (ErrNoTransactions, ErrUnproven)
 	Account *netio.Account // of whoever makes the connection hold bytes; nil: one that belongs to nobody
 }
@@ -36,13 +37,17 @@ func (b *Backend) proberLogin() Login {
 	return Login{Credentials: b.c.Credentials, Mapped: b.c.Mapped != nil && b.c.Mapped()}
 }
 
+// IsUp reports whether err is what a backend says that is up, and takes no connection all the same, or not this one, until somebody else
+// ends a script or closes a connection: it is of no use to dial again at once.
+func IsUp(err error) bool { return errors.Is(err, ErrScript) || errors.Is(err, ErrMaxClients) }
+
 // blame returns what the outcome of a dial tells about the backend, nil if it works: it is not at fault for one user's credentials, nor
 // for the prober's where each client has its own.
 func (l *Login) blame(err error) error {
 	if l.Mapped && (errors.Is(err, ErrAuth) || errors.Is(err, ErrOpen)) {
 		return nil
 	}
-	if errors.Is(err, ErrState) || errors.Is(err, ErrNoTransactions) || errors.Is(err, ErrUnproven) {
+	if errors.Is(err, ErrState) || errors.Is(err, ErrNoTransactions) || errors.Is(err, ErrUnproven) || IsUp(err) {
 		return nil
 	}
 	return err

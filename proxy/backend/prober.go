@@ -15,7 +15,8 @@ const (
 	probeFresh = 10 * time.Second
 )
 
-// Readiness tells whether the backend has answered a PING in the last 10 s, and would take the connections of sessions.
+// Readiness tells whether the backend has answered a PING in the last 10 s, and lets the prober in as it should. With OK, Reason and
+// Detail are empty, or say that it has refused other connections in the last 10 s: its maxclients is reached.
 type Readiness struct {
 	OK     bool
 	Reason string // why not, in a word: see the function Reason, or "starting"
@@ -32,7 +33,11 @@ type answers struct {
 // Ready returns what the prober has learnt, which Run starts.
 func (b *Backend) Ready() Readiness {
 	if b.isFresh() {
-		return Readiness{OK: true}
+		r := Readiness{OK: true, Detail: b.fullDetail()}
+		if r.Detail != "" {
+			r.Reason = Reason(ErrMaxClients)
+		}
+		return r
 	}
 	if r := b.unready.Load(); r != nil {
 		return *r
@@ -56,6 +61,7 @@ func (b *Backend) probe(ctx context.Context) {
 		c, err = b.probeOnce(ctx, c)
 		if ctx.Err() == nil {
 			last = b.note(err, last)
+			b.tellFull()
 		}
 		select {
 		case <-t.C:
@@ -102,6 +108,7 @@ func (b *Backend) probeOnce(ctx context.Context, c *Conn) (*Conn, error) {
 		var err error
 		if c, err = b.connect(ctx, l); err != nil {
 			b.outcome(l.blame(err))
+			b.noteFull(err)
 			return nil, err
 		}
 		b.outcome(nil)
@@ -117,7 +124,7 @@ func (b *Backend) probeOnce(ctx context.Context, c *Conn) (*Conn, error) {
 	if l.Mapped && !c.Authenticated() {
 		judge = isNoAuth
 	}
-	if err := c.expect([]func(*resp.Replies) error{judge}); err != nil {
+	if err := c.expect(question{"PING", judge}); err != nil {
 		c.Drop()
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"strconv"
+	"strings"
 
 	"dragontls/proxy/resp"
 )
@@ -19,10 +20,10 @@ type State struct {
 }
 
 // replay appends the commands that give a fresh connection this state, and what judges their replies.
-func (st *State) replay(out []byte, want []func(*resp.Replies) error) ([]byte, []func(*resp.Replies) error) {
+func (st *State) replay(out []byte, want []question) ([]byte, []question) {
 	add := func(judge func(*resp.Replies) error, args ...string) {
 		out = resp.AppendCommand(out, args...)
-		want = append(want, judge)
+		want = append(want, question{strings.Join(args[:min(len(args), 2)], " "), judge}) // without names
 	}
 	if st.RESP3 {
 		add(isHello, "HELLO", "3")

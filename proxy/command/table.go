@@ -14,16 +14,18 @@ import (
 type Trait uint16
 
 const (
-	Blocking   Trait = 1 << iota // may wait for other clients
-	MayBlock                     // Blocking if MentionsBlock reports true
-	Uncounted                    // from this command on replies cannot be counted
-	uncountIf                    // Uncounted if the subcommand is REPLY, see Traits
-	OpensMulti                   // MULTI
-	EndsMulti                    // EXEC, DISCARD
-	Inspected                    // Inspect must see all its arguments, so the command must be held as a whole
-	Resets                       // RESET
-	Quits                        // QUIT
-	Scripting                    // after its reply the client may believe that the backend knows a script or a function
+	Blocking       Trait = 1 << iota // may wait for other clients
+	MayBlock                         // Blocking if MentionsBlock reports true
+	Uncounted                        // from this command on replies cannot be counted
+	uncountIf                        // Uncounted if the subcommand is REPLY, see Traits
+	OpensMulti                       // MULTI
+	EndsMulti                        // EXEC, DISCARD
+	Inspected                        // Inspect must see all its arguments, so the command must be held as a whole
+	Resets                           // RESET
+	Quits                            // QUIT
+	Databaseless                     // means the same in every database, and a backend takes it while it runs a script
+	databaselessIf                   // Databaseless if the subcommand is KILL or STATS, see Traits
+	Scripting                        // after its reply the client may believe that the backend knows a script or a function
 )
 
 var traits = map[string]Trait{
@@ -37,8 +39,8 @@ var traits = map[string]Trait{
 	"MULTI":  OpensMulti, "EXEC": EndsMulti, "DISCARD": EndsMulti,
 	"AUTH": Inspected, "HELLO": Inspected, "ACL": Inspected,
 	"RESET": Resets, "QUIT": Quits,
-	"EVAL": Scripting, "EVAL_RO": Scripting, "EVALSHA": Scripting, "EVALSHA_RO": Scripting, "SCRIPT": Scripting,
-	"FCALL": Scripting, "FCALL_RO": Scripting, "FUNCTION": Scripting,
+	"EVAL": Scripting, "EVAL_RO": Scripting, "EVALSHA": Scripting, "EVALSHA_RO": Scripting, "SCRIPT": Scripting | databaselessIf,
+	"FCALL": Scripting, "FCALL_RO": Scripting, "FUNCTION": Scripting | databaselessIf,
 }
 
 // Command is one entry of a Table. Nothing modifies it after NewTable.
@@ -141,6 +143,9 @@ func (c *Command) Traits(sub []byte) Trait {
 	t := c.traits
 	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
 		t |= Uncounted
+	}
+	if t&databaselessIf != 0 && (IsWord(sub, "KILL") || IsWord(sub, "STATS")) {
+		t |= Databaseless
 	}
 	return t
 }
