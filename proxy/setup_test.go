@@ -164,6 +164,31 @@ func TestBusyBackendAnswersWhoeverWaits(t *testing.T) {
 	}
 }
 
+// A transaction that is sent at once is refused command by command while a script runs, and the session goes on. One that begins alone
+// ends a session whose database cannot be restored: what the client sends next must not run outside of it.
+func TestTransactionsWhileTheBackendIsBusy(t *testing.T) {
+	t.Parallel()
+	addr := redisServer(t)
+	h := modes()[0].start(t, addr, nil)
+	whole, pieces := h.dial(), h.dial()
+	for _, w := range []*wire{whole, pieces} {
+		w.do("+OK\r\n", "SET", "a", "zero")
+		h.silent(w, []string{"SELECT", "9"})
+	}
+	busyScript(t, addr)
+	whole.send(cmd("MULTI") + cmd("GET", "a") + cmd("EXEC"))
+	for range 3 {
+		whole.wantBusy()
+	}
+	pieces.send(cmd("MULTI"))
+	pieces.wantBusy()
+	if rest := pieces.wantEnd(); rest != "" {
+		t.Errorf("then %q", rest)
+	}
+	h.wantClosed(closeBackendBusy, 1)
+	whole.do("+OK\r\n", "SCRIPT", "KILL")
+}
+
 // A RESET needs no database either, and leaves none: what follows is asked in database 0.
 func TestResetGetsThroughToABusyBackend(t *testing.T) {
 	t.Parallel()
