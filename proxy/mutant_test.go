@@ -97,6 +97,9 @@ var mutants = []mutant{
 	{"a session goes on that was never answered", []edit{
 		{"loss.go", "	case !q.answered:\n", "	case !q.answered && !MUTANT:\n"},
 	}, "TestLossEndsWhoWasNeverAnswered", "where the end should come"},
+	{"a connection without the session's database is kept", []edit{
+		{"bare.go", "	if up != nil && up.Bare {\n", "	if up != nil && up.Bare && !MUTANT {\n"},
+	}, "TestBusyBackendAnswersWhoeverWaits", "GET a: \"$-1"},
 	{"a session goes on with half a state", []edit{
 		{"loss.go", "	final := c.stateful && !up || ", "	final := c.stateful && !up && !MUTANT || "},
 	}, "TestStateCommandThatCannotBeSentEndsTheSession", "still open after"},
