@@ -204,10 +204,10 @@ func (s *session) dropRest() {
 	}
 }
 
-// isCutShort reports whether the backend has ended the session while its client was sending: what the backend said last may
-// be about that command.
+// isCutShort reports whether the backend has ended the session while its client was sending a command, which may be what the
+// backend's last reply is about.
 func (s *session) isCutShort() bool {
 	c := &s.client
 	ofBackend := s.reason == closeBackend || s.reason == closeBackendError
-	return ofBackend && c.failed == nil && !c.eof && (c.streamed != nil || c.r < c.w || c.sock.Readable())
+	return ofBackend && c.failed == nil && !c.eof && (c.streamed != nil || c.r < c.w)
 }

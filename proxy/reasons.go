@@ -24,7 +24,7 @@ const (
 	closeBackendAuth   closeReason = "backend_auth"        // the backend refused the proxy's credentials
 	closeBackendState  closeReason = "backend_state"       // the backend refused the database, protocol or READONLY that the session had
 	closeMaxClients    closeReason = "backend_max_clients" // the session needed a connection, and the backend's maxclients was reached
-	closeBackendBusy   closeReason = "backend_busy"        // the session needed a connection, which the backend did not set up while a script ran
+	closeBackendBusy   closeReason = "backend_busy"        // the session was about to keep a connection, which the backend did not set up while a script ran
 	closeBackendOpen   closeReason = "backend_open"        // the backend serves connections without AUTH, see backend.ErrOpen
 	closeRefused       closeReason = "refused_command"     // a command was refused while replies could not be counted
 	closeReset         closeReason = "reset_refused"       // RESET or QUIT got an error or no reply, and the state of the connection is in doubt

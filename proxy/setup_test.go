@@ -260,19 +260,20 @@ func TestClientsAreToldOfMaxClientsAtOnce(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		for name, addr := range map[string]string{"redis-server": redisServer(t), "Dragonfly": dragonfly(t, proxytest.Options{}).Addr()} {
 			t.Run(name, func(t *testing.T) {
-				h := m.start(t, addr, func(c *Config) { named(c); c.Recheck = (&judgement{}).recheck })
+				h := m.start(t, addr, func(c *Config) { named(c); c.Recheck, c.Backend.Lanes = (&judgement{}).recheck, 1 })
 				operator := dialPlain(t, addr)
 				h.wantReady(true, "")
 				old := h.dialAs("old")
 				old.do("+OK\r\n", "SET", "a", "x")
 				old.do(bulk("x"), "GET", "a")
-				const clients = 3 // the operator, the prober, and a lane or the session's own connection
-				eventually(t, "connections that are not needed are closed", func() bool {
-					if m.shared && (h.ownConnections() > 0 || h.Stats().BackendLanes == 0) {
-						old.do(bulk("x"), "GET", "a")
-						return false
-					}
-					return clientsOf(operator) == clients
+				if m.shared { // it rides a lane
+					h.closeOwnOf(old)
+					old.do(bulk("x"), "GET", "a")
+				}
+				clients := 0
+				eventually(t, "the backend has noticed who left", func() bool {
+					clients = h.Stats().BackendConnections + 2 // the operator's and the prober's
+					return (!m.shared || h.ownConnections() == 0) && clientsOf(operator) == clients
 				})
 				operator.do("+OK\r\n", "CONFIG", "SET", "maxclients", fmt.Sprint(clients))
 				const full = "-ERR max number of clients reached\r\n"

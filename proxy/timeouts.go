@@ -12,7 +12,7 @@ type timeouts struct {
 	unavailableTimeout time.Duration
 	// lingerTimeout is how long a client must send nothing after our last reply before its connection is closed, and lingerLimit
 	// how long it may go on sending at most. What it sends is dropped: closing with bytes unread would send a reset, and the
-	// client might never see that reply; 2 s and 10 s.
+	// client might never see that reply; 2 s and 5 s.
 	lingerTimeout, lingerLimit time.Duration
 	// goodbyeTimeout is how long a session that is cut off has to send close_notify before its connection is reset; 500 ms.
 	goodbyeTimeout time.Duration
@@ -69,7 +69,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.eofTimeout, writeTimeout+30*time.Second)
 	setDefault(&t.unavailableTimeout, 2*time.Second)
 	setDefault(&t.lingerTimeout, 2*time.Second)
-	setDefault(&t.lingerLimit, 10*time.Second)
+	setDefault(&t.lingerLimit, 5*time.Second)
 	setDefault(&t.goodbyeTimeout, 500*time.Millisecond)
 	setDefault(&t.closeTimeout, 5*time.Second)
 	setDefault(&t.doorTimeout, 5*time.Second)
