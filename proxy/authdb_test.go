@@ -7,14 +7,14 @@ import (
 	"dragontls/proxy/proxytest"
 )
 
-// howSelected are the ways in which a session comes to database 7. Behind most of them it keeps its own connection, and what
-// the proxy remembers of its database says nothing.
+// howSelected are the ways in which a session comes to database 7. After most of them it keeps its own connection, and after
+// some the proxy cannot know its database.
 var howSelected = map[string]string{
 	"SELECT":          cmd("SELECT", "7"),
 	"SELECT in RESP3": cmd("HELLO", "3") + cmd("SELECT", "7"),
 	"a big script":    cmd("EVAL", "return redis.call('SELECT', '7')", "0", strings.Repeat("x", 70<<10)),
 	"a script":        cmd("EVAL", "return redis.call('SELECT', '7')", "0"),
-	"SELECT behind a refused command in MULTI":   cmd("MULTI") + cmd("GET") + cmd("SELECT", "7") + cmd("EXEC"),
+	"SELECT after a refused command in MULTI":    cmd("MULTI") + cmd("GET") + cmd("SELECT", "7") + cmd("EXEC"),
 	"SELECT on an own connection for life":       cmd("CLIENT", "ID") + cmd("SELECT", "7"),
 	"the same in RESP3, and a long name":         cmd("HELLO", "3", "SETNAME", strings.Repeat("n", 3000)) + cmd("CLIENT", "ID") + cmd("SELECT", "7"),
 	"SELECT, on a connection that is subscribed": cmd("HELLO", "3") + cmd("SELECT", "7") + cmd("SUBSCRIBE", "c") + cmd("UNSUBSCRIBE", "c"),
@@ -59,7 +59,7 @@ func staysInDatabase(t *testing.T, m mode, user proxytest.User, selects string) 
 		h.pass(int64(stayInterval)) // in mode shared, a session that need not use its own connection leaves it
 		w.do("$1\r\n1\r\n", "GET", "a")
 		if _, there := d.String(7, reset); !there {
-			t.Errorf("behind %q a SET goes to another database than 7", reset)
+			t.Errorf("after %q a SET goes to another database than 7", reset)
 		}
 		w.actsAs(user.Name)
 	}
@@ -68,7 +68,7 @@ func staysInDatabase(t *testing.T, m mode, user proxytest.User, selects string) 
 	}
 }
 
-// The same inside a transaction, which runs nothing behind the refused RESET.
+// The same inside a transaction, of which nothing runs after the refused RESET.
 func TestRefusedResetInsideATransactionKeepsTheDatabase(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
@@ -113,7 +113,7 @@ func TestRefusedResetEndsASessionWhoseDatabaseIsUnknown(t *testing.T) {
 		h.wantClosed(closeReset, 1)
 		for db := range 8 {
 			if _, there := d.String(db, "b"); there {
-				t.Errorf("the SET behind RESET ran in database %d", db)
+				t.Errorf("the SET after RESET ran in database %d", db)
 			}
 		}
 	})

@@ -48,7 +48,7 @@ func TestRepliesAreThoseOfDragonfly(t *testing.T) {
 					t.Parallel()
 					t.Logf("TEST_SEED=%d", seed)
 					d := newDragonflyDifferential(t, m, release, i)
-					for n := range rounds(t, 40) {
+					for n := range rounds(t, 15) {
 						d.play(seed, uint64(n))
 						if t.Failed() {
 							return

@@ -40,8 +40,9 @@ const (
 	databaseUnknown       // a script or a transaction may have selected another one
 )
 
-// classifyMove classifies a command that may change the database, as far as that goes. Even a session that keeps its own
-// connection remembers it, see keepUser. A reply tells of a SELECT alone, and only if it is counted and no transaction is open.
+// classifyMove notes a command that may change the database. The reply to a SELECT tells which one was selected, if it is
+// counted and no transaction is open; of any other such command nothing tells. A session that keeps its own connection
+// remembers its database too, because keepUser needs it.
 func (s *session) classifyMove(cmd *command.Command, class command.Class, frame []byte) {
 	switch {
 	case cmd.Name == "SELECT" && s.keepsOwn() && !s.uncounting() && s.client.tx == txNone:

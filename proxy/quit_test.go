@@ -10,8 +10,8 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// quits are sessions that send QUIT, and what is answered on a direct connection where one command goes at a time. If
-// Dragonfly's main goes on behind it, so does the session.
+// quits are sessions that send QUIT, with the replies of each backend to a direct client that sends one command at a time. With
+// goesOn, Dragonfly's main does not close the connection.
 var quits = map[string]struct {
 	commands       [][]string
 	redis, old, is string // Redis, Dragonfly v1.40.1 and its main
@@ -50,7 +50,7 @@ var quits = map[string]struct {
 		old:      "-ERR wrong number of arguments for 'quit' command\r\n+OK\r\n", is: "-ERR wrong number of arguments for 'quit' command\r\n+OK\r\n"},
 }
 
-// Nothing that is pipelined with QUIT is lost, and nothing behind it is passed on, which costs replies on Dragonfly.
+// No reply before QUIT is lost, and nothing after it is passed on, however the commands are pipelined.
 func TestQuitIsTheBackends(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
