@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -17,7 +18,15 @@ const (
 	SeverityError Severity = "error"
 	// SeverityWarning is what is about to, or makes it more likely.
 	SeverityWarning Severity = "warning"
+	// SeverityNote is what is worth knowing and needs no action.
+	SeverityNote Severity = "note"
 )
+
+// Compare orders severities: the gravest first.
+func (s Severity) Compare(o Severity) int {
+	order := []Severity{SeverityError, SeverityWarning, SeverityNote}
+	return slices.Index(order, s) - slices.Index(order, o)
+}
 
 // Finding is one thing that works and should not stay so. IDs are stable.
 type Finding struct {
@@ -45,7 +54,8 @@ type LintOptions struct {
 const maxServerValidity = 398 * 24 * time.Hour
 
 // Lint says what is wrong or ageing in what s serves and trusts. It reads no
-// file, unless the system's roots are asked and were not yet.
+// file but that of the allow patterns and, if they are asked and were not yet, the
+// system's roots.
 func Lint(s *Snapshot, o LintOptions) []Finding {
 	l := newLinter(o)
 	for _, p := range s.pairs {
@@ -58,6 +68,7 @@ func Lint(s *Snapshot, o LintOptions) []Finding {
 	if s.clients != nil {
 		l.bundle(s.opts.ClientCAFile, s.clients.certs)
 		l.crls(s)
+		l.digests(s)
 	}
 	return l.found
 }

@@ -78,7 +78,7 @@ func (l *linter) chain(file string, chain []*x509.Certificate, clients *bundle) 
 		l.add(SeverityWarning, "chain_incomplete", file,
 			fmt.Sprintf("the file holds the leaf only, its issuer %q is unknown here and can be fetched: most likely it is an intermediate CA, which clients do not have", last.Issuer.String()),
 			"append the certificates between leaf and root to the file; where that issuer is a root of yours, name its file in SSL_CERT_FILE")
-	case len(l.Hosts) > 0:
+	default:
 		l.add(SeverityWarning, "chain_not_verified", file,
 			fmt.Sprintf("the file holds the leaf only, and its issuer %q is unknown here: whether clients accept it cannot be verified", last.Issuer.String()),
 			"name the file of the root that clients trust in SSL_CERT_FILE; where the issuer is an intermediate CA, append its certificate to the file")

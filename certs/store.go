@@ -69,9 +69,7 @@ func Open(o Options) (*Store, error) {
 	}
 	o.crls, o.bundles, o.shared, o.Login.cache = &crlCache{}, &bundleCache{}, &sharedCerts{}, &usersCache{}
 	s := &Store{opts: o, random: randomMaster()}
-	paths := slices.Concat(o.CertFiles, o.KeyFiles,
-		[]string{o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()})
-	s.files = &reload.Files{Paths: paths, Apply: s.apply, Tick: s.turnDay, Log: o.Log, Clock: o.clock}
+	s.files = &reload.Files{Paths: o.paths(), Apply: s.apply, Tick: s.turnDay, Log: o.Log, Clock: o.clock}
 	if o.OCSP != "" && o.OCSP != ocspOff {
 		s.stapler = newStapler(s)
 	}
@@ -79,6 +77,12 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// paths are the files that o names; empty ones do not count.
+func (o *Options) paths() []string {
+	return slices.Concat(o.CertFiles, o.KeyFiles,
+		[]string{o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()})
 }
 
 // complete fills in defaults and refuses what no file could make right.

@@ -73,6 +73,9 @@ func (u *Users) Match(s *Subject) (Match, error) {
 // Rules in the order of the file.
 func (u *Users) Rules() []*Rule { return slices.Clone(u.rules) }
 
+// Patterns are those of match: all must hold.
+func (r *Rule) Patterns() []Pattern { return slices.Clone(r.patterns) }
+
 // PasswordFiles are those of rules that are no templates, each once.
 func (u *Users) PasswordFiles() []string {
 	var files []string

@@ -15,14 +15,14 @@ import (
 )
 
 // crlValidity is how long a CRL of this CA is good. Nobody signs a development CA's anew every day, so it is a
-// month and not the week that is usual; "pki revoke --renew" starts it again.
-const crlValidity = 30 * 24 * time.Hour
+// year and not the week that is usual; "pki revoke --renew" starts it again.
+const crlValidity = 365 * 24 * time.Hour
 
-// CRLOptions says what CRL is to sign. The zero value is an empty CRL, good from now on for 30 days.
+// CRLOptions says what CRL is to sign. The zero value is an empty CRL, good from now on for a year.
 type CRLOptions struct {
 	Revoked    []*big.Int // serials of certificates that the CA has issued
 	ThisUpdate time.Time  // zero: now; in whole seconds
-	NextUpdate time.Time  // zero: 30 days after ThisUpdate
+	NextUpdate time.Time  // zero: a year after ThisUpdate
 	Number     *big.Int   // RFC 5280, 5.2.3; nil: the seconds since 1970
 	Extensions []pkix.Extension
 }

@@ -45,7 +45,7 @@ func Init(o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := nothingThere(o.Dir); err != nil {
+	if err := Vacant(o.Dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
@@ -72,8 +72,8 @@ func Init(o Options) error {
 	return ca.writeLeaf(o.Dir, "client", client, 0o600)
 }
 
-// nothingThere returns ErrExists if dir holds one of the files that Init makes.
-func nothingThere(dir string) error {
+// Vacant returns ErrExists if dir holds one of the files that Init makes, and nil if Init can make them there.
+func Vacant(dir string) error {
 	paths := []string{crlPath(dir)}
 	for _, name := range []string{"ca", "server", "client"} {
 		pair := pairPaths(dir, name)

@@ -14,7 +14,7 @@ import (
 var ErrRevoked = errors.New("revoked already")
 
 // Revoke adds the serial of NAME.crt in dir to ca.crl, which is made if there is none and is then good for another
-// 30 days. The certificate must be one that the CA in dir has issued.
+// year. The certificate must be one that the CA in dir has issued.
 func Revoke(dir, name string) error {
 	ca, err := load(dir)
 	if err != nil {
@@ -51,7 +51,7 @@ func RevokeSerial(dir string, serial *big.Int) error {
 	return ca.revoke(dir, serial)
 }
 
-// RenewCRL signs ca.crl in dir again, with the same entries, for another 30 days; it makes one if there is none.
+// RenewCRL signs ca.crl in dir again, with the same entries, for another year; it makes one if there is none.
 func RenewCRL(dir string) error {
 	ca, err := load(dir)
 	if err != nil {

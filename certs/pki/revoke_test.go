@@ -53,8 +53,8 @@ func TestInitMakesAnEmptyCRL(t *testing.T) {
 	if crl.ThisUpdate.Before(start) || crl.ThisUpdate.After(time.Now()) {
 		t.Errorf("signed %v, want now", crl.ThisUpdate)
 	}
-	if lasts := crl.NextUpdate.Sub(crl.ThisUpdate); lasts != 30*24*time.Hour {
-		t.Errorf("good for %v, want 30 days", lasts)
+	if lasts := crl.NextUpdate.Sub(crl.ThisUpdate); lasts != 365*24*time.Hour {
+		t.Errorf("good for %v, want a year", lasts)
 	}
 	wantMode(t, filepath.Join(dir, "ca.crl"), 0o644)
 }
@@ -108,7 +108,7 @@ func TestRenewKeepsWhenAndWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	long := time.Now().Add(-60 * 24 * time.Hour).UTC().Truncate(time.Second)
+	long := time.Now().Add(-400 * 24 * time.Hour).UTC().Truncate(time.Second)
 	expired, err := ca.signCRL([]x509.RevocationListEntry{{SerialNumber: big.NewInt(7), RevocationTime: long, ReasonCode: 1}},
 		CRLOptions{ThisUpdate: long, Number: new(big.Int).Lsh(big.NewInt(1), 64)})
 	if err != nil {
