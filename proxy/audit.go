@@ -60,7 +60,7 @@ func newAuditor(a Audit, started time.Time) *auditor {
 	if a.Level == AuditOff {
 		return nil
 	}
-	w := &auditor{log: a.Log, started: started}
+	w := &auditor{log: a.Log.Level(zerolog.TraceLevel), started: started}
 	w.queue = spool.New(spool.Options[auditEvent]{Size: a.Queue, Write: w.write, Gap: w.tellDropped})
 	return w
 }
@@ -91,12 +91,12 @@ func (a *auditor) droppedSoFar() uint64 {
 
 // tellDropped writes the line that tells of n dropped events.
 func (a *auditor) tellDropped(n uint64) bool {
-	a.log.Log().Str("audit", "dropped").Uint64("events", n).Msg("audit events were dropped")
+	a.log.Warn().Str("audit", "dropped").Time(zerolog.TimestampFieldName, time.Now()).Uint64("events", n).Msg("audit events were dropped")
 	return true
 }
 
 func (a *auditor) write(e auditEvent) {
-	l := a.log.Log().Str("audit", e.kind).Time(zerolog.TimestampFieldName, a.started.Add(time.Duration(e.at))).Stringer("remote", e.remote)
+	l := a.log.Info().Str("audit", e.kind).Time(zerolog.TimestampFieldName, a.started.Add(time.Duration(e.at))).Stringer("remote", e.remote)
 	if p := e.peer; p != nil {
 		if p.Identity != [32]byte{} {
 			l.Str("identity", hex.EncodeToString(p.Identity[:])).Str("client", p.Name).Str("serial", p.Serial)
