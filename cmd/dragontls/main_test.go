@@ -103,9 +103,9 @@ func TestVersion(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 	}
-	version = "v9.9.9" // as the linker does
-	defer func() { version = "" }()
-	if got := invoke(nil, "version"); !strings.HasPrefix(got.stdout, "dragontls v9.9.9\n") {
+	version, revision = "v9.9.9", "0a1b2c" // as the linker does
+	defer func() { version, revision = "", "" }()
+	if got := invoke(nil, "version"); !strings.HasPrefix(got.stdout, "dragontls v9.9.9\n") || !strings.HasSuffix(got.stdout, "\nrevision 0a1b2c\n") {
 		t.Errorf("got %+v", got)
 	}
 }

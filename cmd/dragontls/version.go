@@ -7,8 +7,8 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker: -ldflags "-X main.version=v1.2.3".
-var version string
+// version and revision are set by the linker (-ldflags "-X main.version=v1.2.3") where the build sees no repository.
+var version, revision string
 
 const versionUsage = `usage: dragontls version
 
@@ -35,16 +35,19 @@ func buildVersion() string {
 }
 
 func buildRevision() string {
-	revision, modified := "unknown", ""
+	if revision != "" {
+		return revision
+	}
+	found, modified := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			switch {
 			case s.Key == "vcs.revision":
-				revision = s.Value
+				found = s.Value
 			case s.Key == "vcs.modified" && s.Value == "true":
 				modified = " (modified)"
 			}
 		}
 	}
-	return revision + modified
+	return found + modified
 }
