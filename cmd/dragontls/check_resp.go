@@ -44,9 +44,13 @@ func dialRESP(ctx context.Context, network, address string) (*respConn, error) {
 func (c *respConn) ask(words ...string) (string, error) {
 	// A server that refuses at once may have closed already; its reason can still be read.
 	_, writeErr := c.Write(resp.AppendCommand(nil, words...))
+	// The first byte tells: a server that speaks something else may never send a line end.
+	if first, err := c.reader.Peek(1); err == nil && first[0] != '+' && first[0] != '-' {
+		return "", errNoRESP
+	}
 	line, err := c.line()
 	switch {
-	case err == nil && (line == "" || line[0] != '+' && line[0] != '-'):
+	case err == nil && line == "":
 		return "", errNoRESP
 	case err != nil && writeErr != nil && !errors.Is(err, errNoRESP):
 		return "", writeErr

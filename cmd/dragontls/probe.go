@@ -30,7 +30,7 @@ certificates, resumption and a PING. One line per check: ok, FAIL (with what to 
   --json                 prints one JSON object instead
 
 Exit codes: 0 nothing is wrong, 1 something is or there is no answer, 2 bad usage.
-Makes up to 14 connections, some of which the endpoint is to refuse: its log will say so.
+Makes up to 15 connections, some of which the endpoint is to refuse: its log will say so.
 `
 
 // maxPasswordFile only keeps a wrong path, such as a device, from being read for ever.
@@ -176,6 +176,9 @@ type prober struct {
 }
 
 func (p *prober) run() {
+	if p.answersInClear() {
+		return
+	}
 	first := p.try(probeAttempt{certificate: p.certificate, commands: []string{probePing}})
 	if p.peer == "" {
 		p.report.fail("connect", p.describe(first.err), "is it running, and is "+p.address+" where it listens?")

@@ -302,7 +302,7 @@ func TestProbeTellsPeersThatDoNotSpeakTLSApart(t *testing.T) {
 		handshakeCure string
 	}{
 		{"in clear", func(c net.Conn) {
-			io.WriteString(c, "-ERR unknown command\r\n")
+			io.WriteString(c, "220 mail.example\r\n")
 			io.Copy(io.Discard, c)
 		}, probeFail, "the answer is not TLS", []string{"TLS 1.0", "TLS 1.1", "TLS 1.2 or 1.3", "handshake"}, "does not speak TLS"},
 		{"reset", func(c net.Conn) {
@@ -331,6 +331,24 @@ func TestProbeTellsPeersThatDoNotSpeakTLSApart(t *testing.T) {
 			r.wantCheck(t, "TLS 1.3", probeInfo, c.how)
 			r.wantCheck(t, "handshake", probeFail, c.handshakeCure)
 		})
+	}
+}
+
+// A server that speaks RESP in clear takes a ClientHello for the beginning of a command and says nothing.
+func TestProbeRecognisesRESPInClearAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{nil, {"--requirepass", "p"}} {
+		r := probing(t, redisOnTCP(t, args...).address.String(), "--timeout", "10m")
+		r.wantOnly(t, "handshake")
+		r.wantCheck(t, "handshake", probeFail, "the port speaks RESP without TLS")
+		r.wantCheck(t, "connect", probeOK, ":")
+	}
+	// Dragonfly with TLS says so in clear, and then speaks TLS.
+	p := &prober{probeOptions: probeOptions{timeout: time.Minute, address: peer(t, func(c net.Conn) {
+		io.WriteString(c, "-ERR Bad TLS header, double check if you enabled TLS for your client.\r\n")
+	})}}
+	if p.answersInClear() {
+		t.Errorf("got %+v", p.report)
 	}
 }
 

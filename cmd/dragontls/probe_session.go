@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -161,11 +162,47 @@ func (p *prober) noPing(r probeResult) {
 	case refused && p.certificate == nil:
 		p.report.info(check, "not tried: it takes a client certificate, see --cert and --key")
 	case refused:
-		p.report.fail(check, "the client certificate of --cert is refused: "+p.describe(r.err),
-			"use one that is in date, for clients, of a CA that the endpoint trusts, and not revoked")
+		p.refusedClient(check, r.err)
 	default:
 		p.report.fail(check, "no answer: "+p.describe(r.err), "is this a Redis or Dragonfly endpoint, and is its backend up?")
 	}
+}
+
+// Alerts that are about the client certificate itself (RFC 8446, 6.2).
+const (
+	alertCertificateRevoked = 44
+	alertUnknownCA          = 48
+)
+
+// refusedClient says whose fault it is, as far as that shows here, that the client certificate is refused. Most alerts do not
+// tell: an endpoint whose own CRL has expired refuses every client, as if their certificates were bad (dragontls) or had
+// expired (OpenSSL).
+func (p *prober) refusedClient(check string, err error) {
+	leaf, now := p.certificate.Leaf, time.Now()
+	refused := "the client certificate of --cert is refused: " + p.describe(err)
+	code := alertCode(err)
+	switch {
+	case now.After(leaf.NotAfter):
+		p.report.fail(check, refused+"; it expired on "+leaf.NotAfter.UTC().Format(time.RFC3339), "renew the certificate")
+	case now.Before(leaf.NotBefore):
+		p.report.fail(check, refused+"; it is not valid before "+leaf.NotBefore.UTC().Format(time.RFC3339),
+			"wait until then, or set the clock of this machine")
+	case !forClients(leaf):
+		p.report.fail(check, refused+"; it is not issued for clients", "have it issued with extended key usage clientAuth")
+	case code == alertUnknownCA:
+		p.report.fail(check, refused, "use one of a CA that the endpoint trusts, or add its CA to those of the endpoint")
+	case code == alertCertificateRevoked:
+		p.report.fail(check, refused, "use one that is not revoked")
+	default:
+		p.report.fail(check, "the endpoint lets nobody with the certificate of --cert in, which is in date and for clients: "+p.describe(err),
+			"the log of the endpoint gives the reason: its own CRL is missing or has expired (no_crl, crl_expired), which is to be mended there; "+
+				"or it does not trust the CA of the certificate (unknown_ca), does not admit it (not_allowed, unmapped) or finds it revoked (certificate_revoked)")
+	}
+}
+
+func forClients(leaf *x509.Certificate) bool {
+	return len(leaf.ExtKeyUsage)+len(leaf.UnknownExtKeyUsage) == 0 ||
+		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth) || slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
 // quoted shows a reply, which is one line of at most maxProbeReply bytes.
