@@ -80,7 +80,7 @@ type Config struct {
 	BackendLanes int `env:"BACKEND_LANES" envDefault:"0" min:"0" max:"1024" doc:"'shared': most shared connections per client, user, database and protocol; 0: grows with load up to the number of CPUs, at least 4"`
 
 	// DenyCommands holds upper-case names, NAME or NAME|SUB.
-	DenyCommands  []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; 'none' denies nothing"`
+	DenyCommands  []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE|LOAD,MODULE|LOADEX,MODULE|UNLOAD,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; '+NAME' adds to the default list, '-NAME' removes from it, and a list without signs replaces it, with a warning for what it drops; 'none' denies nothing"`
 	MaxBulk       Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
 	MaxArgs       int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"1048576" doc:"most arguments of a command; Dragonfly takes 65,536, Redis 1,048,576"`
 	SessionBuffer Size     `env:"SESSION_BUFFER" envDefault:"4mb" min:"64kb" max:"1gib" doc:"'shared': bytes of replies held for one client before its backend connection is read no further"`
@@ -95,8 +95,7 @@ type Config struct {
 	LogLevel  string `env:"LOG_LEVEL" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`
 
-	// Notes are to be logged as warnings at start: what was lowered to fit this
-	// machine, and each weakening that was asked for. A note about a variable begins
-	// with its full name and a blank.
-	Notes []string `env:"-"`
+	// Notes are to be logged at start: what was lowered to fit this machine, and
+	// each weakening that was asked for.
+	Notes []Note `env:"-"`
 }

@@ -12,6 +12,7 @@ type Fault struct {
 	Hidden   bool   // the value is not shown
 	Accepted string // what would be right
 	Cure     string // what to do, if more is known
+	File     string // path of the file that cannot be read, if that is the fault; for comparing, not for showing
 }
 
 func (f Fault) String() string {

@@ -94,7 +94,7 @@ func (l *loader) fitHandshakes(limit int64) bool {
 	if !l.explicit["MAX_HANDSHAKES"] {
 		quarter := max(1, limit/4)
 		if int64(c.MaxHandshakes) > quarter {
-			l.note("%sMAX_HANDSHAKES lowered from %d to %d: the limit of open files is %d", Prefix, c.MaxHandshakes, quarter, limit)
+			l.note(NoteDescriptors, "MAX_HANDSHAKES", "lowered from %d to %d: the limit of open files is %d", c.MaxHandshakes, quarter, limit)
 			c.MaxHandshakes = int(quarter)
 		}
 		l.raiseHandshakes(min(limit/8, l.leftBySessions(limit)))
@@ -126,7 +126,7 @@ func (l *loader) fitSessions(limit, room int64) {
 		l.refuse("MAX_CONNECTIONS", fmt.Sprintf("at most %d under a limit of %d open files", fit, limit),
 			fmt.Sprintf("lower it, or raise the limit to %d", need+limit-room))
 	default:
-		l.note("%sMAX_CONNECTIONS lowered from %d to %d: the limit of open files is %d", Prefix, sessions, fit, limit)
+		l.note(NoteDescriptors, "MAX_CONNECTIONS", "lowered from %d to %d: the limit of open files is %d", sessions, fit, limit)
 		c.MaxConnections = int(fit)
 	}
 }
@@ -140,7 +140,7 @@ func (l *loader) fitMemory() {
 		memory := l.machine.memory
 		if memory <= 0 {
 			memory = unknownMemory
-			l.note("memory of this machine is unknown: %sMEMORY_LIMIT is half of %s", Prefix, Size(memory))
+			l.note(NoteMemory, "", "memory of this machine is unknown: %sMEMORY_LIMIT is half of %s", Prefix, Size(memory))
 		}
 		c.MemoryLimit = Size(max(memory/2, minMemory))
 	}
@@ -164,7 +164,7 @@ func (l *loader) fitInto(name string, limit *int, each, eighths int64) {
 	switch {
 	case l.faulty[name] || int64(*limit) <= fit:
 	case !l.explicit[name]:
-		l.note("%s%s lowered from %d to %d: %sMEMORY_LIMIT is %s", Prefix, name, *limit, fit, Prefix, memory)
+		l.note(NoteMemory, name, "lowered from %d to %d: %sMEMORY_LIMIT is %s", *limit, fit, Prefix, memory)
 		*limit = int(fit)
 	case l.explicit["MEMORY_LIMIT"] || l.machine.memory > 0:
 		l.refuse(name, fmt.Sprintf("at most %d with a MEMORY_LIMIT of %s", fit, memory),

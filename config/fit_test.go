@@ -15,7 +15,7 @@ func TestDefaultsAreLoweredToTheDescriptorLimit(t *testing.T) {
 	if c.MaxHandshakes != 256 || c.MaxConnections != 352 || c.BackendMaxConnections != 352 {
 		t.Errorf("got %d, %d, %d, want 256, 352, 352", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
 	}
-	if len(c.Notes) != 2 || !strings.Contains(c.Notes[1], "MAX_CONNECTIONS lowered from 10000 to 352") {
+	if len(c.Notes) != 2 || !strings.Contains(c.Notes[1].String(), "MAX_CONNECTIONS lowered from 10000 to 352") {
 		t.Errorf("got notes %q", c.Notes)
 	}
 }
@@ -114,8 +114,8 @@ func TestDefaultsAreLoweredToTheMemoryLimit(t *testing.T) {
 	if c.MaxHandshakes != 256 || c.MaxConnections != 2184 || c.BackendMaxConnections != 4368 {
 		t.Errorf("got %d, %d, %d, want 256, 2184, 4368", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
 	}
-	want := []string{"DRAGONTLS_MAX_HANDSHAKES lowered from 1000 to 256: DRAGONTLS_MEMORY_LIMIT is 128mb",
-		"DRAGONTLS_MAX_CONNECTIONS lowered from 10000 to 2184: DRAGONTLS_MEMORY_LIMIT is 128mb"}
+	want := []Note{{NoteMemory, "DRAGONTLS_MAX_HANDSHAKES", "lowered from 1000 to 256: DRAGONTLS_MEMORY_LIMIT is 128mb"},
+		{NoteMemory, "DRAGONTLS_MAX_CONNECTIONS", "lowered from 10000 to 2184: DRAGONTLS_MEMORY_LIMIT is 128mb"}}
 	if !slices.Equal(c.Notes, want) {
 		t.Errorf("got notes %q, want %q", c.Notes, want)
 	}

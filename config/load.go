@@ -10,7 +10,8 @@ import (
 	"github.com/caarlos0/env/v11"
 )
 
-// Load reads environ, in the form of os.Environ. The error is Faults.
+// Load reads environ, in the form of os.Environ. The error is Faults; the Config then holds what could be understood,
+// so that the caller can look for faults in the files that it names, and is good for nothing else.
 func Load(environ []string) (Config, error) {
 	return load(environ, thisMachine())
 }
@@ -39,7 +40,7 @@ func load(environ []string, m machine) (Config, error) {
 		slices.SortStableFunc(l.faults, func(a, b Fault) int {
 			return cmp.Compare(order(a.Variable), order(b.Variable))
 		})
-		return Config{}, l.faults
+		return l.config, l.faults
 	}
 	return l.config, nil
 }

@@ -74,7 +74,7 @@ func TestDefaults(t *testing.T) {
 		WriteTimeout: 30 * time.Second, KeepAlive: 30 * time.Second, DrainTimeout: 25 * time.Second,
 		Backend:               Backend{Network: "tcp", Address: "127.0.0.1:6379", Host: "127.0.0.1"},
 		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "shared", SessionBuffer: 4 << 20,
-		DenyCommands: strings.Split("SYNC PSYNC REPLCONF DFLY DFLYCLUSTER DFLYMIGRATE REPLICAOF SLAVEOF ADDREPLICAOF REPLTAKEOVER FAILOVER MIGRATE MODULE SHUTDOWN", " "),
+		DenyCommands: strings.Split("SYNC PSYNC REPLCONF DFLY DFLYCLUSTER DFLYMIGRATE REPLICAOF SLAVEOF ADDREPLICAOF REPLTAKEOVER FAILOVER MIGRATE MODULE|LOAD MODULE|LOADEX MODULE|UNLOAD SHUTDOWN", " "),
 		MaxBulk:      512 << 20, MaxArgs: 65536, MemoryLimit: 4 << 30,
 		TLSCRLExpired: "refuse", AuditLog: "connections", TLSOCSP: "off", ExpiryWarning: 720 * time.Hour,
 		LogLevel: "info", LogFormat: "json",
@@ -109,8 +109,8 @@ func TestLoadReadsEveryKind(t *testing.T) {
 			t.Errorf("got %v, want %v", test.got, test.want)
 		}
 	}
-	if len(c.Notes) != 1 || !strings.Contains(c.Notes[0], `TLS_CLIENT_AUTH is "optional"`) {
-		t.Errorf("got notes %q, want one for TLS_CLIENT_AUTH", c.Notes)
+	if len(c.Notes) != 2 || !strings.Contains(c.Notes[0].String(), `TLS_CLIENT_AUTH is "optional"`) || c.Notes[1].Kind != NoteDefaultsDropped {
+		t.Errorf("got notes %q, want one for TLS_CLIENT_AUTH and one for DENY_COMMANDS", c.Notes)
 	}
 }
 

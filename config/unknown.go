@@ -10,13 +10,17 @@ import (
 )
 
 func (l *loader) refuseUnknown() {
+	var known []string
+	for _, f := range fields() {
+		known = append(known, f.Tag.Get("env"))
+	}
 	for _, variable := range slices.Sorted(maps.Keys(l.values)) {
 		name := strings.TrimPrefix(variable, Prefix)
 		if _, ok := fieldOf(name); ok || fromKubernetes(variable, l.values[variable]) {
 			continue
 		}
 		cure := "remove it"
-		if near := nearest(name); near != "" {
+		if near := nearest(name, known); near != "" {
 			cure = "did you mean " + Prefix + near + "?"
 		}
 		l.refuse(name, "no variable of this version", cure)
@@ -55,12 +59,11 @@ func validPort(s string) bool {
 }
 
 // nearest is the known name at most two typing slips away, or "".
-func nearest(name string) string {
+func nearest(name string, known []string) string {
 	best, least := "", 3
-	for _, f := range fields() {
-		known := f.Tag.Get("env")
-		if d := slips(name, known); d < least && d < len(known)/2 {
-			best, least = known, d
+	for _, k := range known {
+		if d := slips(name, k); d < least && d < len(k)/2 {
+			best, least = k, d
 		}
 	}
 	return best

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -83,8 +82,7 @@ func (l *loader) checkForm(f reflect.StructField, v reflect.Value) {
 				if len(paths) > 1 {
 					accepted = fmt.Sprintf("%s (entry %d)", accepted, i+1)
 				}
-				l.refuse(name, accepted, cure)
-				break
+				l.refuseFile(name, path, accepted, cure)
 			}
 		}
 	}
@@ -108,6 +106,12 @@ func readable(path string) error {
 	return f.Close()
 }
 
+// refuseFile is refuse for a variable that names a file which cannot be read.
+func (l *loader) refuseFile(name, path, accepted, cure string) {
+	l.refuse(name, accepted, cure)
+	l.faults[len(l.faults)-1].File = path
+}
+
 func (l *loader) checkTwins() {
 	for _, f := range fields() {
 		name, twin := f.Tag.Get("env"), f.Tag.Get("twin")
@@ -124,26 +128,8 @@ func (l *loader) checkTLS() {
 			l.refuse(name, "required, the path of a PEM file", "\"dragontls pki init\" makes a pair for development")
 		}
 	}
-	if n, m := len(c.TLSCertFiles), len(c.TLSKeyFiles); n != m && !l.faulty["TLS_CERT_FILE"] && !l.faulty["TLS_KEY_FILE"] {
+	if n, m := len(c.TLSCertFiles), len(c.TLSKeyFiles); n != m && n > 0 && m > 0 {
 		l.refuse("TLS_KEY_FILE", fmt.Sprintf("as many entries as %sTLS_CERT_FILE: %d, not %d", Prefix, n, m), "")
-	}
-	if l.faulty["TLS_CLIENT_AUTH"] {
-		return
-	}
-	if c.TLSClientAuth != tls.NoClientCert && !l.explicit["TLS_CLIENT_CA_FILE"] {
-		l.refuse("TLS_CLIENT_CA_FILE", "required, the CA bundle that signs client certificates",
-			"to serve clients without certificates, say "+Prefix+"TLS_CLIENT_AUTH=none")
-	}
-	if c.TLSClientAuth != tls.RequireAndVerifyClientCert && c.Allow == nil && c.AllowFile == "" && c.UsersFile == "" {
-		l.note("%sTLS_CLIENT_AUTH is %q: clients without a certificate get in", Prefix, l.values[Prefix+"TLS_CLIENT_AUTH"])
-	}
-	if c.TLSClientAuth == tls.NoClientCert && c.TLSCRLFile != "" {
-		l.refuse("TLS_CRL_FILE", "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
-	}
-	for _, name := range []string{"ALLOW", "ALLOW_FILE", "USERS_FILE"} {
-		if c.TLSClientAuth == tls.NoClientCert && l.explicit[name] {
-			l.refuse(name, "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
-		}
 	}
 	for _, name := range []string{"ALLOW", "ALLOW_FILE", "USERS_FILE", "TLS_CRL_FILE"} {
 		if value, set := l.values[Prefix+name]; set && value == "" {
@@ -151,15 +137,34 @@ func (l *loader) checkTLS() {
 		}
 	}
 	if c.TLSCRLExpired == "warn" && c.TLSCRLFile != "" {
-		l.note("%sTLS_CRL_EXPIRED is warn: clients get in while a CRL is missing or not in date", Prefix)
+		l.note(NoteCRLExpired, "TLS_CRL_EXPIRED", "is warn: clients get in while a CRL is missing or not in date")
 	}
 	if o := c.TLSOCSP; o != "off" && o != "fetch" {
 		if err := readable(o); err != nil {
-			l.refuse("TLS_OCSP", "off, fetch or a readable file: "+withoutPath(err).Error(), "")
+			l.refuseFile("TLS_OCSP", o, "off, fetch or a readable file: "+withoutPath(err).Error(), "")
 		}
 	}
 	if !l.faulty["TLS_MIN_VERSION"] && !l.faulty["TLS_MAX_VERSION"] && c.TLSMinVersion > c.TLSMaxVersion {
 		l.refuse("TLS_MIN_VERSION", "not above "+Prefix+"TLS_MAX_VERSION", "")
+	}
+	if !l.faulty["TLS_CLIENT_AUTH"] {
+		l.checkClientAuth()
+	}
+}
+
+func (l *loader) checkClientAuth() {
+	c := &l.config
+	if c.TLSClientAuth != tls.NoClientCert && !l.explicit["TLS_CLIENT_CA_FILE"] {
+		l.refuse("TLS_CLIENT_CA_FILE", "required, the CA bundle that signs client certificates",
+			"to serve clients without certificates, say "+Prefix+"TLS_CLIENT_AUTH=none")
+	}
+	if c.TLSClientAuth != tls.RequireAndVerifyClientCert && c.Allow == nil && c.AllowFile == "" && c.UsersFile == "" {
+		l.note(NoteClientAuth, "TLS_CLIENT_AUTH", "is %q: clients without a certificate get in", l.values[Prefix+"TLS_CLIENT_AUTH"])
+	}
+	for _, name := range []string{"TLS_CRL_FILE", "ALLOW", "ALLOW_FILE", "USERS_FILE"} {
+		if c.TLSClientAuth == tls.NoClientCert && l.explicit[name] {
+			l.refuse(name, "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
+		}
 	}
 }
 
@@ -178,7 +183,7 @@ func (l *loader) checkAdmin() {
 	}
 	host, _, _ := net.SplitHostPort(c.AdminListen)
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		l.note("%sADMIN_LISTEN is off loopback: /metrics is refused until %sADMIN_TOKEN_FILE names a token", Prefix, Prefix)
+		l.note(NoteAdminToken, "ADMIN_LISTEN", "is off loopback: /metrics is refused until %sADMIN_TOKEN_FILE names a token", Prefix)
 	}
 }
 
@@ -192,26 +197,4 @@ func (l *loader) checkAlerts() {
 			l.refuse("ALERT_WEBHOOK_URL_FILE", "a file that holds an http:// or https:// URL", "")
 		}
 	}
-}
-
-var commandForm = regexp.MustCompile(`^[A-Z0-9._-]+(\|[A-Z0-9._-]+)?$`)
-
-func (l *loader) checkDenied() {
-	c := &l.config
-	if len(c.DenyCommands) == 1 && strings.EqualFold(c.DenyCommands[0], "none") {
-		c.DenyCommands = nil
-		l.note("%sDENY_COMMANDS is none: no command is refused", Prefix)
-		return
-	}
-	for i, name := range c.DenyCommands {
-		c.DenyCommands[i] = strings.ToUpper(name)
-		if !commandForm.MatchString(c.DenyCommands[i]) {
-			l.refuse("DENY_COMMANDS", "a comma-separated list of NAME or NAME|SUBCOMMAND, or none", fmt.Sprintf("entry %d is neither", i+1))
-			return
-		}
-	}
-}
-
-func (l *loader) note(format string, args ...any) {
-	l.config.Notes = append(l.config.Notes, fmt.Sprintf(format, args...))
 }

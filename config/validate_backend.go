@@ -7,30 +7,47 @@ import (
 
 func (l *loader) checkBackend() {
 	c := &l.config
-	if l.faulty["BACKEND_URL"] || l.faulty["BACKEND_URL_FILE"] {
-		return
-	}
-	if c.BackendURLFile != "" {
-		text, err := readSecret(c.BackendURLFile)
-		if err != nil {
-			l.refuse("BACKEND_URL_FILE", "a file with a URL: "+err.Error(), "")
-			return
-		}
-		b, err := parseBackend(text)
-		if bad, ok := errors.AsType[badValue](err); ok {
-			l.refuse("BACKEND_URL_FILE", "content: "+bad.accepted, bad.cure)
-			return
-		}
-		c.Backend = b
-	}
 	if c.BackendPasswordFile != "" && !l.faulty["BACKEND_PASSWORD_FILE"] {
 		if _, err := readSecret(c.BackendPasswordFile); err != nil {
 			l.refuse("BACKEND_PASSWORD_FILE", "a file with a password: "+err.Error(), "")
 		}
 	}
+	for _, f := range c.backendPairFaults() {
+		l.refuse(strings.TrimPrefix(f.Variable, Prefix), f.Accepted, f.Cure)
+	}
+	if l.faulty["BACKEND_URL"] || l.faulty["BACKEND_URL_FILE"] || c.BackendURLFile != "" && !l.readBackendURL() {
+		return
+	}
 	for _, f := range c.backendFaults(c.Backend) {
 		l.refuse(strings.TrimPrefix(f.Variable, Prefix), f.Accepted, f.Cure)
 	}
+}
+
+// readBackendURL sets Backend to what BACKEND_URL_FILE holds. It returns false after it has refused that.
+func (l *loader) readBackendURL() bool {
+	text, err := readSecret(l.config.BackendURLFile)
+	if err != nil {
+		l.refuse("BACKEND_URL_FILE", "a file with a URL: "+err.Error(), "")
+		return false
+	}
+	b, err := parseBackend(text)
+	if bad, ok := errors.AsType[badValue](err); ok {
+		l.refuse("BACKEND_URL_FILE", "content: "+bad.accepted, bad.cure)
+		return false
+	}
+	l.config.Backend = b
+	return true
+}
+
+// backendPairFaults says which of certificate and key is alone.
+func (c *Config) backendPairFaults() (faults Faults) {
+	switch {
+	case c.BackendCertFile != "" && c.BackendKeyFile == "":
+		faults = append(faults, Fault{Variable: Prefix + "BACKEND_CERT_FILE", Accepted: "only with " + Prefix + "BACKEND_KEY_FILE"})
+	case c.BackendCertFile == "" && c.BackendKeyFile != "":
+		faults = append(faults, Fault{Variable: Prefix + "BACKEND_KEY_FILE", Accepted: "only with " + Prefix + "BACKEND_CERT_FILE"})
+	}
+	return faults
 }
 
 // backendFaults says where b, from BACKEND_URL or its file, and the other
@@ -73,12 +90,6 @@ func (c *Config) backendFaults(b Backend) (faults Faults) {
 				refuse(v.name, "only with a rediss:// URL", "")
 			}
 		}
-	}
-	switch {
-	case c.BackendCertFile != "" && c.BackendKeyFile == "":
-		refuse("BACKEND_CERT_FILE", "only with "+Prefix+"BACKEND_KEY_FILE", "")
-	case c.BackendCertFile == "" && c.BackendKeyFile != "":
-		refuse("BACKEND_KEY_FILE", "only with "+Prefix+"BACKEND_CERT_FILE", "")
 	}
 	return faults
 }

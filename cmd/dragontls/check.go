@@ -13,19 +13,19 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/certs"
-	"dragontls/config"
 )
 
 const checkUsage = `usage: dragontls check [--host NAME[,NAME]] [--json] [--no-backend]
 
 Verifies the configuration, the files it names and the backend, without serving, and prints a
-line for each finding with its cure. Run it where serve runs, as the same user.
+line for each finding with its cure: error, warning, or a note that asks for nothing. Run it where
+serve runs, as the same user.
 
   --host A,B           names and addresses that clients connect to: the certificates must bear them
   --json               prints {"result", "checked", "findings": [{"id", "severity", "subject", "message", "cure"}]}
   --no-backend         opens no connection
 
-Exit codes: 0 nothing found, 1 findings, 2 bad configuration or misuse.
+Exit codes: 0 nothing found, or notes only, 1 findings, 2 bad configuration or misuse.
 `
 
 // What a report can result in.
@@ -39,7 +39,7 @@ const (
 type report struct {
 	Result   string          `json:"result"`
 	Checked  []string        `json:"checked"`
-	Findings []certs.Finding `json:"findings"` // errors first; never null
+	Findings []certs.Finding `json:"findings"` // errors first, notes last; never null
 }
 
 // check verifies what serve would run with.
@@ -72,7 +72,7 @@ func check(args, env []string, stdout, stderr io.Writer) int {
 			writeReport(stdout, report{Result: resultBad, Checked: []string{}, Findings: faultFindings(err)})
 			return exitConfig
 		}
-		return configFault(stderr, err)
+		return configFault(plainFaults{stderr}, err)
 	}
 	r := s.report(hosts, !*noBackend)
 	if *asJSON {
@@ -88,7 +88,7 @@ func check(args, env []string, stdout, stderr io.Writer) int {
 
 // unstarted is a service that has read and verified all that serve does before it listens.
 func unstarted(env []string) (*service, error) {
-	c, err := config.Load(env)
+	c, err := configure(env)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +117,7 @@ func parseHosts(list string) ([]string, error) {
 func (s *service) report(hosts []string, network bool) report {
 	r := report{Result: resultOK, Checked: s.checked(hosts), Findings: noteFindings(s.c.Notes)}
 	r.Findings = append(r.Findings, s.lint(hosts)...)
+	r.Findings = append(r.Findings, s.judgeRules()...)
 	r.Findings = append(r.Findings, certs.LintReload(s.files())...)
 	b := s.newBackendCheck()
 	if network {
@@ -126,12 +127,10 @@ func (s *service) report(hosts []string, network bool) report {
 		b.judgeAddress()
 	}
 	r.Findings = append(r.Findings, b.found...)
-	if len(r.Findings) > 0 {
+	if slices.ContainsFunc(r.Findings, func(f certs.Finding) bool { return f.Severity != certs.SeverityNote }) {
 		r.Result = resultFindings
 	}
-	slices.SortStableFunc(r.Findings, func(a, b certs.Finding) int {
-		return strings.Compare(string(a.Severity), string(b.Severity)) // error, warning
-	})
+	slices.SortStableFunc(r.Findings, func(a, b certs.Finding) int { return a.Severity.Compare(b.Severity) })
 	return r
 }
 
@@ -143,7 +142,10 @@ func (s *service) lint(hosts []string) []certs.Finding {
 		found = append(found, certs.LintClient(s.backend, o)...)
 	}
 	c := &s.c
-	found = append(found, certs.LintKeys(append(slices.Clone(c.TLSKeyFiles), c.BackendKeyFile)...)...)
+	found = append(found, s.judgeDenied()...)
+	found = append(found, s.judgeRevocation()...)
+	found = append(found, certs.LintKeys(s.keyFiles()...)...)
+	found = append(found, certs.LintBundles(c.TLSClientCAFile, c.BackendCAFile)...)
 	found = append(found, certs.LintTrust(c.TLSClientCAFile, c.TLSCRLFile, c.AllowFile, c.UsersFile, c.BackendCAFile)...)
 	secrets := []string{c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
 	if users := s.store.Snapshot().Users(); users != nil {
@@ -161,16 +163,16 @@ func (s *service) files() []string {
 	return files
 }
 
-// warnFindings logs what check finds, but for what needs the network or is logged elsewhere at start: the notes of
-// the configuration, files that are mounts, missing file events, and what ends soon.
-func (s *service) warnFindings() {
+// logFindings logs what check finds, at the level of its severity, but for what needs the network or is logged elsewhere at
+// start: the notes of the configuration, files that are mounts, missing file events, and what ends soon.
+func (s *service) logFindings() {
 	b := s.newBackendCheck()
 	b.judgeAddress()
 	for _, f := range append(s.lint(nil), b.found...) {
 		if strings.Contains(f.ID, "expire") {
 			continue
 		}
-		s.log.Warn().Str("id", f.ID).Str("severity", string(f.Severity)).Str("subject", f.Subject).
+		s.log.WithLevel(levelOf(f.Severity)).Str("id", f.ID).Str("subject", f.Subject).
 			Str("finding", f.Message).Str("cure", f.Cure).Msg("deployment finding")
 	}
 }
@@ -199,7 +201,6 @@ func writeReport(w io.Writer, r report) { _ = writeJSON(w, r) }
 func printReport(w io.Writer, r report) {
 	if r.Result == resultOK {
 		fmt.Fprintf(w, "ok: %s\n", oneLine(strings.Join(r.Checked, "; ")))
-		return
 	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "%-7s  %s: %s; %s  [%s]\n", f.Severity, oneLine(f.Subject), oneLine(f.Message), oneLine(f.Cure), f.ID)

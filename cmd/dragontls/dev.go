@@ -9,9 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/alicebob/miniredis/v2/server"
-
 	"dragontls/certs/pki"
 	"dragontls/config"
 )
@@ -19,8 +16,11 @@ import (
 const devUsage = `usage: dragontls dev [--dir pki] [--backend URL]
 
 Makes a throw-away PKI if there is none, starts an in-memory backend unless one is
-named, serves with production settings, and prints a line to try.
+named, serves with production settings, and prints a line to try. "dragontls pki
+revoke NAME" takes effect at once: TLS_CRL_FILE is ca.crl of that PKI.
 DRAGONTLS_ variables hold as for serve; LISTEN is 127.0.0.1:6380 unless set.
+
+The in-memory backend is for a first look: ` + embeddedLacks + `
 `
 
 // dev runs the proxy on a fresh machine, in front of an embedded backend.
@@ -40,27 +40,35 @@ func dev(args, env []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "dragontls dev: unknown argument %q\n%s", flags.Arg(0), devUsage)
 		return exitConfig
 	}
-	if err := pki.Init(pki.Options{Dir: *dir}); err != nil && !errors.Is(err, pki.ErrExists) {
-		fmt.Fprintf(stderr, "dragontls dev: %v\n", err)
-		return exitFailed
+	format := valueOf(env, "LOG_FORMAT")
+	if format == "" {
+		format = "console"
 	}
+	out := openLog(stderr, format)
+	defer out.close()
 	backend := "backend: " + config.Prefix + "BACKEND_URL"
 	if *url == "" && !set(env, "BACKEND_URL") && !set(env, "BACKEND_URL_FILE") {
 		m, err := embedded()
 		if err != nil {
-			fmt.Fprintf(stderr, "dragontls dev: %v\n", err)
+			out.fatal("no backend", err)
 			return exitFailed
 		}
 		defer m.Close()
 		*url = "redis://" + m.Addr()
-		backend = "backend: in memory (miniredis), its data ends with this process"
+		backend = "backend: in memory (miniredis), its data ends with this process\n  " + embeddedLacks
 	} else if *url != "" {
 		backend = "backend: as named by --backend"
 		env = without(env, "BACKEND_URL", "BACKEND_URL_FILE")
 	}
-	out := openLog(stderr)
-	defer out.close()
-	c, err := config.Load(devEnv(env, *dir, *url))
+	env = devEnv(env, *dir, *url)
+	if _, err := configure(env, coming(*dir)...); err != nil {
+		return configFault(out, err) // before anything is written
+	}
+	if err := prepare(*dir, env); err != nil {
+		out.fatal("no PKI", err)
+		return exitFailed
+	}
+	c, err := configure(env)
 	if err != nil {
 		return configFault(out, err)
 	}
@@ -74,19 +82,59 @@ func dev(args, env []string, stdout, stderr io.Writer) int {
 	})
 }
 
+// coming returns the files that prepare will make in dir.
+func coming(dir string) []string {
+	crl := filepath.Join(dir, "ca.crl")
+	if pki.Vacant(dir) == nil {
+		return []string{filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"), filepath.Join(dir, "ca.crt"), crl}
+	}
+	return []string{crl}
+}
+
+// prepare makes a PKI in dir if there is none, and the CRL that env names if an earlier version made the PKI without one.
+func prepare(dir string, env []string) error {
+	if err := pki.Init(pki.Options{Dir: dir}); err != nil && !errors.Is(err, pki.ErrExists) {
+		return err
+	}
+	if valueOf(env, "TLS_CRL_FILE") == filepath.Join(dir, "ca.crl") {
+		return completeCRL(dir)
+	}
+	return nil
+}
+
 // devEnv adds what dev chooses where the environment does not say otherwise.
 func devEnv(env []string, dir, url string) []string {
-	for name, value := range map[string]string{
+	choice := map[string]string{
 		"LISTEN": "127.0.0.1:6380", "LOG_FORMAT": "console", "BACKEND_URL": url,
 		"TLS_CERT_FILE":      filepath.Join(dir, "server.crt"),
 		"TLS_KEY_FILE":       filepath.Join(dir, "server.key"),
 		"TLS_CLIENT_CA_FILE": filepath.Join(dir, "ca.crt"),
-	} {
+	}
+	// The CRL is that of our CA, and of use only where its clients show certificates.
+	if !set(env, "TLS_CRL_FILE") && !set(env, "TLS_CLIENT_CA_FILE") && valueOf(env, "TLS_CLIENT_AUTH") != "none" && hasCRL(dir) {
+		choice["TLS_CRL_FILE"], choice["TLS_CRL_EXPIRED"] = filepath.Join(dir, "ca.crl"), "warn"
+	}
+	for name, value := range choice {
 		if value != "" && !set(env, name) {
 			env = append(env, config.Prefix+name+"="+value)
 		}
 	}
 	return env
+}
+
+// hasCRL reports whether the PKI in dir has a CRL, or prepare can make one: without its key a CA signs none.
+func hasCRL(dir string) bool {
+	return pki.Vacant(dir) == nil || exists(filepath.Join(dir, "ca.crl")) || exists(filepath.Join(dir, "ca.key"))
+}
+
+// valueOf returns the value of a variable, or "" if it is not set.
+func valueOf(env []string, name string) (value string) {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, config.Prefix+name+"="); ok {
+			value = v // the last one counts, as for config.Load
+		}
+	}
+	return value
 }
 
 func set(env []string, name string) bool {
@@ -129,33 +177,4 @@ func quote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// embedded is miniredis with the few answers that clients ask for when they connect and that it lacks.
-func embedded() (*miniredis.Miniredis, error) {
-	m := miniredis.NewMiniRedis()
-	if err := m.Start(); err != nil {
-		return nil, fmt.Errorf("start the embedded backend: %w", err)
-	}
-	err := m.Server().Register("CONFIG", func(c *server.Peer, cmd string, args []string) {
-		if len(args) < 2 || !strings.EqualFold(args[0], "GET") {
-			c.WriteError("ERR the embedded backend knows CONFIG GET only")
-			return
-		}
-		c.WriteMapLen(0)
-	})
-	if err != nil {
-		m.Close()
-		return nil, fmt.Errorf("start the embedded backend: %w", err)
-	}
-	// miniredis takes COMMAND DOCS for COMMAND, and redis-cli aborts at that answer where an error makes it use
-	// the help it brings along.
-	m.Server().SetPreHook(func(c *server.Peer, cmd string, args ...string) bool {
-		docs := strings.EqualFold(cmd, "COMMAND") && len(args) > 0 && strings.EqualFold(args[0], "DOCS")
-		if docs {
-			c.WriteError("ERR the embedded backend does not know COMMAND DOCS")
-		}
-		return docs
-	})
-	return m, nil
 }

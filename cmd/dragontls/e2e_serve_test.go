@@ -25,7 +25,7 @@ func TestBadConfigurationListsEveryFault(t *testing.T) {
 	dir := t.TempDir()
 	p := dragontls(t, dir, []string{"serve"}, []string{
 		"LISTEN=nonsense", "HANDSHAKE_TIMEOUT=soon", "LISTENN=:1", "TLS_CERT_FILE=no/such.crt", "BACKEND_URL=http://u:marker@x",
-		"MAX_CONNECTIONS=-1", "BACKEND_MODE=magic", "TLS_MIN_VERSION=1.1",
+		"MAX_CONNECTIONS=-1", "BACKEND_MODE=magic", "TLS_MIN_VERSION=1.1", "LOG_FORMAT=console",
 	})
 	p.wantExit(exitConfig)
 	for _, part := range []string{

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"dragontls/certs"
 	"dragontls/certs/identity"
@@ -40,12 +42,21 @@ func (s *service) compileRules(users *identity.Users) error {
 		return errors.Join(faults...)
 	}
 	for _, rule := range users.Rules() {
-		if commands, _ := rule.Commands.(*command.Rules); commands != nil && len(commands.Unlisted()) > 0 {
-			s.log.Warn().Int("line", rule.Line).Strs("commands", commands.Unlisted()).
+		if unlisted := command.UnlistedNames(slices.Concat(rule.Allow, rule.Deny)); len(unlisted) > 0 {
+			s.log.Warn().Int("line", rule.Line).Str("commands", listed(unlisted)).
 				Msg("users file names commands that neither Dragonfly nor Redis has")
 		}
 	}
 	return nil
+}
+
+// listed is a list of names for people.
+func listed(unlisted []command.Unlisted) string {
+	var names []string
+	for _, u := range unlisted {
+		names = append(names, u.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // recheck judges the client of a session by what is trusted now.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/certs"
 	"dragontls/config"
 	"dragontls/proxy/spool"
 )
@@ -32,6 +33,9 @@ const (
 	// logRetryInterval is how long to wait before a write that returned EAGAIN is tried again: a process that shares our
 	// stderr may have made it non-blocking.
 	logRetryInterval = 10 * time.Millisecond
+	// logTime is the form of all times in the log, and consoleTime that of the first column for people.
+	logTime     = "2006-01-02T15:04:05.000Z07:00"
+	consoleTime = "15:04:05.000"
 )
 
 // logOutput takes everything that serve and dev say on stderr: the log, the audit log and faults. Writers never wait
@@ -41,6 +45,7 @@ type logOutput struct {
 	sink     lineSink // the queue's goroutine writes to it
 	held     atomic.Int64
 	terminal bool
+	plain    bool        // faults that end the process before it serves are text for people
 	console  atomic.Bool // LOG_FORMAT
 	log      logSource   // also what is neither log nor audit log
 	audit    logSource
@@ -52,9 +57,11 @@ type logText struct {
 	from *logSource
 }
 
-// openLog takes over stderr until close. A reader of stderr that goes away does not end the process from here on.
-func openLog(stderr io.Writer) *logOutput {
+// openLog takes over stderr until close. A reader of stderr that goes away does not end the process from here on. format is
+// LOG_FORMAT as it is set, which may be to nothing or to nonsense: it decides how faults are told before it is understood.
+func openLog(stderr io.Writer, format string) *logOutput {
 	o := &logOutput{sink: lineSink{w: stderr}, terminal: isTerminal(stderr)}
+	o.plain = format == "console" || format == "" && o.terminal
 	o.log.out, o.audit.out = o, o
 	o.queue = spool.New(spool.Options[logText]{Size: maxLogLines, Write: o.write, Gap: o.gap})
 	o.queue.Start()
@@ -68,10 +75,19 @@ func (o *logOutput) close() { o.queue.Close(logFlushTimeout) }
 // Write takes whole lines as they are.
 func (o *logOutput) Write(p []byte) (int, error) { return o.log.Write(p) }
 
-// capture makes the libraries that write to stderr on their own write here.
-func (o *logOutput) capture() {
-	log.SetOutput(o)
+// capture makes the libraries that write to stderr on their own write to the log.
+func (o *logOutput) capture(to zerolog.Logger) {
+	log.SetFlags(0)
+	log.SetOutput(libraryText{to})
 	zerolog.ErrorHandler = func(error) { o.log.drop() }
+}
+
+// libraryText makes a line of the log of each text that a library writes.
+type libraryText struct{ log zerolog.Logger }
+
+func (l libraryText) Write(p []byte) (int, error) {
+	l.log.Warn().Str("text", strings.TrimSpace(string(p))).Msg("a library says")
+	return len(p), nil
 }
 
 // logger writes the log in the format and from the level that c names.
@@ -82,6 +98,33 @@ func (o *logOutput) logger(c config.Config) zerolog.Logger {
 		level = zerolog.InfoLevel
 	}
 	return zerolog.New(shortLines{o.inFormat(&o.log)}).Level(level).With().Timestamp().Logger()
+}
+
+// fatal tells why the process ends before it serves: a line of JSON for each fault, or text where people read it.
+func (o *logOutput) fatal(message string, err error) {
+	if o.plain {
+		plainFaults{o}.fatal(message, err)
+		return
+	}
+	log := zerolog.New(shortLines{&o.log}).With().Timestamp().Logger()
+	for _, f := range faultFindings(err) {
+		line := log.WithLevel(zerolog.FatalLevel).Str("id", f.ID).Str("subject", f.Subject).Str("finding", f.Message)
+		if f.Cure != "" {
+			line.Str("cure", f.Cure)
+		}
+		line.Msg(message)
+	}
+}
+
+// levelOf is the level of the log line that tells of a finding.
+func levelOf(s certs.Severity) zerolog.Level {
+	switch s {
+	case certs.SeverityError:
+		return zerolog.ErrorLevel
+	case certs.SeverityNote:
+		return zerolog.InfoLevel
+	}
+	return zerolog.WarnLevel
 }
 
 // auditLogger writes among the lines of the log, whatever LOG_LEVEL is. Its lines bring their own time. A service that
@@ -95,7 +138,7 @@ func (o *logOutput) auditLogger() zerolog.Logger {
 
 func (o *logOutput) inFormat(w io.Writer) io.Writer {
 	if o.console.Load() {
-		return zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, NoColor: !o.terminal}
+		return zerolog.ConsoleWriter{Out: w, TimeFormat: consoleTime, NoColor: !o.terminal}
 	}
 	return w
 }
@@ -192,12 +235,12 @@ func (s shortLines) WriteLevel(level zerolog.Level, p []byte) (int, error) {
 		return s.out.Write(p)
 	}
 	line, err := json.Marshal(struct {
-		Level     string    `json:"level,omitempty"`
-		Time      time.Time `json:"time"`
-		Bytes     int       `json:"bytes"`
-		Beginning string    `json:"beginning"`
-		Message   string    `json:"message"`
-	}{level.String(), time.Now(), len(p), strings.ToValidUTF8(string(p[:maxQuote]), "?"), "a log line was too long"})
+		Level     string `json:"level,omitempty"`
+		Time      string `json:"time"`
+		Bytes     int    `json:"bytes"`
+		Beginning string `json:"beginning"`
+		Message   string `json:"message"`
+	}{level.String(), time.Now().Format(logTime), len(p), strings.ToValidUTF8(string(p[:maxQuote]), "?"), "a log line was too long"})
 	if err == nil {
 		_, err = s.out.Write(append(line, '\n'))
 	}

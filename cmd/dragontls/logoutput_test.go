@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/rs/zerolog"
 	"time"
 
 	"dragontls/config"
@@ -79,7 +81,7 @@ func TestFullLogDropsAndTells(t *testing.T) {
 	for _, format := range []string{"json", "console"} {
 		t.Run(format, func(t *testing.T) {
 			g := &gate{open: make(chan struct{}), asked: make(chan struct{}, 1)}
-			out := openLog(g)
+			out := openLog(g, "")
 			logger := out.logger(config.Config{LogFormat: format, LogLevel: "info"})
 			logger.Info().Msg("first")
 			<-g.asked
@@ -117,7 +119,7 @@ func TestFullLogDropsAndTells(t *testing.T) {
 
 func TestALongLineIsCut(t *testing.T) {
 	var w strings.Builder
-	out := openLog(&w)
+	out := openLog(&w, "")
 	logger := out.logger(config.Config{LogFormat: "json", LogLevel: "info"})
 	logger.Error().Str("reason", "first").Err(errors.New(strings.Repeat("é\"\n", maxLogLine))).Msg("never seen")
 	logger.Info().Msg("next")
@@ -130,5 +132,17 @@ func TestALongLineIsCut(t *testing.T) {
 	beginning, _ := fields["beginning"].(string)
 	if fields["level"] != "error" || fields["bytes"].(float64) < maxLogLine || !strings.HasPrefix(beginning, `{"level":"error","reason":"first",`) {
 		t.Errorf("got %v", fields)
+	}
+}
+
+// What a library writes has the shape of the log.
+func TestTextOfLibrariesIsALineOfTheLog(t *testing.T) {
+	var w strings.Builder
+	text := "http: something\nhappened\n"
+	if n, err := (libraryText{zerolog.New(&w)}).Write([]byte(text)); n != len(text) || err != nil {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if want := `{"level":"warn","text":"http: something\nhappened","message":"a library says"}` + "\n"; w.String() != want {
+		t.Errorf("got %s, want %s", &w, want)
 	}
 }

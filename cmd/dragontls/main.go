@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/rs/zerolog"
 )
 
 const usage = `usage: dragontls [command]
@@ -29,6 +31,7 @@ Exit codes: 0 drained, 1 failed or drain timed out, 2 bad configuration.
 `
 
 func main() {
+	zerolog.TimeFieldFormat = logTime
 	os.Exit(dispatch(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 

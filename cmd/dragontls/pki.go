@@ -18,10 +18,11 @@ import (
 const pkiUsage = `usage: dragontls pki init|client NAME|rotate|revoke NAME|show [flags]
 
   init                 makes ca, server and client: a certificate (.crt) and a key (.key) each;
-                       and ca.crl, an empty CRL, good for 30 days
+                       and ca.crl, an empty CRL, good for a year
   client NAME          makes another client certificate
   rotate               replaces the server certificate and its key; a running proxy takes it up
-  revoke NAME          adds the certificate NAME.crt to ca.crl, which is good for 30 days again
+  revoke NAME          adds the certificate NAME.crt to ca.crl, which is good for a year again; a proxy
+                       refuses it whose DRAGONTLS_TLS_CRL_FILE is that file, as with dev and compose
   show                 lists the certificates and what is revoked
 
   --dir DIR            directory of the PKI (default pki)
@@ -29,12 +30,13 @@ const pkiUsage = `usage: dragontls pki init|client NAME|rotate|revoke NAME|show 
                        (default localhost,127.0.0.1,::1,dragontls; rotate: as before)
   --days N             init, rotate: validity of the server certificate, 1 to 398 (default 90)
   --key-mode MODE      init, rotate: mode of server.key: 0600 (default), 0400, 0640 or 0440
-  --if-missing         init: exit 0 and keep every certificate if there is a CA already
+  --if-missing         init: exit 0 and keep every certificate if there is a CA already; makes a
+                       missing ca.crl
   --owner-from PATH    init, as root: give the directory and its files, also those kept, to
                        the owner of PATH and the group of this process, which new files in it
                        inherit; server.key gets the mode of --key-mode
   --serial HEX         revoke, without NAME: the serial of a certificate whose file is gone
-  --renew              revoke, without NAME: revokes nothing, signs ca.crl for another 30 days
+  --renew              revoke, without NAME: revokes nothing, signs ca.crl for another year
 
 For development and tests: the key of the CA lies beside the certificates.
 `
@@ -121,7 +123,7 @@ func initPKI(f pkiFlags, o pki.Options, stdout io.Writer) error {
 	err := pki.Init(o)
 	if f.ifMissing && errors.Is(err, pki.ErrExists) {
 		if _, missing := os.Stat(ca); missing == nil {
-			did, err = "kept what is there: "+ca, nil
+			did, err = "kept what is there: "+ca, completeCRL(f.dir)
 		}
 	}
 	if err != nil {

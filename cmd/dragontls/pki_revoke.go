@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"dragontls/certs/pki"
+	"dragontls/config"
 )
 
 // revokePKI revokes by name or by serial, or signs the CRL anew. To find it done already is no failure.
@@ -18,7 +20,7 @@ func revokePKI(f pkiFlags, positional []string, stdout io.Writer) error {
 		if err := pki.RenewCRL(f.dir); err != nil {
 			return err
 		}
-		fmt.Fprintf(stdout, "signed %s for another 30 days\n", crl)
+		fmt.Fprintf(stdout, "signed %s for another year\n", crl)
 		return nil
 	}
 	var what string
@@ -33,14 +35,30 @@ func revokePKI(f pkiFlags, positional []string, stdout io.Writer) error {
 		what, err = positional[0], pki.Revoke(f.dir, positional[0])
 	}
 	if errors.Is(err, pki.ErrRevoked) {
-		fmt.Fprintf(stdout, "%s is revoked already: %s is as it was\n", what, crl)
+		fmt.Fprintf(stdout, "%s is revoked already: %s is as it was\n"+takesEffect, what, crl, config.Prefix)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "revoked %s: %s, good for 30 days\n", what, crl)
+	fmt.Fprintf(stdout, "revoked %s: %s, good for a year\n"+takesEffect, what, crl, config.Prefix)
 	return nil
+}
+
+// takesEffect tells whoever revokes where that changes something, with the prefix of variables to fill in.
+const takesEffect = "takes effect within 2 s in a dragontls whose %sTLS_CRL_FILE is this file, as it is with \"dragontls dev\" and docker compose\n"
+
+// completeCRL makes ca.crl in dir if it is missing and the key of the CA is there.
+func completeCRL(dir string) error {
+	if exists(filepath.Join(dir, "ca.crl")) || !exists(filepath.Join(dir, "ca.key")) {
+		return nil
+	}
+	return pki.RenewCRL(dir)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // parseSerial takes hexadecimal digits as `pki show` prints them, or in pairs with colons as OpenSSL does.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -31,9 +30,9 @@ const (
 )
 
 func serve(env []string, stdout, stderr io.Writer) int {
-	out := openLog(stderr)
+	out := openLog(stderr, valueOf(env, "LOG_FORMAT"))
 	defer out.close()
-	c, err := config.Load(env)
+	c, err := configure(env)
 	if err != nil {
 		return configFault(out, err)
 	}
@@ -42,11 +41,6 @@ func serve(env []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	return s.run(nil)
-}
-
-func configFault(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "dragontls: bad configuration\n%v\n", err)
-	return exitConfig
 }
 
 // service is a running proxy: its listeners, its certificates and the goroutines that keep them.
@@ -70,7 +64,7 @@ type service struct {
 // start opens everything, or says on out what is wrong and returns nil and the exit code.
 func start(c config.Config, out *logOutput) (*service, int) {
 	s := &service{c: c, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4)}
-	out.capture()
+	out.capture(s.log)
 	if err := s.openCertificates(); err != nil {
 		return nil, configFault(out, err)
 	}
@@ -78,13 +72,14 @@ func start(c config.Config, out *logOutput) (*service, int) {
 		return nil, configFault(out, err)
 	}
 	if err := s.listen(); err != nil {
-		fmt.Fprintf(out, "dragontls: %v\n", err)
+		out.fatal("cannot listen", err)
 		return nil, exitFailed
 	}
 	for _, n := range c.Notes {
-		s.log.Warn().Str("note", n).Msg("configuration")
+		level := min(levelOf(noteKinds[n.Kind].Severity), zerolog.WarnLevel) // somebody chose it
+		s.log.WithLevel(level).Stringer("note", n).Msg("configuration")
 	}
-	s.warnFindings()
+	s.logFindings()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(int64(c.MemoryLimit))
 	}
@@ -92,25 +87,36 @@ func start(c config.Config, out *logOutput) (*service, int) {
 }
 
 func (s *service) openCertificates() error {
+	options, loginErr := s.storeOptions()
+	store, err := certs.Open(options)
+	var backend *certs.Client
+	var backendErr error
+	if s.c.Backend.TLS {
+		backend, backendErr = certs.OpenClient(s.clientOptions())
+	}
+	s.store, s.backend = store, backend
+	return errors.Join(loginErr, err, backendErr)
+}
+
+// storeOptions returns what to serve and whom to trust. The error is about ALLOW.
+func (s *service) storeOptions() (certs.Options, error) {
 	c := &s.c
-	login, loginErr := s.login()
-	store, err := certs.Open(certs.Options{
+	login, err := s.login()
+	return certs.Options{
 		Login:     login,
 		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
 		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
 		CRLFile: c.TLSCRLFile, CRLWarn: c.TLSCRLExpired == "warn",
 		TicketKeysFile: c.TLSTicketKeysFile, OCSP: c.TLSOCSP, Log: s.log,
-	})
-	var backend *certs.Client
-	var backendErr error
-	if c.Backend.TLS {
-		backend, backendErr = certs.OpenClient(certs.ClientOptions{
-			CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile,
-			ServerName: c.BackendServerName, Log: s.log,
-		})
+	}, err
+}
+
+func (s *service) clientOptions() certs.ClientOptions {
+	c := &s.c
+	return certs.ClientOptions{
+		CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile,
+		ServerName: c.BackendServerName, Log: s.log,
 	}
-	s.store, s.backend = store, backend
-	return errors.Join(loginErr, err, backendErr)
 }
 
 func (s *service) openProxy() error {
@@ -156,7 +162,7 @@ func (s *service) backendTLS() *tls.Config {
 func (s *service) listen() error {
 	var err error
 	if s.listener, err = proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout); err != nil {
-		return fmt.Errorf("%w\nset DRAGONTLS_LISTEN to an address that is free", err)
+		return &listenError{config.Prefix + "LISTEN", err, "set DRAGONTLS_LISTEN to an address that is free"}
 	}
 	if s.c.AdminListen == "" {
 		return nil
@@ -167,7 +173,7 @@ func (s *service) listen() error {
 	}
 	if s.admin, err = admin.Listen(o); err != nil {
 		s.listener.Close()
-		return fmt.Errorf("%w\nset DRAGONTLS_ADMIN_LISTEN to an address that is free, or to nothing", err)
+		return &listenError{config.Prefix + "ADMIN_LISTEN", err, "set DRAGONTLS_ADMIN_LISTEN to an address that is free, or to nothing"}
 	}
 	return nil
 }

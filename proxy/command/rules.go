@@ -17,8 +17,7 @@ type Rules struct {
 	unknown ruling            // for all other commands
 	except  map[string][]byte // by NAME|SUB, for subcommands that are not ruled like NAME: the refusal, or nil if it passes
 
-	unlisted []string        // see Unlisted
-	noted    []atomic.Uint32 // a bit for each command of the catalogue for which FirstTime was called, and one for all others
+	noted []atomic.Uint32 // a bit for each command of the catalogue for which FirstTime was called, and one for all others
 }
 
 // ruling is how the rules decide about a command.
@@ -32,10 +31,6 @@ const (
 )
 
 const maxRuledName = maxName + len("|") + maxName
-
-// Unlisted returns the command names in entries that neither Dragonfly v1.40.1 nor Redis 7.0.15 knows: commands of a module
-// or of a later version, or typing errors.
-func (r *Rules) Unlisted() []string { return r.unlisted }
 
 // DryRun reports whether the caller must let pass what Judge refuses, and only count and log it.
 func (r *Rules) DryRun() bool { return r.dryRun }

@@ -51,7 +51,6 @@ func NewRules(o RuleOptions) (*Rules, error) {
 	for _, name := range append(allow.unlisted(c), deny.unlisted(c)...) {
 		if _, known := r.custom[name]; !known {
 			r.custom[name] = b.ruling(name, r.except)
-			r.unlisted = append(r.unlisted, name)
 		}
 	}
 	return r, nil
@@ -163,7 +162,7 @@ func (c *catalogue) entry(e *entries, entry string) error {
 		}
 		bit := c.bits[category]
 		if bit == 0 {
-			return fmt.Errorf("no such category\ndid you mean @%s?", c.nearest(category))
+			return fmt.Errorf("no such category\ndid you mean @%s?", c.nearestCategory(category))
 		}
 		e.categories |= bit
 		return nil
@@ -189,41 +188,3 @@ func (c *catalogue) entry(e *entries, entry string) error {
 }
 
 func notPlain(r rune) bool { return r < '!' || r > '~' }
-
-// nearest returns the name of a category that takes the fewest edits to become to.
-func (c *catalogue) nearest(to string) (name string) {
-	best := int(^uint(0) >> 1)
-	names := []string{"all"}
-	for n := range c.bits {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, n := range names {
-		if d := edits(n, to); d < best {
-			name, best = n, d
-		}
-	}
-	return name
-}
-
-// edits returns the Levenshtein distance in bytes. Of b only the first maxName bytes count.
-func edits(a, b string) int {
-	b = b[:min(len(b), maxName)]
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
