@@ -54,9 +54,16 @@ type pair struct {
 	filed filedResponse
 }
 
+// again returns the pair as another snapshot serves it: staples are of one snapshot.
+func (p *pair) again() *pair { return &pair{file: p.file, tls: p.tls, info: p.info, issuer: p.issuer} }
+
+// pairFiles are the files of one pair. password is empty where the key may not be encrypted.
+type pairFiles struct{ cert, key, password string }
+
 // parsePair reads and verifies one chain and its key: order, match, dates and
 // extended key usage.
-func parsePair(c reload.Contents, certFile, keyFile, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
+func parsePair(c reload.Contents, files pairFiles, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
+	certFile, keyFile := files.cert, files.key
 	var all faults
 	chain, err := readChain(c, certFile)
 	all.add(err)
@@ -261,18 +268,6 @@ func (b *bundle) add(cert *x509.Certificate) {
 	b.certs = append(b.certs, cert)
 	b.known[sha256.Sum256(cert.Raw)] = true
 	b.named[string(cert.RawSubject)] = append(b.named[string(cert.RawSubject)], cert)
-}
-
-// bundleCache keeps the bundle in use, for what was found out with it. Store.apply
-// sets it once a reload is accepted. Used by one reload at a time.
-type bundleCache struct{ current *bundle }
-
-// same returns the bundle in use if its certificates are those of b, else b.
-func (c *bundleCache) same(b *bundle) *bundle {
-	if c.current != nil && c.current.sum() == b.sum() {
-		return c.current
-	}
-	return b
 }
 
 // sum is a digest of the certificates in their order.
