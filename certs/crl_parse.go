@@ -20,6 +20,10 @@ func readCRLs(file string, data []byte) ([]*crl, error) {
 	var lists []*crl
 	for i, der := range ders {
 		l, err := parseCRL(file, der)
+		if f, ok := recogniseDER(file, der, wantCRLs); err != nil && ok {
+			all.add(newFault(file, ReasonParse, f.cure, "parse %q: part %d is no CRL: %w", file, i+1, f))
+			continue
+		}
 		if err != nil {
 			all.add(faultyCRL(file, i+1, err))
 			continue
@@ -51,8 +55,9 @@ func newRevocation(lists []*crl, required bool, clients *bundle) (*revocation, [
 // a file is a fault, beside which it returns the lists that are whole.
 func splitCRLs(file string, data []byte) ([][]byte, error) {
 	const cure = "the file must hold CRLs in PEM or DER; a file that is being written is read again when it is complete"
+	data = withoutBOM(data)
 	var ders [][]byte
-	if begun := bytes.Count(data, []byte("-----BEGIN ")); begun > 0 {
+	if begun := bytes.Count(data, begin); begun > 0 {
 		blocks := 0
 		for rest := data; ; blocks++ {
 			var block *pem.Block
@@ -64,20 +69,25 @@ func splitCRLs(file string, data []byte) ([][]byte, error) {
 			}
 		}
 		if blocks != begun {
-			return ders, newFault(file, ReasonParse, cure, "parse %q: %d of %d PEM blocks are incomplete or damaged", file, begun-blocks, begun)
+			return ders, damagedBlocks(file, data, begun-blocks, begun, cure)
 		}
+	} else if isUTF16(data) {
+		return nil, nothingWanted(file, data, wantCRLs, cure)
 	} else {
 		for rest := data; len(rest) > 0; {
 			var one asn1.RawValue
 			var err error
 			if rest, err = asn1.Unmarshal(rest, &one); err != nil {
+				if f, ok := recognise(file, data, wantCRLs); ok && len(ders) == 0 {
+					return nil, newFault(file, ReasonParse, f.cure, "parse %q: %w", file, f)
+				}
 				return ders, newFault(file, ReasonParse, cure, "parse %q: CRL %d is incomplete or damaged", file, len(ders)+1)
 			}
 			ders = append(ders, one.FullBytes)
 		}
 	}
 	if len(ders) == 0 {
-		return nil, newFault(file, ReasonParse, cure, "parse %q: it holds no CRL", file)
+		return nil, nothingWanted(file, data, wantCRLs, cure)
 	}
 	return ders, nil
 }

@@ -39,7 +39,11 @@ func parseAllowFile(c reload.Contents, file string) ([]identity.Pattern, error) 
 	if err != nil {
 		return nil, err
 	}
-	patterns, err := identity.ParseList(data)
+	if isUTF16(data) {
+		f, _ := recogniseText(file, data, "patterns")
+		return nil, newFault(file, ReasonAllow, f.cure, "read patterns %q: %w", file, f)
+	}
+	patterns, err := identity.ParseList(withoutBOM(data))
 	if err == nil && len(patterns) == 0 {
 		err = errors.New("it holds no pattern and would refuse everybody")
 	}
@@ -55,7 +59,11 @@ func parseUsers(c reload.Contents, o *Login) (*identity.Users, error) {
 	if err != nil {
 		return nil, err
 	}
-	users, err := identity.ParseUsers(o.UsersFile, data)
+	if isUTF16(data) {
+		f, _ := recogniseText(o.UsersFile, data, "users")
+		return nil, newFault(o.UsersFile, ReasonUsers, f.cure, "read users %q: %w", o.UsersFile, f)
+	}
+	users, err := identity.ParseUsers(o.UsersFile, withoutBOM(data))
 	all := faults{}
 	all.add(err)
 	if users != nil {

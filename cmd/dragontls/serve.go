@@ -172,8 +172,18 @@ func (s *service) listen() error {
 	return nil
 }
 
-// ready is what /readyz says.
+// ready is what /readyz says. Files that are held back do not make it fail: what is in use is good.
 func (s *service) ready() admin.Readiness {
+	r := s.readiness()
+	if held := s.heldDetail(); held != "" && r.Detail != "" {
+		r.Detail += "; " + held
+	} else if held != "" {
+		r.Detail = held
+	}
+	return r
+}
+
+func (s *service) readiness() admin.Readiness {
 	if s.draining.Load() {
 		return admin.Readiness{Reason: "draining"}
 	}
