@@ -243,6 +243,24 @@ func (b *bundle) add(cert *x509.Certificate) {
 	b.named[string(cert.RawSubject)] = append(b.named[string(cert.RawSubject)], cert)
 }
 
+func isCA(cert *x509.Certificate) bool {
+	return cert.BasicConstraintsValid && cert.IsCA && (cert.KeyUsage == 0 || cert.KeyUsage&x509.KeyUsageCertSign != 0)
+}
+
+// provesItself reports whether a certificate is self-signed. Signatures of the old algorithms count here: nobody but the
+// operator vouches for what a root says of itself.
+func provesItself(cert *x509.Certificate) bool {
+	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		return false
+	}
+	err := cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
+	return err == nil || unusable(err)
+}
+
+// isPinned reports whether a certificate of a bundle is no CA: crypto/x509 accepts it for itself, and nothing that its key
+// has signed.
+func isPinned(cert *x509.Certificate) bool { return cert.Version >= 3 && !isCA(cert) }
+
 // sum is a digest of the certificates in their order.
 func (b *bundle) sum() [32]byte {
 	h := sha256.New()
@@ -255,7 +273,8 @@ func (b *bundle) sum() [32]byte {
 
 func (b *bundle) holds(cert *x509.Certificate) bool { return b.known[sha256.Sum256(cert.Raw)] }
 
-// parseBundle accepts a bundle in which each certificate is a CA and at least one is in date.
+// parseBundle accepts a bundle in which each certificate is a CA, or is self-signed and so stands for itself alone, and at
+// least one is in date. A self-signed certificate of X.509 v1 cannot say that it is a CA: it is taken for one, as OpenSSL does.
 func parseBundle(c reload.Contents, file, role string, now time.Time) (*bundle, error) {
 	certs, err := readChain(c, file)
 	if err != nil {
@@ -269,8 +288,8 @@ func parseBundle(c reload.Contents, file, role string, now time.Time) (*bundle, 
 		if b.holds(cert) {
 			continue // twice in the file
 		}
-		if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-			all.add(newFault(file, ReasonNoCA, "the bundle must hold CA certificates only",
+		if !isCA(cert) && (cert.IsCA || !provesItself(cert)) {
+			all.add(newFault(file, ReasonNoCA, "the bundle must hold CA certificates, and client certificates only if they are self-signed",
 				"check %q: certificate %d (%s) is not a CA", file, i+1, cert.SerialNumber.Text(16)))
 			continue
 		}

@@ -44,7 +44,7 @@ func newSources(o *Options) *sources {
 	if o.ClientCAFile != "" {
 		s.clients = newBundleSource(RoleClientCA, o.ClientCAFile, o.clock)
 	}
-	if o.CRLFile != "" && o.ClientCAFile != "" {
+	if o.CRLFile != "" {
 		s.crl = newCRLSource(o.CRLFile)
 	}
 	if file := o.Login.AllowFile; file != "" {

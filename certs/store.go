@@ -191,7 +191,21 @@ func (s *Store) apply(c reload.Contents) reload.Outcome {
 		s.stapler.prepare(next)
 	}
 	s.snapshot.Store(next)
+	if last != nil && next.clients != last.clients {
+		s.warnBundle(next.clients)
+	}
 	return out
+}
+
+// warnBundle logs what a new bundle trusts in a way that its operator may not think of. At start, check's findings say it.
+func (s *Store) warnBundle(clients *bundle) {
+	l := newLinter(LintOptions{Now: s.opts.clock()})
+	for i, ca := range clients.certs {
+		l.trusted(s.opts.ClientCAFile, title(i, ca), ca, clientsRefused)
+	}
+	for _, f := range l.found {
+		s.opts.Log.Warn().Str("id", f.ID).Str("severity", string(f.Severity)).Str("subject", f.Subject).Str("finding", f.Message).Str("cure", f.Cure).Msg("deployment finding")
+	}
 }
 
 // turnDay publishes the ticket keys of a new day: the same snapshot with another config.

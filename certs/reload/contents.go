@@ -82,7 +82,7 @@ func (c Contents) Get(path string) ([]byte, error) {
 	cure := ""
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		cure = "give the file, and every directory above it, to that uid or a group of it"
+		cure = "give the file, and every directory above it, to that uid or a group of it; for a Kubernetes secret, fsGroup in the securityContext of the pod and defaultMode: 0440"
 	case errors.Is(err, os.ErrNotExist):
 		cure = "name an existing file"
 	}
@@ -94,6 +94,9 @@ type reading struct {
 	contents Contents
 	digest   [32]byte
 }
+
+// Read returns what each file holds; empty paths do not count.
+func Read(paths []string) Contents { return readFiles(distinct(paths)).contents }
 
 func readFiles(paths []string) reading {
 	return settle(func() reading { return readOnce(paths) })

@@ -145,7 +145,7 @@ func (s *service) lint(hosts []string) []certs.Finding {
 	c := &s.c
 	found = append(found, certs.LintKeys(append(slices.Clone(c.TLSKeyFiles), c.BackendKeyFile)...)...)
 	found = append(found, certs.LintTrust(c.TLSClientCAFile, c.TLSCRLFile, c.AllowFile, c.UsersFile, c.BackendCAFile)...)
-	secrets := []string{c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
+	secrets := []string{c.TLSKeyPasswordFile, c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
 	if users := s.store.Snapshot().Users(); users != nil {
 		secrets = append(secrets, users.PasswordFiles()...)
 	}

@@ -96,7 +96,7 @@ func (s *service) openCertificates() error {
 	login, loginErr := s.login()
 	store, err := certs.Open(certs.Options{
 		Login:     login,
-		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
+		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, KeyPasswordFile: c.TLSKeyPasswordFile, ClientCAFile: c.TLSClientCAFile,
 		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
 		CRLFile: c.TLSCRLFile, CRLWarn: c.TLSCRLExpired == "warn",
 		TicketKeysFile: c.TLSTicketKeysFile, OCSP: c.TLSOCSP, Log: s.log,
