@@ -23,10 +23,10 @@ func TestExamineFindsFaultsOfFilesWhateverIsMissing(t *testing.T) {
 		"nothing": {Options{}, nil},
 		"no pair": {Options{ClientCAFile: f.path("damaged.crt"), Login: files, TicketKeysFile: f.path("tickets")},
 			[]string{"damaged.crt parse", "allow allow", "users.yaml users", "tickets ticket_keys"}},
-		"no CA":                    {Options{CRLFile: f.path("ca.crl"), Login: files}, []string{"ca.crl parse", "allow allow", "users.yaml users"}},
-		"a key too few":            {Options{CertFiles: []string{f.path("server.crt"), f.path("damaged.crt")}, KeyFiles: f.opts.KeyFiles}, []string{"damaged.crt parse"}},
-		"a certificate too few":    {Options{KeyFiles: []string{f.path("missing.key")}}, []string{"missing.key unreadable"}},
-		"a CRL of another key":     {Options{ClientCAFile: f.path("ca.crt"), CRLFile: f.path("forged.crl")}, []string{"forged.crl crl"}},
+		"no CA":                 {Options{CRLFile: f.path("ca.crl"), Login: files}, []string{"ca.crl parse", "allow allow", "users.yaml users"}},
+		"a key too few":         {Options{CertFiles: []string{f.path("server.crt"), f.path("damaged.crt")}, KeyFiles: f.opts.KeyFiles}, []string{"damaged.crt parse"}},
+		"a certificate too few": {Options{KeyFiles: []string{f.path("missing.key")}}, []string{"missing.key unreadable"}},
+		"a CRL of another key":  {Options{ClientCAFile: f.path("ca.crt"), CRLFile: f.path("forged.crl")}, []string{"forged.crl crl"}},
 	} {
 		f.write("forged.crl", f.forged(f.ca, "root"))
 		if got := reasons(Examine(c.opts)); !slices.Equal(got, c.want) {

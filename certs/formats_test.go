@@ -2,12 +2,15 @@ package certs
 
 import (
 	"bytes"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -214,6 +217,23 @@ func TestAByteOrderMarkIsSkipped(t *testing.T) {
 	}
 }
 
+func algorithm(t *testing.T, oid string, params any) pkix.AlgorithmIdentifier {
+	t.Helper()
+	der, err := asn1.Marshal(params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id asn1.ObjectIdentifier
+	for part := range strings.SplitSeq(oid, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = append(id, n)
+	}
+	return pkix.AlgorithmIdentifier{Algorithm: id, Parameters: asn1.RawValue{FullBytes: der}}
+}
+
 func TestEncryptedKeysAreDecrypted(t *testing.T) {
 	for name, options := range map[string]string{
 		"the default of OpenSSL": "", "AES-128": "-v2 aes-128-cbc", "scrypt": "-scrypt", "SHA-1": "-v2prf hmacWithSHA1", "3DES": "-v2 des3",
@@ -260,17 +280,47 @@ func TestEncryptedKeysAreDecrypted(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	// A reload that never ends would hold every other file back.
+	for name, kdf := range map[string]pkix.AlgorithmIdentifier{
+		"too many iterations": algorithm(t, "1.2.840.113549.1.5.12", struct {
+			Salt       []byte
+			Iterations int
+		}{[]byte("salt"), 1 << 31}),
+		"too much memory": algorithm(t, "1.3.6.1.4.1.11591.4.11", struct {
+			Salt                []byte
+			Cost, Blocks, Lanes int
+		}{[]byte("salt"), 1 << 22, 8, 1}),
+		"too many lanes": algorithm(t, "1.3.6.1.4.1.11591.4.11", struct {
+			Salt                []byte
+			Cost, Blocks, Lanes int
+		}{[]byte("salt"), 1 << 14, 8, 1 << 20}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			cipher := algorithm(t, "2.16.840.1.101.3.4.1.42", make([]byte, 16))
+			dear, err := asn1.Marshal(struct {
+				Algorithm pkix.AlgorithmIdentifier
+				Data      []byte
+			}{algorithm(t, oidPBES2, struct{ KDF, Cipher pkix.AlgorithmIdentifier }{kdf, cipher}), make([]byte, 32)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = parseKey("f", pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: dear}), func() ([]byte, error) { return []byte("a secret"), nil })
+			if err == nil || !strings.Contains(err.Error(), "too long or too much memory") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 	t.Run("damaged at any byte", func(t *testing.T) {
 		f := newFixture(t)
 		f.opts.KeyPasswordFile = f.path("passphrase")
 		f.write("passphrase", []byte("a secret"))
 		good := der(f.encrypted("-iter 1"))
-		for i := range good {
+		for i := range 2 * len(good) {
 			bad := slices.Clone(good)
-			bad[i] ^= 1
+			bad[i/2] ^= []byte{1, 0x80}[i%2]
 			_, err := parseKey("f", pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: bad}), func() ([]byte, error) { return []byte("a secret"), nil })
 			if err != nil && (strings.Contains(err.Error(), "a secret") || len(err.Error()) > 1000) {
-				t.Fatalf("byte %d: %v", i, err)
+				t.Fatalf("byte %d: %v", i/2, err)
 			}
 		}
 	})

@@ -126,6 +126,10 @@ func decryptKey(file string, der []byte, passphrase func() ([]byte, error)) (key
 		return nil, form{"encrypted", "name a file with its passphrase in DRAGONTLS_TLS_KEY_PASSWORD_FILE, or decrypt it: openssl pkey -in " +
 			shellWord(file) + " -out " + shellWord(file+".pem")}
 	}
+	if !affordable(der) {
+		return nil, form{"encrypted, and to decrypt it would take too long or too much memory", "encrypt it again: openssl pkcs8 -topk8 -v2 aes-256-cbc -in " +
+			shellWord(file) + " -out " + shellWord(file+".pem")}
+	}
 	defer func() {
 		if recover() != nil { // the library takes the length of the initialization vector on trust
 			key, err = nil, errors.New("it is encrypted, and its parameters are damaged")
@@ -141,6 +145,51 @@ func decryptKey(file string, der []byte, passphrase func() ([]byte, error)) (key
 	// Not its text: the passphrase is what matters in nearly all cases.
 	return nil, form{fmt.Sprintf("encrypted, and cannot be decrypted with the passphrase that is configured (%v)", err),
 		"correct the passphrase, or encrypt the key again: openssl pkcs8 -topk8 -v2 aes-256-cbc -in " + shellWord(file) + " -out " + shellWord(file+".pem")}
+}
+
+const (
+	// maxIterations of PBKDF2 take some seconds; OpenSSL makes 2,048 and OWASP asks for 600,000 with passwords of people.
+	maxIterations = 10_000_000
+	// maxScryptMemory and maxScryptLanes bound scrypt, in bytes; OpenSSL takes 16 MiB and one lane.
+	maxScryptMemory = 256 << 20
+	maxScryptLanes  = 16
+)
+
+// affordable reports whether the key derivation of an encrypted key (RFC 8018, A.4) stays within limits: it runs in turn with
+// all reloads. What cannot be parsed is left to the library.
+func affordable(der []byte) bool {
+	var outer struct {
+		Algorithm struct {
+			OID    asn1.ObjectIdentifier
+			Params struct {
+				KDF    pkix.AlgorithmIdentifier
+				Cipher pkix.AlgorithmIdentifier
+			}
+		}
+		Data []byte
+	}
+	if _, err := asn1.Unmarshal(der, &outer); err != nil {
+		return true
+	}
+	params := outer.Algorithm.Params.KDF.Parameters.FullBytes
+	var pbkdf2 struct {
+		Salt       []byte
+		Iterations int
+		Length     int                      `asn1:"optional"`
+		PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
+	}
+	if _, err := asn1.Unmarshal(params, &pbkdf2); err == nil && outer.Algorithm.Params.KDF.Algorithm.String() == "1.2.840.113549.1.5.12" {
+		return pbkdf2.Iterations <= maxIterations
+	}
+	var scrypt struct {
+		Salt                []byte
+		Cost, Blocks, Lanes int
+		Length              int `asn1:"optional"`
+	}
+	if _, err := asn1.Unmarshal(params, &scrypt); err == nil {
+		return scrypt.Cost > 0 && scrypt.Blocks > 0 && scrypt.Cost <= maxScryptMemory/128/min(scrypt.Blocks, maxScryptMemory) && scrypt.Lanes <= maxScryptLanes
+	}
+	return true
 }
 
 const oidPBES2 = "1.2.840.113549.1.5.13"
