@@ -20,6 +20,7 @@ const clientSessions = 64
 type ClientOptions struct {
 	CAFile            string // empty: the system's roots
 	CertFile, KeyFile string // both or none
+	KeyPasswordFile   string // holds the passphrase of the key if that is encrypted
 	ServerName        string // empty: the dialer fills it in from the host
 	Log               zerolog.Logger
 
@@ -52,7 +53,7 @@ func OpenClient(o ClientOptions) (*Client, error) {
 		o.clock = time.Now
 	}
 	c := newClient(o)
-	c.files = &reload.Files{Paths: []string{o.CAFile, o.CertFile, o.KeyFile}, Apply: c.apply, Log: o.Log, Clock: o.clock}
+	c.files = &reload.Files{Paths: []string{o.CAFile, o.CertFile, o.KeyFile, o.KeyPasswordFile}, Apply: c.apply, Log: o.Log, Clock: o.clock}
 	if err := c.files.Open(); err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func newClient(o ClientOptions) *Client {
 		c.ca = newBundleSource("backend_ca", o.CAFile, o.clock)
 	}
 	if o.CertFile != "" {
-		c.pair = newPairSource("backend_pair", o.CertFile, o.KeyFile, "", "backend_client", x509.ExtKeyUsageClientAuth, o.clock)
+		c.pair = newPairSource("backend_pair", o.CertFile, o.KeyFile, o.KeyPasswordFile, "backend_client", x509.ExtKeyUsageClientAuth, o.clock)
 	}
 	return c
 }

@@ -256,6 +256,17 @@ func TestEncryptedKeysAreDecrypted(t *testing.T) {
 			}
 		})
 	}
+	t.Run("toward the backend", func(t *testing.T) {
+		f := newFixture(t)
+		f.writePair("server", f.issue(f.ca, pki.Leaf{CN: "proxy", Client: true}))
+		f.write("server.key", f.encrypted(""))
+		f.write("passphrase", []byte("a secret\n"))
+		c, err := OpenClient(ClientOptions{CertFile: f.path("server.crt"), KeyFile: f.path("server.key"), KeyPasswordFile: f.path("passphrase"), Log: f.opts.Log})
+		f.must(err)
+		if len(c.TLSConfig().Certificates) != 1 || !slices.Contains(c.Files(), f.path("passphrase")) {
+			t.Errorf("shows %d certificates, reads %q", len(c.TLSConfig().Certificates), c.Files())
+		}
+	})
 	t.Run("one that is not encrypted needs none", func(t *testing.T) {
 		f := newFixture(t)
 		f.opts.KeyPasswordFile = f.path("passphrase")

@@ -105,7 +105,7 @@ func (s *service) openCertificates() error {
 	var backendErr error
 	if c.Backend.TLS {
 		backend, backendErr = certs.OpenClient(certs.ClientOptions{
-			CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile,
+			CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile, KeyPasswordFile: c.TLSKeyPasswordFile,
 			ServerName: c.BackendServerName, Log: s.log,
 		})
 	}
