@@ -226,7 +226,8 @@ func TestAGoodListOfABadFileRevokes(t *testing.T) {
 // A wrong clock keeps no revocation out: a list of tomorrow revokes today, and its predecessor still says what is in date.
 func TestAListThatIsNotYetValidRevokes(t *testing.T) {
 	f := newFixture(t)
-	f.withCRL(f.revoking(f.ca))
+	good := f.revoking(f.ca)
+	f.withCRL(good)
 	s := f.open()
 	tomorrow := time.Now().Add(24 * time.Hour)
 	f.write("ca.crl", f.crl(f.ca, pki.CRLOptions{Revoked: []*big.Int{f.client.Leaf.SerialNumber}, ThisUpdate: tomorrow, NextUpdate: tomorrow.Add(time.Hour)}))
@@ -240,6 +241,9 @@ func TestAListThatIsNotYetValidRevokes(t *testing.T) {
 	if got := len(s.Snapshot().CRLs); got != 2 {
 		t.Errorf("%d lists in use, want both", got)
 	}
+	f.write("ca.crl", good) // put back
+	f.reload(s)
+	f.wantAdmitted(s, f.client)
 }
 
 // twin is a CA with the name and the key identifier of another one, and another key: a CRL of one cannot be told from a

@@ -194,7 +194,7 @@ func (s *sources) changes(next, last *Snapshot) []reload.Change {
 	if k := s.clients; k != nil && (k.fresh || last != nil && next.clients != last.clients) {
 		add(&k.Source, func(e *zerolog.Event) { e.Int("cas", len(next.clients.certs)).Bool("in_part", s.narrowed) })
 	}
-	if k := s.crl; k != nil && (k.fresh || last != nil && next.revocation != last.revocation && k.err != nil) {
+	if k := s.crl; k != nil && (k.fresh || last != nil && next.revocation != last.revocation && (k.err != nil || next.clients == last.clients)) {
 		inPart := k.err != nil
 		add(&k.Source, func(e *zerolog.Event) {
 			e.Int("crls", len(next.CRLs)).Int("entries", entriesOf(next.CRLs)).Bool("in_part", inPart)

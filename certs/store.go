@@ -169,7 +169,6 @@ func (s *Store) OnFault(f func(error)) { s.files.OnFault(f) }
 func (s *Store) apply(c reload.Contents) reload.Outcome {
 	last := s.snapshot.Load()
 	s.sources.read(c)
-	defer s.sources.settle()
 	next, err := s.sources.compose(&s.opts, last, s.random, s.opts.clock())
 	out := reload.Outcome{Held: s.sources.held()}
 	switch {
@@ -177,6 +176,7 @@ func (s *Store) apply(c reload.Contents) reload.Outcome {
 		out.Held = append(out.Held, Held{Source: &s.sources.pairs[0].Source, Err: err})
 		return out
 	case next == nil:
+		s.sources.settle()
 		return out
 	}
 	next.Generation, next.TrustGeneration = 1, 1
@@ -191,6 +191,7 @@ func (s *Store) apply(c reload.Contents) reload.Outcome {
 		s.stapler.prepare(next)
 	}
 	s.snapshot.Store(next)
+	s.sources.settle()
 	if last != nil && next.clients != last.clients {
 		s.warnBundle(next.clients)
 	}
