@@ -259,6 +259,26 @@ var signerKind = map[x509.SignatureAlgorithm]x509.PublicKeyAlgorithm{
 	x509.PureEd25519: x509.Ed25519,
 }
 
+// unknownOrUnverified returns ErrClientSignature if a certificate of the client names a CA that is there and bears a signature
+// that crypto/x509 does not verify: SHA-1, or RSA-PSS with parameters that it does not know. Otherwise it returns err.
+func (b *bundle) unknownOrUnverified(c *client, err error) error {
+	sent := append([]shown{c.leaf}, nameable(c.leaf, nil, slices.Concat(c.known, c.unknown))...)
+	for _, cert := range sent {
+		if _, verified := signerKind[cert.cert.SignatureAlgorithm]; verified {
+			continue
+		}
+		if len(b.named[string(cert.cert.RawIssuer)]) == 0 && !slices.ContainsFunc(sent, func(ca shown) bool { return ca.at > 0 && ca.signs(&cert) }) {
+			continue
+		}
+		algorithm := "an algorithm, or parameters of RSA-PSS, that are not known here"
+		if weakSignature(cert.cert.SignatureAlgorithm) {
+			algorithm = cert.cert.SignatureAlgorithm.String()
+		}
+		return fmt.Errorf("%w: certificate %d is signed with %s", ErrClientSignature, cert.at+1, algorithm)
+	}
+	return err
+}
+
 // signedByAny reports whether one of the parents signed ca, and whether a key was
 // used in vain. Each such check is added to failed.
 func signedByAny(ca *shown, parents []*x509.Certificate, failed map[signature]struct{}) (signed, costly bool) {

@@ -28,15 +28,18 @@ const clockSkew = 5 * time.Minute
 // crl is one list. It counts for a CA only once that CA's signature was proven.
 type crl struct {
 	info    CRL
+	number  int                 // its place in the file, from 1
+	sum     [32]byte            // SHA-256 of the DER
 	issuer  []byte              // the name, DER
 	points  []string            // of a partition: the distribution points that it covers
 	partial bool                // it is a partition
 	revoked map[string]struct{} // by serialKey
 	entries [32]byte            // a digest of them
-	// signed is what a signature is checked with. prove drops its TBS, which holds
-	// all entries again, once a CA of the bundle is proven to be the signer.
-	signed x509.RevocationList
-	signer [32]byte // SHA-256 of that CA's key
+	// signed is what a signature is checked with. Its TBS, which holds all entries again,
+	// is dropped once a CA of a bundle is proven to be the signer.
+	signed   x509.RevocationList
+	signer   [32]byte // SHA-256 of that CA's key
+	anchored bool     // that CA is in the bundle that the list is used with
 	// signers remembers, by SHA-256, which keys of CAs that clients send signed a
 	// list without a signer in the bundle. A client with a CA of its own can make
 	// any number of keys for one name, so a key that was forgotten is tried again.
@@ -51,6 +54,9 @@ const maxSigners = 64
 func (l *crl) signedBy(ca *x509.Certificate) bool {
 	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
 	if l.signed.RawTBSRevocationList == nil {
+		if sum == l.signer && !l.anchored && !l.used.Load() {
+			l.used.Store(true)
+		}
 		return sum == l.signer
 	}
 	if signed, known := l.signers.get(sum); known {

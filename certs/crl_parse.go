@@ -9,78 +9,55 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"dragontls/certs/reload"
 )
 
-// crlCache keeps what was parsed last: a list may have a million entries, and the
-// other files change more often. Used by one reload at a time.
-type crlCache struct {
-	file, bundle [32]byte // what it was made of
-	lists        []*crl
+// readCRLs parses the lists of a file. Where some of it cannot be understood, it returns the other
+// lists beside the faults: each is signed on its own.
+func readCRLs(file string, data []byte) ([]*crl, error) {
+	var all faults
+	ders, err := splitCRLs(file, data)
+	all.add(err)
+	var lists []*crl
+	for i, der := range ders {
+		l, err := parseCRL(file, der)
+		if f, ok := recogniseDER(file, der, wantCRLs); err != nil && ok {
+			all.add(newFault(file, ReasonParse, f.cure, "parse %q: part %d is no CRL: %w", file, i+1, f))
+			continue
+		}
+		if err != nil {
+			all.add(faultyCRL(file, i+1, err))
+			continue
+		}
+		l.number = i + 1
+		lists = append(lists, l)
+	}
+	return lists, all.join()
 }
 
-// parseCRLs reads all lists of a file. A list whose issuer is in the bundle must
-// bear its signature; another may belong to an intermediate that clients send,
-// and is checked against that one.
-func parseCRLs(c reload.Contents, o *Options, clients *bundle) (*revocation, []CRL, error) {
-	data, err := c.Get(o.CRLFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	cache := o.crls
-	if cache == nil {
-		cache = &crlCache{}
-	}
-	if err := cache.fill(o.CRLFile, data, clients); err != nil {
-		return nil, nil, err
-	}
-	r := &revocation{lists: make(map[string][]*crl), required: !o.CRLWarn, revokedCAs: make(map[[32]byte]bool)}
+func faultyCRL(file string, number int, err error) *Fault {
+	return newFault(file, ReasonCRL, "have the CA issue it anew; until then the last good one stays", "check %q: CRL %d: %w", file, number, err)
+}
+
+// newRevocation is what lists say together, once each is proven by the bundle.
+func newRevocation(lists []*crl, required bool, clients *bundle) (*revocation, []CRL) {
+	r := &revocation{lists: make(map[string][]*crl), required: required, revokedCAs: make(map[[32]byte]bool)}
 	var infos []CRL
-	for _, l := range cache.lists {
+	for _, l := range lists {
 		r.lists[string(l.issuer)] = append(r.lists[string(l.issuer)], l)
 		infos = append(infos, l.info)
 	}
 	r.findRevokedCAs(clients)
 	r.digest = r.sum(clients)
-	return r, infos, nil
+	return r, infos
 }
 
-func (c *crlCache) fill(file string, data []byte, clients *bundle) error {
-	sum, bundle := sha256.Sum256(data), clients.sum()
-	if c.lists != nil && c.file == sum && c.bundle == bundle {
-		return nil
-	}
-	ders, err := splitCRLs(file, data)
-	if err != nil {
-		return err
-	}
-	var lists []*crl
-	var all faults
-	for i, der := range ders {
-		l, err := parseCRL(file, der)
-		if err == nil {
-			err = l.prove(clients)
-		}
-		if err != nil {
-			all.add(newFault(file, ReasonCRL, "have the CA issue it anew; until then the last good one stays", "check %q: CRL %d: %w", file, i+1, err))
-			continue
-		}
-		lists = append(lists, l)
-	}
-	if len(all) > 0 {
-		return all.join()
-	}
-	*c = crlCache{file: sum, bundle: bundle, lists: lists}
-	return nil
-}
-
-// splitCRLs accepts PEM, with other blocks between, or one or more DER lists in
-// a row; as with certificates, half a file is no file.
+// splitCRLs accepts PEM, with other blocks between, or one or more DER lists in a row. Half
+// a file is a fault, beside which it returns the lists that are whole.
 func splitCRLs(file string, data []byte) ([][]byte, error) {
 	const cure = "the file must hold CRLs in PEM or DER; a file that is being written is read again when it is complete"
+	data = withoutBOM(data)
 	var ders [][]byte
-	if begun := bytes.Count(data, []byte("-----BEGIN ")); begun > 0 {
+	if begun := bytes.Count(data, begin); begun > 0 {
 		blocks := 0
 		for rest := data; ; blocks++ {
 			var block *pem.Block
@@ -92,20 +69,25 @@ func splitCRLs(file string, data []byte) ([][]byte, error) {
 			}
 		}
 		if blocks != begun {
-			return nil, newFault(file, ReasonParse, cure, "parse %q: %d of %d PEM blocks are incomplete or damaged", file, begun-blocks, begun)
+			return ders, damagedBlocks(file, data, begun-blocks, begun, cure)
 		}
+	} else if isUTF16(data) {
+		return nil, nothingWanted(file, data, wantCRLs, cure)
 	} else {
 		for rest := data; len(rest) > 0; {
 			var one asn1.RawValue
 			var err error
 			if rest, err = asn1.Unmarshal(rest, &one); err != nil {
-				return nil, newFault(file, ReasonParse, cure, "parse %q: CRL %d is incomplete or damaged", file, len(ders)+1)
+				if f, ok := recognise(file, data, wantCRLs); ok && len(ders) == 0 {
+					return nil, newFault(file, ReasonParse, f.cure, "parse %q: %w", file, f)
+				}
+				return ders, newFault(file, ReasonParse, cure, "parse %q: CRL %d is incomplete or damaged", file, len(ders)+1)
 			}
 			ders = append(ders, one.FullBytes)
 		}
 	}
 	if len(ders) == 0 {
-		return nil, newFault(file, ReasonParse, cure, "parse %q: it holds no CRL", file)
+		return nil, nothingWanted(file, data, wantCRLs, cure)
 	}
 	return ders, nil
 }
@@ -118,6 +100,7 @@ func parseCRL(file string, der []byte) (*crl, error) {
 	l := &crl{
 		info: CRL{File: file, Issuer: list.Issuer.String(), ThisUpdate: list.ThisUpdate, NextUpdate: list.NextUpdate, Entries: len(list.RevokedCertificateEntries)},
 		// Copies: the file's bytes are dropped.
+		sum:    sha256.Sum256(der),
 		issuer: bytes.Clone(list.RawIssuer),
 		signed: x509.RevocationList{
 			RawTBSRevocationList: bytes.Clone(list.RawTBSRevocationList), Signature: bytes.Clone(list.Signature),
@@ -214,19 +197,20 @@ func (l *crl) readPoint(der []byte) error {
 	return nil
 }
 
-// prove looks for the signer in the bundle, and faults a list that a CA of it
-// should have signed and did not. A CA with another key identifier is another CA
-// of the same name.
-func (l *crl) prove(clients *bundle) error {
+// provenBy returns the list as it is used with a bundle. A list whose issuer is in the bundle must bear its
+// signature; another may belong to an intermediate that clients send, and is checked against that one. A CA with
+// another key identifier is another CA of the same name.
+func (l *crl) provenBy(clients *bundle) (*crl, error) {
 	var named *x509.Certificate
 	for _, ca := range clients.certs {
 		if !bytes.Equal(ca.RawSubject, l.issuer) {
 			continue
 		}
+		if l.anchored && l.signedBy(ca) {
+			return l, nil
+		}
 		if l.signedBy(ca) {
-			l.signed.RawTBSRevocationList, l.signer = nil, sha256.Sum256(ca.RawSubjectPublicKeyInfo)
-			l.signers = nil
-			return nil
+			return l.withSigner(sha256.Sum256(ca.RawSubjectPublicKeyInfo), true), nil
 		}
 		if aki := l.signed.AuthorityKeyId; len(aki) == 0 || len(ca.SubjectKeyId) == 0 || bytes.Equal(aki, ca.SubjectKeyId) {
 			named = ca
@@ -234,9 +218,25 @@ func (l *crl) prove(clients *bundle) error {
 	}
 	switch {
 	case named == nil:
-		return nil
+		return l.unanchored(), nil
 	case named.KeyUsage != 0 && named.KeyUsage&x509.KeyUsageCRLSign == 0:
-		return errors.New("the client CA which it names may not sign CRLs: its key usage lacks cRLSign")
+		return nil, errors.New("the client CA which it names may not sign CRLs: its key usage lacks cRLSign")
 	}
-	return errors.New("its signature is not that of the client CA which it names")
+	return nil, errors.New("its signature is not that of the client CA which it names")
+}
+
+// unanchored returns the list as it is used with a bundle that does not hold its signer.
+func (l *crl) unanchored() *crl {
+	if !l.anchored {
+		return l
+	}
+	return l.withSigner(l.signer, false)
+}
+
+// withSigner copies the list without what only a signature check needs. l itself may be in use by handshakes.
+func (l *crl) withSigner(signer [32]byte, anchored bool) *crl {
+	return &crl{
+		info: l.info, number: l.number, sum: l.sum, issuer: l.issuer, points: l.points, partial: l.partial, revoked: l.revoked, entries: l.entries,
+		signed: x509.RevocationList{AuthorityKeyId: l.signed.AuthorityKeyId}, signer: signer, anchored: anchored,
+	}
 }

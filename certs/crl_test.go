@@ -405,10 +405,10 @@ func TestALargeCRLIsParsedOnce(t *testing.T) {
 	}
 	f.withCRL(f.crl(f.ca, o))
 	s := f.open()
-	list := s.opts.crls.lists[0]
+	list := s.sources.crl.good[0]
 	f.writePair("server", f.pair())
 	f.reload(s)
-	if s.opts.crls.lists[0] != list {
+	if s.sources.crl.good[0] != list {
 		t.Error("parsed anew for another file")
 	}
 	f.write("server.key", nil)
@@ -417,7 +417,7 @@ func TestALargeCRLIsParsedOnce(t *testing.T) {
 	}
 	f.writePair("server", f.pair())
 	f.reload(s)
-	if s.opts.crls.lists[0] != list {
+	if s.sources.crl.good[0] != list {
 		t.Error("parsed anew behind a fault of another file")
 	}
 	if list.signed.RawTBSRevocationList != nil {

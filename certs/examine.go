@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -14,17 +15,24 @@ func Examine(o Options) error {
 	o.clock = time.Now
 	paired := min(len(o.CertFiles), len(o.KeyFiles))
 	chains, keys := o.CertFiles[paired:], o.KeyFiles[paired:] // that have no counterpart
-	contents := reload.Read(o.paths())
 	o.CertFiles, o.KeyFiles = o.CertFiles[:paired], o.KeyFiles[:paired]
+	s := newSources(&o)
+	contents := reload.Read(append(append(s.files(), chains...), keys...))
+	s.read(contents)
+	s.composeTrust(&Snapshot{LoadedAt: o.clock(), opts: &o}, nil)
 	var all, ofFiles faults
-	_, err := parseSnapshot(&o, contents, randomMaster(), o.clock())
-	all.add(err)
+	for _, h := range s.held() {
+		all.add(h.Err)
+	}
 	for _, file := range chains {
-		_, err := readChain(contents, file)
+		chain, err := readChain(contents, file)
+		if err == nil {
+			err = checkLeaf(file, chain, x509.ExtKeyUsageServerAuth, o.clock())
+		}
 		all.add(err)
 	}
 	for _, file := range keys {
-		_, err := readKey(contents, file)
+		_, err := readKey(contents, pairFiles{key: file, password: o.KeyPasswordFile})
 		all.add(err)
 	}
 	for _, err := range all {

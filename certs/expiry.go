@@ -2,6 +2,8 @@ package certs
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -27,6 +29,8 @@ type Expiry struct {
 	NotAfter  time.Time     // next update of a CRL
 	Left      time.Duration // until NotAfter when this was noticed; negative: ended
 	Cure      string        // what to do about it
+	// OnDisk says what the files hold in its place and why that is held back; empty: they hold what is in use.
+	OnDisk string
 }
 
 // ExpiryOptions configures WatchExpiry.
@@ -103,6 +107,7 @@ func (w *expiryWatch) pass(now time.Time) time.Duration {
 		if !now.Before(w.due(e, last)) {
 			last = now
 			e.Left = e.NotAfter.Sub(now)
+			e.OnDisk = w.onDisk(e)
 			w.say(e)
 		}
 		if !last.IsZero() {
@@ -143,10 +148,32 @@ func (w *expiryWatch) say(e Expiry) {
 	} else {
 		event = event.Str("subject", e.Name).Str("serial", e.Serial)
 	}
+	if e.OnDisk != "" {
+		event = event.Str("on_disk", e.OnDisk)
+	}
 	event.Time("not_after", e.NotAfter).Str("left", e.Left.Round(time.Second).String()).Str("cure", e.Cure).Msg(text)
 	if w.Notify != nil {
 		w.Notify(e)
 	}
+}
+
+// onDisk says what the files of e hold if that is held back, and why.
+func (w *expiryWatch) onDisk(e Expiry) string {
+	held := w.Store.Held()
+	if w.Client != nil {
+		held = append(held, w.Client.Held()...)
+	}
+	for _, h := range held {
+		if !slices.Contains(h.Files, e.File) {
+			continue
+		}
+		fault := h.Fault()
+		if h.Ends.After(e.NotAfter) {
+			return fmt.Sprintf("a newer one, which ends on %s, is there, but has been held back since %s: %v", date(h.Ends), date(h.Since), fault.Err)
+		}
+		return fmt.Sprintf("what is there now cannot be used, since %s: %v", date(h.Since), fault.Err)
+	}
+	return ""
 }
 
 // inUse lists everything that has an end and matters: not a CRL that another one follows.

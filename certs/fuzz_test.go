@@ -27,12 +27,19 @@ func FuzzCRLFile(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		r, infos, err := parseCRLs(reload.Contents{"crl": {Data: data}}, &Options{CRLFile: "crl"}, clients)
-		if (err == nil) != (len(infos) > 0) {
-			t.Fatalf("%d lists and %v", len(infos), err)
+		lists, err := readCRLs("crl", data)
+		if err == nil && len(lists) == 0 {
+			t.Fatal("no list and no fault")
 		}
-		if err != nil {
-			return
+		var proven []*crl
+		for _, l := range lists { // where others are faulty, these may still take trust away
+			if p, err := l.provenBy(clients); err == nil {
+				proven = append(proven, p)
+			}
+		}
+		r, infos := newRevocation(proven, true, clients)
+		if len(infos) != len(proven) {
+			t.Fatalf("%d lists, of which %d are described", len(proven), len(infos))
 		}
 		for _, l := range r.lists[string(clients.certs[0].RawSubject)] {
 			if !l.signedBy(clients.certs[0]) && string(l.signed.AuthorityKeyId) == string(clients.certs[0].SubjectKeyId) {

@@ -79,7 +79,15 @@ func (b *bundle) checkSent(sent []*x509.Certificate) error {
 			return fmt.Errorf("%w: certificate %d has %s%d, at most %s%d is accepted", ErrKeyTooBig, i+1, kind, bits, kind, limit)
 		}
 	}
+	if !maySign(sent[0]) {
+		return fmt.Errorf("%w: its key usage lacks digitalSignature (RFC 8446, 4.4.2.2)", ErrClientInvalid)
+	}
 	return checkKeyStrength(sent[0])
+}
+
+// maySign reports whether a leaf may prove in a handshake that its key is there. Without the extension it may.
+func maySign(leaf *x509.Certificate) bool {
+	return leaf.KeyUsage == 0 || leaf.KeyUsage&x509.KeyUsageDigitalSignature != 0
 }
 
 func checkKeyStrength(cert *x509.Certificate) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"slices"
 	"time"
@@ -62,11 +63,12 @@ func Lint(s *Snapshot, o LintOptions) []Finding {
 		chain := chainOf(p.tls.Certificate)
 		l.chainCertificates(p.file, chain)
 		l.serverLeaf(p.file, chain[0])
+		l.keyUsage(p.file, chain[0])
 		l.chain(p.file, chain, s.clients)
 	}
 	l.hosts(s.pairs)
 	if s.clients != nil {
-		l.bundle(s.opts.ClientCAFile, s.clients.certs)
+		l.bundle(s.opts.ClientCAFile, s.clients.certs, clientsRefused)
 		l.crls(s)
 		l.digests(s)
 	}
@@ -78,10 +80,12 @@ func LintClient(c *Client, o LintOptions) []Finding {
 	l := newLinter(o)
 	state := c.current.Load()
 	if state.ca != nil {
-		l.bundle(c.opts.CAFile, state.ca.certs)
+		l.bundle(c.opts.CAFile, state.ca.certs, "a backend whose chain goes through it is refused")
 	}
 	for _, pair := range state.config.Certificates {
-		l.chainCertificates(c.opts.CertFile, chainOf(pair.Certificate))
+		chain := chainOf(pair.Certificate)
+		l.chainCertificates(c.opts.CertFile, chain)
+		l.keyUsage(c.opts.CertFile, chain[0])
 	}
 	return l.found
 }
@@ -90,6 +94,9 @@ func LintClient(c *Client, o LintOptions) []Finding {
 func LintPeer(address string, chain []*x509.Certificate, o LintOptions) []Finding {
 	l := newLinter(o)
 	l.chainCertificates(address, chain)
+	if len(chain) > 0 {
+		l.keyUsage(address, chain[0])
+	}
 	return l.found
 }
 
@@ -130,9 +137,47 @@ func (l *linter) chainCertificates(subject string, chain []*x509.Certificate) {
 	}
 }
 
-func (l *linter) bundle(file string, cas []*x509.Certificate) {
+func (l *linter) bundle(file string, cas []*x509.Certificate, refused string) {
 	for i, cert := range cas {
 		l.certificate(file, title(i, cert), cert, "replace this CA and reissue what it signed")
+		l.trusted(file, title(i, cert), cert, refused)
+	}
+}
+
+const clientsRefused = "every client whose chain goes through it is refused"
+
+// trusted finds what makes a certificate of a bundle another CA than its operator thinks.
+func (l *linter) trusted(file, title string, cert *x509.Certificate, refused string) {
+	if cert.Version < 3 {
+		l.add(SeverityWarning, "ca_version", file, fmt.Sprintf("%s is of X.509 version %d, which cannot say that it is a CA: everything that its key signs is trusted", title, cert.Version),
+			"replace this CA by one with basicConstraints CA:TRUE (openssl req -x509)")
+	}
+	for _, id := range cert.UnhandledCriticalExtensions {
+		l.add(SeverityError, "critical_extension", file, fmt.Sprintf("%s has a critical extension that cannot be processed here (%s): %s", title, extensionName(id), refused),
+			"have the CA issued without it, or with name constraints on DNS names, IP and e-mail addresses and URIs only")
+	}
+	if cert.PublicKey == nil {
+		kind := unusablePublicKey(cert.RawSubjectPublicKeyInfo)
+		if kind == "" {
+			kind = "a key of an unknown kind"
+		}
+		l.add(SeverityError, "unusable_key", file, fmt.Sprintf("%s has %s, which cannot check signatures here: %s", title, kind, refused),
+			"replace this CA by one with an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key, and reissue what it signed")
+	}
+}
+
+func extensionName(id asn1.ObjectIdentifier) string {
+	if id.Equal(asn1.ObjectIdentifier{2, 5, 29, 30}) {
+		return "name constraints of a kind such as directoryName"
+	}
+	return id.String()
+}
+
+// keyUsage finds a leaf whose key may not sign: TLS peers refuse it (RFC 8446, 4.4.2.2).
+func (l *linter) keyUsage(subject string, leaf *x509.Certificate) {
+	if !maySign(leaf) {
+		l.add(SeverityError, "key_usage", subject, "the key usage of the leaf lacks digitalSignature: peers that look at it, such as those with OpenSSL, refuse it",
+			"have it issued with key usage digitalSignature, or without that extension")
 	}
 }
 

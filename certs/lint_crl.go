@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 const freshCRL = "fetch the CA's present one"
@@ -51,6 +52,9 @@ type crlJudge struct {
 func (j *crlJudge) missing(g crlGroup) {
 	name := g.ca.Subject.String()
 	switch {
+	case isPinned(g.ca):
+		j.add(SeverityError, "crl_missing", j.file, fmt.Sprintf("%q is no CA and trusted for itself alone, so there can be no CRL of it: it %s", name, strings.Replace(j.comesTo, "are", "is", 1)),
+			"have the client's certificate issued by a CA with a CRL, or, to do without, leave out both the certificate and "+"DRAGONTLS_TLS_CRL_FILE")
 	case slices.ContainsFunc(j.strangers, func(s crlGroup) bool { return s.name == g.name }):
 		j.add(SeverityError, "crl_wrong_key", j.file,
 			fmt.Sprintf("the CRL of %q is not signed by the client CA of this name but with another key, and counts for nothing: its clients %s", name, j.comesTo),

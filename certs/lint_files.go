@@ -51,7 +51,7 @@ func (l *linter) key(path string, a access, us int) {
 }
 
 func cureOfMode(path string) string {
-	return fmt.Sprintf("chmod 0600 %s; for a Kubernetes secret, defaultMode: 0400", path)
+	return fmt.Sprintf("chmod 0600 %s; for a Kubernetes secret, fsGroup in the securityContext of the pod and defaultMode: 0440", path)
 }
 
 // LintSecrets says which files with passwords, tokens or master secrets everybody may read.

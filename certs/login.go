@@ -1,10 +1,8 @@
 package certs
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
 	"errors"
-	"slices"
 
 	"dragontls/certs/identity"
 	"dragontls/certs/reload"
@@ -26,8 +24,6 @@ type Login struct {
 	// CheckUsers, if not nil, judges what only others understand of the rules. Its
 	// error keeps the file from being taken into use.
 	CheckUsers func(*identity.Users) error
-
-	cache *usersCache // of the Store
 }
 
 func (l *Login) required() bool { return l.Allow != nil || l.AllowFile != "" || l.UsersFile != "" }
@@ -38,32 +34,16 @@ type login struct {
 	users *identity.Users // nil: nobody is mapped
 }
 
-func parseLogin(c reload.Contents, o *Login) (login, error) {
-	var l login
-	var all faults
-	patterns := slices.Clone(o.Allow)
-	if o.AllowFile != "" {
-		more, err := parseAllowFile(c, o.AllowFile)
-		all.add(err)
-		patterns = append(patterns, more...)
-	}
-	if patterns != nil {
-		l.allow = identity.NewSet(patterns)
-	}
-	if o.UsersFile != "" {
-		var err error
-		l.users, err = parseUsers(c, o)
-		all.add(err)
-	}
-	return l, all.join()
-}
-
 func parseAllowFile(c reload.Contents, file string) ([]identity.Pattern, error) {
 	data, err := c.Get(file)
 	if err != nil {
 		return nil, err
 	}
-	patterns, err := identity.ParseList(data)
+	if isUTF16(data) {
+		f, _ := recogniseText(file, data, "patterns")
+		return nil, newFault(file, ReasonAllow, f.cure, "read patterns %q: %w", file, f)
+	}
+	patterns, err := identity.ParseList(withoutBOM(data))
 	if err == nil && len(patterns) == 0 {
 		err = errors.New("it holds no pattern and would refuse everybody")
 	}
@@ -73,38 +53,31 @@ func parseAllowFile(c reload.Contents, file string) ([]identity.Pattern, error) 
 	return patterns, nil
 }
 
-// usersCache keeps what the file held last: passwords are judged when it changes,
-// so that one which went away later holds back no other file. Used by one reload
-// at a time.
-type usersCache struct {
-	file  [32]byte // SHA-256
-	users *identity.Users
-}
-
+// parseUsers judges the passwords too, with the file: one that goes away later is no fault of a reload.
 func parseUsers(c reload.Contents, o *Login) (*identity.Users, error) {
 	data, err := c.Get(o.UsersFile)
 	if err != nil {
 		return nil, err
 	}
-	cache := o.cache
-	if cache == nil {
-		cache = &usersCache{}
+	if isUTF16(data) {
+		f, _ := recogniseText(o.UsersFile, data, "users")
+		return nil, newFault(o.UsersFile, ReasonUsers, f.cure, "read users %q: %w", o.UsersFile, f)
 	}
-	sum := sha256.Sum256(data)
-	if cache.users != nil && cache.file == sum {
-		return cache.users, nil
+	users, err := identity.ParseUsers(o.UsersFile, withoutBOM(data))
+	all := faults{}
+	all.add(err)
+	if users != nil {
+		all.add(users.CheckPasswords())
+		if o.CheckUsers != nil {
+			all.add(o.CheckUsers(users))
+		}
 	}
-	users, err := identity.ParseUsers(o.UsersFile, data)
-	if err == nil {
-		err = users.CheckPasswords()
+	for i, err := range all {
+		all[i] = newFault(o.UsersFile, ReasonUsers, "", "read users %q: %w", o.UsersFile, err)
 	}
-	if err == nil && o.CheckUsers != nil {
-		err = o.CheckUsers(users)
+	if len(all) > 0 {
+		return nil, all.join()
 	}
-	if err != nil {
-		return nil, newFault(o.UsersFile, ReasonUsers, "", "read users %q: %w", o.UsersFile, err)
-	}
-	*cache = usersCache{file: sum, users: users}
 	return users, nil
 }
 

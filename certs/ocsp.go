@@ -158,23 +158,24 @@ func (o *Options) ocspFile() string {
 	return o.OCSP
 }
 
-// readFiledResponse gives each pair what the file says of it. Only a file that is
-// no response is a fault. A response that cannot be stapled, because it is old or
-// for a certificate that was just replaced, must neither keep the proxy from
-// starting nor a new certificate from being served: it is logged and left out.
-func (s *Snapshot) readFiledResponse(c reload.Contents) error {
-	file := s.opts.ocspFile()
-	if file == "" {
-		return nil
-	}
+// parseFiledResponse returns the response that a file holds, in DER. Only a file that is
+// no response is a fault.
+func parseFiledResponse(c reload.Contents, file string) ([]byte, error) {
 	der, err := c.Get(file)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := wellFormedResponse(der); err != nil {
-		return newFault(file, ReasonOCSP, "the file must hold one OCSP response in DER, neither PEM nor base64; "+
+		return nil, newFault(file, ReasonOCSP, "the file must hold one OCSP response in DER, neither PEM nor base64; "+
 			"make one with: openssl ocsp -issuer CA -cert CERT -url URL -respout FILE", "parse OCSP response %q: %w", file, err)
 	}
+	return der, nil
+}
+
+// fileResponse gives each pair what the response of the file says of it. A response that cannot be
+// stapled, because it is old or for a certificate that was just replaced, must neither keep the proxy
+// from starting nor a new certificate from being served: it is logged and left out.
+func (s *Snapshot) fileResponse(der []byte) {
 	matched := false
 	for _, p := range s.pairs {
 		if p.issuer == nil {
@@ -189,7 +190,6 @@ func (s *Snapshot) readFiledResponse(c reload.Contents) error {
 			p.filed = filedResponse{} // for another pair
 		}
 	}
-	return nil
 }
 
 // answers tells whether a response is for p's serial and issuer, by whomever it is signed.

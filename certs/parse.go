@@ -2,10 +2,6 @@ package certs
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,17 +51,27 @@ type pair struct {
 	filed filedResponse
 }
 
+// again returns the pair as another snapshot serves it: staples are of one snapshot.
+func (p *pair) again() *pair { return &pair{file: p.file, tls: p.tls, info: p.info, issuer: p.issuer} }
+
+// pairFiles are the files of one pair. password is empty where the key may not be encrypted.
+type pairFiles struct{ cert, key, password string }
+
 // parsePair reads and verifies one chain and its key: order, match, dates and
 // extended key usage.
-func parsePair(c reload.Contents, certFile, keyFile, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
+func parsePair(c reload.Contents, files pairFiles, role string, usage x509.ExtKeyUsage, now time.Time) (*pair, error) {
+	certFile, keyFile := files.cert, files.key
 	var all faults
 	chain, err := readChain(c, certFile)
 	all.add(err)
-	key, err := readKey(c, keyFile)
+	key, err := readKey(c, files)
 	all.add(err)
+	if len(chain) == 0 && key == nil && swapped(c, files) {
+		return nil, newFault(certFile, ReasonParse, "name them the other way round", "parse %q and %q: certificate and key are swapped", certFile, keyFile)
+	}
 	if len(chain) > 0 {
 		all.add(checkLeaf(certFile, chain, usage, now))
-		if key != nil && !samePublicKey(chain[0].PublicKey, key.Public()) {
+		if key != nil && chain[0].PublicKey != nil && !samePublicKey(chain[0].PublicKey, key.Public()) {
 			all.add(newFault(certFile, ReasonMismatch, "replace both files; until then the last good pair stays",
 				"match %q with key %q: the key belongs to another certificate", certFile, keyFile))
 		}
@@ -86,6 +93,19 @@ func parsePair(c reload.Contents, certFile, keyFile, role string, usage x509.Ext
 	return p, nil
 }
 
+// swapped reports whether each of the two files holds what the other one should.
+func swapped(c reload.Contents, files pairFiles) bool {
+	cert, certErr := c.Get(files.cert)
+	key, keyErr := c.Get(files.key)
+	if certErr != nil || keyErr != nil {
+		return false
+	}
+	_, err := parseKey(files.cert, cert, func() ([]byte, error) { return nil, nil })
+	f, encrypted := errors.AsType[form](err)
+	chain, _ := parseCerts(files.key, key)
+	return len(chain) > 0 && (err == nil || encrypted && strings.HasPrefix(f.name, "encrypted"))
+}
+
 func readChain(c reload.Contents, file string) ([]*x509.Certificate, error) {
 	data, err := c.Get(file)
 	if err != nil {
@@ -94,11 +114,13 @@ func readChain(c reload.Contents, file string) ([]*x509.Certificate, error) {
 	return parseCerts(file, data)
 }
 
+const certsCure = "the file must hold PEM certificates; a file that is being written is read again when it is complete"
+
 // parseCerts is strict: where pem.Decode skips a damaged block, it refuses the
 // file, since a half-written bundle would otherwise pass as a shorter one.
 func parseCerts(file string, data []byte) ([]*x509.Certificate, error) {
-	const cure = "the file must hold PEM certificates; a file that is being written is read again when it is complete"
-	begun := bytes.Count(data, []byte("-----BEGIN "))
+	data = withoutBOM(data)
+	begun := bytes.Count(data, begin)
 	var certs []*x509.Certificate
 	blocks := 0
 	for rest := data; ; blocks++ {
@@ -106,27 +128,44 @@ func parseCerts(file string, data []byte) ([]*x509.Certificate, error) {
 		if block, rest = pem.Decode(rest); block == nil {
 			break
 		}
-		if block.Type != "CERTIFICATE" {
-			continue // a key in the same file, or the parameters of a curve
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, newFault(file, ReasonParse, cure, "parse %q: certificate %d: %w", file, len(certs)+1, err)
-		}
-		certs = append(certs, cert)
+		switch block.Type {
+		case "CERTIFICATE", "X509 CERTIFICATE":
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, unparsable(file, len(certs)+1, block.Bytes, err)
+			}
+			certs = append(certs, cert)
+		case "TRUSTED CERTIFICATE":
+			f, _ := formOfBlock(file, block, wantCertificates)
+			return nil, newFault(file, ReasonParse, f.cure, "parse %q: block %d is no certificate: %w", file, blocks+1, f)
+		} // else a key in the same file, or the parameters of a curve
 	}
-	if blocks != begun {
-		return nil, newFault(file, ReasonParse, cure, "parse %q: %d of %d PEM blocks are incomplete or damaged", file, begun-blocks, begun)
-	}
-	if len(certs) == 0 {
-		return nil, newFault(file, ReasonParse, cure, "parse %q: it holds no PEM certificate", file)
+	switch {
+	case blocks != begun:
+		return nil, damagedBlocks(file, data, begun-blocks, begun, certsCure)
+	case len(certs) == 0:
+		return nil, nothingWanted(file, data, wantCertificates, certsCure)
 	}
 	return certs, nil
+}
+
+func unparsable(file string, number int, der []byte, err error) *Fault {
+	if kind := unusableCertificate(der); kind != "" {
+		return newFault(file, ReasonParse, keyReissue, "parse %q: certificate %d has %s, which TLS cannot use here: %w", file, number, kind, err)
+	}
+	return newFault(file, ReasonParse, certsCure, "parse %q: certificate %d: %w", file, number, err)
 }
 
 func checkLeaf(file string, chain []*x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
 	var all faults
 	leaf := chain[0]
+	if leaf.PublicKey == nil {
+		kind := unusablePublicKey(leaf.RawSubjectPublicKeyInfo)
+		if kind == "" {
+			kind = "a key of an unknown kind"
+		}
+		all.add(newFault(file, ReasonParse, keyReissue, "check %q: the certificate has %s, which TLS cannot use here", file, kind))
+	}
 	if f := checkDates(file, leaf, now); f != nil {
 		all.add(f)
 	}
@@ -171,65 +210,6 @@ func allows(cert *x509.Certificate, usage x509.ExtKeyUsage) bool {
 	return slices.Contains(cert.ExtKeyUsage, usage) || slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageAny)
 }
 
-func readKey(c reload.Contents, file string) (crypto.Signer, error) {
-	data, err := c.Get(file)
-	if err != nil {
-		return nil, err
-	}
-	key, err := parseKey(data)
-	if err != nil {
-		return nil, newFault(file, ReasonParse, "the file must hold one unencrypted PEM key (PKCS #8, PKCS #1 or SEC 1)", "parse key %q: %w", file, err)
-	}
-	return key, nil
-}
-
-func parseKey(data []byte) (crypto.Signer, error) {
-	for {
-		var block *pem.Block
-		block, data = pem.Decode(data)
-		if block == nil {
-			return nil, errors.New("it holds no complete PEM key")
-		}
-		var key any
-		var err error
-		switch block.Type {
-		case "PRIVATE KEY":
-			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		case "RSA PRIVATE KEY":
-			if block.Headers["DEK-Info"] != "" {
-				return nil, errors.New("it is encrypted")
-			}
-			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-		case "EC PRIVATE KEY":
-			if block.Headers["DEK-Info"] != "" {
-				return nil, errors.New("it is encrypted")
-			}
-			key, err = x509.ParseECPrivateKey(block.Bytes)
-		case "ENCRYPTED PRIVATE KEY":
-			return nil, errors.New("it is encrypted")
-		default:
-			continue // certificates in the same file, or the parameters of a curve
-		}
-		if err != nil {
-			return nil, err
-		}
-		switch key := key.(type) {
-		case *rsa.PrivateKey:
-			return key, nil
-		case *ecdsa.PrivateKey:
-			return key, nil
-		case ed25519.PrivateKey:
-			return key, nil
-		}
-		return nil, errors.New("TLS cannot use a key of this kind")
-	}
-}
-
-func samePublicKey(a, b crypto.PublicKey) bool {
-	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && k.Equal(b)
-}
-
 // bundle is a parsed file of CAs.
 type bundle struct {
 	pool  *x509.CertPool
@@ -263,17 +243,23 @@ func (b *bundle) add(cert *x509.Certificate) {
 	b.named[string(cert.RawSubject)] = append(b.named[string(cert.RawSubject)], cert)
 }
 
-// bundleCache keeps the bundle in use, for what was found out with it. Store.apply
-// sets it once a reload is accepted. Used by one reload at a time.
-type bundleCache struct{ current *bundle }
-
-// same returns the bundle in use if its certificates are those of b, else b.
-func (c *bundleCache) same(b *bundle) *bundle {
-	if c.current != nil && c.current.sum() == b.sum() {
-		return c.current
-	}
-	return b
+func isCA(cert *x509.Certificate) bool {
+	return cert.BasicConstraintsValid && cert.IsCA && (cert.KeyUsage == 0 || cert.KeyUsage&x509.KeyUsageCertSign != 0)
 }
+
+// provesItself reports whether a certificate is self-signed. Signatures of the old algorithms count here: nobody but the
+// operator vouches for what a root says of itself.
+func provesItself(cert *x509.Certificate) bool {
+	if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
+		return false
+	}
+	err := cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
+	return err == nil || unusable(err)
+}
+
+// isPinned reports whether a certificate of a bundle is no CA: crypto/x509 accepts it for itself, and nothing that its key
+// has signed.
+func isPinned(cert *x509.Certificate) bool { return cert.Version >= 3 && !isCA(cert) }
 
 // sum is a digest of the certificates in their order.
 func (b *bundle) sum() [32]byte {
@@ -287,7 +273,8 @@ func (b *bundle) sum() [32]byte {
 
 func (b *bundle) holds(cert *x509.Certificate) bool { return b.known[sha256.Sum256(cert.Raw)] }
 
-// parseBundle accepts a bundle in which each certificate is a CA and at least one is in date.
+// parseBundle accepts a bundle in which each certificate is a CA, or is self-signed and so stands for itself alone, and at
+// least one is in date. A self-signed certificate of X.509 v1 cannot say that it is a CA: it is taken for one, as OpenSSL does.
 func parseBundle(c reload.Contents, file, role string, now time.Time) (*bundle, error) {
 	certs, err := readChain(c, file)
 	if err != nil {
@@ -301,8 +288,8 @@ func parseBundle(c reload.Contents, file, role string, now time.Time) (*bundle, 
 		if b.holds(cert) {
 			continue // twice in the file
 		}
-		if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage != 0 && cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-			all.add(newFault(file, ReasonNoCA, "the bundle must hold CA certificates only",
+		if !isCA(cert) && (cert.IsCA || !provesItself(cert)) {
+			all.add(newFault(file, ReasonNoCA, "the bundle must hold CA certificates, and client certificates only if they are self-signed",
 				"check %q: certificate %d (%s) is not a CA", file, i+1, cert.SerialNumber.Text(16)))
 			continue
 		}

@@ -50,7 +50,7 @@ func TestKeyForms(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			key, err := parseKey(test.file)
+			key, err := parseKey("f", test.file, func() ([]byte, error) { return nil, nil })
 			if test.fault == "" && (err != nil || key == nil) {
 				t.Errorf("refused: %v", err)
 			}

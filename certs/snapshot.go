@@ -3,14 +3,12 @@ package certs
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"dragontls/certs/identity"
-	"dragontls/certs/reload"
 )
 
 // Snapshot is everything that one handshake is judged by and served with. It is
@@ -49,59 +47,6 @@ func (s *Snapshot) Valid(now time.Time) error {
 		}
 	}
 	return all.join()
-}
-
-// parseSnapshot verifies everything before it returns anything.
-func parseSnapshot(o *Options, c reload.Contents, master []byte, now time.Time) (*Snapshot, error) {
-	s := &Snapshot{LoadedAt: now, opts: o, master: master}
-	var all faults
-	for i, certFile := range o.CertFiles {
-		p, err := parsePair(c, certFile, o.KeyFiles[i], "server", x509.ExtKeyUsageServerAuth, now)
-		if err != nil {
-			all.add(err)
-			continue
-		}
-		s.pairs = append(s.pairs, p)
-		s.Certs = append(s.Certs, p.info...)
-	}
-	if o.ClientCAFile == "" && o.ClientAuth != tls.NoClientCert {
-		all.add(noClientCA())
-	}
-	if o.ClientCAFile != "" {
-		b, err := parseBundle(c, o.ClientCAFile, RoleClientCA, now)
-		all.add(err)
-		if err == nil {
-			if o.bundles != nil {
-				b = o.bundles.same(b)
-			}
-			s.clients = b
-			s.Certs = append(s.Certs, b.info...)
-		}
-	}
-	if o.CRLFile != "" && s.clients != nil {
-		var err error
-		s.revocation, s.CRLs, err = parseCRLs(c, o, s.clients)
-		all.add(err)
-	}
-	var err error
-	s.login, err = parseLogin(c, &o.Login)
-	all.add(err)
-	if o.TicketKeysFile != "" {
-		var err error
-		s.master, err = parseMaster(c, o.TicketKeysFile)
-		all.add(err)
-	}
-	all.add(s.readFiledResponse(c))
-	if len(all) > 0 {
-		return nil, all.join()
-	}
-	s.Trust = s.trustDigest()
-	s.indexNames()
-	return s.withTicketKeys(day(now))
-}
-
-func noClientCA() *Fault {
-	return newFault("", ReasonNoCA, "name a bundle of client CAs", "client certificates are asked for, but no client CA is configured")
 }
 
 // trustDigest does not depend on the order or the comments of the bundle.
@@ -170,10 +115,6 @@ func (s *Snapshot) withTicketKeys(d int64) (*Snapshot, error) {
 	}
 	if t.clients != nil {
 		t.config.ClientCAs = t.clients.pool
-	}
-	// A nil pool would let the system's roots sign client certificates.
-	if t.opts.ClientAuth != tls.NoClientCert && t.config.ClientCAs == nil {
-		return nil, noClientCA()
 	}
 	t.config.SetSessionTicketKeys(keys)
 	return &t, nil

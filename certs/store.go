@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +21,8 @@ type Options struct {
 	// CertFiles and KeyFiles are chains and keys (PEM), of equal length. The
 	// first pair is the default.
 	CertFiles, KeyFiles []string
+	// KeyPasswordFile holds the passphrase of those keys that are encrypted (PKCS #8).
+	KeyPasswordFile string
 	// ClientCAFile is the bundle that signs client certificates; required
 	// unless ClientAuth is NoClientCert.
 	ClientCAFile string
@@ -43,10 +44,8 @@ type Options struct {
 	OCSP string
 	Log  zerolog.Logger
 
-	clock   func() time.Time // nil: time.Now
-	crls    *crlCache        // of the Store, and so are the next two
-	bundles *bundleCache
-	shared  *sharedCerts
+	clock  func() time.Time // nil: time.Now
+	shared *sharedCerts     // of the Store
 }
 
 // Stats counts what became of reloads.
@@ -56,6 +55,7 @@ type Stats = reload.Stats
 type Store struct {
 	opts     Options
 	random   []byte // ticket master without a TicketKeysFile
+	sources  *sources
 	files    *reload.Files
 	snapshot atomic.Pointer[Snapshot]
 	stapler  *stapler // nil: OCSP is off
@@ -67,9 +67,9 @@ func Open(o Options) (*Store, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	o.crls, o.bundles, o.shared, o.Login.cache = &crlCache{}, &bundleCache{}, &sharedCerts{}, &usersCache{}
-	s := &Store{opts: o, random: randomMaster()}
-	s.files = &reload.Files{Paths: o.paths(), Apply: s.apply, Tick: s.turnDay, Log: o.Log, Clock: o.clock}
+	o.shared = &sharedCerts{}
+	s := &Store{opts: o, random: randomMaster(), sources: newSources(&o)}
+	s.files = &reload.Files{Paths: s.sources.files(), Apply: s.apply, Tick: s.turnDay, Log: o.Log, Clock: o.clock}
 	if o.OCSP != "" && o.OCSP != ocspOff {
 		s.stapler = newStapler(s)
 	}
@@ -77,12 +77,6 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// paths are the files that o names; empty ones do not count.
-func (o *Options) paths() []string {
-	return slices.Concat(o.CertFiles, o.KeyFiles,
-		[]string{o.ClientCAFile, o.CRLFile, o.Login.AllowFile, o.Login.UsersFile, o.TicketKeysFile, o.ocspFile()})
 }
 
 // complete fills in defaults and refuses what no file could make right.
@@ -102,6 +96,10 @@ func (o *Options) complete() error {
 	}
 	if o.MinVersion < tls.VersionTLS12 || o.MaxVersion > tls.VersionTLS13 || o.MinVersion > o.MaxVersion {
 		all.add(fmt.Errorf("TLS versions %s to %s: 1.2 to 1.3 are possible", tls.VersionName(o.MinVersion), tls.VersionName(o.MaxVersion)))
+	}
+	// Without a pool, the system's roots would sign client certificates.
+	if o.ClientAuth != tls.NoClientCert && o.ClientCAFile == "" {
+		all.add(newFault("", ReasonNoCA, "name a bundle of client CAs", "client certificates are asked for, but no client CA is configured"))
 	}
 	if o.CRLFile != "" && o.ClientCAFile == "" {
 		all.add(errors.New("a CRL file without a client CA: there is nobody to revoke"))
@@ -134,8 +132,8 @@ func (s *Store) TLSConfig() *tls.Config {
 // Snapshot returns the current one, never nil.
 func (s *Store) Snapshot() *Snapshot { return s.snapshot.Load() }
 
-// Reload reads all files now. Faults are logged, counted and returned, and
-// change nothing.
+// Reload reads all files now. Faults are logged, counted and returned, and hold back
+// their source only.
 func (s *Store) Reload() (changed bool, err error) { return s.files.Reload(true) }
 
 // Watch reloads on file events and at least every interval (zero: 10 s), changes
@@ -160,38 +158,55 @@ func (s *Store) OnChange(f func(*Snapshot)) {
 	s.files.OnChange(func() { f(s.snapshot.Load()) })
 }
 
-// OnFault has f called with the fault when a reload fails for a new reason, and
-// with nil when a later one finds the files good again. It is called like OnChange.
+// Held returns the sources whose files hold something that is not in use because of a fault.
+func (s *Store) Held() []Held { return s.files.Held() }
+
+// OnFault has f called with the new faults when a reload holds a source back for a new reason, and
+// with nil when a later one finds all files good again. It is called like OnChange.
 func (s *Store) OnFault(f func(error)) { s.files.OnFault(f) }
 
-func (s *Store) apply(c reload.Contents, event *zerolog.Event) error {
-	next, err := parseSnapshot(&s.opts, c, s.random, s.opts.clock())
-	if err != nil {
-		return err
+// apply takes into use what the files hold, source by source.
+func (s *Store) apply(c reload.Contents) reload.Outcome {
+	last := s.snapshot.Load()
+	s.sources.read(c)
+	next, err := s.sources.compose(&s.opts, last, s.random, s.opts.clock())
+	out := reload.Outcome{Held: s.sources.held()}
+	switch {
+	case err != nil: // a bug: nothing that a file holds makes it
+		out.Held = append(out.Held, Held{Source: &s.sources.pairs[0].Source, Err: err})
+		return out
+	case next == nil:
+		s.sources.settle()
+		return out
 	}
-	trustChanged := false
 	next.Generation, next.TrustGeneration = 1, 1
-	if last := s.snapshot.Load(); last != nil {
-		if last.revocation != nil {
-			if err := next.follows(last); err != nil {
-				return err
-			}
-		}
-		trustChanged = next.Trust != last.Trust
+	if last != nil {
 		next.Generation, next.TrustGeneration = last.Generation+1, last.TrustGeneration
-		if trustChanged {
+		if next.Trust != last.Trust {
 			next.TrustGeneration++
 		}
 	}
-	leaf := next.pairs[0].info[0]
-	event.Uint64("generation", next.Generation).Bool("trust_changed", trustChanged).
-		Str("file", leaf.File).Str("serial", leaf.Serial).Time("not_after", leaf.NotAfter).Int("pairs", len(next.pairs))
+	out.Changes = s.sources.changes(next, last)
 	if s.stapler != nil {
 		s.stapler.prepare(next)
 	}
-	s.opts.bundles.current = next.clients
 	s.snapshot.Store(next)
-	return nil
+	s.sources.settle()
+	if last != nil && next.clients != last.clients {
+		s.warnBundle(next.clients)
+	}
+	return out
+}
+
+// warnBundle logs what a new bundle trusts in a way that its operator may not think of. At start, check's findings say it.
+func (s *Store) warnBundle(clients *bundle) {
+	l := newLinter(LintOptions{Now: s.opts.clock()})
+	for i, ca := range clients.certs {
+		l.trusted(s.opts.ClientCAFile, title(i, ca), ca, clientsRefused)
+	}
+	for _, f := range l.found {
+		s.opts.Log.Warn().Str("id", f.ID).Str("severity", string(f.Severity)).Str("subject", f.Subject).Str("finding", f.Message).Str("cure", f.Cure).Msg("deployment finding")
+	}
 }
 
 // turnDay publishes the ticket keys of a new day: the same snapshot with another config.

@@ -60,12 +60,12 @@ func parseMaster(c reload.Contents, file string) ([]byte, error) {
 }
 
 func decodeMaster(data []byte) []byte {
-	for _, b := range data {
+	text := bytes.TrimSpace(withoutBOM(data))
+	for _, b := range text {
 		if (b < ' ' || b > '~') && b != '\n' && b != '\r' && b != '\t' {
 			return data
 		}
 	}
-	text := bytes.TrimSpace(data)
 	if d, err := hex.DecodeString(string(text)); err == nil {
 		return d
 	}

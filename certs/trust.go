@@ -18,6 +18,7 @@ var (
 	ErrClientExpired   = errors.New("client certificate chain is not in date")
 	ErrClientUntrusted = errors.New("client certificate chain does not end in a trusted CA")
 	ErrClientInvalid   = errors.New("client certificate chain breaks a rule")
+	ErrClientSignature = errors.New("client certificate chain has a signature of a kind that is not accepted")
 	ErrClientRevoked   = errors.New("client certificate, or a CA above it, is revoked")
 	ErrNoCRL           = errors.New("there is no CRL of the issuer of the client certificate")
 	ErrCRLExpired      = errors.New("the CRL of the issuer of the client certificate is not in date")
@@ -45,6 +46,8 @@ func (e *ClientError) Reason() string {
 		return "certificate_expired"
 	case errors.Is(e.Err, ErrClientInvalid):
 		return "bad_certificate"
+	case errors.Is(e.Err, ErrClientSignature):
+		return "signature_algorithm"
 	case errors.Is(e.Err, ErrChainTooLong):
 		return "chain_too_long"
 	case errors.Is(e.Err, ErrChainTooBig):
@@ -157,11 +160,12 @@ func (s *Snapshot) judgeSent(sent []*x509.Certificate, live bool) (Peer, *client
 	p, err := s.judgeKnown(c, live, now)
 	// More CAs can only make more chains. None helps a leaf that is revoked or not
 	// in date, and a live session whose chain lasts as long as its leaf needs none.
-	if len(c.unknown) == 0 || errors.Is(err, errLeafRevoked) || !c.leaf.inDate(now) || live && err == nil && p.wholeLife {
-		return p, c, err
-	}
-	if s.clients.prove(c, live) {
+	done := len(c.unknown) == 0 || errors.Is(err, errLeafRevoked) || !c.leaf.inDate(now) || live && err == nil && p.wholeLife
+	if !done && s.clients.prove(c, live) {
 		p, err = s.judgeKnown(c, live, now)
+	}
+	if errors.Is(err, ErrClientUntrusted) {
+		err = s.clients.unknownOrUnverified(c, err)
 	}
 	if err != nil && c.untried != "" {
 		err = fmt.Errorf("%w (%s)", err, c.untried)

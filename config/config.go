@@ -25,8 +25,9 @@ type Config struct {
 	AdminTokenFile string `env:"ADMIN_TOKEN_FILE" form:"secretfile" doc:"bearer token for everything but health when the address is not loopback; read again at every use"`
 
 	// TLSCertFiles and TLSKeyFiles have the same length, at least 1.
-	TLSCertFiles []string `env:"TLS_CERT_FILE" form:"file" required:"true" doc:"server chain (PEM); a comma-separated list serves several, chosen by SNI and by what the client supports"`
-	TLSKeyFiles  []string `env:"TLS_KEY_FILE" form:"file" required:"true" doc:"key of each chain (PEM), in the same order"`
+	TLSCertFiles       []string `env:"TLS_CERT_FILE" form:"file" required:"true" doc:"server chain (PEM); a comma-separated list serves several, chosen by SNI and by what the client supports"`
+	TLSKeyFiles        []string `env:"TLS_KEY_FILE" form:"file" required:"true" doc:"key of each chain (PEM), in the same order"`
+	TLSKeyPasswordFile string   `env:"TLS_KEY_PASSWORD_FILE" form:"secretfile" doc:"file with the passphrase of those keys that are encrypted (PKCS #8, PBES2), 'BACKEND_KEY_FILE' included; read again with them"`
 	// TLSClientCAFile is empty only where TLSClientAuth is tls.NoClientCert.
 	TLSClientCAFile string `env:"TLS_CLIENT_CA_FILE" form:"file" shown:"required unless client auth is 'none'" doc:"CA bundle that signs client certificates"`
 	TLSCRLFile      string `env:"TLS_CRL_FILE" form:"file" doc:"CRLs (PEM or DER) of the client CAs; when set, the issuer of every client certificate must have one in date there"`

@@ -77,7 +77,7 @@ func (l *loader) checkForm(f reflect.StructField, v reflect.Value) {
 				accepted, cure := "a readable file: "+withoutPath(err).Error(), ""
 				if errors.Is(err, os.ErrPermission) {
 					accepted += " (" + describe(path) + ")"
-					cure = "give the file, and every directory above it, to that uid or a group of it"
+					cure = "give the file, and every directory above it, to that uid or a group of it; for a Kubernetes secret, fsGroup in the securityContext of the pod and defaultMode: 0440"
 				}
 				if len(paths) > 1 {
 					accepted = fmt.Sprintf("%s (entry %d)", accepted, i+1)

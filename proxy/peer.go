@@ -65,7 +65,7 @@ func refusalReason(err error) string {
 	}](err); ok {
 		switch reason := r.Reason(); reason {
 		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeExpired, handshakeUnknownCA,
-			handshakeNotAllowed, handshakeUnmapped, handshakeBadUser, handshakeBadCert, handshakeChainTooLong, handshakeChainTooBig,
+			handshakeNotAllowed, handshakeUnmapped, handshakeBadUser, handshakeSignature, handshakeBadCert, handshakeChainTooLong, handshakeChainTooBig,
 			handshakeChainComplex, handshakeKeyTooBig, handshakeWeakKey:
 			return reason
 		}

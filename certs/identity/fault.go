@@ -44,6 +44,8 @@ func (f *Faults) Error() string {
 	return b.String()
 }
 
+func (f *Faults) count() int { return len(f.List) + f.more }
+
 func (f *Faults) add(line int, cure, format string, args ...any) {
 	if len(f.List) == maxFaults {
 		f.more++

@@ -17,21 +17,22 @@ const (
 )
 
 // ParseUsers parses the content of a users file. path names it in errors, and
-// relative password files start in its directory. The error is a *Faults.
+// relative password files start in its directory. The error is a *Faults; beside it
+// are the rules that have none, so that they can be judged in the same round.
 func ParseUsers(path string, data []byte) (*Users, error) {
 	p := &usersParser{faults: &Faults{File: path}, dir: filepath.Dir(path), seen: make(map[string]int)}
 	u := &Users{}
 	if root := p.document(data); root != nil {
 		u.rules = p.users(root)
 	}
-	if len(p.faults.List) > 0 {
-		return nil, p.faults
-	}
 	lists := make([][]Pattern, len(u.rules))
 	for i, r := range u.rules {
 		lists[i] = r.patterns
 	}
 	u.index = newIndex(lists)
+	if len(p.faults.List) > 0 {
+		return u, p.faults
+	}
 	return u, nil
 }
 
@@ -54,7 +55,10 @@ func (p *usersParser) users(root *yaml.Node) (rules []*Rule) {
 			return
 		}
 		for i, item := range items {
-			rules = append(rules, p.rule(item, i+1))
+			known := p.faults.count()
+			if rule := p.rule(item, i+1); p.faults.count() == known {
+				rules = append(rules, rule)
+			}
 		}
 	}})
 	if missing && root.Kind == yaml.MappingNode {

@@ -37,6 +37,35 @@ type Contents map[string]Content
 type Content struct {
 	Data []byte
 	Err  error
+
+	sum *[32]byte // of both; nil: not made yet
+}
+
+// digest of what the file held, or of why it could not be read.
+func (c *Content) digest() [32]byte {
+	if c.sum != nil {
+		return *c.sum
+	}
+	h := sha256.New()
+	if c.Err != nil {
+		h.Write([]byte("unreadable " + c.Err.Error()))
+	}
+	_ = binary.Write(h, binary.BigEndian, uint64(len(c.Data)))
+	h.Write(c.Data)
+	sum := [32]byte(h.Sum(nil))
+	c.sum = &sum
+	return sum
+}
+
+// Sum returns a digest of what some of the files held.
+func (c Contents) Sum(paths ...string) [32]byte {
+	h := sha256.New()
+	for _, path := range paths {
+		content := c[path]
+		sum := content.digest()
+		h.Write(sum[:])
+	}
+	return [32]byte(h.Sum(nil))
 }
 
 // Get returns what the file at path held. If it could not be read, the error is a *Fault with
@@ -53,7 +82,7 @@ func (c Contents) Get(path string) ([]byte, error) {
 	cure := ""
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		cure = "give the file, and every directory above it, to that uid or a group of it"
+		cure = "give the file, and every directory above it, to that uid or a group of it; for a Kubernetes secret, fsGroup in the securityContext of the pod and defaultMode: 0440"
 	case errors.Is(err, os.ErrNotExist):
 		cure = "name an existing file"
 	}
@@ -84,7 +113,7 @@ func settle(read func() reading) reading {
 		}
 		for path, c := range next.contents {
 			if !bytes.Equal(c.Data, last.contents[path].Data) {
-				next.contents[path] = Content{c.Data, errUnsettled}
+				next.contents[path] = Content{Data: c.Data, Err: errUnsettled}
 			}
 		}
 		last = next
@@ -94,17 +123,13 @@ func settle(read func() reading) reading {
 
 func readOnce(paths []string) reading {
 	r := reading{contents: make(Contents, len(paths))}
-	h := sha256.New()
 	for _, path := range paths {
 		data, err := readFile(path)
-		r.contents[path] = Content{data, err}
-		if err != nil {
-			h.Write([]byte("unreadable " + err.Error()))
-		}
-		_ = binary.Write(h, binary.BigEndian, uint64(len(data)))
-		h.Write(data)
+		content := Content{Data: data, Err: err}
+		content.digest() // before it is copied into the map
+		r.contents[path] = content
 	}
-	h.Sum(r.digest[:0])
+	r.digest = r.contents.Sum(paths...)
 	return r
 }
 

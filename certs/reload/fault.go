@@ -32,46 +32,62 @@ func (f *Fault) Error() string {
 
 func (f *Fault) Unwrap() error { return f.Err }
 
+// list returns the errors that err joins, or err alone.
+func list(err error) []error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return many.Unwrap()
+	}
+	return []error{err}
+}
+
+// textOf returns the text of a fault without its cure.
+func textOf(err error) string {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		err = f.Err
+	}
+	return err.Error()
+}
+
 // causes returns the texts of the faults in err without their cures. A cure may hold the time that
 // is left until some moment: it would make the same fault look new at each reload.
 func causes(err error) string {
-	list := []error{err}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		list = many.Unwrap()
-	}
 	var b strings.Builder
-	for _, err := range list {
-		var f *Fault
-		if errors.As(err, &f) {
-			err = f.Err
-		}
-		b.WriteString(err.Error() + "\n")
+	for _, err := range list(err) {
+		b.WriteString(textOf(err) + "\n")
 	}
 	return b.String()
 }
 
 // reasonOf returns the reason of the first fault in err.
 func reasonOf(err error) string {
-	var f *Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*Fault](err); ok {
 		return f.Reason
 	}
 	return ReasonParse
 }
 
-// faultFields adds to a log line the first fault in err, and how many there are.
-func faultFields(e *zerolog.Event, err error) *zerolog.Event {
-	n := 1
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		n = len(many.Unwrap())
-	}
-	var f *Fault
-	if !errors.As(err, &f) {
-		return e.Err(err)
-	}
-	e = e.Str("reason", f.Reason).Str("file", f.File).Err(f.Err).Int("faults", n)
+// maxLogged bounds the texts of further faults in one line of the log, which has room for 16 KiB.
+const maxLogged = 8 << 10
+
+// faultFields adds to a line of the log what is held back: the first fault with its cure, and the texts of the others.
+func faultFields(e *zerolog.Event, h *Held) *zerolog.Event {
+	f := h.Fault()
+	faults := list(h.Err)
+	e = e.Str("source", h.Name).Str("reason", f.Reason).Str("file", f.File).Err(f.Err).Int("faults", len(faults)).Time("since", h.Since)
 	if f.Cure != "" {
 		e = e.Str("cure", strings.ReplaceAll(f.Cure, "\n", " "))
+	}
+	var more []string
+	size := 0
+	for _, err := range faults[1:] {
+		text := textOf(err)
+		if size += len(text); size > maxLogged {
+			break
+		}
+		more = append(more, text)
+	}
+	if len(more) > 0 {
+		e = e.Strs("more", more)
 	}
 	return e
 }

@@ -48,20 +48,25 @@ func (f *fixture) open(names ...string) *Files {
 		}
 		files.Paths = append(files.Paths, name)
 	}
-	files.Apply = func(c Contents, _ *zerolog.Event) error {
+	source := &Source{Name: "test", Reloaded: "content reloaded", Refused: "reload refused, the last content stays"}
+	refuse := func(err error) Outcome { return Outcome{Held: []Held{{Source: source, Err: err}}} }
+	files.Apply = func(c Contents) Outcome {
+		source.Files = files.Paths
 		var last []byte
 		for _, path := range files.Paths {
 			data, err := c.Get(path)
 			if err != nil {
-				return err
+				return refuse(err)
 			}
 			if len(data) == 0 {
-				return &Fault{File: path, Reason: ReasonParse, Err: errEmpty}
+				return refuse(&Fault{File: path, Reason: ReasonParse, Err: errEmpty})
 			}
 			last = data
 		}
-		f.inUse.Store(string(last))
-		return nil
+		if f.inUse.Swap(string(last)) == string(last) {
+			return Outcome{}
+		}
+		return Outcome{Changes: []Change{{Source: source, Describe: func(*zerolog.Event) {}}}}
 	}
 	f.must(files.Open())
 	return files

@@ -1,9 +1,10 @@
 // Package reload reads a set of files, reads them again when they change, and has their owner
-// take into use what they hold. If the owner refuses it, what was in use stays. This package knows
-// files, times and faults; only the owner knows what the files mean.
+// take into use what they hold. What the owner refuses is held back, source by source, and what was
+// in use stays. This package knows files, times and faults; only the owner knows what the files mean.
 package reload
 
 import (
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -14,24 +15,23 @@ import (
 
 // Stats counts what became of reloads.
 type Stats struct {
-	ReloadsOK        uint64            // new content taken into use
+	ReloadsOK        uint64            // new content taken into use, though some sources may have been held back
 	ReloadsUnchanged uint64            // the files held what is in use already
-	ReloadsFailed    map[string]uint64 // by the reason of the first fault; a fault that stays is counted once
-	LastSuccess      time.Time         // when the files last held what is in use
-	LastOK           bool              // the last reload was not refused
+	ReloadsFailed    map[string]uint64 // sources held back, by the reason of the first fault; a fault that stays is counted once
+	LastSuccess      time.Time         // when the files last held what is in use, and nothing else
+	LastOK           bool              // the last reload held no source back
 	WatchMode        string            // ModeEvents, ModePoll, or empty while nothing watches
 }
 
-// Files are read together and taken into use together. Set the exported fields, then call Open.
+// Files are read together, and each Source of them is taken into use apart. Set the exported fields, then call Open.
 // Once Open has succeeded, all methods may be called concurrently; one Watch runs at a time.
 // OnChange, OnFault, Mounted and TryEvents may be called without Open.
 type Files struct {
 	// Paths are the files. Open drops empty paths and repetitions.
 	Paths []string
-	// Apply parses and verifies c and takes it into use, or returns faults and changes
-	// nothing. Calls never overlap. It adds to event what the log line about its success
-	// should say.
-	Apply func(c Contents, event *zerolog.Event) error
+	// Apply parses and verifies c and takes into use what is good of it. If it is called by Open
+	// and returns sources that are held back, it has taken nothing into use. Calls never overlap.
+	Apply func(c Contents) Outcome
 	// Tick, if not nil, is called by Watch before each reload, and never while Apply runs.
 	Tick func()
 	Log  zerolog.Logger
@@ -44,19 +44,17 @@ type Files struct {
 	// turn lets one reload run at a time. It is held while files are read: nothing
 	// that must be quick takes it.
 	turn    sync.Mutex
-	current [32]byte // digest of what is in use
-	failing bool
-	failed  [32]byte // digest and text of the last failure, while failing
-	fault   string
+	current [32]byte // digest of the files while they hold what is in use and nothing else; else zero
 
 	mu       sync.Mutex
-	stats    Stats         // guarded by mu
-	onChange []func()      // guarded by mu; called after new content was taken into use
-	onFault  []func(error) // guarded by mu; called when a fault is new, and with nil when it is over
+	held     map[*Source]holding // guarded by mu; written in turn only
+	stats    Stats               // guarded by mu
+	onChange []func()            // guarded by mu; called after new content was taken into use
+	onFault  []func(error)       // guarded by mu; called when faults are new, and with nil when all are over
 }
 
-// Open is the first load. Where a later reload would keep the last good content, Open returns
-// the error of Apply: every fault, each a *Fault where it concerns a file.
+// Open is the first load. Where a later reload would hold a source back, Open returns every
+// fault, each a *Fault where it concerns a file.
 func (f *Files) Open() error {
 	f.turn.Lock()
 	defer f.turn.Unlock()
@@ -65,12 +63,13 @@ func (f *Files) Open() error {
 		f.Clock = time.Now
 	}
 	r := readFiles(f.Paths)
-	event := f.Log.Info()
-	if err := f.Apply(r.contents, event); err != nil {
-		event.Discard()
+	o := f.Apply(r.contents)
+	if err := o.Err(); err != nil {
 		return err
 	}
-	event.Msg("certificates loaded")
+	if len(o.Changes) > 0 {
+		f.describe(o.Changes[0]).Msg("certificates loaded")
+	}
 	f.current = r.digest
 	f.count(func(s *Stats) { *s = Stats{ReloadsFailed: map[string]uint64{}, LastOK: true, LastSuccess: f.Clock()} })
 	for _, path := range f.Mounted() {
@@ -101,77 +100,77 @@ func (f *Files) tickInTurn() {
 	}
 }
 
-// outcome is what one reload came to.
-type outcome struct {
+// result is what one reload came to.
+type result struct {
 	changed bool
-	turned  bool // a fault is new, or the last one is over
-	err     error
+	news    []error // faults that are new
+	over    bool    // the last fault is over
+	err     error   // all faults
 }
 
-// Reload reads all files now, and applies what they hold if it changed. It returns the error of
-// Apply. A failure is logged and counted if it is new, or if the reload was forced.
+// Reload reads all files now, and applies what they hold if it changed. Sources with faults are held back, and the others
+// are taken into use all the same. It returns every fault. A source that is held back is logged and counted if its fault
+// is new, or if the reload was forced, and logged again every hour.
 func (f *Files) Reload(forced bool) (changed bool, err error) {
-	o := f.reloadInTurn(forced)
+	r := f.reloadInTurn(forced)
 	f.mu.Lock()
 	onChange, onFault := f.onChange, f.onFault
 	f.mu.Unlock()
-	if o.changed {
+	if r.changed {
 		for _, hook := range onChange {
 			hook()
 		}
 	}
-	if o.turned {
+	if len(r.news) > 0 || r.over {
 		for _, hook := range onFault {
-			hook(o.err)
+			hook(errors.Join(r.news...))
 		}
 	}
-	return o.changed, o.err
+	return r.changed, r.err
 }
 
-func (f *Files) reloadInTurn(forced bool) outcome {
+func (f *Files) reloadInTurn(forced bool) result {
 	f.turn.Lock()
 	defer f.turn.Unlock()
 	r := readFiles(f.Paths)
-	over := f.failing
 	if r.digest == f.current {
-		if f.failing {
-			f.Log.Info().Msg("certificate files hold again what is in use")
+		f.succeeded(func(s *Stats) { s.ReloadsUnchanged++ })
+		return result{}
+	}
+	o := f.Apply(r.contents)
+	for _, c := range o.Changes {
+		f.describe(c).Msg(c.Reloaded)
+	}
+	out := result{changed: len(o.Changes) > 0, err: o.Err()}
+	out.news, out.over = f.hold(o, r.contents, forced)
+	f.current = r.digest
+	if out.changed {
+		f.count(func(s *Stats) { s.ReloadsOK++ })
+	}
+	if out.err != nil {
+		f.current = [32]byte{}
+		f.count(func(s *Stats) { s.LastOK = false })
+		return out
+	}
+	f.succeeded(func(s *Stats) {
+		if !out.changed {
+			s.ReloadsUnchanged++
 		}
-		f.succeeded(r, func(s *Stats) { s.ReloadsUnchanged++ })
-		return outcome{turned: over}
-	}
-	event := f.Log.Info()
-	if err := f.Apply(r.contents, event); err != nil {
-		event.Discard()
-		return outcome{turned: f.refused(r, err, forced), err: err}
-	}
-	event.Msg("certificates reloaded")
-	f.succeeded(r, func(s *Stats) { s.ReloadsOK++ })
-	return outcome{changed: true, turned: over}
+	})
+	return out
 }
 
-func (f *Files) succeeded(r reading, count func(*Stats)) {
-	f.current = r.digest
-	f.failing = false
+func (f *Files) describe(c Change) *zerolog.Event {
+	event := f.Log.Info().Str("source", c.Name)
+	c.Describe(event)
+	return event
+}
+
+func (f *Files) succeeded(count func(*Stats)) {
 	f.count(func(s *Stats) {
 		count(s)
 		s.LastOK, s.LastSuccess = true, f.Clock()
 	})
-}
-
-// refused remembers a fault and reports whether it is another one than before.
-func (f *Files) refused(r reading, err error, forced bool) bool {
-	known := f.failing && f.failed == r.digest && f.fault == causes(err)
-	f.failing, f.failed, f.fault = true, r.digest, causes(err)
-	if known && !forced {
-		return false
-	}
-	f.count(func(s *Stats) {
-		s.ReloadsFailed[reasonOf(err)]++
-		s.LastOK = false
-	})
-	faultFields(f.Log.Warn(), err).Msg("reload refused, the last good certificates stay")
-	return !known
 }
 
 // OnChange has hook called after each reload that took new content into use, by the goroutine
@@ -183,8 +182,8 @@ func (f *Files) OnChange(hook func()) {
 	f.onChange = append(f.onChange, hook)
 }
 
-// OnFault has hook called with the fault when a reload fails for a new reason, and with nil when
-// a later one finds the files good again. It is called like the hooks of OnChange.
+// OnFault has hook called with the faults that are new when a reload holds a source back for a new
+// reason, and with nil when a later one finds all files good again. It is called like the hooks of OnChange.
 func (f *Files) OnFault(hook func(error)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

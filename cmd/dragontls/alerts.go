@@ -60,8 +60,12 @@ func (t teller) expiry(e certs.Expiry) {
 	if e.Left < 0 {
 		verb = "ENDED " + roughly(-e.Left) + " ago"
 	}
-	t.send(fmt.Sprintf("dragontls on %s: %s %s, on %s\nFile: %s (%s)\nCure: %s",
-		t.host, what, verb, e.NotAfter.UTC().Format(time.RFC3339), inCode(e.File), details, oneLine(e.Cure)))
+	text := fmt.Sprintf("dragontls on %s: %s %s, on %s\nFile: %s (%s)\n",
+		t.host, what, verb, e.NotAfter.UTC().Format(time.RFC3339), inCode(e.File), details)
+	if e.OnDisk != "" {
+		text += "On disk: " + inCode(e.OnDisk) + "\n"
+	}
+	t.send(text + "Cure: " + oneLine(e.Cure))
 }
 
 // fault tells of a failed reload; nil: that the files are good again.

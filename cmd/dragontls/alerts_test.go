@@ -23,6 +23,12 @@ func TestAlertsSayWhereWhatWhenAndTheCure(t *testing.T) {
 			"File: `/tls/b.crt` (serial 0a1b, subject `CN=proxy`)\nCure: renew it": func() { tell.expiry(cert) },
 		"dragontls on proxy-1: CRL ENDED 90 minutes ago, on 2026-03-01T12:00:00Z\n" +
 			"File: `/tls/ca.crl` (issuer `CN=root`)\nCure: issue another": func() { tell.expiry(crl) },
+		"dragontls on proxy-1: CRL ENDED 90 minutes ago, on 2026-03-01T12:00:00Z\n" +
+			"File: `/tls/ca.crl` (issuer `CN=root`)\nOn disk: `a newer one`\nCure: issue another": func() {
+			next := crl
+			next.OnDisk = "a newer one"
+			tell.expiry(next)
+		},
 		"dragontls on proxy-1: reload of the server certificate files FAILED; the last good ones stay in use\n" +
 			"Reason: mismatch: `match \"a.crt\" with key \"a.key\"`\nCure: replace both\nReason: expired: `check \"b.crt\": expired`\n" +
 			"Reason: `something else`": func() { tell.fault("server", fault) },

@@ -147,7 +147,7 @@ func (s *service) lint(hosts []string) []certs.Finding {
 	found = append(found, certs.LintKeys(s.keyFiles()...)...)
 	found = append(found, certs.LintBundles(c.TLSClientCAFile, c.BackendCAFile)...)
 	found = append(found, certs.LintTrust(c.TLSClientCAFile, c.TLSCRLFile, c.AllowFile, c.UsersFile, c.BackendCAFile)...)
-	secrets := []string{c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
+	secrets := []string{c.TLSKeyPasswordFile, c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
 	if users := s.store.Snapshot().Users(); users != nil {
 		secrets = append(secrets, users.PasswordFiles()...)
 	}

@@ -67,8 +67,10 @@ func (s *service) collectHandshakes(m metrics, st proxy.Stats) {
 
 func (s *service) collectCertificates(m metrics) {
 	m.reloads(s.store.Stats(), "listener")
+	m.collectHeld(s.store.Held(), "listener")
 	if s.backend != nil {
 		m.reloads(s.backend.Stats(), "backend")
+		m.collectHeld(s.backend.Held(), "backend")
 	}
 	for _, c := range s.certificates() {
 		// Serials are unique within one CA only.

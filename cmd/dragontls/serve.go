@@ -104,7 +104,7 @@ func (s *service) storeOptions() (certs.Options, error) {
 	login, err := s.login()
 	return certs.Options{
 		Login:     login,
-		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, ClientCAFile: c.TLSClientCAFile,
+		CertFiles: c.TLSCertFiles, KeyFiles: c.TLSKeyFiles, KeyPasswordFile: c.TLSKeyPasswordFile, ClientCAFile: c.TLSClientCAFile,
 		ClientAuth: c.TLSClientAuth, MinVersion: c.TLSMinVersion, MaxVersion: c.TLSMaxVersion,
 		CRLFile: c.TLSCRLFile, CRLWarn: c.TLSCRLExpired == "warn",
 		TicketKeysFile: c.TLSTicketKeysFile, OCSP: c.TLSOCSP, Log: s.log,
@@ -114,7 +114,7 @@ func (s *service) storeOptions() (certs.Options, error) {
 func (s *service) clientOptions() certs.ClientOptions {
 	c := &s.c
 	return certs.ClientOptions{
-		CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile,
+		CAFile: c.BackendCAFile, CertFile: c.BackendCertFile, KeyFile: c.BackendKeyFile, KeyPasswordFile: c.TLSKeyPasswordFile,
 		ServerName: c.BackendServerName, Log: s.log,
 	}
 }
@@ -178,8 +178,18 @@ func (s *service) listen() error {
 	return nil
 }
 
-// ready is what /readyz says.
+// ready is what /readyz says. Files that are held back do not make it fail: what is in use is good.
 func (s *service) ready() admin.Readiness {
+	r := s.readiness()
+	if held := s.heldDetail(); held != "" && r.Detail != "" {
+		r.Detail += "; " + held
+	} else if held != "" {
+		r.Detail = held
+	}
+	return r
+}
+
+func (s *service) readiness() admin.Readiness {
 	if s.draining.Load() {
 		return admin.Readiness{Reason: "draining"}
 	}

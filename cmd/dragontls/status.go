@@ -78,6 +78,7 @@ type reload struct {
 	LastSuccess time.Time         `json:"last_success"`
 	LastOK      bool              `json:"last_ok"`
 	Watch       string            `json:"watch"`
+	Held        []heldSource      `json:"held"`
 }
 
 type statusBackend struct {
@@ -96,7 +97,7 @@ func (s *service) status() any {
 		SessionsClosed: st.SessionsClosed, Handshakes: handshakesOf(st),
 		Certificates: s.statusCerts(st), CRLs: []statusCRL{},
 		Trust:   statusTrust{Generation: snapshot.TrustGeneration, SessionsByGeneration: st.SessionsByGeneration},
-		Reloads: map[string]reload{"listener": reloadOf(s.store.Stats())},
+		Reloads: map[string]reload{"listener": reloadOf(s.store.Stats(), s.store.Held())},
 		Backend: statusBackend{st.BackendUp, st.BackendConnections, st.BackendLanes, st.BackendErrors},
 	}
 	ready := s.ready()
@@ -108,7 +109,7 @@ func (s *service) status() any {
 		out.CRLs = append(out.CRLs, statusCRL(l))
 	}
 	if s.backend != nil {
-		out.Reloads["backend"] = reloadOf(s.backend.Stats())
+		out.Reloads["backend"] = reloadOf(s.backend.Stats(), s.backend.Held())
 	}
 	return out
 }
@@ -146,6 +147,6 @@ func handshakesOf(st proxy.Stats) []statusHandshake {
 	return out
 }
 
-func reloadOf(st certs.Stats) reload {
-	return reload{st.ReloadsOK, st.ReloadsUnchanged, maps.Clone(st.ReloadsFailed), st.LastSuccess, st.LastOK, st.WatchMode}
+func reloadOf(st certs.Stats, held []certs.Held) reload {
+	return reload{st.ReloadsOK, st.ReloadsUnchanged, maps.Clone(st.ReloadsFailed), st.LastSuccess, st.LastOK, st.WatchMode, heldSources(held)}
 }
