@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,13 +41,13 @@ type Faults struct {
 
 // Relay stands between clients and a target and injures what passes. All methods may be called concurrently.
 type Relay struct {
-	ln      net.Listener
-	network string
-	target  string
-	done    chan struct{}
-	wg      sync.WaitGroup
+	ln   net.Listener
+	done chan struct{}
+	wg   sync.WaitGroup
 
 	mu       sync.Mutex
+	network  string
+	target   string
 	faults   Faults
 	links    map[*link]bool
 	accepted int64
@@ -58,6 +59,7 @@ type Relay struct {
 // link is one relayed connection.
 type link struct {
 	client, target net.Conn
+	silent         atomic.Bool
 	once           sync.Once
 	done           chan struct{}
 }
@@ -68,11 +70,8 @@ func NewRelay(target string, f Faults) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{ln: ln, network: "tcp", target: target, faults: f,
-		done: make(chan struct{}), links: map[*link]bool{}, released: make(chan struct{})}
-	if path, ok := strings.CutPrefix(target, "unix:"); ok {
-		r.network, r.target = "unix", path
-	}
+	r := &Relay{ln: ln, faults: f, done: make(chan struct{}), links: map[*link]bool{}, released: make(chan struct{})}
+	r.Retarget(target)
 	r.wg.Add(1)
 	go r.accept() // Close stops it and waits for it
 	return r, nil
@@ -86,6 +85,28 @@ func (r *Relay) SetFaults(f Faults) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.faults = f
+}
+
+// Retarget leads connections to come to another target, as a stable address does at a failover. Open connections stay where
+// they are.
+func (r *Relay) Retarget(target string) {
+	network, at := "tcp", target
+	if path, ok := strings.CutPrefix(target, "unix:"); ok {
+		network, at = "unix", path
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.network, r.target = network, at
+}
+
+// Silence drops what passes on the connections that are open now, as a middlebox does that has lost its state: it takes everything,
+// passes nothing on, and tells nobody. They last until Close or ResetAll.
+func (r *Relay) Silence() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for l := range r.links {
+		l.silent.Store(true)
+	}
 }
 
 // Conns is the number of open connections.
@@ -161,7 +182,10 @@ func (r *Relay) accept() {
 
 func (r *Relay) serve(client net.Conn) {
 	defer r.wg.Done()
-	target, err := net.DialTimeout(r.network, r.target, 5*time.Second)
+	r.mu.Lock()
+	network, at := r.network, r.target
+	r.mu.Unlock()
+	target, err := net.DialTimeout(network, at, 5*time.Second)
 	if err != nil {
 		linger0(client)
 		_ = client.Close()
@@ -232,6 +256,13 @@ func (p *pump) run(wg *sync.WaitGroup, released <-chan struct{}) {
 			room = min(room, p.f.Pause-passed)
 		}
 		n, err := p.from.Read(buf[:room])
+		if p.l.silent.Load() {
+			if err == nil {
+				continue
+			}
+			<-p.l.done
+			return
+		}
 		if n > 0 {
 			cut, ok := p.pass(buf[:n], &passed)
 			if cut {

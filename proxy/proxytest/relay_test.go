@@ -170,3 +170,27 @@ func TestTranscriptsThroughARelayInRandomPieces(t *testing.T) {
 		})
 	}
 }
+
+// Connections that are open stay with their target, and can be silenced; those that come later have nothing of it.
+func TestRelayIsRetargetedAndSilencedForConnectionsApart(t *testing.T) {
+	r, _ := startRelay(t, Faults{})
+	other := start(t, Options{})
+	old := dial(t, r.Addr())
+	send(t, old, []byte("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nfirst\r\n"))
+	want(t, old, "+OK\r\n")
+	r.Retarget(other.Addr())
+	second := dial(t, r.Addr())
+	send(t, second, []byte("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"))
+	want(t, second, "$-1\r\n")
+	send(t, old, []byte("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"))
+	want(t, old, "$5\r\nfirst\r\n")
+	r.Silence()
+	send(t, old, []byte("*1\r\n$4\r\nPING\r\n"))
+	third := dial(t, r.Addr())
+	send(t, third, []byte("*1\r\n$4\r\nPING\r\n"))
+	want(t, third, "+PONG\r\n")
+	r.ResetAll()
+	if b, _ := io.ReadAll(old); len(b) > 0 {
+		t.Errorf("got %q on a connection that is silent", b)
+	}
+}
