@@ -91,6 +91,7 @@ func (s *session) waitUnread() {
 	t.Stop()
 	q.mu.Unlock()
 	if fin, ended := s.lookAtClient(); fin && !ended {
+		s.abandonLane()
 		s.limitBackend(s.server.c.eofTimeout)
 	}
 }

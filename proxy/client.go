@@ -43,6 +43,8 @@ func (s *session) converse() (rests bool) {
 			break
 		}
 		if s.client.eof {
+			_ = s.flush() // clientEOF finds its error again
+			s.abandonLane()
 			s.clientEOF()
 			break
 		}
@@ -101,6 +103,7 @@ func (s *session) fill() (interrupted bool) {
 		return n == 0
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		c.eof = true
+		s.abandonLane()
 		if s.uncounting() && c.holding {
 			// After CLIENT REPLY SKIP, the reply for which the reader waits may never come.
 			s.limitBackend(s.server.c.lingerTimeout)

@@ -81,8 +81,10 @@
 //	life            a time through which the backend is one process, as a connection shows that stays open, the witness
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
-//	move            from one of the addresses that the backend's name leads to, to another one: connections that were dialled before
-//	                come to an end (moveTo)
+//	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to
+//	                another backend: connections that were dialled before come to an end (moved)
+//	suspect         the backend has answered as a replica does: it moves (backend.Suspect)
+//	abandoned       of a lane: it owes a reply to a client that has left, and carries no session that has begun since (Lane.Abandon)
 //	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
 //	rest            an idle session without goroutines
 //
@@ -135,7 +137,7 @@
 // reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
 //
 // What ends a lane? Its backend; anything of invariant 4; Retire, once nothing is in flight: when it is idle, has carried a
-// push, belongs to a last address or password, or has been there unproven for too long.
+// push, was dialled before a move or with a last password, or has been there unproven for too long.
 //
 // What if a client does not read? Its replies stay in its outbox up to its budget. From half of that on it submits nothing;
 // beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a

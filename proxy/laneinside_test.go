@@ -340,7 +340,7 @@ func ridesOneLane(t testing.TB, srv *Server, conn net.Conn) (*session, aLane) {
 	s.queue.init(srv.buffers.NewAccount())
 	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: srv.c.SessionBuffer}, true
 	s.seat.Rider, s.client.out.Account = s, s.account()
-	l, err := srv.lanes.Get(lane.Key{}, backend.Login{}).Await(nil)
+	l, err := srv.lanes.Get(lane.Key{}, backend.Login{}).Await(0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

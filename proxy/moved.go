@@ -1,20 +1,26 @@
 package proxy
 
-import "dragontls/proxy/lane"
+import (
+	"dragontls/proxy/backend"
+	"dragontls/proxy/lane"
+)
 
-// moveTo ends what was dialled before the backend moved to another address for the nth time: lanes retire, own connections close once
-// nothing is owed, and sessions that cannot leave theirs are closed. Only a session that owns its connection from birth keeps it.
-func (s *Server) moveTo(n uint64) {
-	s.log.Warn().Uint64("epoch", n).Msg("the backend's name has another address: connections to the last one end")
+// moved ends what was dialled before the backend moved: lanes retire, own connections close once nothing is owed, and sessions that cannot
+// leave theirs are closed if it leads to another address. Only a session that owns its connection from birth keeps it.
+func (s *Server) moved(m backend.Move) {
+	if !m.InPlace {
+		s.backend.Recovered("moved")
+		s.log.Warn().Uint64("epoch", m.N).Str("address", m.Address).Msg("the backend's name has another address: connections to the last one end")
+	}
 	s.lanes.Each(func(l *lane.Lane) {
-		if l.DialledBefore(n) {
+		if l.DialledBefore(m.N) {
 			l.Retire()
 		}
 	})
-	s.each(func(c *session) { c.moveTo(n) })
+	s.each(func(c *session) { c.moveTo(m.N) })
 }
 
-// moveTo is the part of Server.moveTo that concerns one session.
+// moveTo is the part of Server.moved that concerns one session.
 func (s *session) moveTo(n uint64) {
 	if s.ownsFromBirth() { // like a direct connection, it stays where it is
 		return
@@ -22,15 +28,24 @@ func (s *session) moveTo(n uint64) {
 	p := &s.pump
 	p.mu.Lock()
 	old := p.up != nil && p.up.DialledBefore(n)
+	elsewhere := old && s.server.backend.LeadsElsewhere(p.up.Conn)
 	if old {
 		p.dirty = true
 	}
 	p.mu.Unlock()
 	switch {
 	case !old:
-	case s.keepsOwn() || s.sticky() || s.waiting():
+	case elsewhere && (s.keepsOwn() || s.sticky() || s.waiting()):
 		s.end(closeMoved)
 	default:
 		s.shedDirty()
+	}
+}
+
+// suspect tells the backend that up has brought an error reply, which may say that it leads to a replica. A session that begins from here
+// on does not ride a lane that may lead there too. The pump calls it for its own connection.
+func (s *Server) suspect(up *backend.Conn, line []byte) {
+	if backend.AnswersAsReplica(line) {
+		s.lanes.Suspect(up)
 	}
 }

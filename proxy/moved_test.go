@@ -57,6 +57,9 @@ func TestBackendThatMovesEndsWhatBelongsToItsLastAddress(t *testing.T) {
 		w.Close()
 	}
 	h.wantClosed(closeMoved, 3)
+	if n := h.Stats().BackendRecoveries["moved"]; n != 1 {
+		t.Errorf("counted %d moves", n)
+	}
 	held.release()
 	busy.want(valueOf("held"))
 	info.release()
@@ -78,7 +81,7 @@ func TestBackendKeepsItsAddress(t *testing.T) {
 	w := h.dialAs("a")
 	w.get("0")
 	n.Set("127.0.0.2", "127.0.0.1")
-	h.backend.Suspect()
+	h.backend.Suspect(&backend.Conn{})
 	before := n.Asked()
 	eventually(t, "it was resolved again", func() bool { return n.Asked() > before })
 	h.dialAs("b").get("1")

@@ -86,6 +86,9 @@ func (d *relaying) frame() error {
 	if !done {
 		return nil
 	}
+	if p.replies.Kind() == '-' {
+		s.server.suspect(p.conn.Conn, p.replies.Line())
+	}
 	if isNoted {
 		s.noted(q.run.note, &p.replies)
 		d.count()

@@ -212,33 +212,36 @@ func (q *replyOrder) takeRoom() {
 }
 
 // chooseLane returns the lane on which replies are owed or, if none are, the lane that Set.Choose picks for the
-// session's present state. It waits for a lane at most unavailableTimeout, not counting the wait for a token.
+// session's present state. It
+// waits for a lane at most unavailableTimeout, not counting the wait for a token.
 func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 	at := &s.at
 	if at.lane != nil && s.owes() {
 		return at.lane, nil
 	}
+	var l *lane.Lane
 	if want == routeLane && s.server.now() < s.seat.SlowUntil() {
-		if l := s.laneApart(); l != nil {
-			return l, nil
-		}
+		l = s.laneApart()
 	}
-	s.findSet(want == routeUnbounded)
-	if l := at.set.Choose(); l != nil {
+	if l == nil {
+		s.findSet(want == routeUnbounded)
+		l = at.set.Choose(s.begun)
+	}
+	if l != nil {
 		return l, nil
 	}
 	over := make(chan struct{})
 	defer close(over)
 	go s.watchUntil(over) // ends with the wait; nobody waits for it
-	return at.set.Await(s.done)
+	return at.set.Await(s.begun, s.done)
 }
 
 // laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a
 // dial and returns nil: the session does not wait for it.
 func (s *session) laneApart() *lane.Lane {
 	s.findSet(true)
-	l := s.at.set.Choose()
-	if l == nil {
+	l := s.at.set.Choose(s.begun)
+	if l == nil && !s.at.set.HasLanes() {
 		s.at.set.Open()
 	}
 	return l
@@ -261,6 +264,13 @@ func (s *session) leaveSet() {
 	if s.at.set != nil {
 		s.server.lanes.Leave(s.at.set)
 		s.at.set = nil
+	}
+}
+
+// abandonLane tells the lane on which replies may be owed that the client has left, or sends nothing more. It may be called again.
+func (s *session) abandonLane() {
+	if s.at.lane != nil {
+		s.at.lane.Abandon(&s.seat)
 	}
 }
 

@@ -196,6 +196,7 @@ func (s *session) blocked() bool {
 // finish closes the client's connection and gives back what the session holds. The session's reader calls it last.
 func (s *session) finish() {
 	s.end(closeInternalError) // does nothing if the session has ended for another reason
+	s.abandonLane()
 	<-s.pump.done
 	if !s.queue.hasTurn() { // otherwise somebody is writing, and the Close below breaks that write
 		if s.isCutShort() {

@@ -116,6 +116,7 @@ type Stats struct {
 	BackendLanes                int
 	BackendDials                uint64
 	BackendErrors               map[string]uint64
+	BackendRecoveries           map[string]uint64 // by reason, see backend.Recovered
 }
 
 // Stats may be called at any time.
@@ -138,6 +139,7 @@ func (s *Server) Stats() Stats {
 		BackendLanes:       s.lanes.Count(),
 		BackendDials:       b.Dials,
 		BackendErrors:      b.Errors,
+		BackendRecoveries:  b.Recoveries,
 	}
 	s.countPeers(&st)
 	st.Handshaking, st.HandshakesWaited = s.pending.len(), s.pending.newcomersWaited()

@@ -48,6 +48,9 @@ func (s *service) collect(emit func(admin.Metric)) {
 	for reason, n := range st.BackendErrors {
 		m.counter("backend_errors_total", "Failures of the backend.", n, label("reason", reason))
 	}
+	for reason, n := range st.BackendRecoveries {
+		m.counter("backend_recoveries_total", "Connections given up because new ones are served better.", n, label("reason", reason))
+	}
 	m.gauge("backend_up", "1: the backend has answered a PING within 10 s.", truth(st.BackendUp))
 	s.collectCertificates(m)
 	s.collectTrust(m, st)

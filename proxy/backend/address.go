@@ -10,20 +10,25 @@ import (
 
 // address is where the backend is. All connections go to one of the addresses that its name leads to, for two of them may be two backends.
 // The backend moves when another address has taken a connection, because the current one did not or is no longer among the answers for
-// the name. Safe for concurrent use.
+// the name. It also moves in place: the address is the same, but it leads to another backend by now, see Backend.Suspect. Safe for
+// concurrent use.
 type address struct {
 	lookup func(context.Context, string) ([]string, error)
-	moved  func(n uint64) // Config.Moved
-	asked  chan struct{}  // somebody doubts the address
+	moved  func(Move)    // Config.Moved
+	asked  chan struct{} // somebody doubts the address
+	now    func() int64
 
 	resolveInterval time.Duration
 
 	mu sync.Mutex
 	// guarded by mu
 	moves   uint64 // so far
+	away    uint64 // what moves became when the backend last moved to another address
+	inPlace uint64 // what moves became when the backend last moved in place
 	target  string // host:port that was resolved
 	current string // empty: none was reached yet
 	doubted bool   // to be resolved again
+	suspicion
 	// what the name was resolved to last
 	host     string
 	hosts    []string
@@ -31,17 +36,17 @@ type address struct {
 }
 
 func newAddress(c *Config) *address {
-	return &address{resolveInterval: c.ResolveInterval, lookup: c.Lookup, moved: c.Moved, asked: make(chan struct{}, 1)}
+	return &address{resolveInterval: c.ResolveInterval, lookup: c.Lookup, moved: c.Moved, now: c.Now, asked: make(chan struct{}, 1)}
 }
 
 // dial connects to the current address, or to the first of the name's addresses that accepts. moves is how often the backend had moved
 // when that address was chosen.
 func (a *address) dial(ctx context.Context, d *net.Dialer, network, target string) (c net.Conn, moves uint64, err error) {
+	began := a.movesSoFar()
 	if network != "tcp" {
 		c, err := d.DialContext(ctx, network, target)
-		return c, a.movesSoFar(), err
+		return c, began, err
 	}
-	began := a.movesSoFar()
 	addresses, err := a.candidates(ctx, target)
 	for _, at := range addresses {
 		if c, err = d.DialContext(ctx, network, at); err == nil {
@@ -109,11 +114,12 @@ func (a *address) untilStale() time.Duration {
 	return a.resolveInterval - time.Since(a.resolved)
 }
 
-// recall has the next dial look at the name.
-func (a *address) recall() {
+// recall has the next dial look at the name. It returns how often the backend has moved so far, and whether it is suspected.
+func (a *address) recall() (moves uint64, suspected bool) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.doubted = true
-	a.mu.Unlock()
+	return a.moves, a.suspected
 }
 
 // movesSoFar is how often the backend has moved.
@@ -124,23 +130,24 @@ func (a *address) movesSoFar() uint64 {
 }
 
 // accepted is told which address took a connection, and how often the backend had moved when it was chosen. If it is another than the
-// current one, the backend moves there, unless it has moved since: then the connection is one from before that move. accepted returns
-// how often the backend had moved as far as the connection is concerned.
+// current one, the backend moves there, unless it has moved since: then the connection is one from before that move. So it is if the
+// backend has moved in place since. accepted returns how often the backend had moved as far as the connection is concerned.
 func (a *address) accepted(target, at string, began uint64) uint64 {
 	a.mu.Lock()
 	moved := a.current != "" && a.current != at
-	if moved && a.moves != began {
+	if moved && a.moves != began || began < a.inPlace {
 		a.mu.Unlock()
 		return began
 	}
 	if moved {
 		a.moves++
+		a.away = a.moves
 	}
 	moves := a.moves
 	a.target, a.current, a.doubted = target, at, false
 	a.mu.Unlock()
 	if moved {
-		a.moved(moves)
+		a.moved(Move{N: moves, Address: at})
 	}
 	return moves
 }
@@ -154,15 +161,8 @@ func (a *address) doubt() {
 	}
 }
 
-// Suspect has the backend's name resolved again. It is for whoever sees the backend answer as no primary does; it never waits. Without
-// Config.Moved it does nothing.
-func (b *Backend) Suspect() {
-	if b.address != nil {
-		b.address.doubt()
-	}
-}
-
-// follow resolves the backend's name again whenever the address is doubted, until ctx ends.
+// follow resolves the backend's name again whenever the address is doubted, until ctx ends. If the backend was suspected, and the name
+// leads to the same address still, it moves in place once that takes a connection.
 func (b *Backend) follow(ctx context.Context) {
 	for {
 		select {
@@ -176,8 +176,13 @@ func (b *Backend) follow(ctx context.Context) {
 			return
 		case <-time.After(b.address.untilStale()):
 		}
-		b.address.recall()
-		b.revisit(ctx)
+		moves, suspected := b.address.recall()
+		reached := b.revisit(ctx)
+		if suspected && reached {
+			b.moveInPlace(moves)
+		} else if suspected {
+			b.address.doubt()
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -186,20 +191,23 @@ func (b *Backend) follow(ctx context.Context) {
 	}
 }
 
-// revisit connects once, which settles what the address is.
-func (b *Backend) revisit(ctx context.Context) {
+// revisit connects once, which settles what the address is, and reports whether that succeeded.
+func (b *Backend) revisit(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
 	defer cancel()
 	network, target, err := b.c.Target()
 	if err != nil {
-		return
+		return false
 	}
-	if c, _, err := b.address.dial(ctx, &net.Dialer{KeepAlive: -1}, network, target); err == nil {
-		c.Close()
+	c, _, err := b.address.dial(ctx, &net.Dialer{KeepAlive: -1}, network, target)
+	if err != nil {
+		return false
 	}
+	c.Close()
+	return true
 }
 
-// DialledBeforeMove reports whether the backend has moved to another address since the dial of c began; n is how often it has moved so far.
+// DialledBeforeMove reports whether the backend has moved since the dial of c began; n is how often it has moved so far.
 // Make c visible to Config.Moved first, then call this: if it reports true, end c as Moved does, which may have run before it could
 // see c.
 func (b *Backend) DialledBeforeMove(c *Conn) (n uint64, yes bool) {
@@ -208,4 +216,14 @@ func (b *Backend) DialledBeforeMove(c *Conn) (n uint64, yes bool) {
 	}
 	n = b.address.movesSoFar()
 	return n, c.DialledBefore(n)
+}
+
+// LeadsElsewhere reports whether c leads to another address than the one that the backend has now.
+func (b *Backend) LeadsElsewhere(c *Conn) bool {
+	if b.address == nil {
+		return false
+	}
+	b.address.mu.Lock()
+	defer b.address.mu.Unlock()
+	return c.DialledBefore(b.address.away)
 }

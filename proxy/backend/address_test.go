@@ -46,7 +46,7 @@ func TestBackendDoesNotMoveBackForWhoConnectedBefore(t *testing.T) {
 	t.Parallel()
 	_, port, _ := net.SplitHostPort(listenOnTwo(t))
 	n := proxytest.NewResolver("127.0.0.1")
-	a := newAddress(&Config{ResolveInterval: time.Hour, Lookup: n.Lookup, Moved: func(uint64) {}})
+	a := newAddress(&Config{ResolveInterval: time.Hour, Lookup: n.Lookup, Moved: func(Move) {}})
 	target := net.JoinHostPort("backend.test", port)
 	dial := func(d *net.Dialer) uint64 {
 		t.Helper()

@@ -35,9 +35,10 @@ type Config struct {
 	WriteTimeout time.Duration  // a connection breaks 30 s after a write has waited for so long; 0: never
 	Buffers      *netio.Buffers // count what connections hold
 
-	// Moved is called when the name of Target leads to another address than before, for the nth time: connections of which
-	// DialledBefore(n) holds are to end. The goroutine that dials calls it, and holds no lock. nil: each dial resolves the name by itself.
-	Moved func(n uint64)
+	// Moved is called when the backend has moved: the name of Target leads to another address than before, or the same address leads to
+	// another backend (see Backend.Suspect). The goroutine that dials calls it, and holds no lock. nil: each dial resolves the name by
+	// itself.
+	Moved func(Move)
 	// LifeOver is called when a life that Backend.Life has returned is over. It must not wait for anything; nil: nobody is told.
 	LifeOver        func(*Life)
 	ResolveInterval time.Duration                                   // with Moved, a name is resolved again at most this often; 1 s
@@ -101,7 +102,7 @@ func New(c Config) *Backend {
 	}
 	b := &Backend{c: c, gate: make(chan struct{}, 1)}
 	b.lives.wanted, b.lives.changed = make(chan struct{}, 1), make(chan struct{})
-	b.errors, b.tokens.of = make(map[string]uint64), make(map[netio.QuotaKey]*Tokens)
+	b.errors, b.recoveries, b.tokens.of = make(map[string]uint64), make(map[string]uint64), make(map[netio.QuotaKey]*Tokens)
 	if c.WriteTimeout > 0 {
 		// A backend that stops for a while costs waiting, no session.
 		b.writeTimeout = c.WriteTimeout + 30*time.Second
@@ -111,7 +112,7 @@ func New(c Config) *Backend {
 	}
 	if c.Moved != nil {
 		moved := c.Moved
-		c.Moved = func(n uint64) { b.lives.leave(n); moved(n) }
+		c.Moved = func(m Move) { b.lives.leave(m.N); moved(m) }
 		b.address = newAddress(&c)
 	}
 	return b

@@ -39,7 +39,7 @@ func (c *Conn) Authenticated() bool { return c.credentials != nil }
 // Transactions reports whether the backend has shown on this connection that it runs transactions, see Proof.
 func (c *Conn) Transactions() bool { return c.proof == WithTransactions }
 
-// DialledBefore reports whether the connection leads to an address that the backend had before it moved for the nth time.
+// DialledBefore reports whether the connection was dialled before the backend moved for the nth time.
 func (c *Conn) DialledBefore(n uint64) bool { return c.moves < n }
 
 // Receive reads once. The bytes live until Free is called with the chunk, which may be nil. They may come with an error. hot

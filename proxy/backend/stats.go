@@ -12,7 +12,9 @@ type counters struct {
 	dials       atomic.Uint64
 
 	counting sync.Mutex
-	errors   map[string]uint64 // by reason; guarded by counting
+	// guarded by counting
+	errors     map[string]uint64 // by reason
+	recoveries map[string]uint64 // by reason
 }
 
 // Stats is a snapshot of what a backend counts.
@@ -21,13 +23,14 @@ type Stats struct {
 	Connections int  // open, the prober's aside
 	Dials       uint64
 	Errors      map[string]uint64 // by reason
+	Recoveries  map[string]uint64 // by reason, see Recovered
 }
 
 // Stats returns what was counted so far.
 func (b *Backend) Stats() Stats {
 	b.counting.Lock()
 	defer b.counting.Unlock()
-	return Stats{Up: b.up.Load(), Connections: int(b.connections.Load()), Dials: b.dials.Load(), Errors: maps.Clone(b.errors)}
+	return Stats{Up: b.up.Load(), Connections: int(b.connections.Load()), Dials: b.dials.Load(), Errors: maps.Clone(b.errors), Recoveries: maps.Clone(b.recoveries)}
 }
 
 // Count counts an error of the backend under a reason, of which there are few: it is a metric's label.
@@ -35,4 +38,12 @@ func (b *Backend) Count(reason string) {
 	b.counting.Lock()
 	defer b.counting.Unlock()
 	b.errors[reason]++
+}
+
+// Recovered counts by reason how often connections were given up because new ones are served better: moved and readonly (see
+// Config.Moved).
+func (b *Backend) Recovered(reason string) {
+	b.counting.Lock()
+	defer b.counting.Unlock()
+	b.recoveries[reason]++
 }

@@ -65,6 +65,7 @@ type Lane struct {
 	wake   chan struct{} // wakes the lane's writer and hands it the token
 	closed chan struct{} // closed by conclude, when the lane's reader ends
 	pushed atomic.Bool   // a push has come: Sweep replaces the lane, see Set.renew
+	shunned
 
 	in reader
 

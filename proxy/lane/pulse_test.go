@@ -51,7 +51,7 @@ func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
 	set.open.Store(&[]*Lane{first, other})
 	want := func(why string, l *Lane) {
 		t.Helper()
-		if set.Choose() != l {
+		if set.Choose(0) != l {
 			t.Errorf("%s: the other lane was chosen", why)
 		}
 	}

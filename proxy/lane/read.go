@@ -182,6 +182,7 @@ func (l *Lane) finishRunLocked(now int64) {
 	}
 	l.replied = now
 	r.cur = slot{}
+	l.easeLocked()
 	l.judgePulseLocked(now)
 	if l.commands == 0 {
 		l.idleSince = now
@@ -203,8 +204,8 @@ func (l *Lane) judge() error {
 		if bytes.HasPrefix(line, []byte("ERR Internal Error")) {
 			return errInternal
 		}
-		if bytes.HasPrefix(line, []byte("READONLY")) {
-			l.set.all.c.Backend.Suspect()
+		if backend.AnswersAsReplica(line) {
+			l.set.all.Suspect(l.up)
 		}
 	}
 	if r.cur.tx && r.left == 1 && !backend.EndsTransaction(&r.replies) {

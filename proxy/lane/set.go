@@ -45,18 +45,18 @@ func (set *Set) lanes() []*Lane {
 	return nil
 }
 
-// Choose returns a lane for a session that is owed nothing: the first one that is neither late nor crowded, so that lanes
-// that are not needed become idle and close. If there is none, or the backend is slow, it returns the least loaded lane, or
-// nil if no lane is open. hot
-func (set *Set) Choose() *Lane {
+// Choose returns a lane for a session that is owed nothing and began at the given time: the first one that is neither late nor
+// crowded, so that lanes that are not needed become idle and close. If there is none, or the backend is slow, it returns the
+// least loaded lane, or nil if no lane is open that the session may ride. hot
+func (set *Set) Choose(begun int64) *Lane {
 	if !set.slow.Load() {
 		for _, l := range set.lanes() {
-			if !l.late.Load() && !l.crowded() {
+			if !l.late.Load() && !l.crowded() && l.mayCarry(begun) {
 				return l
 			}
 		}
 	}
-	return set.least()
+	return set.leastFor(begun)
 }
 
 // crowded reports whether the lane is busy and has a load above growAbove. hot
@@ -64,10 +64,16 @@ func (l *Lane) crowded() bool { return l.load.Load() > growAbove && l.busy.Load(
 
 // least returns the lane with the least load, to which MaxCommands are added if the lane is late. It returns nil if no lane
 // is open. hot
-func (set *Set) least() *Lane {
+func (set *Set) least() *Lane { return set.leastFor(0) }
+
+// leastFor is least among the lanes that a session may ride which began at the given time. hot
+func (set *Set) leastFor(begun int64) *Lane {
 	var best *Lane
 	var least int32
 	for _, l := range set.lanes() {
+		if !l.mayCarry(begun) {
+			continue
+		}
 		load := l.load.Load()
 		if l.late.Load() {
 			load += MaxCommands
@@ -87,6 +93,9 @@ func (set *Set) growWith(l *Lane) {
 	}
 	set.openIf(func() bool { return set.calledFor(l) }) // a dial may have ended meanwhile
 }
+
+// HasLanes reports whether lanes are open. There may be none among them for a session, see Choose.
+func (set *Set) HasLanes() bool { return len(set.lanes()) > 0 }
 
 // Open dials a lane, unless a dial is under way or the key is barred. It never waits.
 func (set *Set) Open() { set.openIf(func() bool { return true }) }
@@ -119,14 +128,15 @@ func (set *Set) BarredUntil() int64 {
 	return set.barred
 }
 
-// Await waits until a lane is open and returns it. It returns ErrNoLanes if the key is barred, errEnded if done was closed,
-// and the error of the last dial after Timeouts.Unavailable, in which the wait for a token does not count.
-func (set *Set) Await(done <-chan struct{}) (*Lane, error) {
+// Await waits until a lane is open that a session may ride which began at the given time, and returns it. It returns ErrNoLanes
+// if the key is barred, errEnded if done was closed, and the error of the last dial after Timeouts.Unavailable, in which the wait
+// for a token does not count. A lane that is dialled although the key has as many as it may have takes the place of another one.
+func (set *Set) Await(begun int64, done <-chan struct{}) (*Lane, error) {
 	t := time.NewTimer(set.all.c.Unavailable)
 	defer t.Stop()
 	for {
 		set.mu.Lock()
-		if l := set.Choose(); l != nil {
+		if l := set.Choose(begun); l != nil {
 			set.mu.Unlock()
 			return l, nil
 		}
@@ -135,6 +145,9 @@ func (set *Set) Await(done <-chan struct{}) (*Lane, error) {
 			return nil, ErrNoLanes
 		}
 		set.dialLocked(true)
+		if all := set.lanes(); set.outgoing == nil && len(all) >= set.most && len(all) > 0 {
+			set.outgoing = all[0] // the session may ride none of them
+		}
 		changed, paced := set.changed, set.paced
 		set.mu.Unlock()
 		if paced {
