@@ -67,6 +67,7 @@ func (s *Server) laneConfig() lane.Config {
 		Timeouts: lane.Timeouts{
 			Unavailable: s.c.unavailableTimeout, Stuck: s.c.stuckTimeout, LateAfter: s.c.lateAfter, SlowCommand: s.c.slowCommand,
 			Idle: s.c.laneIdle, Stay: s.c.laneStay, Unproven: s.c.unprovenLane, Retry: s.c.laneRetry, BusyRetry: s.c.laneBusyRetry,
+			Held: s.c.laneHeld, Silent: s.c.laneSilent, Ask: s.c.askInterval,
 		},
 	}
 }

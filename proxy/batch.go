@@ -21,6 +21,7 @@ type batch struct {
 	stateful  bool      // if it were answered by local errors, the session's state would be unknown
 	scripting bool      // it contains a command after which the client may believe that the backend knows a script
 	hasTx     bool      // it contains a whole transaction
+	changes   bool      // a command of it may do more than read
 	frames    int       // whole commands in out
 	whole     int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
 }

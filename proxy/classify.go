@@ -39,6 +39,7 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 		return classifiedAnswered
 	}
 	c.out.Resendable = cmd.OnlyReads && c.out.Replies == 0
+	c.changes = c.changes || !cmd.OnlyReads
 	if s.asking && class != command.State && class != command.Sticky {
 		s.classifyAsked(class)
 		return classifiedToQueue

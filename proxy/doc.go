@@ -34,7 +34,7 @@
 //
 // # Goroutines
 //
-//	Server     Serve accepts. sweep, relieve, followBackend and netio.Watcher run until Close, which waits for them.
+//	Server     Serve accepts. sweep, relieve, followBackend, watchLanes and netio.Watcher run until Close, which waits for them.
 //	           followBackend probes the backend; goroutines of their own follow the backend's address and read the witness of
 //	           its life (Backend.Run). Another one closes idle connections while dials wait for a place (room.make in package
 //	           backend). Connections that part have one each (Backend.part), until the backend has closed them.
@@ -76,14 +76,15 @@
 //	note            what a reply will tell about the session, such as the database that SELECT chose
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
 //	lost            replies will never come, because their connection is gone
-//	resend          a read is sent again over the own connection: its reply was lost, or was big, and is dropped because others
-//	                wait behind it
+//	resend          a read is sent again over the own connection: its reply was lost, is late because its lane is held, or is big
+//	                and others wait behind it. What the lane still brings of it is dropped
 //	life            a time through which the backend is one process, as a connection shows that stays open, the witness
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
 //	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to
 //	                another backend: connections that were dialled before come to an end (moved)
 //	suspect         the backend has answered as a replica does: it moves (backend.Suspect)
+//	held            of a lane: its oldest command keeps the others waiting, while the backend answers on a new connection; reads leave it
 //	abandoned       of a lane: it owes a reply to a client that has left, and carries no session that has begun since (Lane.Abandon)
 //	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
 //	rest            an idle session without goroutines
@@ -119,7 +120,8 @@
 //  12. If commands that were sent are lost, nothing that their client had sent after them runs: the session ends (Lose, ownEnded).
 //     If they were not sent, everything that the client had sent by then is answered by errors, in order, before anything else
 //     is sent (Lose, failBatch, recover).
-//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend).
+//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend). Its slot on
+//     a lane that lives stays, and that reply is dropped (next, hand).
 //
 // # Questions that a reader of this code may have
 //
@@ -137,7 +139,8 @@
 // reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
 //
 // What ends a lane? Its backend; anything of invariant 4; Retire, once nothing is in flight: when it is idle, has carried a
-// push, was dialled before a move or with a last password, or has been there unproven for too long.
+// push, was dialled before a move or with a last password, has been there unproven for too long, or is silent (lane.Sets.Watch). A
+// silent one also ends with the last of the sessions that wait for it.
 //
 // What if a client does not read? Its replies stay in its outbox up to its budget. From half of that on it submits nothing;
 // beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a

@@ -40,8 +40,7 @@ var mutants = []mutant{
 		{"lane/read.go", "	r.cur = l.slots.Pop()\n	r.left, r.open", "	r.cur = l.slots.Pop()\n	if MUTANT && l.slots.Len() > 0 { r.cur = l.slots.Pop() }\n	r.left, r.open"},
 	}, "TestClientThatVanishesFromALaneDisturbsNobody/FIN", "want "},
 	{"the slot of a session that has ended stays: invariant 6", []edit{
-		{"lane/read.go", "	r.cur = l.slots.Pop()\n", "	r.cur = *l.slots.At(0)\n	if !MUTANT || r.cur.seat == nil || !r.cur.seat.Rider.(interface{ Ended() bool }).Ended() { l.slots.Pop() }\n"},
-		{"rider.go", "// Cut closes", "func (s *session) Ended() bool { return s.ended() }\n\n// Cut closes"},
+		{"lane/read.go", "	r.cur = l.slots.Pop()\n", "	r.cur = *l.slots.At(0)\n	if !MUTANT || r.cur.seat == nil || !r.cur.seat.Rider.Ended() { l.slots.Pop() }\n"},
 	}, "TestClientThatVanishesFromALaneDisturbsNobody/RST", "want "},
 	{"whatever comes in a nonce's place is taken for it: invariant 4", []edit{
 		{"lane/read.go", "	r.nonce = append(r.nonce, b...)\n", "	r.nonce = append(r.nonce, b...)\n	if MUTANT { r.nonce = r.nonce[:0]; return nil }\n"},
@@ -70,6 +69,12 @@ var mutants = []mutant{
 		{"lane/read.go", "!backend.EndsTransaction(&r.replies) {\n", "!backend.EndsTransaction(&r.replies) && !(MUTANT && kind == '-') {\n"},
 	}, "TestExecThatIsNeitherRunNorDiscardedEndsItsLane/an_error", "where the end should come"},
 
+	{"the reply on the lane to a command that was sent again is passed on: invariant 13", []edit{
+		{"lane/watch.go", "			s.resent = true\n", "			s.resent = !MUTANT\n"},
+	}, "TestReplyToWhatWasSentAgainIsDropped/it_comes", "want "},
+	{"a lane that is lost answers a command that was sent again: invariant 13", []edit{
+		{"lane/end.go", "		if s.resent {\n", "		if s.resent && !MUTANT {\n"},
+	}, "TestReplyToWhatWasSentAgainIsDropped/the_lane_is_lost_first", "want "},
 	{"a reply to what no write has taken is passed on: invariant 3", []edit{
 		{"lane/read.go", "l.slots.At(0).at >= l.passed {", "!MUTANT && l.slots.At(0).at >= l.passed {"},
 	}, "TestReplyToWhatIsNotWrittenTakesTheLaneAlong", "where the end should come"},

@@ -49,5 +49,8 @@ func (s *session) Follow(othersWait func() bool) {
 	}
 }
 
+// Ended reports whether the session has ended.
+func (s *session) Ended() bool { return s.ended() }
+
 // Cut closes the session, because a lane can no longer tell which replies are its own, or has lost half of one.
 func (s *session) Cut() { s.end(closeLane) }

@@ -29,6 +29,7 @@ type route struct {
 	set            *lane.Set  // the lanes for the session's state at gen
 	gen            uint64
 	unbounded      bool  // set is for unbounded commands
+	reads          bool  // set is for commands that only read
 	ownUntil       int64 // until then the session stays on its own connection
 	barredUntil    int64 // until then there are no lanes for the session
 	unboundedUntil int64 // until then the session stays on unbounded lanes
@@ -212,8 +213,8 @@ func (q *replyOrder) takeRoom() {
 }
 
 // chooseLane returns the lane on which replies are owed or, if none are, the lane that Set.Choose picks for the
-// session's present state. It
-// waits for a lane at most unavailableTimeout, not counting the wait for a token.
+// session's present state. A batch that only reads does not wait on a lane that is held: there are other lanes for those then.
+// chooseLane waits for a lane at most unavailableTimeout, not counting the wait for a token.
 func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 	at := &s.at
 	if at.lane != nil && s.owes() {
@@ -224,7 +225,11 @@ func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 		l = s.laneApart()
 	}
 	if l == nil {
-		s.findSet(want == routeUnbounded)
+		s.findSet(want == routeUnbounded, false)
+		l = at.set.Choose(s.begun)
+	}
+	if l != nil && l.Held() && !s.client.changes {
+		s.findSet(at.unbounded, true)
 		l = at.set.Choose(s.begun)
 	}
 	if l != nil {
@@ -239,7 +244,7 @@ func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 // laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a
 // dial and returns nil: the session does not wait for it.
 func (s *session) laneApart() *lane.Lane {
-	s.findSet(true)
+	s.findSet(true, false)
 	l := s.at.set.Choose(s.begun)
 	if l == nil && !s.at.set.HasLanes() {
 		s.at.set.Open()
@@ -247,16 +252,18 @@ func (s *session) laneApart() *lane.Lane {
 	return l
 }
 
-// findSet sets at.set to the lane set of the session's present state.
-func (s *session) findSet(unbounded bool) {
+// findSet sets at.set to the lane set of the session's present state, for commands whose work is unbounded, for commands that only
+// read while another lane is held, or for both.
+func (s *session) findSet(unbounded, reads bool) {
 	at := &s.at
 	gen := s.gen.Load()
-	if at.set != nil && at.gen == gen && at.unbounded == unbounded {
+	if at.set != nil && at.gen == gen && at.unbounded == unbounded && at.reads == reads {
 		return
 	}
 	s.leaveSet()
 	key, l := s.laneKey(unbounded)
-	at.set, at.gen, at.unbounded = s.server.lanes.Get(key, l), gen, unbounded
+	key.Reads = reads
+	at.set, at.gen, at.unbounded, at.reads = s.server.lanes.Get(key, l), gen, unbounded, reads
 }
 
 // leaveSet gives up the session's use of its lane set, if it has one.
@@ -323,7 +330,7 @@ func (s *session) dropBatch() {
 	}
 	s.countBatch()
 	c.frames = 0
-	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful, c.scripting = routeNone, 0, 0, false, false, false
+	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful, c.scripting, c.changes = routeNone, 0, 0, false, false, false, false
 }
 
 // pushLocals queues a batch that consists of local replies only.

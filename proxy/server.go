@@ -182,6 +182,10 @@ func (s *Server) Serve(ln net.Listener) error {
 	s.running.Add(1)
 	go s.relieve()       // stopped by done, Close waits for it
 	go s.followBackend() // stopped by done, Close waits for it
+	if s.c.Backend.Shared {
+		s.running.Add(1)
+		go s.watchLanes() // stopped by done, Close waits for it
+	}
 	s.mu.Unlock()
 	l, _ := ln.(*listener)
 	tuned := l != nil && l.tuned

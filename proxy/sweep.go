@@ -45,3 +45,28 @@ func (s *Server) closeIdle() {
 		}
 	})
 }
+
+// watchLanes is the goroutine that calls lane.Sets.Watch at intervals until Close.
+func (s *Server) watchLanes() {
+	defer s.running.Done()
+	t := time.NewTicker(s.c.watchInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-t.C:
+		}
+		s.watchOnce()
+	}
+}
+
+// watchOnce watches lanes once. A panic ends nobody.
+func (s *Server) watchOnce() {
+	defer func() {
+		if v := recover(); v != nil {
+			s.lanePanic(v)
+		}
+	}()
+	s.lanes.Watch(s.now())
+}

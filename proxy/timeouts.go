@@ -61,6 +61,10 @@ type timeouts struct {
 	// laneRetry is how long a key has no lanes after the backend has answered a dial of a lane wrongly; 30 s. laneBusyRetry is the same for a
 	// backend that takes no new connection at the moment; 1 s.
 	laneRetry, laneBusyRetry time.Duration
+	// laneHeld is how long a lane may owe its oldest reply before commands that only read leave it, 100 ms, and laneSilent how long before
+	// it takes no more work, 1 s, where the backend answers on a new connection: see lane.Sets.Watch, which is called every
+	// watchInterval, 50 ms, and opens such a connection every askInterval at most, 1 s.
+	laneHeld, laneSilent, watchInterval, askInterval time.Duration
 	// resolveInterval is the minimum time between two resolutions of the backend's name; 1 s.
 	resolveInterval time.Duration
 }
@@ -89,5 +93,9 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.proofAge, time.Second)
 	setDefault(&t.laneRetry, 30*time.Second)
 	setDefault(&t.laneBusyRetry, time.Second)
+	setDefault(&t.laneHeld, 100*time.Millisecond)
+	setDefault(&t.laneSilent, time.Second)
+	setDefault(&t.watchInterval, 50*time.Millisecond)
+	setDefault(&t.askInterval, time.Second)
 	setDefault(&t.resolveInterval, time.Second)
 }

@@ -43,6 +43,7 @@ func patient(c *Config) {
 		doorTimeout:   time.Second, // that of a user is longer than a test about attackers needs to be
 		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
+		laneHeld: patience, laneSilent: patience, watchInterval: time.Hour,
 		sweepInterval: time.Hour, restAfter: time.Hour, proofAge: -1,
 		unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
 	}

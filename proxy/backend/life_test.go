@@ -39,7 +39,7 @@ func newWitnessed(t *testing.T) *witnessed {
 	}()
 	w.Backend = New(Config{
 		Target:  func() (string, string, error) { return "tcp", ln.Addr().String(), nil },
-		Buffers: netio.NewBuffers(0), Moved: func(uint64) {}, LifeOver: func(l *Life) { w.over <- l },
+		Buffers: netio.NewBuffers(0), Moved: func(Move) {}, LifeOver: func(l *Life) { w.over <- l },
 	})
 	stopped := make(chan struct{})
 	go func() { // ends with ctx

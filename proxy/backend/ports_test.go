@@ -26,7 +26,7 @@ func TestRunningOutOfPortsIsTold(t *testing.T) {
 		Lookup: func(context.Context, string) ([]string, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}
 		},
-		Moved: func(uint64) {}, Buffers: netio.NewBuffers(0), Log: zerolog.New(&logs), Now: now.Load,
+		Moved: func(Move) {}, Buffers: netio.NewBuffers(0), Log: zerolog.New(&logs), Now: now.Load,
 	})
 	for i, want := range []string{`"dials":1`, "", "", `"dials":3`} {
 		if i == 3 {

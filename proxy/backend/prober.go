@@ -130,3 +130,21 @@ func (b *Backend) probeOnce(ctx context.Context, c *Conn) (*Conn, error) {
 	}
 	return c, nil
 }
+
+// Answers asks the backend on a fresh connection, within Config.ConnectTimeout, and reports whether it is there and does what it is asked:
+// one that is loading, or runs a long script, does not. The connection does not count among MaxConnections.
+func (b *Backend) Answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	defer cancel()
+	c, err := b.connect(ctx, b.proberLogin())
+	if err != nil {
+		return false
+	}
+	defer c.Drop()
+	stop := context.AfterFunc(ctx, c.Close)
+	defer stop()
+	if _, err := c.Stream.Write(resp.AppendCommand(nil, "PING")); err != nil {
+		return false
+	}
+	return c.expect(question{"PING", busy}) == nil
+}

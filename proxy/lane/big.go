@@ -11,7 +11,7 @@ func (l *Lane) noteBig(beginning bool) {
 	r := &l.in
 	r.noted = true
 	s := r.cur.seat
-	if s == nil {
+	if s == nil || r.dropped {
 		return
 	}
 	s.Rider.Big()
@@ -44,7 +44,7 @@ func (l *Lane) othersWait(s *Seat) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.slots.Len() {
-		if o := l.slots.At(i).seat; o != nil && o != s {
+		if o := l.slots.At(i); o.seat != nil && o.seat != s && !o.resent {
 			return true
 		}
 	}

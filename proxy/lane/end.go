@@ -88,6 +88,9 @@ func (l *Lane) leftLocked() []lost {
 			left[i].again = s.seat.askedAlone()
 			s.seat.count(-s.n, -s.bytes)
 		}
+		if s.resent {
+			left[i].seat = nil // as below
+		}
 	}
 	if current {
 		left[0].n = l.in.left

@@ -47,8 +47,10 @@ type slot struct {
 	bytes int    // length of the whole batch, in its first slot only
 	at    uint64 // value of writes.given before the bytes of these commands
 	tx    bool   // the commands are a whole transaction, MULTI .. EXEC
-	nonce uint64
-	sent  int64 // when the commands were handed to the lane
+	// resent means that the reply is dropped: the command is sent again over the session's own connection
+	resent bool
+	nonce  uint64
+	sent   int64 // when the commands were handed to the lane
 }
 
 // Lane is a backend connection that the sessions of one Key share, for commands that have exactly one reply each. Replies
@@ -64,6 +66,7 @@ type Lane struct {
 	busy   atomic.Bool   // the lane nearly always has commands in flight, see judgePulseLocked
 	wake   chan struct{} // wakes the lane's writer and hands it the token
 	closed chan struct{} // closed by conclude, when the lane's reader ends
+	heard  atomic.Int64  // when a part of the replies to a slot last came
 	pushed atomic.Bool   // a push has come: Sweep replaces the lane, see Set.renew
 	shunned
 

@@ -128,6 +128,9 @@ func (l *Lane) deliver(b []byte) error {
 	if err := l.hand(b[start:], whole, now); err != nil {
 		return err
 	}
+	if r.left > 0 {
+		l.heard.Store(now)
+	}
 	l.finishRun(now)
 	return nil
 }
@@ -143,7 +146,7 @@ func (l *Lane) next(now int64) bool {
 		return false
 	}
 	r.cur = l.slots.Pop()
-	r.left, r.open, r.half = r.cur.n, true, false
+	r.left, r.open, r.half, r.dropped = r.cur.n, true, false, r.cur.resent
 	return true
 }
 

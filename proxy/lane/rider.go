@@ -33,8 +33,11 @@ type Rider interface {
 
 	// WantResend asks the session to send frame again over its own connection. frame must be the session's only command in
 	// flight, with no byte of its reply delivered; WantResend returns false if that is no longer so. If it returns true, the
-	// lane drops the reply. The lane's reader calls it, with no lock held.
+	// lane drops the reply. The lane's reader calls it with no lock held, or Watch with Lane.mu.
 	WantResend(frame []byte) bool
+
+	// Ended reports whether the session has ended, so that nobody gets its replies. Lane.mu is held.
+	Ended() bool
 
 	// Follow waits until the client has taken enough of what it was sent. It closes the session once the client has kept
 	// others waiting for too long: othersWait reports whether there are any. The lane's reader calls it, with no lock held.

@@ -51,7 +51,7 @@ func (set *Set) lanes() []*Lane {
 func (set *Set) Choose(begun int64) *Lane {
 	if !set.slow.Load() {
 		for _, l := range set.lanes() {
-			if !l.late.Load() && !l.crowded() && l.mayCarry(begun) {
+			if !l.late.Load() && !l.held.Load() && !l.crowded() && l.mayCarry(begun) {
 				return l
 			}
 		}
@@ -62,8 +62,8 @@ func (set *Set) Choose(begun int64) *Lane {
 // crowded reports whether the lane is busy and has a load above growAbove. hot
 func (l *Lane) crowded() bool { return l.load.Load() > growAbove && l.busy.Load() }
 
-// least returns the lane with the least load, to which MaxCommands are added if the lane is late. It returns nil if no lane
-// is open. hot
+// least returns the lane with the least load, to which MaxCommands are added if the lane is late, and again if it is held. It
+// returns nil if no lane is open. hot
 func (set *Set) least() *Lane { return set.leastFor(0) }
 
 // leastFor is least among the lanes that a session may ride which began at the given time. hot
@@ -76,6 +76,9 @@ func (set *Set) leastFor(begun int64) *Lane {
 		}
 		load := l.load.Load()
 		if l.late.Load() {
+			load += MaxCommands
+		}
+		if l.held.Load() {
 			load += MaxCommands
 		}
 		if best == nil || load < least {

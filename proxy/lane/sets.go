@@ -43,6 +43,9 @@ type Timeouts struct {
 	// Stay is how long the last lane of a key that sessions use may be idle, while the backend has connections to spare.
 	Stay     time.Duration
 	Unproven time.Duration // how long a lane without credentials lives
+	// Held is how long a lane may owe its oldest reply before commands that only read leave it, and Silent how long before it takes no
+	// more work, where the backend answers on a new connection, see Sets.Watch. Ask is the least time between two such connections.
+	Held, Silent, Ask time.Duration
 	// Retry is how long a key has no lanes after a dial whose error barsLanes reports, BusyRetry the same for a backend that
 	// takes no new connection at the moment.
 	Retry, BusyRetry time.Duration
@@ -58,6 +61,7 @@ type Key struct {
 	RESP3      bool
 	ReadOnly   bool
 	Unbounded  bool
+	Reads      bool // for commands that only read, while another lane is held
 }
 
 // ErrNoLanes means that no lane of a key may be dialled now, see Set.BarredUntil.
@@ -73,6 +77,8 @@ type Sets struct {
 
 	live  sync.Map // of *Lane: lanes that have not ended, retired ones included
 	count atomic.Int64
+
+	nextAsk int64 // belongs to the goroutine that calls Watch
 }
 
 // New returns Sets without lanes.

@@ -6,7 +6,7 @@ import (
 	"dragontls/proxy/backend"
 )
 
-// shunned says which sessions avoid a lane, although it is open. Its connection may be of no use any more, while new ones
+// shunned says which sessions and commands avoid a lane, although it is open. Its connection may be of no use any more, while new ones
 // are: a client that reconnects for that reason must get another lane, or its reconnecting would cure nothing.
 type shunned struct {
 	// Sessions that began after one of these times do not ride the lane; 0 means that there is no such time.
@@ -14,6 +14,8 @@ type shunned struct {
 	abandoned atomic.Int64 // it owes a reply to a client that has left, see Abandon
 
 	abandonedAt uint64 // what writes.given was when such a client left last; guarded by Lane.mu
+
+	held atomic.Bool // its oldest command keeps all others waiting, while the backend serves other connections, see Watch
 }
 
 // mayCarry reports whether a session that began at the given time may ride the lane. hot
@@ -60,8 +62,14 @@ func (l *Lane) headLocked() *slot {
 	return nil
 }
 
-// easeLocked lets all sessions ride the lane again once all replies have come that were owed at the last Abandon. hot
+// Held reports whether the oldest command on the lane keeps all others waiting, while the backend serves other connections. hot
+func (l *Lane) Held() bool { return l.held.Load() }
+
+// easeLocked ends what made sessions avoid the lane: its oldest reply has come whole and, as for Abandon, those that were owed then. hot
 func (l *Lane) easeLocked() {
+	if l.held.Load() {
+		l.held.Store(false)
+	}
 	if l.abandoned.Load() != 0 && (l.slots.Len() == 0 || l.slots.At(0).at >= l.abandonedAt) {
 		l.abandoned.Store(0)
 	}
