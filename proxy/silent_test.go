@@ -101,6 +101,28 @@ func TestLaneThatHasAnsweredCarriesNewSessionsAgain(t *testing.T) {
 	}
 }
 
+// A session that waits for a fresh lane takes the one that its client was kept from, if that has answered by then.
+func TestSessionThatWaitsForALaneTakesOneThatHasAnswered(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.get("0")
+	held := b.hold("held")
+	w.send(cmd("GET", "held"))
+	<-held.reached
+	s := h.sessionOf(w)
+	w.Close()
+	eventually(t, "that is seen", func() bool { return h.hasLeft(s) })
+	dial := b.hold("secret")
+	w = h.dial()
+	w.send(cmd("GET", "1"))
+	<-dial.reached
+	held.release()
+	w.want(valueOf("1"))
+	dial.release()
+}
+
 // hasLeft reports whether the end of the session's client has been noticed.
 func (h *harness) hasLeft(s *session) bool {
 	left := s.ended() || s.pump.limit.Load() != 0

@@ -15,6 +15,9 @@ import (
 // the other get their replies and send again. With fewer commands a second connection costs more than it gains.
 const growAbove = 16
 
+// lookAgain is how often a session that may ride none of the open lanes looks whether it may by now, while another one is dialled.
+const lookAgain = 5 * time.Millisecond
+
 // Set holds the lanes of one key. Safe for concurrent use.
 type Set struct {
 	all    *Sets
@@ -152,11 +155,16 @@ func (set *Set) Await(begun int64, done <-chan struct{}) (*Lane, error) {
 			set.outgoing = all[0] // the session may ride none of them
 		}
 		changed, paced := set.changed, set.paced
+		var again <-chan time.Time
+		if len(set.lanes()) > 0 {
+			again = time.After(lookAgain)
+		}
 		set.mu.Unlock()
 		if paced {
 			t.Reset(set.all.c.Unavailable)
 		}
 		select {
+		case <-again:
 		case <-changed:
 			if paced {
 				t.Reset(set.all.c.Unavailable)
