@@ -15,7 +15,7 @@ var fuzzLimits = Limits{MaxBulk: 200, MaxArgs: 8, MaxInline: 100}
 var commandSeeds = []string{
 	"*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nPING\r\n", "*+1\r\n$04\r\nPING\r\n",
 	"PING\r\n*1\r\n$4\r\nPING\r\n", "  get \t k\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "set k \"a b\"\r\nPING\r\n",
-	"*0\r\n", "*-1\r\n", "*1\r\n$-1\r\n", "*1\r\n$x\r\n", "*1\n$4\nPING\n", "*9223372036854775807\r\n",
+	"*0\r\n", "*-1\r\n", "*1\r\n$-1\r\n", "*1\r\n$-4\r\n", "*1\r\n$x\r\n", "*1\n$4\nPING\n", "*9223372036854775807\r\n",
 	"*1\r\n$9223372036854775807\r\n", "*1\r\n$4\r\nPINGxx", "*1\r\n+PING\r\n", "\x00\x00\r\n", "*000000000000000000000000000001\r\n",
 	"*1\r\n$0\r\n\r\n", "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0000000000000000000000000000014\r\n", "post x\r\n",
 	"*2\r\n$+3\r\nGET\r\n$001\r\nk\r\n a b c d e f g h i j\r\n",

@@ -80,7 +80,7 @@ func refNext(in string, l Limits) refCommand {
 		switch {
 		case verdict == cut:
 			return refCommand{verdict: cut}
-		case verdict == broken:
+		case verdict == broken, length < -1:
 			return refFatal(errMultibulk)
 		case length < 0 || length > l.maxBulk():
 			return refFatal(errBulk)
