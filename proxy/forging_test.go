@@ -121,6 +121,7 @@ func TestForgedRepliesReachNobodyElse(t *testing.T) {
 	for i := range rounds(t, 5*len(forgeable)) {
 		attack(h, r, i%len(forgeable))
 		attempts++
+		b.forget()
 	}
 	close(end)
 	all.Wait()

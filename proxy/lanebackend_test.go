@@ -51,8 +51,9 @@ type laneConn struct {
 	multi    bool
 	queued   []string // replies of what the open transaction holds
 
-	lane bool       // what it began with asks for a nonce
-	got  [][]string // guarded by b.mu
+	lane  bool       // what it began with asks for a nonce
+	got   [][]string // guarded by b.mu
+	ended bool       // guarded by b.mu
 }
 
 // laneHold stops a connection at a command.
@@ -112,6 +113,9 @@ func newLaneBackendWith(t testing.TB, addr string, conf *tls.Config) *laneBacken
 			return
 		}
 		l.serve()
+		b.mu.Lock()
+		l.ended = true
+		b.mu.Unlock()
 	})
 	b.addr = b.ln.Addr().String()
 	t.Cleanup(func() { close(b.done) })
@@ -200,6 +204,19 @@ func (b *laneBackend) connsWith(lane bool, name string) (all []*laneConn) {
 		}
 	}
 	return all
+}
+
+// forget drops the connections that have ended, and what has come over the others but for the last command of each, so that a test may go
+// on for long.
+func (b *laneBackend) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.conns = slices.DeleteFunc(b.conns, func(c *laneConn) bool { return c.ended })
+	for _, c := range b.conns {
+		if n := len(c.got); n > 1 {
+			c.got = [][]string{c.got[n-1]}
+		}
+	}
 }
 
 // lanes is the number of lanes that were ever asked for.
