@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// awaitDial waits until the session may dial another backend connection of its own. The first one is free. The backend reader
+// awaitDial waits until the session may dial another backend connection of its own. The first one is free. The pump
 // calls it, and holds no lock and no place among BACKEND_MAX_CONNECTIONS meanwhile. waited is false where there was no need
 // to; ok is false where the session has ended.
 func (s *session) awaitDial() (waited, ok bool) {

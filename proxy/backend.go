@@ -42,7 +42,7 @@ func (s *Server) backendConfig() backend.Config {
 		SessionPace: s.c.sessionPace, IdentityPace: s.c.identityPace, LanePace: s.c.lanePace,
 	}
 	if b.Shared {
-		c.CloseIdle, c.Moved, c.LifeOver = s.closeIdlest, s.moved, s.forgetLife
+		c.CloseIdle, c.Moved, c.LifeOver = s.closeIdlest, s.moved, s.endBelievers
 	}
 	return c
 }

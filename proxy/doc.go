@@ -13,7 +13,8 @@
 //	                ├── lane ──> choose a lane for the batch                    route.go    flushLane, chooseLane
 //	                │            take: slots into the reply order and           lane/lane.go Submit, take
 //	                │            into the lane's ring, under Lane.mu            reply_order.go Admit
-//	                │            written by the session if the lane is idle,    lane/write.go writeOne
+//	                │            written by the session if the lane is idle     lane/write.go writeOne
+//	                │            or the batch large, and not over TLS,
 //	                │            or else by the lane's writer                   lane/write.go write, writeBatch
 //	                └── own ───> slots into the reply order, then the write     own.go      flushOwn, openOwn
 //
@@ -37,14 +38,14 @@
 //	Server     Serve accepts. sweep, relieve, followBackend, watchLanes and netio.Watcher run until Close, which waits for them.
 //	           followBackend probes the backend; goroutines of their own follow the backend's address and read the witness of
 //	           its life (Backend.Run). Another one closes idle connections while dials wait for a place (room.make in package
-//	           backend). Connections that part have one each (Backend.part), until the backend has closed them.
+//	           backend). Connections that part have one each (Backend.part), until the backend has closed them, or for a second.
 //	handshake  runHandshake, one for each socket. After the handshake it starts the session: it waits for a place of the
-//	           client's identity, and dials for a session that owns its connection from birth. It ends then, or at a deadline.
-//	session    The reader (read) starts with the session and calls finish, which waits for all others of the session. At rest
+//	           client's identity, and dials for a session that owns its connection from birth. It ends then.
+//	session    The reader (read) starts with the session and calls finish, which waits for the pump and the writers. At rest
 //	           it has no goroutine: the watcher, or whoever interrupts it, starts it again.
-//	           The pump (runPump) reads the own connection, while there is one. It ends with it and closes pump.done; it rests
-//	           as the reader does.
-//	           A writer (drain) runs while the client does not take at once what lanes brought. netio.Socket
+//	           The pump (runPump) reads the own connection, while there is one, or the one that a RESET puts in its place. It ends
+//	           with it and closes pump.done; it rests as the reader does.
+//	           A writer (drain) runs while the client does not take at once, or cannot be given at once, what lanes brought. netio.Socket
 //	           starts one of its own (writeBacklog) for the last bytes of a record.
 //	lane       The reader (read) and the writer (write) end with the connection. Helpers (helper) write to some of the
 //	           clients that one read brought replies for. A dial (Set.dial) starts a lane.
@@ -52,7 +53,8 @@
 // # Words
 //
 //	lane            a backend connection that sessions of one lane key share; replies are matched by order alone
-//	lane key        what the backend could tell sessions apart by: identity, user, password, database, protocol (lane.Key)
+//	lane key        what the backend could tell sessions apart by: identity, user, password, database, protocol; and what
+//	                kind of commands its lanes take: bounded, unbounded, or reads that leave a held lane (lane.Key)
 //	lane set        the lanes of one key (lane.Set)
 //	seat            what lanes keep of one session
 //	rider           a session as lanes know it
@@ -65,14 +67,17 @@
 //	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.batch)
 //	slot            the place of one or more replies: in the reply order of a session, and in the ring of a lane
 //	local reply     a reply of ours, such as a refusal; it has a slot too
-//	turn            the right to write to a session's client. Whoever holds it writes; nobody writes under a lock
-//	token           the right to write to a lane. The session that found the lane idle has it, or the lane's writer
+//	turn            the right to write to a session's client. Whoever holds it writes
+//	token           the right to write to a lane. A session that writes its own batch has it, or the lane's writer.
+//	                The tokens with which an identity may dial are something else (backend.Tokens)
 //	nonce           an ECHO of a random word that a lane sends now and then: it must return in exactly its place
 //	owed            submitted and not yet answered
 //	sticky          MULTI, WATCH or ASKING may be open on the own connection: the session stays on it until that has ended
 //	own for life    what the session did cannot be repeated on another connection; own from birth: it has never used another
-//	bare            what an own connection is that was given no database, for one command that needs none (sendBare)
-//	proven          the backend has answered this session, or one like it a moment ago, without asking for a password
+//	bare            what an own connection is that was not given the database and READONLY of its session, for one
+//	                command that needs neither, such as SCRIPT KILL or RESET (sendBare, reset)
+//	proven          the backend has answered this session, or one like it a moment ago, without asking for a password; or the
+//	                connection was given one
 //	note            what a reply will tell about the session, such as the database that SELECT chose
 //	uncounted       replies are not counted any more, after SUBSCRIBE, MONITOR or CLIENT REPLY: the session owns its connection
 //	lost            replies will never come, because their connection is gone
@@ -80,23 +85,25 @@
 //	                and others wait behind it. What the lane still brings of it is dropped
 //	life            a time through which the backend is one process, as a connection shows that stays open, the witness
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
-//	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions when it exceeds its share
+//	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions and lanes when it exceeds its share
 //	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to
-//	                another backend: connections that were dialled before come to an end (moved)
-//	suspect         the backend has answered as a replica does: it moves (backend.Suspect)
+//	                another backend: connections that were dialled before come to an end, but for those that a session cannot leave (moved)
+//	suspect         to take the backend for a replica, since it answers as one: it moves then, if it has not just done so (Backend.Suspect)
 //	held            of a lane: its oldest command keeps the others waiting, while the backend answers on a new connection; reads leave it
-//	abandoned       of a lane: it owes a reply to a client that has left, and carries no session that has begun since (Lane.Abandon)
+//	abandoned       of a lane: it owes a reply to a client that has left, and carries no session that has begun since its oldest
+//	                owed command was sent (Lane.Abandon)
 //	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
 //	rest            an idle session without goroutines
 //
 // # Locks
 //
-// They are taken from left to right, and none is held across a read, a write or a call of somebody else's code:
+// They are taken from left to right, and none is held across a read, or a write to a client or to a lane:
 //
 //	Sets.mu > Set.mu > Lane.mu (those of package lane) > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
 //
-// Server.mu is not held when any of these is taken. session.end takes replyOrder.mu, pump.mu and Server.mu, one after the
-// other: whoever calls it holds no lock of the session. crypto/tls holds a lock of its own during a write to the client, so
+// Lane.mu is held while a lane calls Rider.Admit, HasRoom and WantResend, which take replyOrder.mu. Server.mu is not held when any of
+// these is taken, but for those of accounts. session.end takes the locks of the session and Server.mu: whoever calls it holds none of
+// them. crypto/tls holds a lock of its own during a write to the client, so
 // a write that may wait belongs to whoever has the turn.
 //
 // # What must always hold
@@ -108,63 +115,69 @@
 //  3. A reply that comes before its command was passed to a write, or for which there is no slot, closes the lane (next).
 //  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
 //     error, an EXEC that neither ran nor was discarded, a panic. Everybody with a command in flight on the lane is closed
-//     (poison, conclude).
+//     (poison, conclude). These find lost order soon; that it is not lost rests on 1, 2 and 5.
 //  5. Only commands that were audited to have exactly one reply ride lanes (command.Table.Classify,
 //     command/commands.txt), and only whole transactions, without any other byte between MULTI and EXEC.
 //  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
-//  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute).
-//  8. Sessions that the backend could tell apart never share a lane (lane.Key); an own connection never changes hands.
+//  7. A session is on one connection at a time. It changes only while nothing is owed to it (settledForRoute), or nothing but a read
+//     that is sent again (13).
+//  8. Sessions whose commands the backend could answer differently never share a lane (lane.Key); an own connection never changes hands.
 //  9. Only the holder of the turn writes to a client, between two replies of others (writeTurn).
 //  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
-//  11. A command is counted, and its slot is there, before a byte of it is written.
-//  12. If commands that were sent are lost, nothing that their client had sent after them runs: the session ends (Lose, ownEnded).
-//     If they were not sent, everything that the client had sent by then is answered by errors, in order, before anything else
+//  11. A command is counted in the statistics, and its slot is there if its reply is counted, before a byte of it is written.
+//  12. If commands that were sent are lost, nothing that their client had sent after them runs: the session ends (Lose, ownEnded),
+//     but for 13. If they were not sent, and the backend is not there to refuse them in its own words, everything that the client had sent by then is answered by errors, in order, before anything else
 //     is sent (Lose, failBatch, recover).
 //  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend). Its slot on
 //     a lane that lives stays, and that reply is dropped (next, hand).
 //
 // # Questions that a reader of this code may have
 //
-// Where does a reply go whose client is gone? The lane's reader pops its slot as always; session.Receive finds the queue
-// closed and drops the bytes.
+// Where does a reply go whose client is gone? A client that has only ended its sending still gets its replies, for eofTimeout. After
+// the session's end the lane's reader pops its slots as always; session.Receive finds the queue closed and drops the bytes.
 //
 // Why can no reply be written twice? Its bytes are in one place at a time: with the lane's reader, in the outbox, or with the
 // holder of the turn, who takes them out before it writes them.
 //
-// Who closes an own connection? The sweeper and a dial that waits for a place, if it is idle; the session when it ends; the pump
-// when the backend has closed it or said what nobody asked for; a RESET, which has another dialled in its place. If nothing is owed
-// over it, the pump leaves it to Backend.Part, so that the backend closes first and keeps the port that waits (ownConn.part).
+// Who closes an own connection? The sweeper and a dial that waits for a place, if it is idle; the session when it ends, and when it is
+// idle and was bare, dirty, or only there to prove the session; the pump when the backend has closed it or said what nobody asked for;
+// a RESET, if dragontls has authenticated it, which has another dialled in its place. If nothing is owed over it, the pump mostly leaves
+// it to Backend.Part, so that the backend closes first and keeps the port that waits (ownConn.part).
 //
-// When does a command go alone? RESET and QUIT, and an EXEC that runs a queued QUIT, are sent once nothing is owed, and the
-// reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
+// When does a command go alone? RESET and QUIT, an EXEC that runs a queued QUIT, and the DISCARD in place of a doomed EXEC are sent once
+// nothing is owed, and the reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
 //
 // What ends a lane? Its backend; anything of invariant 4; Retire, once nothing is in flight: when it is idle, has carried a
-// push, was dialled before a move or with a last password, has been there unproven for too long, or is silent (lane.Sets.Watch). A
-// silent one also ends with the last of the sessions that wait for it.
+// push, was dialled before a move, has been there unproven for too long, has a client that does not read, or is silent
+// (lane.Sets.Watch). A silent one also ends with the last of the sessions that wait for it, and the reliever closes one that holds too
+// much memory.
 //
-// What if a client does not read? Its replies stay in its outbox up to its budget. From half of that on it submits nothing;
+// What if a client does not read? Its replies stay in its outbox up to its budget. From a part of that on it submits nothing (outbox.tooMuchUnsent);
 // beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a
 // second (Follow).
 //
-// When does a session that loses its connection go on? If the connection owes it nothing, or only a read that can be sent again,
-// and its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
+// When does a session that loses its connection go on? If the connection owes it nothing, or is a lane and owes it only a read that can
+// be sent again, if the backend has ever answered it, and if its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
 // believes in no script (Lose, ownEnded, scripts.go). If commands were not sent, errors can say so in order, as long as that
 // leaves the session's state in no doubt (failBatch).
 //
 // What if the backend does not set up a connection as asked? It is not asked again for the command that waits (isFinal): the command
-// gets the backend's own error (unavailable), and the session ends if its state is refused, or is in doubt (failBatch).
+// gets the backend's own error, or ours if the backend refuses credentials (unavailable), and the session ends if it was refused, or if
+// its state is in doubt (failBatch).
 //
-// Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket.
+// Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket; kill resets it.
 //
 // In which database and protocol is a session? In those of which the backend's replies told (notes.go), never in those of
 // which a command told: Dragonfly's AUTH changes the database, and a bare HELLO the protocol. A session that authenticates
-// itself keeps its own connection for life. After a script or a transaction nobody knows the database (sharing.database).
+// itself keeps its own connection for life. After a script that is not harmless, or a SELECT inside a transaction, nobody knows the
+// database (sharing.database).
 //
 // What wakes a reader that waits for its client? Bytes of the client, or interrupt: a read deadline that has passed. fill then
-// asks woken what it is wanted for.
+// asks woken what it is wanted for. While it waits in hold, notifyLocked wakes it too.
 //
-// Where is memory counted? memory.go has the table. Each account belongs to the quota of an identity.
+// Where is memory counted? memory.go has the table. The account of a session or a lane belongs to the quota of an identity.
 //
-// How does a new lane come to be? growWith, after a submission, if the lane used is busy or late and its key may have more.
-// Set.dial proves it with an empty transaction and a nonce before anybody rides it.
+// How does a new lane come to be? A session that finds none of its key waits for one (Await); growWith dials another after a
+// submission, if the lane used and the least loaded one are crowded or late and the key may have more (calledFor). Set.dial proves it
+// with an empty transaction, if the user may run one, and a nonce, before anybody rides it.
 package proxy

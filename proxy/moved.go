@@ -6,7 +6,8 @@ import (
 )
 
 // moved ends what was dialled before the backend moved: lanes retire, own connections close once nothing is owed, and sessions that cannot
-// leave theirs are closed if it leads to another address. Only a session that owns its connection from birth keeps it.
+// leave theirs are closed if it leads to another address. If it moved in place they keep theirs, as a session always does that owns its
+// connection from birth.
 func (s *Server) moved(m backend.Move) {
 	if !m.InPlace {
 		s.backend.Recovered("moved")

@@ -185,7 +185,7 @@ func (s *session) leaveOwnAlone() {
 	s.pump.mu.Lock()
 	s.pump.inUse = s.client.streamed != nil && !s.client.skipping
 	s.pump.used = now
-	dirty := s.pump.dirty // the reply may have come before the write returned, when the backend reader could not close it
+	dirty := s.pump.dirty // the reply may have come before the write returned, when the pump could not close it
 	s.pump.mu.Unlock()
 	if dirty {
 		s.closeOwn(now)

@@ -17,7 +17,7 @@ import (
 // pump is the state of a session's pump, the goroutine that reads its own connection. The fields belong to that goroutine,
 // except limit, which any goroutine may use, and those that mu guards.
 type pump struct {
-	conn    *ownConn // what the pump reads until it ends; up is the same connection, until closeOwn or ownEnded clears it
+	conn    *ownConn // what the pump reads until it ends; up is the same connection, until whoever gives it up clears it
 	replies resp.Replies
 	held    []byte          // a reply that is passed on only once it is whole, see withhold
 	done    chan struct{}   // closed when the pump has ended
@@ -38,7 +38,7 @@ type pump struct {
 
 	inUse bool  // the session's reader uses the connection: nobody may close it for being idle
 	used  int64 // when the reader last stopped using it, see Server.now
-	dirty bool  // an error reply has left its state in doubt: it is to be closed once it is idle
+	dirty bool  // it is to be closed once it is idle: an error reply has left its state in doubt, or it is from before a move
 }
 
 // runPump is the pump goroutine: it dials the own connection if there is none, and passes the backend's replies on as they

@@ -1,7 +1,7 @@
 package proxy
 
 // WantResend asks the session's reader to send frame again over the session's own connection, because its reply on a lane is
-// big and other sessions wait behind it, see lane.Rider.
+// big and other sessions wait behind it, or because it waits itself on a lane that is held, see lane.Rider.
 func (s *session) WantResend(frame []byte) bool {
 	q := &s.queue
 	q.mu.Lock()

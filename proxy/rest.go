@@ -11,7 +11,7 @@ import (
 // third of what an idle session costs. The watcher's epoll instance reports when the client or the backend sends something
 // or leaves. Any other goroutine that needs the reader or the pump interrupts it, which also wakes it from rest.
 
-// sleeper is what can rest: a session's reader (*session), or the pump that reads its own connection (*backendConn).
+// sleeper is what can rest: a session's reader (*session), or the pump that reads its own connection (*ownConn).
 type sleeper interface {
 	rester() *rester
 	socket() *netio.Socket

@@ -66,8 +66,8 @@ func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error)
 	return up, nil
 }
 
-// forgetLife ends the sessions whose clients believe in scripts of a life that is over.
-func (s *Server) forgetLife(over *backend.Life) {
+// endBelievers ends the sessions whose clients believe in scripts of a life that is over.
+func (s *Server) endBelievers(over *backend.Life) {
 	s.each(func(c *session) {
 		if c.life.Load() == over {
 			c.end(closeScripts)

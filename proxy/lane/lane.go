@@ -161,8 +161,8 @@ func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
 		l.wakeWaiterLocked() // this session may have been first in the queue, and the next one may fit
 		return t
 	}
-	// While replies are on their way, the sessions that get them are about to send again: leave the batch to the writer, which
-	// sends their commands with it in one write. A large batch does not wait for that.
+	// The session writes itself only on an idle lane, or a large batch. Otherwise the lane's writer writes as soon as it runs: what other
+	// sessions submit until then goes out in the same write.
 	t.direct = (first == 0 && idle || size >= largeBatch) && !l.token && l.up.TLS == nil
 	if idle {
 		l.pulse.begin(l.idleSince, now)

@@ -24,7 +24,7 @@ func (l *Lane) mayCarry(begun int64) bool {
 	return (d == 0 || begun <= d) && (a == 0 || begun <= a)
 }
 
-// Suspect tells the backend that up has brought an answer of which backend.AnswersAsReplica holds. If the backend moves for that reason,
+// Suspect tells the backend that up has brought an answer of which backend.AnswersAsReplica holds. If that begins a move,
 // no session that begins from here on rides a lane that is open now.
 func (a *Sets) Suspect(up *backend.Conn) {
 	if !a.c.Backend.Suspect(up) {
