@@ -16,9 +16,16 @@ func (s *session) mayGoBare() bool {
 	return restores && !s.keepsOwn() && !s.sticky() && c.tx == txNone && c.whole == 0
 }
 
-// sendBare sends a command that needs no database, over a bare connection if the backend grants no other, and waits for the
-// reply. The caller has submitted what came before. sendBare returns false if the session takes no more from its client.
+// sendBare submits what came before, sends a command that needs no database, over a bare connection if the backend grants no other, and
+// waits for the reply. If what came before could not be sent, nor is the command. sendBare returns false if the session takes no more from
+// its client.
 func (s *session) sendBare(cmd *command.Command, frame []byte) bool {
+	if s.flush() != nil {
+		return false
+	}
+	if s.client.recovering {
+		return s.answerLost(cmd, false)
+	}
 	s.wantOwn()
 	s.count(cmd)
 	s.queueFrame(frame, slotReplies, false)
@@ -46,8 +53,11 @@ func (s *session) wantsBare() bool {
 	return s.pump.bare
 }
 
-// dropBare closes the own connection if it is bare. Nothing may be owed on it.
+// dropBare closes the own connection if it is bare, and nothing has tied the session to it since. Nothing may be owed on it.
 func (s *session) dropBare() {
+	if s.keepsOwn() || s.sticky() || s.client.tx != txNone {
+		return // it is as a RESET has left it
+	}
 	p := &s.pump
 	p.mu.Lock()
 	up := p.up

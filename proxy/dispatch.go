@@ -84,7 +84,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	case t&command.Quits != 0 && args == 1:
 		return s.quit(cmd, frame)
 	case t&command.Databaseless != 0 && s.mayGoBare():
-		return s.flush() == nil && s.sendBare(cmd, frame)
+		return s.sendBare(cmd, frame)
 	}
 	s.count(cmd)
 	c.scripting = c.scripting || t&command.Scripting != 0

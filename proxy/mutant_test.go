@@ -73,7 +73,7 @@ var mutants = []mutant{
 		{"lane/watch.go", "			s.resent = true\n", "			s.resent = !MUTANT\n"},
 	}, "TestReplyToWhatWasSentAgainIsDropped/it_comes", "want "},
 	{"a lane that is lost answers a command that was sent again: invariant 13", []edit{
-		{"lane/end.go", "		if s.resent {\n", "		if s.resent && !MUTANT {\n"},
+		{"lane/end.go", "		case s.resent:\n", "		case s.resent && !MUTANT:\n"},
 	}, "TestReplyToWhatWasSentAgainIsDropped/the_lane_is_lost_first", "want "},
 	{"a reply to what no write has taken is passed on: invariant 3", []edit{
 		{"lane/read.go", "l.slots.At(0).at >= l.passed {", "!MUTANT && l.slots.At(0).at >= l.passed {"},

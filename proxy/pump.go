@@ -90,7 +90,7 @@ const (
 func (s *session) passOn(up *ownConn) pumpNext {
 	s.pump.limitRead(up)
 	if up.parts.Load() {
-		return pumpEnds
+		return s.pumpParts()
 	}
 	b, k, err := up.Receive()
 	defer up.Free(k)
@@ -107,7 +107,7 @@ func (s *session) passOn(up *ownConn) pumpNext {
 		return pumpEnds
 	}
 	if up.parts.Load() {
-		return pumpEnds
+		return s.pumpParts()
 	}
 	if err != nil {
 		s.ownEnded(err)
@@ -115,6 +115,15 @@ func (s *session) passOn(up *ownConn) pumpNext {
 	}
 	s.shedProof()
 	return pumpGoesOn
+}
+
+// pumpParts ends the pump of a connection that the session has given up. If half a push was passed on, nobody can write to the client any
+// more, so the session ends.
+func (s *session) pumpParts() pumpNext {
+	if s.pump.replies.Open() {
+		s.end(closeBackendError)
+	}
+	return pumpEnds
 }
 
 // quitting reports whether the backend has been asked to close the connection, and has not refused that. The caller must hold
@@ -291,7 +300,7 @@ func (s *session) setUpstream(c *backend.Conn, err error) bool {
 		}
 	}
 	if s.ended() && up != nil {
-		up.part()
+		up.Close() // the session's reader may be writing to it
 		return false
 	}
 	s.queue.notify()

@@ -228,7 +228,7 @@ func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 		s.findSet(want == routeUnbounded, false)
 		l = at.set.Choose(s.begun)
 	}
-	if l != nil && l.Held() && !s.client.changes {
+	if l != nil && l.Held() && !s.client.changes && s.server.backend.HasSpare() {
 		s.findSet(at.unbounded, true)
 		l = at.set.Choose(s.begun)
 	}

@@ -22,6 +22,13 @@ func (s *session) believeScripts() bool {
 	if s.keepsOwn() {
 		return true
 	}
+	s.pump.mu.Lock()
+	dirty := s.pump.dirty
+	s.pump.mu.Unlock()
+	if dirty { // it may lead to the backend from before a move, and a life begins with the one after it
+		s.keepOwn()
+		return true
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
 	defer cancel()
 	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
@@ -66,10 +73,11 @@ func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error)
 	return up, nil
 }
 
-// endBelievers ends the sessions whose clients believe in scripts of a life that is over.
+// endBelievers ends the sessions whose clients believe in scripts of a life that is over. A session that keeps its own connection for
+// life ends with that.
 func (s *Server) endBelievers(over *backend.Life) {
 	s.each(func(c *session) {
-		if c.life.Load() == over {
+		if c.life.Load() == over && !c.keepsOwn() {
 			c.end(closeScripts)
 		}
 	})

@@ -86,6 +86,9 @@ func (b *Backend) witness(ctx context.Context) {
 		if err != nil {
 			continue
 		}
+		if _, late := b.DialledBeforeMove(l.witness); late {
+			l.witness.Close()
+		}
 		l.last(ctx)
 		b.lives.set(nil, ErrLifeOver)
 		close(l.over)

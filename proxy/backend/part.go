@@ -36,7 +36,7 @@ func (b *Backend) Part(c *Conn) {
 	}
 	c.Socket.SetReadDeadline(time.Time{})
 	limit := time.AfterFunc(b.c.PartTimeout, c.Close) // whatever waits below ends with the socket
-	_, err := c.Stream.Write(resp.AppendCommand(nil, "QUIT"))
+	_, err := c.Write(resp.AppendCommand(nil, "QUIT"))
 	if err == nil {
 		go b.part(c, limit) // ends with the connection, EndPartings waits for it
 		return

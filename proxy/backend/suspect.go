@@ -26,6 +26,10 @@ type suspicion struct {
 // that time.
 const maxSuspectPause = 30 * time.Second
 
+// suspectMemory is how long nobody must have said so until the pauses begin anew. It is long, since whoever may run scripts can have the
+// backend answer whatever they like.
+const suspectMemory = 10 * time.Minute
+
 // AnswersAsReplica reports whether an error reply says that the backend is a replica, or that it was one when it ran a transaction.
 func AnswersAsReplica(line []byte) bool {
 	line = bytes.TrimPrefix(line, []byte(execRefused))
@@ -53,7 +57,7 @@ func (a *address) suspect(moves uint64) bool {
 	if moves < a.moves || a.suspected || now < a.next {
 		return false
 	}
-	if a.pause > 0 && now-a.next < int64(a.pause) {
+	if a.pause > 0 && now-a.next < int64(suspectMemory) {
 		a.pause = min(2*a.pause, max(maxSuspectPause, a.resolveInterval))
 	} else {
 		a.pause = a.resolveInterval

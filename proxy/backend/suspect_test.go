@@ -42,7 +42,7 @@ func TestPauseBetweenMovesInPlaceDoubles(t *testing.T) {
 			t.Fatalf("moved at %v, want %v", moved, want)
 		}
 	}
-	now += time.Minute
+	now += suspectMemory + time.Minute
 	for range 2 {
 		if !b.Suspect(&Conn{moves: a.movesSoFar()}) {
 			t.Fatal("a failover goes unnoticed")

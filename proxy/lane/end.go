@@ -84,13 +84,15 @@ func (l *Lane) leftLocked() []lost {
 		left = append(left, lost{slot: l.slots.Pop()})
 	}
 	for i, s := range left {
-		if s.seat != nil {
+		switch {
+		case s.seat == nil:
+			continue
+		case s.resent:
+			left[i].seat = nil // as below; the session may be submitting to another lane by now
+		default:
 			left[i].again = s.seat.askedAlone()
-			s.seat.count(-s.n, -s.bytes)
 		}
-		if s.resent {
-			left[i].seat = nil // as below
-		}
+		s.seat.count(-s.n, -s.bytes)
 	}
 	if current {
 		left[0].n = l.in.left

@@ -14,6 +14,8 @@ const (
 	farTrips = 8
 	// unboundedPatience multiplies the time that a lane has for a reply if the work of its commands has no bound.
 	unboundedPatience = 10
+	// maxResentAtOnce bounds how many reads leave a lane that becomes held: each has an own connection dialled.
+	maxResentAtOnce = 32
 )
 
 // Watch looks for lanes on which a reply is overdue, and asks the backend on a fresh connection whether it answers, at most once in
@@ -96,7 +98,7 @@ func (l *Lane) silentSinceLocked() (since int64, owes bool) {
 
 // allLeftLocked reports whether all sessions that the lane owes replies have ended.
 func (l *Lane) allLeftLocked() bool {
-	if s := l.in.cur.seat; l.in.open && s != nil && !s.Rider.Ended() {
+	if s := l.in.cur.seat; l.in.open && s != nil && !l.in.dropped && !l.in.cur.resent && !s.Rider.Ended() {
 		return false
 	}
 	for i := range l.slots.Len() {
@@ -148,7 +150,7 @@ func (l *Lane) resendReadsLocked() (n int) {
 	if l.in.open {
 		first = 0
 	}
-	for i := first; i < l.slots.Len() && l.set.all.c.Backend.HasSpare(); i++ {
+	for i := first; i < l.slots.Len() && n < maxResentAtOnce && l.set.all.c.Backend.HasSpare(); i++ {
 		s := l.slots.At(i)
 		if s.seat == nil || s.resent || s.tx || s.n != 1 || s.seat.frameLen == 0 || s.seat.commands.Load() != 1 {
 			continue
