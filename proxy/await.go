@@ -78,11 +78,14 @@ func (s *session) hold(cond func() bool) bool {
 }
 
 // waitUnread waits for a change of the queue, without reading from the client, and looks now and then whether the client is
-// still there. The caller holds the queue's lock, which waitUnread releases.
+// still there. If the client has left, the session ends when nothing changes for eofTimeout. The caller holds the queue's lock, which
+// waitUnread releases.
 func (s *session) waitUnread() {
 	c, q := &s.client, &s.queue
 	if c.eof {
+		t := s.endAfter(s.server.c.eofTimeout)
 		q.changed.Wait()
+		t.Stop()
 		q.mu.Unlock()
 		return
 	}
@@ -96,9 +99,15 @@ func (s *session) waitUnread() {
 	}
 }
 
+// endAfter ends the session after d, because its client has left, unless the caller stops the timer before.
+func (s *session) endAfter(d time.Duration) *time.Timer {
+	return time.AfterFunc(d, func() { s.end(closeClient) })
+}
+
 // park waits until cond, which it calls with the queue's lock held, returns true. Unlike hold it does not read from the
-// client, since frames in the buffer may be in use, but it notices a client whose connection breaks. It returns false if
-// the session has ended. The session's reader calls it.
+// client, since frames in the buffer may be in use, but it notices a client whose connection breaks, or which has left: then
+// the session ends when nothing changes for eofTimeout. It returns false if the session has ended. The session's reader calls
+// it.
 func (s *session) park(cond func() bool) bool {
 	q := &s.queue
 	q.mu.Lock()
@@ -114,6 +123,7 @@ func (s *session) park(cond func() bool) bool {
 		q.mu.Unlock()
 	})
 	defer t.Stop()
+	var left *time.Timer // runs once the client has left
 	for !cond() && !q.closed {
 		if q.out.resend != nil {
 			q.mu.Unlock()
@@ -123,13 +133,21 @@ func (s *session) park(cond func() bool) bool {
 		}
 		q.changed.Wait()
 		if !look {
+			if left != nil {
+				left.Reset(s.server.c.eofTimeout)
+			}
 			continue
 		}
 		look = false
 		t.Reset(watchInterval)
 		q.mu.Unlock()
-		if _, broken := s.client.sock.HungUp(); broken {
+		switch fin, broken := s.client.sock.HungUp(); {
+		case broken:
 			s.kill(closeClientError)
+		case fin && left == nil:
+			s.abandonLane()
+			left = s.endAfter(s.server.c.eofTimeout)
+			defer left.Stop()
 		}
 		q.mu.Lock()
 	}

@@ -379,3 +379,25 @@ func TestReplyToWhatWasSentAgainIsDropped(t *testing.T) {
 		})
 	}
 }
+
+// A client that leaves while its session waits for a lane that is silent, before it may use its own connection, does not keep the session.
+func TestSessionWhoseClientHasLeftDoesNotWaitForASilentLane(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]string{"an own command": cmd("INFO"), "QUIT": cmd("QUIT"), "RESET": cmd("RESET")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newLaneBackend(t)
+			h := b.start(func(c *Config) { c.eofTimeout = 50 * time.Millisecond })
+			w := h.dial()
+			w.get("0")
+			head := b.hold("head")
+			w.send(cmd("GET", "head"))
+			<-head.reached
+			before := h.Stats().BytesIn
+			w.send(next)
+			eventually(t, "it has come", func() bool { return h.Stats().BytesIn == before+uint64(len(next)) })
+			w.Close()
+			eventually(t, "the session ends", func() bool { return h.Stats().SessionsClosed[string(closeClient)] == 1 })
+		})
+	}
+}
