@@ -98,7 +98,7 @@ func (l *Lane) silentSinceLocked() (since int64, owes bool) {
 
 // allLeftLocked reports whether all sessions that the lane owes replies have ended.
 func (l *Lane) allLeftLocked() bool {
-	if s := l.in.cur.seat; l.in.open && s != nil && !l.in.dropped && !l.in.cur.resent && !s.Rider.Ended() {
+	if s := l.in.cur.seat; l.in.open && s != nil && !l.in.cur.resent && !s.Rider.Ended() {
 		return false
 	}
 	for i := range l.slots.Len() {
