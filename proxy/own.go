@@ -116,6 +116,12 @@ func (s *session) flushOwn() bool {
 // waits at most unavailableTimeout, not counting the wait for a token.
 func (s *session) openOwn() (*ownConn, error) {
 	p := &s.pump
+	p.mu.Lock()
+	failed := p.up == nil && p.upErr != nil // for an earlier command: this one is worth a dial of its own
+	p.mu.Unlock()
+	if failed {
+		<-p.done
+	}
 	for {
 		p.mu.Lock()
 		p.inUse = true
