@@ -36,6 +36,10 @@ func (set *Set) dial(l backend.Login, paced bool) {
 	if !paced || set.awaitDial() {
 		up, err = set.connect(l)
 	}
+	if err != nil && barsLanes(err) {
+		c.Backend.Count("no_lanes")
+		c.Log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
+	}
 	set.mu.Lock()
 	set.dialing = false
 	set.err = err
@@ -59,10 +63,6 @@ func (set *Set) dial(l backend.Login, paced bool) {
 		if outgoing != nil {
 			outgoing.Retire()
 		}
-	}
-	if err != nil && barsLanes(err) {
-		c.Backend.Count("no_lanes")
-		c.Log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
 	}
 }
 
