@@ -117,7 +117,7 @@ func (s *session) flushOwn() bool {
 func (s *session) openOwn() (*ownConn, error) {
 	p := &s.pump
 	p.mu.Lock()
-	failed := p.up == nil && p.upErr != nil // for an earlier command: this one is worth a dial of its own
+	failed := p.up == nil && p.upErr != nil // what is there is the error of a dial for an earlier command
 	p.mu.Unlock()
 	if failed {
 		<-p.done
@@ -275,12 +275,15 @@ func (s *session) closeOwn(since int64) bool {
 
 // shedDirty closes a dirty own connection, see pump.dirty, if it is idle.
 func (s *session) shedDirty() {
-	s.pump.mu.Lock()
-	dirty := s.pump.dirty
-	s.pump.mu.Unlock()
-	if dirty {
+	if s.ownIsDirty() {
 		s.closeOwn(s.server.now())
 	}
+}
+
+func (s *session) ownIsDirty() bool {
+	s.pump.mu.Lock()
+	defer s.pump.mu.Unlock()
+	return s.pump.dirty
 }
 
 // makeRoomForOwn prepares the batch for a frame of n bytes that goes over the own connection. It returns false if the batch

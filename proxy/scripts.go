@@ -22,10 +22,7 @@ func (s *session) believeScripts() bool {
 	if s.keepsOwn() {
 		return true
 	}
-	s.pump.mu.Lock()
-	dirty := s.pump.dirty
-	s.pump.mu.Unlock()
-	if dirty { // it may lead to the backend from before a move, and a life begins with the one after it
+	if s.ownIsDirty() { // it may lead to the backend from before a move, and a life may be that of the backend after it
 		s.keepOwn()
 		return true
 	}
