@@ -32,7 +32,7 @@ type ClientOptions struct {
 type Client struct {
 	opts    ClientOptions
 	ca      *kept[*bundle] // nil: the system's roots
-	pair    *kept[*pair]   // nil: none is shown
+	pair    *kept[*pair]   // nil if no certificate is shown
 	files   *reload.Files
 	current atomic.Pointer[clientState]
 }

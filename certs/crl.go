@@ -99,7 +99,7 @@ type revocation struct {
 	// revokedCAs are those of the bundle that a CA above them in the bundle
 	// revoked, by SHA-256: as anchors nobody above them would be asked.
 	revokedCAs map[[32]byte]bool
-	digest     [32]byte // of the entries and who proved them, not of the dates
+	digest     [32]byte // of the entries and of the CAs that proved them, not of the dates
 }
 
 // of yields the lists of ca, proven.
@@ -184,7 +184,7 @@ func (r *revocation) revokedByAny(ca *x509.Certificate, above []*x509.Certificat
 	return lost > 0 && lost == len(above) && !bytes.Equal(ca.RawSubject, ca.RawIssuer)
 }
 
-// sum is a digest of who is revoked by whom; dates and order do not matter.
+// sum is a digest of the revoked serials and of the CAs that revoked them; dates and order do not matter.
 func (r *revocation) sum(clients *bundle) [32]byte {
 	var all [][32]byte
 	for issuer, lists := range r.lists {

@@ -15,7 +15,7 @@ import (
 type Severity string
 
 const (
-	// SeverityError is what gets in, or keeps out, who should not be.
+	// SeverityError is a fault that lets in clients that must stay out, or keeps out clients that must get in.
 	SeverityError Severity = "error"
 	// SeverityWarning is what is about to, or makes it more likely.
 	SeverityWarning Severity = "warning"

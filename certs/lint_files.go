@@ -21,7 +21,7 @@ func (c *Client) Files() []string { return slices.Clone(c.files.Paths) }
 // clockTolerance is what the clocks of two machines that share files may differ by.
 const clockTolerance = time.Minute
 
-// LintKeys says who else may read or replace private keys. Empty paths and
+// LintKeys finds private keys that other users may read or replace. Empty paths and
 // files that are not there do not count.
 func LintKeys(paths ...string) []Finding {
 	l := newLinter(LintOptions{})
@@ -65,7 +65,7 @@ func LintSecrets(paths ...string) []Finding {
 	return l.found
 }
 
-// LintTrust says which of the files that decide who is trusted others may change.
+// LintTrust finds files that decide which clients are trusted and that other users may change.
 func LintTrust(paths ...string) []Finding {
 	l := newLinter(LintOptions{})
 	for path, a := range owned(paths) {
@@ -79,7 +79,7 @@ func LintTrust(paths ...string) []Finding {
 	return l.found
 }
 
-// access is who may do what with a file.
+// access is what the owner, the group and others may do with a file.
 type access struct {
 	mode        os.FileMode // permissions only
 	uid, gid    int

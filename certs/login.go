@@ -81,7 +81,7 @@ func parseUsers(c reload.Contents, o *Login) (*identity.Users, error) {
 	return users, nil
 }
 
-// admit decides about a verified chain, and says who it is.
+// admit decides whether the client of a verified chain may connect, and as which user.
 func (l *login) admit(chain []*x509.Certificate) (Peer, error) {
 	subject := identity.FromChain(chain)
 	if l.allow != nil && !l.allow.Matches(&subject) {

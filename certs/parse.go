@@ -21,7 +21,7 @@ const RoleClientCA = "client_ca"
 
 // Cert describes one certificate in use.
 type Cert struct {
-	// Role is "server", "server_chain" (what is served behind a leaf),
+	// Role is "server", "server_chain" (what is served after a leaf),
 	// "client_ca", "backend_ca", "backend_client" or "backend_client_chain".
 	Role        string
 	File        string

@@ -188,7 +188,7 @@ func (s *Snapshot) judgeKnown(c *client, live bool, now time.Time) (Peer, error)
 }
 
 // nobody came without a certificate, which crypto/tls refuses where one is
-// required. Where certificates say who may come and as whom, there is no place
+// required. Where certificates decide which clients may connect, and as which user, there is no place
 // for it.
 func (s *Snapshot) nobody() (Peer, error) {
 	switch {

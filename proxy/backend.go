@@ -17,7 +17,7 @@ type BackendConfig struct {
 	TLS    func() *tls.Config // nil, or nil from it: in clear
 	// Credentials are what the proxy authenticates with; nil, or no password: clients authenticate themselves.
 	Credentials func() (user, password string, err error)
-	// Mapped says that sessions act as users of their own (Peer.User). Such a session is served only by a backend that
+	// Mapped reports whether sessions act as users of their own (Peer.User). Such a session is served only by a backend that
 	// answers NOAUTH to a connection that did not authenticate, so BackendReady wants the same; Credentials serve it
 	// alone then. nil: they do not.
 	Mapped         func() bool

@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// door is where a newcomer waits while all places are taken: the accept loop waits with it, and whoever comes after it waits in the
+// door is where a newcomer waits while all places are taken: the accept loop waits with it, and later clients wait in the
 // kernel's queue. So a storm of honest handshakes takes longer, and none of it is turned away.
 //
 // It may wait for so long only as handshakes succeed: each that does pays for doorPay more. Peers that never finish a handshake

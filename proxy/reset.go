@@ -23,7 +23,7 @@ func (s *session) reset(cmd *command.Command, frame []byte, args int) bool {
 	s.count(cmd)
 	a := awaitReset
 	if args != 1 {
-		a = awaitFutileReset // whoever an error to it was meant for, it has not reset the connection
+		a = awaitFutileReset // after an error, whichever command it answers, the connection is not reset
 	}
 	s.setBare(true) // it takes everything off the connection
 	o, ok := s.await(a, slotReset, frame)

@@ -23,10 +23,10 @@ import (
 // Config of a Server. TLS and Backend are required; other fields at zero take the value named.
 type Config struct {
 	TLS *tls.Config // its GetConfigForClient decides, per handshake
-	// Recheck tells whether the client of a session is trusted now, and who it is: without it there are no Peers, and
+	// Recheck reports whether the client of a session is trusted now, and which identity it has: without it there are no Peers, and
 	// so no users, rules, limits per identity and names. It is called, by many goroutines at
 	// once, when a session begins, when its certificate is about to end, and by Server.Recheck. Its errors may have a
-	// method Reason that says why in a word. nil: who finished the handshake stays.
+	// method Reason that gives a one-word reason. Without Recheck, every client that has finished the handshake stays.
 	Recheck          func(*tls.ConnectionState) (Peer, error)
 	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
 	MaxHandshakes    int           // sockets without a finished handshake; 1000
@@ -41,7 +41,7 @@ type Config struct {
 	MaxArgs          int      // 65536
 	SessionBuffer    int64    // Backend.Shared: reply bytes held for one client before its backend is read no further; 4 MiB
 	// BufferLimit is how many bytes clients may make the proxy hold, sessions and their buffers together; one identity
-	// holds at most a quarter of it in buffers. MaxHandshakes times HandshakeMemory come on top. 0: none. See memory.go.
+	// holds at most a quarter of it in buffers. MaxHandshakes times HandshakeMemory come on top. 0 means no limit. See memory.go.
 	BufferLimit int64
 	Audit       Audit
 	Log         zerolog.Logger
@@ -98,7 +98,7 @@ type connections struct {
 // certificateEnds is what the server knows of the ends of its sessions' certificates.
 type certificateEnds struct {
 	firstEnd moment     // no session's certificate ends before
-	judging  sync.Mutex // taken by whoever judges live sessions, so that the last verdict is the newest
+	judging  sync.Mutex // taken by each goroutine that judges live sessions, so that the last verdict is the newest
 }
 
 // counters are what Stats reads.

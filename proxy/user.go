@@ -105,7 +105,7 @@ func (s *session) logUserRefused(err error) {
 	}
 }
 
-// clientAuth says that whom this session acts as is the client's to change.
+// clientAuth reports whether the client may change the user that this session acts as.
 func (s *session) clientAuth() bool {
 	p := s.peer.Load()
 	return p != nil && p.User != nil && p.User.ClientAuth

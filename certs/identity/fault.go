@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// maxFaults bounds a report: who has made more mistakes than this mends some first.
+// maxFaults bounds a report. The other faults are reported once some of these are mended.
 const maxFaults = 50
 
 // Fault is one thing that is wrong with a users file.

@@ -13,7 +13,7 @@ import (
 // maxPassword bounds what is read of a file, in bytes.
 const maxPassword = 64 << 10
 
-// Password is read anew at each call, without one line end at its end. user is
+// Password reads the password again at each call and removes one line end at its end. user is
 // that of the Match; for a template it must be acceptable as a derived one, else
 // ErrBadUser. No error holds the password.
 func (r *Rule) Password(user string) (string, error) {

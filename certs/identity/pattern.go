@@ -1,4 +1,4 @@
-// Package identity says who a verified client certificate is: it matches
+// Package identity decides what a verified client certificate stands for: it matches
 // certificates against patterns, digests what stays the same when a certificate
 // is renewed, and maps certificates to the backend's users by the rules of a
 // users file. It decides; it opens no sockets and logs nothing. Everything in it

@@ -119,7 +119,7 @@ func readSANs(leaf *x509.Certificate) []san {
 			switch {
 			case name.Class != asn1.ClassContextSpecific:
 			case name.IsCompound && (name.Tag == tagDNS || name.Tag == tagEmail || name.Tag == tagURI):
-				// No name (X.690, 10.2): who checks name constraints does not see it as one.
+				// Not a name (X.690, 10.2): a verifier that checks name constraints does not see it as one.
 				all = append(all, san{tagUnread, name.FullBytes})
 			default:
 				all = append(all, san{name.Tag, name.Bytes})

@@ -10,7 +10,7 @@ type uriName struct {
 	// head is the scheme, "//" and the host, in lower case, and the slash that the
 	// path starts with: what of these there is.
 	head     string
-	segments []string // of the path behind that slash; none without a path
+	segments []string // of the path after that slash; empty without a path
 }
 
 // parseURI says what makes a URI useless as an identity, or nothing.

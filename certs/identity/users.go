@@ -45,7 +45,7 @@ type Rule struct {
 	dir          string // of the users file: where a relative passwordFile starts
 }
 
-// Match is who a certificate is to the backend.
+// Match is the backend user that a certificate is mapped to.
 type Match struct {
 	Rule *Rule
 	User string
@@ -123,7 +123,7 @@ const (
 	userPlaceholder = "{user}"
 )
 
-// Template says that User is made from the certificate.
+// Template reports whether User is made from the certificate.
 func (r *Rule) Template() bool { return strings.Contains(r.User, cnPlaceholder) }
 
 func (r *Rule) userOf(s *Subject) (string, error) {
@@ -148,7 +148,7 @@ func (r *Rule) badUser() error {
 var derivedUser = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
 
 // isDerivedUser: a name that a certificate brings becomes part of a path and an
-// argument of AUTH, and never the user whom nobody has to be mapped to.
+// argument of AUTH, and never default, the user of clients without a mapping.
 func isDerivedUser(user string) bool {
 	return derivedUser.MatchString(user) && user != "." && user != ".." && !strings.EqualFold(user, "default")
 }

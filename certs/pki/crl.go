@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// crlValidity is how long a CRL of this CA is good. Nobody signs a development CA's anew every day, so it is a
+// crlValidity is how long a CRL of this CA is good. Nobody signs the CRL of a development CA every day, so it is a
 // year and not the week that is usual; "pki revoke --renew" starts it again.
 const crlValidity = 365 * 24 * time.Hour
 
@@ -61,7 +61,7 @@ func (c *CA) signCRL(entries []x509.RevocationListEntry, o CRLOptions) ([]byte, 
 }
 
 // writeCRL replaces ca.crl in dir by one with these entries and a number above that of last, the one that was
-// there; nil: none was.
+// there; nil if there was none.
 func (c *CA) writeCRL(dir string, entries []x509.RevocationListEntry, last *x509.RevocationList) error {
 	o := CRLOptions{ThisUpdate: time.Now(), Number: big.NewInt(time.Now().Unix())}
 	if last != nil && last.Number != nil && last.Number.Cmp(o.Number) >= 0 {

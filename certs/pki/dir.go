@@ -162,7 +162,7 @@ func (o Options) serverLeaf(hosts []string) (Leaf, error) {
 			return Leaf{}, fmt.Errorf("host %q: neither a DNS name nor an IP address", host)
 		}
 	}
-	// X.520 gives a common name 64 characters; who verifies reads the SANs anyway.
+	// X.520 gives a common name 64 characters; verifiers read the SANs anyway.
 	if len(hosts) > 0 && len(hosts[0]) <= 64 {
 		l.CN = hosts[0]
 	}

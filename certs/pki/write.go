@@ -7,7 +7,7 @@ import (
 )
 
 // writePair replaces NAME.key, then NAME.crt. Between the two renames they do
-// not match: who reads them must keep what it has until they do.
+// not match: a reader must keep the last pair until they do.
 func writePair(dir, name string, certPEM, keyPEM []byte, keyMode os.FileMode) error {
 	paths := pairPaths(dir, name)
 	if err := replace(paths[1], keyPEM, keyMode); err != nil {

@@ -69,7 +69,7 @@ func (c Contents) Sum(paths ...string) [32]byte {
 }
 
 // Get returns what the file at path held. If it could not be read, the error is a *Fault with
-// ReasonUnreadable that says who owns the file and as whom we tried.
+// ReasonUnreadable that names the owner of the file and the user that dragontls runs as.
 func (c Contents) Get(path string) ([]byte, error) {
 	data, err := c[path].Data, c[path].Err
 	if err == nil {

@@ -50,7 +50,7 @@ func (f *Files) Watch(ctx context.Context, interval time.Duration) {
 // goroutine of Watch owns it.
 type watcher struct {
 	*Files
-	notify *fsnotify.Watcher      // nil: none could be made
+	notify *fsnotify.Watcher      // nil if none could be made
 	dirs   map[string]os.FileInfo // what is watched, and which directory the name meant then
 	mode   string
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// errUnmeasurable says that a row cannot be measured here or with this peer; it is a result, not a fault.
+// errUnmeasurable means that a row cannot be measured here or with this peer; it is a result, not a fault.
 var errUnmeasurable = errors.New("not measurable")
 
 // bench is the part of a run in front of one backend.
@@ -71,7 +71,7 @@ func (b *bench) row(ctx context.Context, r *row) error {
 	rounds := b.plan.roundsOf(r)
 	for round := range rounds {
 		for n := range results {
-			// Who comes first changes from round to round.
+			// A different peer comes first in each round.
 			res := results[(n+round)%len(results)]
 			b.progress.step(r, res.Peer, round+1, rounds)
 			if err := b.sample(ctx, r, res); err != nil {

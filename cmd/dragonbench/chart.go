@@ -14,11 +14,11 @@ type chart struct {
 	bars            []bar
 }
 
-// bar is made of parts, one behind the other; dragontls' own stand out.
+// bar is made of parts, one after the other; dragontls' own stand out.
 type bar struct {
 	label, text string
 	parts       []float64 // first full, then pale
-	low, high   float64   // whisker; equal: none
+	low, high   float64   // the whisker; there is none if they are equal
 	own         bool
 }
 

@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// Whose figures to reach a run is judged by. The model stands for Dragonfly.
+// The backends that have figures to reach. The model stands for Dragonfly.
 const (
 	figuresRedis     = "Redis"
 	figuresDragonfly = "Dragonfly"
@@ -15,7 +15,7 @@ type goal struct {
 	work     string
 	row      string
 	against  string // peer; "": the figure itself
-	otherRow string // row that the figure is divided by; "": none
+	otherRow string // row that the figure is divided by; empty if there is none
 	metric   metric
 	atMost   bool    // else at least
 	want     float64 // in front of Redis, and of Dragonfly unless dragonfly says otherwise; 0: no goal there

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// janitorCommand is the hidden subcommand that cleans up behind a run, however it ended: finished, interrupted,
+// janitorCommand is the hidden subcommand that cleans up after a run, however it ended: finished, interrupted,
 // panicked or killed.
 const janitorCommand = "janitor"
 

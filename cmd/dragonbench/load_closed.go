@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// reconnectDelay is the pause behind a failed connect.
+// reconnectDelay is the pause after a failed connect.
 const reconnectDelay = 5 * time.Millisecond
 
 // commands drives the connections of a closedLoop, openLoop, storm, slowOne or laggards.
@@ -60,7 +60,7 @@ func (g *generator) commands(ctx context.Context) error {
 		}
 	}
 	err = g.measure()
-	cancel() // closes the connections too, which wakes who waits for a reply
+	cancel() // closes the connections too, which wakes the workers that wait for a reply
 	running.Wait()
 	return err
 }

@@ -27,7 +27,7 @@ type errorReply struct{ code string }
 
 func (e errorReply) Error() string { return "reply " + e.code }
 
-// errWrongReply says that the bytes are not those of the reply that was due.
+// errWrongReply means that the bytes are not those of the reply that was due.
 var errWrongReply = errors.New("wrong reply")
 
 // errorKind is a short name under which an error is counted.

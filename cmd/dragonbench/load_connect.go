@@ -89,7 +89,7 @@ func (g *generator) burst(ctx context.Context, configs []*tls.Config) {
 	running.Wait()
 }
 
-// errFirst says that a handshake could not be a resumed one, since there was none before it.
+// errFirst means that a handshake could not be a resumed one, since there was none before it.
 var errFirst = errors.New("first handshake")
 
 // ownConfig gives a goroutine its own session cache, if it is to resume.

@@ -8,7 +8,7 @@ import (
 )
 
 // pacer says when commands are due: at a fixed rate, one connection after the other, however slow the peer is.
-// Latency counts from the moment a command was due, so that those who queue behind a stalled one are not left out
+// Latency counts from the moment a command was due, so that commands that queue behind a stalled one are not left out
 // (coordinated omission). A connection that is late sends its next command as soon as the reply before it is there.
 type pacer struct {
 	clock    *clock
@@ -99,7 +99,7 @@ func (d *driver) answer(ctx context.Context, due time.Time) {
 	}
 }
 
-// overdue adds those who still wait at the end of a window, as if they were answered now: the peer that never answers
+// overdue adds the commands that still wait at the end of a window, as if they were answered now: the peer that never answers
 // again must not look fast.
 func (p *pacer) overdue(rec *recorder, now time.Time) {
 	for i, q := range p.queues {

@@ -18,7 +18,7 @@ type exchange struct{ command, reply []byte }
 
 func keyName(i int) string { return fmt.Sprintf("dragonbench:%04d", i) }
 
-// value is size bytes that name who wrote them.
+// value is size bytes that name the connection that wrote them.
 func value(name string, size int) string {
 	return strings.Repeat(name+" ", size/(len(name)+1)+1)[:size]
 }

@@ -164,7 +164,7 @@ func (k *keeper) startAs(client bool, cmd *exec.Cmd) (*process, error) {
 }
 
 func (p *process) wait() {
-	_ = p.cmd.Wait() // who cares for the exit code asks ProcessState
+	_ = p.cmd.Wait() // callers that need the exit code read ProcessState
 	k := p.keeper
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// writeText prints the table, the verdicts and what has to be said about them.
+// writeText prints the table, the verdicts and the remarks on them.
 func (rep *report) writeText(w io.Writer) {
 	fmt.Fprintf(w, "%s\nload: %s; %d rounds of %g s; took %.0f s\n", rep.Machine.describe(), rep.Load, rep.Rounds, rep.WindowSeconds,
 		rep.TookSeconds)
@@ -40,7 +40,7 @@ func (rep *backendReport) writeText(w io.Writer) {
 	rep.writeTable(w)
 }
 
-// writeTable puts a title above the lines of each row. The titles come in behind the alignment, which they would break.
+// writeTable puts a title above the lines of each row. The titles are put in after the alignment, which they would break.
 func (rep *backendReport) writeTable(w io.Writer) {
 	var table bytes.Buffer
 	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)

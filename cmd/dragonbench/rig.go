@@ -59,7 +59,7 @@ type instance struct {
 	found
 	site      site
 	authority *authority
-	proxy     *process // nil: none
+	proxy     *process // nil if the backend is measured alone
 	backend   *backend
 	owned     bool // backend ends with the instance
 	address   string

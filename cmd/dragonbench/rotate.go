@@ -12,7 +12,7 @@ type rotator struct {
 	start   func() // once
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	count   int   // valid behind stop
+	count   int   // valid after stop
 	err     error // valid behind stop
 }
 

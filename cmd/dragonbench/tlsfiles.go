@@ -45,7 +45,7 @@ func (f *tlsFiles) client() (*tls.Config, error) {
 	}, nil
 }
 
-// describe says what was agreed on: it has to be the same for all peers.
+// describe returns what was agreed on; it must be the same for all peers.
 func describe(s tls.ConnectionState) string {
 	return fmt.Sprintf("%s %s %s", tls.VersionName(s.Version), tls.CipherSuiteName(s.CipherSuite), s.CurveID)
 }

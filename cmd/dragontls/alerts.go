@@ -44,7 +44,7 @@ func hostname() string {
 	return name
 }
 
-// teller words alerts for somebody who was asleep a minute ago: where, what, until when, and what to do.
+// teller words alerts for a person who has just been woken: where, what, until when, and what to do.
 type teller struct {
 	host string
 	send func(text string)

@@ -61,7 +61,7 @@ func (b *backendCheck) run(ctx context.Context) {
 	b.judgeUsers(ctx, target)
 }
 
-// namedUsers says that serve acts as users other than default: then it wants NOAUTH from the backend before AUTH.
+// namedUsers reports whether serve acts as users other than default: then it wants NOAUTH from the backend before AUTH.
 func (b *backendCheck) namedUsers(user, password string) bool {
 	return b.service.c.UsersFile != "" || password != "" && user != "" && user != "default"
 }

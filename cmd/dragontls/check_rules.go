@@ -22,7 +22,7 @@ func (s *service) judgeDenied() []certs.Finding {
 		Message: "neither Dragonfly nor Redis has " + listed(unlisted), Cure: cureOfUnlisted}}
 }
 
-// judgeRules is judgeDenied for the users file. Whoever takes that file into use logs the same.
+// judgeRules is judgeDenied for the users file. A reload of that file logs the same findings.
 func (s *service) judgeRules() (found []certs.Finding) {
 	users := s.store.Snapshot().Users()
 	if users == nil {

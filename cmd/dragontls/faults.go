@@ -19,7 +19,7 @@ func configure(env []string, coming ...string) (config.Config, error) {
 	c, err := config.Load(env)
 	faults, ok := errors.AsType[config.Faults](err)
 	if !ok {
-		return c, err // nil: whoever opens the files finds their faults
+		return c, err // nil: the code that opens the files reports their faults
 	}
 	found := examine(c, faults)
 	faults = slices.DeleteFunc(faults, func(f config.Fault) bool { return f.File != "" && slices.Contains(coming, f.File) })

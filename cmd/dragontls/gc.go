@@ -92,7 +92,7 @@ func newGCPacer(memoryLimit int64, first heapSample) *gcPacer {
 	return &gcPacer{percent: idlePercent, headroom: min(busyHeadroom, uint64(memoryLimit)/8), last: first}
 }
 
-// observe updates the percent. free: give back to the system what the busy time has left behind.
+// observe updates the percent. With free, it also gives memory back to the system.
 func (p *gcPacer) observe(s heapSample) (free bool) {
 	rate := float64(s.allocated-p.last.allocated) / s.at.Sub(p.last.at).Seconds()
 	p.last = s

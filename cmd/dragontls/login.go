@@ -84,7 +84,7 @@ func userOf(p certs.Peer) *proxy.User {
 	}
 }
 
-// reloaded has live sessions judged anew where trust has changed.
+// reloaded judges live sessions again if trust has changed.
 func (s *service) reloaded(now *certs.Snapshot) {
 	if s.judged.Swap(now.TrustGeneration) != now.TrustGeneration {
 		s.server.Recheck()

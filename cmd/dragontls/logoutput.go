@@ -51,7 +51,7 @@ type logOutput struct {
 	audit    logSource
 }
 
-// logText is whole lines, and who wrote them.
+// logText is whole log lines and their source.
 type logText struct {
 	text []byte
 	from *logSource

@@ -86,7 +86,7 @@ func (s *service) collectCertificates(m metrics) {
 	s.collectAlerts(m)
 }
 
-// collectTrust: who is connected by what trust. A client CA that nobody uses any more can be removed.
+// collectTrust reports how many sessions each client CA and each trust generation has. A client CA without sessions can be removed.
 func (s *service) collectTrust(m metrics, st proxy.Stats) {
 	snapshot := s.store.Snapshot()
 	m.gauge("trust_generation", "Grows with each change of client CAs, revoked certificates or rules.", float64(snapshot.TrustGeneration))

@@ -13,7 +13,7 @@ import (
 	"dragontls/config"
 )
 
-// revokePKI revokes by name or by serial, or signs the CRL anew. To find it done already is no failure.
+// revokePKI revokes by name or by serial, or signs the CRL again. It is not an error if the certificate is already revoked.
 func revokePKI(f pkiFlags, positional []string, stdout io.Writer) error {
 	crl := filepath.Join(f.dir, "ca.crl")
 	if f.renew {
@@ -45,7 +45,7 @@ func revokePKI(f pkiFlags, positional []string, stdout io.Writer) error {
 	return nil
 }
 
-// takesEffect tells whoever revokes where that changes something, with the prefix of variables to fill in.
+// takesEffect returns the line that says in which setting of dragontls the CRL takes effect. It takes the prefix of the variables.
 const takesEffect = "takes effect within 2 s in a dragontls whose %sTLS_CRL_FILE is this file, as it is with \"dragontls dev\" and docker compose\n"
 
 // completeCRL makes ca.crl in dir if it is missing and the key of the CA is there.

@@ -26,7 +26,7 @@ func printable(s string) string {
 // oneLine is printable with line ends as spaces.
 func oneLine(s string) string { return printable(strings.ReplaceAll(s, "\n", " ")) }
 
-// writeJSON prints v for programs and for people who read what they get. The
+// writeJSON prints v for programs and for people. The
 // encoder leaves what is above U+007E as it is; what is not printable is escaped.
 func writeJSON(w io.Writer, v any) error {
 	var raw bytes.Buffer

@@ -42,7 +42,7 @@ type probeOptions struct {
 	serverName         string // to ask for and to find in the certificate
 	ca                 *x509.CertPool
 	caName             string           // of ca, for people
-	certificate        *tls.Certificate // nil: none to show
+	certificate        *tls.Certificate // nil if there is none to show
 	username, password string           // empty password: no AUTH
 	timeout            time.Duration
 	json               bool
@@ -84,7 +84,7 @@ func parseProbe(args []string) (o probeOptions, err error) {
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "")
 	flags.BoolVar(&o.json, "json", false, "")
 	var positional []string
-	for { // flags may stand before and behind HOST:PORT
+	for { // flags may stand before and after HOST:PORT
 		if err := flags.Parse(args); err != nil {
 			return o, err
 		}

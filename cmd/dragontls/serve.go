@@ -257,7 +257,7 @@ func (s *service) untilSignal(serving <-chan error) int {
 	}
 }
 
-// reload is forced; what is wrong with the files is logged by who reads them.
+// reload is forced; the store that reads a file logs its faults.
 func (s *service) reload() {
 	changed, err := s.store.Reload()
 	if s.backend != nil {

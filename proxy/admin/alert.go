@@ -259,7 +259,7 @@ func judgeAlert(r *http.Response, now time.Time) error {
 	if code >= 200 && code < 300 {
 		return nil
 	}
-	// Not r.Status: the text behind the code is the peer's.
+	// Not r.Status: the text after the code is the peer's.
 	e := &alertRefused{status: strings.TrimSpace(strconv.Itoa(code) + " " + http.StatusText(code))}
 	switch {
 	case code == http.StatusTooManyRequests || code >= 500:

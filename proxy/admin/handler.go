@@ -90,7 +90,7 @@ func answer(w http.ResponseWriter, code int, text string) {
 	fmt.Fprint(w, text)
 }
 
-// guard lets through who may see more than health.
+// guard lets requests through that may see more than health.
 func (h *handler) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.loopback {

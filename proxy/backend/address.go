@@ -26,7 +26,7 @@ type address struct {
 	away    uint64 // what moves became when the backend last moved to another address
 	inPlace uint64 // what moves became when the backend last moved in place
 	target  string // host:port that was resolved
-	current string // empty: none was reached yet
+	current string // empty if none was reached yet
 	doubted bool   // to be resolved again
 	suspicion
 	// what the name was resolved to last
@@ -170,7 +170,7 @@ func (b *Backend) follow(ctx context.Context) {
 			return
 		case <-b.address.asked:
 		}
-		// Whoever dials meanwhile may have been content with an answer from before the doubt.
+		// A caller that dials meanwhile may have used an answer from before the doubt.
 		select {
 		case <-ctx.Done():
 			return

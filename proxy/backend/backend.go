@@ -29,7 +29,7 @@ type Config struct {
 	PartTimeout    time.Duration // for the backend to close a connection first, see Part; 1 s
 	MaxConnections int           // open at the same time, the prober's aside; 0: no limit
 	// CloseIdle closes up to n connections, those that have been idle for longest. It is called while dials wait for a place among
-	// MaxConnections, by one goroutine. nil: none may be closed.
+	// MaxConnections, by one goroutine. If it is nil, none may be closed.
 	CloseIdle    func(n int)
 	KeepAlive    time.Duration  // 0: off
 	WriteTimeout time.Duration  // a connection breaks 30 s after a write has waited for so long; 0: never

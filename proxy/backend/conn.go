@@ -10,8 +10,8 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// Conn is one connection to the store, which Backend.Dial returns. One goroutine reads and may change the read deadline of Socket; who
-// may write is the owner's to decide, but for Write, whose callers wait for one another. Exported fields do not change.
+// Conn is one connection to the store, which Backend.Dial returns. One goroutine reads and may change the read deadline of Socket. The
+// owner decides which goroutines may write; callers of Write wait for one another. Exported fields do not change.
 type Conn struct {
 	Socket *netio.Socket
 	TLS    *tls.Conn     // over Socket; nil: in clear
@@ -55,7 +55,7 @@ func (c *Conn) Receive() ([]byte, *netio.Chunk, error) {
 		n, err := c.TLS.Read(k[:])
 		c.Socket.BeforeWait = nil
 		if errors.Is(err, netio.ErrWouldWait) && n > 0 {
-			err = nil // crypto/tls looked for the rest of an alert behind the last bytes
+			err = nil // crypto/tls looked for the rest of an alert after the last bytes
 		}
 		if n > 0 {
 			c.Socket.Account().Hold(netio.ChunkSize) // from here on, as in Receive

@@ -37,7 +37,7 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	defer func() { done(l.blame(err)) }()
 	c, err = b.connect(ctx, l)
 	if errors.Is(ctx.Err(), context.Canceled) && err != nil {
-		return nil, context.Canceled // whoever wanted it does not any more: that says nothing of the backend
+		return nil, context.Canceled // the caller no longer wants the connection: this says nothing about the backend
 	}
 	if err != nil {
 		b.Count(Reason(err))

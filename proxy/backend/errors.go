@@ -35,7 +35,7 @@ var (
 	errTLS      = errors.New("TLS with the backend")
 )
 
-// Reason returns why a dial or a probe failed, in a word of few: it is a metric's label.
+// Reason returns why a dial or a probe failed, as one of a few words: it is a metric's label.
 func Reason(err error) string {
 	var ne net.Error
 	var op *net.OpError

@@ -18,7 +18,7 @@ func (c *Conn) expect(want ...question) error {
 type expectation struct {
 	replies *resp.Replies
 	want    []question
-	pass    func([]byte) error // takes pushes; nil: none may come, unless drop is set
+	pass    func([]byte) error // takes pushes; if it is nil, none may come, unless drop is set
 	drop    bool               // pushes are dropped: another client redirects its CLIENT TRACKING here. With RESP3 only
 	dropped int                // bytes of them
 	frames  []byte             // the first bytes of the frame that is judged
@@ -26,7 +26,7 @@ type expectation struct {
 }
 
 // receive reads until every reply has come. With drop it also waits for the end of a push whose beginning came with the last
-// of them: whoever reads this connection next begins with a frame.
+// of them: the next reader of this connection begins with a whole frame.
 func (x *expectation) receive(c *Conn) error {
 	for len(x.want) > 0 || x.drop && x.replies.Open() {
 		b, k, err := c.Receive()

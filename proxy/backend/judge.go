@@ -83,7 +83,7 @@ func busy(r *resp.Replies) error {
 	return nil
 }
 
-// execRefused begins Redis' answer to an EXEC that it does not run now, whatever it says behind that (BUSY, OOM, READONLY,
+// execRefused begins Redis' answer to an EXEC that it does not run now, whatever follows (BUSY, OOM, READONLY,
 // MISCONF, ...); it discards the transaction.
 const execRefused = "EXECABORT Transaction discarded because of: "
 

@@ -16,11 +16,11 @@ type Login struct {
 	// Mapped: clients have users of their own, so the backend must refuse what comes before AUTH. One that does not would let a client
 	// drop the user it was given (ErrOpen).
 	Mapped  bool
-	Name    string         // for CLIENT SETNAME; empty: none. State.Name comes before it
+	Name    string         // for CLIENT SETNAME, if it is not empty. State.Name comes before it
 	State   State          // what the connection is given; ErrState if the backend refuses it
 	Bare    bool           // it is not given those parts of State that a backend which runs a script refuses: database and READONLY
 	Proof   Proof          // what the backend is to show (ErrNoTransactions, ErrUnproven)
-	Account *netio.Account // of whoever makes the connection hold bytes; nil: one that belongs to nobody
+	Account *netio.Account // counts the bytes that the connection holds; nil: they are counted for no session or lane
 }
 
 // Proof is what the backend has to show on a connection before sessions share it.
@@ -37,7 +37,7 @@ func (b *Backend) proberLogin() Login {
 	return Login{Credentials: b.c.Credentials, Mapped: b.c.Mapped != nil && b.c.Mapped()}
 }
 
-// IsUp reports whether err is what a backend says that is up, and takes no connection all the same, or not this one, until somebody else
+// IsUp reports whether err is the answer of a backend that is up and still takes no connection, or not this one, until somebody else
 // ends a script or closes a connection: it is of no use to dial again at once.
 func IsUp(err error) bool { return errors.Is(err, ErrScript) || errors.Is(err, ErrMaxClients) }
 

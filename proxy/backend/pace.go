@@ -102,7 +102,7 @@ func (l *Line) Await(done <-chan struct{}) bool {
 	return l.bucket.Await(done)
 }
 
-// Tokens are those of one identity. Whoever needs a connection for one of its sessions or for its lanes takes one before Dial.
+// Tokens are those of one identity. A caller takes one before it dials for a session or a lane of that identity.
 type Tokens struct {
 	Own, Lanes Line
 

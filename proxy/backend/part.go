@@ -22,7 +22,7 @@ type partings struct {
 }
 
 // Part gives a connection up over which nothing is owed and nothing is half sent. It sends QUIT and returns; the backend is left to
-// close the connection first, for Config.PartTimeout at most. Whoever closes first keeps the connection's port for a minute
+// close the connection first, for Config.PartTimeout at most. The side that closes first keeps the connection's port for a minute
 // (TIME_WAIT), and many short sessions would leave this side no port to dial from. The goroutine that reads calls Part, as its last
 // use of c.
 //

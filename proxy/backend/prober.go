@@ -19,14 +19,14 @@ const (
 // Detail are empty, or say that it has refused other connections in the last 10 s: its maxclients is reached.
 type Readiness struct {
 	OK     bool
-	Reason string // why not, in a word: see the function Reason, or "starting"
+	Reason string // one word that says why not: see the function Reason, or "starting"
 	Detail string // why not; it may name addresses
 }
 
 // answers is what the prober has learnt.
 type answers struct {
 	up       atomic.Bool
-	answered atomic.Int64              // see Config.Now: the last answer; 0: none counts
+	answered atomic.Int64              // see Config.Now: when the last answer came; 0 if there is none that counts
 	unready  atomic.Pointer[Readiness] // of the last failure; nil: there was none
 }
 

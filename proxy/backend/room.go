@@ -13,7 +13,7 @@ const placeInterval = 10 * time.Millisecond
 // goroutine closes connections that are idle. Safe for concurrent use.
 type room struct {
 	places    chan struct{} // has one value for each connection
-	closeIdle func(n int)   // closes up to n connections, those that have been idle for longest; nil: none may be closed
+	closeIdle func(n int)   // closes up to n connections, those that have been idle for longest; nil if none may be closed
 
 	mu      sync.Mutex
 	waiting int  // dials; guarded by mu

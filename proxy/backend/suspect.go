@@ -26,11 +26,11 @@ type suspicion struct {
 // that time.
 const maxSuspectPause = 30 * time.Second
 
-// suspectMemory is how long nobody must have said so until the pauses begin anew. It is long, since whoever may run scripts can have the
+// suspectMemory is how long no reply must have said so until the pauses start again from the shortest. It is long, since a client that may run scripts can have the
 // backend answer whatever they like.
 const suspectMemory = 10 * time.Minute
 
-// AnswersAsReplica reports whether an error reply says that the backend is a replica, or that it was one when it ran a transaction.
+// AnswersAsReplica reports whether an error reply means that the backend is a replica, or that it was one when it ran a transaction.
 func AnswersAsReplica(line []byte) bool {
 	line = bytes.TrimPrefix(line, []byte(execRefused))
 	return bytes.HasPrefix(line, []byte("READONLY ")) || bytes.HasPrefix(line, []byte("MASTERDOWN "))

@@ -47,7 +47,7 @@ func blockingPop(front bool) func(*conn, [][]byte, *reply) {
 			r.nullArray()
 			return
 		case c.eof:
-			c.dropped = true // the client went away: no reply, and nothing behind it runs
+			c.dropped = true // the client went away: no reply, and nothing after it runs
 			return
 		}
 		d.waiters = append(d.waiters, w)

@@ -43,7 +43,7 @@ type conn struct {
 
 	eof    bool // read has seen the end
 	parser parser
-	behind bool // input is waiting behind the command that runs; serve's own
+	behind bool // input waits behind the command that runs; serve's own
 
 	proto          int
 	db             int
@@ -65,7 +65,7 @@ type conn struct {
 	noLoop         bool
 	caching        bool // CLIENT CACHING was said for the next command
 	tracked        map[dbKey]bool
-	after          []byte // pushes to itself, sent behind the reply of the command that caused them
+	after          []byte // pushes to itself, sent after the reply of the command that caused them
 	closing        bool   // close once this command's reply is out
 	dropped        bool   // close without the replies that are not out
 	started, count int64
@@ -271,7 +271,7 @@ func (c *conn) execute() {
 	}
 }
 
-// settle lets the replies of a read go, or drops them when a FIN came close behind it.
+// settle lets the replies of a read go, or drops them when a FIN came shortly after it.
 func (c *conn) settle() bool {
 	if !c.d.opt.KeepRepliesOnHalfClose {
 		if w := c.d.opt.HalfCloseWindow; w > 0 && len(c.chunks) == 0 {

@@ -30,7 +30,7 @@ func (d *Dragonfly) ResetConn(conn int) {
 	}
 }
 
-// Send writes raw bytes on a connection, behind the replies that are complete.
+// Send writes raw bytes on a connection, after the replies that are complete.
 func (d *Dragonfly) Send(conn int, raw []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -22,7 +22,7 @@ const (
 )
 
 // command is one entry of the table. arity counts the name; negative: at least. first, last and step tell the keys,
-// as COMMAND does; step 0: none.
+// as COMMAND does; step 0 if there are none.
 type command struct {
 	name              string
 	arity             int

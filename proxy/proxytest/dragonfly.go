@@ -51,7 +51,7 @@ type Options struct {
 
 	NoHTTP    bool // --primary_port_http_enabled=false
 	LogLimit  int  // commands kept for Commands, the first ones; 0: 10,000
-	RawLimit  int  // bytes per connection kept for RawBytes; 0: none
+	RawLimit  int  // bytes per connection kept for RawBytes; 0 keeps none
 	ScriptMax int  // scripts remembered; 0: 1,000
 }
 

@@ -2,7 +2,7 @@ package proxytest
 
 import "sync"
 
-// end closes the socket behind what is still to be written.
+// end closes the socket after what is still to be written.
 func (c *conn) end() {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()

@@ -37,7 +37,7 @@ type parser struct {
 
 func (p *parser) feed(b []byte) { p.buf = append(p.buf, b...) }
 
-// endOfRead forgets the inline mode that an empty line left behind.
+// endOfRead forgets the inline mode that an empty line has left.
 func (p *parser) endOfRead() {
 	if p.empty && len(p.buf) == 0 {
 		p.inline, p.empty = false, false

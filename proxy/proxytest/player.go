@@ -249,7 +249,7 @@ func (a *actor) read(end time.Time) error {
 	return err
 }
 
-// sent turns the text behind ">" into bytes.
+// sent turns the text after ">" into bytes.
 func (s *stage) sent(text string) ([]byte, error) {
 	for name, val := range s.kept {
 		text = strings.ReplaceAll(text, "{$"+name+"}", val)

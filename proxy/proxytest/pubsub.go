@@ -4,7 +4,7 @@ import "sort"
 
 func (c *conn) subscriptions() int { return len(c.channels) + len(c.patterns) + len(c.shards) }
 
-// notify sends a push; one that c's own command caused comes behind its reply.
+// notify sends a push; one that c's own command caused comes after its reply.
 func (c *conn) notify(cause *conn, b []byte) {
 	if c == cause {
 		c.after = append(c.after, b...)

@@ -51,7 +51,7 @@ type Relay struct {
 	faults   Faults
 	links    map[*link]bool
 	accepted int64
-	released chan struct{} // closed by Release, then made anew
+	released chan struct{} // closed by Release, then replaced
 	waiting  int           // directions that wait for it
 	closed   bool
 }
