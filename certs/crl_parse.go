@@ -35,7 +35,7 @@ func readCRLs(file string, data []byte) ([]*crl, error) {
 }
 
 func faultyCRL(file string, number int, err error) *Fault {
-	return newFault(file, ReasonCRL, "have the CA issue it anew; until then the last good one stays", "check %q: CRL %d: %w", file, number, err)
+	return newFault(file, ReasonCRL, "have the CA issue it again; until then the last good one stays", "check %q: CRL %d: %w", file, number, err)
 }
 
 // newRevocation is what lists say together, once each is proven by the bundle.

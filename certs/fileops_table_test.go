@@ -233,7 +233,7 @@ var fileOperations = []fileOperation{
 // wantHealed: it is said once that the fault is gone.
 func (o *observed) wantHealed() {
 	o.t.Helper()
-	if got := o.log.count("hold again what is in use"); got != 1 {
+	if got := o.log.count("hold what is in use"); got != 1 {
 		o.t.Errorf("said %d times that the files are good again, want once", got)
 	}
 }

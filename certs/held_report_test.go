@@ -115,7 +115,7 @@ func TestASourceThatIsHeldBackIsLoggedEveryHour(t *testing.T) {
 	}
 	f.write("allow", []byte("cn:*\n"))
 	after(180*time.Minute, 4)
-	if len(s.Held()) > 0 || f.log.count("hold again what is in use") != 1 {
+	if len(s.Held()) > 0 || f.log.count("hold what is in use") != 1 {
 		t.Errorf("held back: %+v; log:\n%s", s.Held(), f.log.buf.String())
 	}
 }

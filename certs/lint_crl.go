@@ -57,7 +57,7 @@ func (j *crlJudge) missing(g crlGroup) {
 			"have the client's certificate issued by a CA with a CRL, or, to do without, leave out both the certificate and "+"DRAGONTLS_TLS_CRL_FILE")
 	case slices.ContainsFunc(j.strangers, func(s crlGroup) bool { return s.name == g.name }):
 		j.add(SeverityError, "crl_wrong_key", j.file,
-			fmt.Sprintf("the CRL of %q is not signed by the client CA of this name but with another key, and counts for nothing: its clients %s", name, j.comesTo),
+			fmt.Sprintf("the CRL of %q is not signed by the client CA of this name but with another key, and is ignored: its clients %s", name, j.comesTo),
 			"fetch the CRL of the CA that is in the bundle; if the CA has a new key, put its new certificate into the bundle")
 	case onlyAbove(g.ca, j.clients):
 	case selfSigned(g.ca) && mayHaveIntermediates(g.ca) && slices.ContainsFunc(j.strangers, j.ofIntermediate):
@@ -79,7 +79,7 @@ func (j *crlJudge) stranger(g crlGroup) {
 		return // of another key of a CA in the bundle: missing speaks of it where it matters
 	case !slices.ContainsFunc(j.clients.certs, mayHaveIntermediates):
 		j.add(SeverityWarning, "crl_unproven", j.file,
-			fmt.Sprintf("no client CA signed the CRL of %q, and none may have an intermediate CA that did: it counts for nothing", g.lists[0].info.Issuer),
+			fmt.Sprintf("no client CA signed the CRL of %q, and none may have an intermediate CA that did: it is ignored", g.lists[0].info.Issuer),
 			"remove it from the file, or append its CA to the bundle")
 	default:
 		j.dates(g, SeverityWarning, "clients that send that CA as their intermediate "+j.comesTo)

@@ -120,7 +120,7 @@ func LintReload(paths []string) []Finding {
 
 func (l *linter) mounts(mounted []string) {
 	for _, path := range mounted {
-		l.add(SeverityWarning, "file_mounted", path, "the file is itself a mount: what replaces it outside will never be seen here", "mount its directory instead")
+		l.add(SeverityWarning, "file_mounted", path, "the file is itself a mount: a replacement outside is never seen here", "mount its directory instead")
 	}
 }
 

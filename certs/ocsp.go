@@ -24,7 +24,7 @@ var (
 	errOCSPUnknown = errors.New("the responder does not know the certificate")
 	errOCSPNoEnd   = errors.New("the response has no next update: nothing says how long it holds")
 	errOCSPEnded   = errors.New("the response has ended: its next update is in the past")
-	errOCSPEarly   = errors.New("the response is of the future: its clock or ours is wrong")
+	errOCSPEarly   = errors.New("the response is from the future: the responder's clock or ours is wrong")
 	errOCSPSigner  = errors.New("the response is signed by a certificate that may not sign responses (it lacks OCSPSigning, or is not in date)")
 	errOCSPOther   = errors.New("the response is for a certificate of another issuer with the same serial")
 	errOCSPIssuer  = errors.New("the certificate file holds no issuer, against which a response would be checked")

@@ -107,7 +107,7 @@ func TestRevocationOfTheFutureKeepsTheStaple(t *testing.T) {
 	f.advance(31 * time.Minute)
 	f.pass(s)
 	f.wantStapled(f.serve(s.TLSConfig()), true)
-	if len(told) > 0 || f.log.count("of the future") != 1 {
+	if len(told) > 0 || f.log.count("from the future") != 1 {
 		t.Errorf("told %v; log:\n%s", told, f.log.buf.String())
 	}
 }

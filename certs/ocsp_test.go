@@ -348,7 +348,7 @@ func TestBadResponsesAreNotStapled(t *testing.T) {
 		}, "has ended"},
 		"of the future": {func(f *stapling) http.HandlerFunc {
 			return f.answerWith(f.issuer, func(r *ocsp.Response) { r.ThisUpdate = f.now().Add(time.Minute) })
-		}, "of the future: its clock"},
+		}, "from the future"},
 		"try later": {func(*stapling) http.HandlerFunc {
 			return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(ocsp.TryLaterErrorResponse) }
 		}, "try later"},

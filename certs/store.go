@@ -102,7 +102,7 @@ func (o *Options) complete() error {
 		all.add(newFault("", ReasonNoCA, "name a bundle of client CAs", "client certificates are asked for, but no client CA is configured"))
 	}
 	if o.CRLFile != "" && o.ClientCAFile == "" {
-		all.add(errors.New("a CRL file without a client CA: there is nobody to revoke"))
+		all.add(errors.New("a CRL file without a client CA: no client certificate can be revoked"))
 	}
 	if o.Login.required() && o.ClientAuth == tls.NoClientCert {
 		all.add(errors.New("allow patterns or a users file, but no client certificates: nobody could connect"))
@@ -219,7 +219,7 @@ func (s *Store) turnDay() {
 	}
 	next, err := last.withTicketKeys(d)
 	if err != nil {
-		s.opts.Log.Warn().Err(err).Msg("ticket keys of the new day refused, the last stay")
+		s.opts.Log.Warn().Err(err).Msg("ticket keys of the new day refused: those of the day before stay in use")
 		return
 	}
 	s.snapshot.Store(next)

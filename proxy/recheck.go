@@ -50,7 +50,7 @@ func (s *Server) Recheck() {
 	for _, n := range lost {
 		closed += n
 	}
-	s.log.Info().Int("sessions", sessions).Int("chains", len(classes)).Int("closed", closed).Msg("sessions judged anew")
+	s.log.Info().Int("sessions", sessions).Int("chains", len(classes)).Int("closed", closed).Msg("live sessions judged again")
 }
 
 // classes groups the sessions by the chain that their clients have shown.
@@ -87,7 +87,7 @@ func (s *Server) judgeClass(c *class) (closed int) {
 			continue
 		}
 		if reason := n.obey(v); reason != "" {
-			n.event(s.log.Info()).Err(v.err).Str("reason", string(reason)).Msg("client may not stay as it is")
+			n.event(s.log.Info()).Err(v.err).Str("reason", string(reason)).Msg("session closed: its client is no longer accepted as it was")
 			lost = append(lost, n)
 		}
 	}

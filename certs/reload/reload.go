@@ -74,7 +74,7 @@ func (f *Files) Open() error {
 	f.count(func(s *Stats) { *s = Stats{ReloadsFailed: map[string]uint64{}, LastOK: true, LastSuccess: f.Clock()} })
 	for _, path := range f.Mounted() {
 		f.Log.Warn().Str("file", path).Str("cure", "mount the directory instead of the file").
-			Msg("file is itself a mount: replacing it outside will never be seen")
+			Msg("file is itself a mount: a replacement outside is never seen here")
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func TestARefusedFileLeavesTheLastContentInUse(t *testing.T) {
 	if s.ReloadsOK != 1 || s.ReloadsUnchanged != 2 || !s.LastOK || !maps.Equal(s.ReloadsFailed, map[string]uint64{ReasonParse: 2, ReasonUnreadable: 1}) {
 		t.Errorf("stats %+v", s)
 	}
-	for text, want := range map[string]int{"certificates loaded": 1, "reload refused": 3, "hold again what is in use": 1, "content reloaded": 1} {
+	for text, want := range map[string]int{"certificates loaded": 1, "reload refused": 3, "hold what is in use": 1, "content reloaded": 1} {
 		if got := f.log.count(text); got != want {
 			t.Errorf("%q was logged %d times, want %d", text, got, want)
 		}

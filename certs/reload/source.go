@@ -111,7 +111,7 @@ func (f *Files) logHealed(before map[*Source]holding, o Outcome) {
 	for source := range before {
 		changed := slices.ContainsFunc(o.Changes, func(c Change) bool { return c.Source == source })
 		if _, still := f.held[source]; !still && !changed {
-			f.Log.Info().Str("source", source.Name).Strs("files", source.Files).Msg("certificate files hold again what is in use")
+			f.Log.Info().Str("source", source.Name).Strs("files", source.Files).Msg("certificate files are good again: they hold what is in use")
 		}
 	}
 }

@@ -91,12 +91,12 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 	case code(reply) == "-NOAUTH":
 	case code(reply) == "-NOPERM" && b.namedUsers(user, password):
 		b.add(certs.SeverityError, "backend_no_password", address,
-			"the backend's default user has no password: it may do little ("+code(reply)+"), but whoever connects acts as it, and serve refuses such a backend, since clients could drop the user they are given",
+			"the backend's default user has no password: it may do little ("+code(reply)+"), but every connection starts as that user, and serve refuses such a backend, since clients could drop the user that they are given",
 			"give its default user a password (requirepass), or switch it off (ACL SETUSER default off)")
 	case code(reply) == "-NOPERM": // a default user that may do little
 	default:
 		open = true
-		message := "the backend answers commands without a password: whoever reaches it past dragontls is in"
+		message := "the backend answers commands without a password: anybody who reaches it past dragontls gets in"
 		if b.namedUsers(user, password) {
 			message += ", and serve refuses it, since clients could drop the user they are given"
 		}

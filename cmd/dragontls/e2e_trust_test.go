@@ -228,7 +228,7 @@ func TestReplacedCA(t *testing.T) {
 func (p *instance) wantTrust(generation float64) {
 	p.t.Helper()
 	eventually(p.t, fmt.Sprint("trust generation ", generation), func() bool {
-		return p.metrics().sum("trust_generation") == generation && len(p.logged("sessions judged anew")) >= int(generation)-1
+		return p.metrics().sum("trust_generation") == generation && len(p.logged("live sessions judged again")) >= int(generation)-1
 	})
 }
 

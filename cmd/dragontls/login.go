@@ -44,7 +44,7 @@ func (s *service) compileRules(users *identity.Users) error {
 	for _, rule := range users.Rules() {
 		if unlisted := command.UnlistedNames(slices.Concat(rule.Allow, rule.Deny)); len(unlisted) > 0 {
 			s.log.Warn().Int("line", rule.Line).Str("commands", listed(unlisted)).
-				Msg("users file names commands that neither Dragonfly nor Redis has")
+				Msg("users file names commands that neither Dragonfly nor Redis knows")
 		}
 	}
 	return nil

@@ -86,7 +86,7 @@ func (o *logOutput) capture(to zerolog.Logger) {
 type libraryText struct{ log zerolog.Logger }
 
 func (l libraryText) Write(p []byte) (int, error) {
-	l.log.Warn().Str("text", strings.TrimSpace(string(p))).Msg("a library says")
+	l.log.Warn().Str("text", strings.TrimSpace(string(p))).Msg("message from a library")
 	return len(p), nil
 }
 

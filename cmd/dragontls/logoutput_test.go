@@ -142,7 +142,7 @@ func TestTextOfLibrariesIsALineOfTheLog(t *testing.T) {
 	if n, err := (libraryText{zerolog.New(&w)}).Write([]byte(text)); n != len(text) || err != nil {
 		t.Errorf("got %d, %v", n, err)
 	}
-	if want := `{"level":"warn","text":"http: something\nhappened","message":"a library says"}` + "\n"; w.String() != want {
+	if want := `{"level":"warn","text":"http: something\nhappened","message":"message from a library"}` + "\n"; w.String() != want {
 		t.Errorf("got %s, want %s", &w, want)
 	}
 }

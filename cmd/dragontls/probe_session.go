@@ -194,7 +194,7 @@ func (p *prober) refusedClient(check string, err error) {
 	case code == alertCertificateRevoked:
 		p.report.fail(check, refused, "use one that is not revoked")
 	default:
-		p.report.fail(check, "the endpoint lets nobody with the certificate of --cert in, which is in date and for clients: "+p.describe(err),
+		p.report.fail(check, "the endpoint refuses the certificate of --cert, which is in date and for clients: "+p.describe(err),
 			"the log of the endpoint gives the reason: its own CRL is missing or has expired (no_crl, crl_expired), which is to be mended there; "+
 				"or it does not trust the CA of the certificate (unknown_ca), does not admit it (not_allowed, unmapped) or finds it revoked (certificate_revoked)")
 	}

@@ -28,7 +28,7 @@ func (p *prober) checkStaple(response []byte, leaf, issuer *x509.Certificate, no
 	}
 	r, err := ocsp.ParseResponseForCert(response, leaf, issuer)
 	if err != nil {
-		p.report.fail(check, fmt.Sprintf("the response is no good: %v", err), "let the endpoint fetch it anew")
+		p.report.fail(check, fmt.Sprintf("the response is no good: %v", err), "let the endpoint fetch it again")
 		return
 	}
 	text := fmt.Sprintf("from %s", probeStamp(r.ThisUpdate))
@@ -44,7 +44,7 @@ func (p *prober) checkStaple(response []byte, leaf, issuer *x509.Certificate, no
 	case r.Status != ocsp.Good:
 		p.report.fail(check, "the CA does not know this certificate; "+text, "ask the CA, or replace the certificate")
 	case !r.NextUpdate.IsZero() && now.After(r.NextUpdate):
-		p.report.fail(check, "good, but out of date; "+text, "let the endpoint fetch it anew")
+		p.report.fail(check, "good, but out of date; "+text, "let the endpoint fetch it again")
 	case now.Before(r.ThisUpdate):
 		p.report.fail(check, "good, but only in future; "+text, "check the clocks of this machine and of the CA")
 	case issuer == nil:

@@ -96,7 +96,7 @@ func (a *Alerts) Send(text string) {
 	a.queue = append(a.queue, text)
 	a.mu.Unlock()
 	if full {
-		a.opts.Log.Warn().Int("waiting", maxAlerts).Msg("alerts come faster than they go, the oldest is dropped")
+		a.opts.Log.Warn().Int("waiting", maxAlerts).Msg("alert queue is full: the oldest alert is dropped")
 	}
 	select {
 	case a.wake <- struct{}{}:

@@ -398,7 +398,7 @@ func TestAlertQueueDropsTheOldest(t *testing.T) {
 			t.Fatalf("alert %d is %q, want %q", i, got, want)
 		}
 	}
-	if n := strings.Count(a.log.String(), "the oldest is dropped"); n != 3 {
+	if n := strings.Count(a.log.String(), "the oldest alert is dropped"); n != 3 {
 		t.Errorf("logged %d times, want 3", n)
 	}
 }
