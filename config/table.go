@@ -45,7 +45,7 @@ func Variables() []Variable {
 	return list
 }
 
-// Table is the markdown table of Variables, for README.md.
+// Table is the markdown table of Variables, for docs/settings.md.
 func Table() string {
 	var b strings.Builder
 	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")

@@ -8,28 +8,28 @@ import (
 )
 
 func TestReadmeTable(t *testing.T) {
-	text, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile("docs/settings.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, rest, ok := strings.Cut(string(text), "<!-- variables -->\n")
 	got, _, ended := strings.Cut(rest, "<!-- /variables -->")
 	if !ok || !ended {
-		t.Fatal("README.md has no lines <!-- variables --> and <!-- /variables --> around its table")
+		t.Fatal("settings.md has no lines <!-- variables --> and <!-- /variables --> around its table")
 	}
 	have, want := lines(got), lines(Table())
 	for line := range want {
 		if !have[line] {
-			t.Errorf("README.md lacks\n+%s", line)
+			t.Errorf("settings.md lacks\n+%s", line)
 		}
 	}
 	for line := range have {
 		if !want[line] {
-			t.Errorf("README.md has\n-%s", line)
+			t.Errorf("settings.md has\n-%s", line)
 		}
 	}
 	if !t.Failed() && strings.TrimSpace(got) != strings.TrimSpace(Table()) {
-		t.Errorf("README.md has the right lines in another order, want\n%s", Table())
+		t.Errorf("settings.md has the right lines in another order, want\n%s", Table())
 	}
 }
 

@@ -73,7 +73,7 @@ var scriptSum = sha(script)
 const library = "#!lua name=mine\nredis.register_function('one', function() return 1 end)"
 
 // belief is something that a client may believe after a reply, and what makes it true again after a restart of the backend.
-// The README has the same table.
+// config/docs/sharing.md has the same table.
 type belief struct {
 	before string   // commands
 	reply  string   // to them all; empty: whatever it is

@@ -173,7 +173,7 @@ func (c *chart) add(b bar, text string, parts ...float64) {
 
 // writeSVG writes the first chart of each row into one file.
 func (rep *report) writeSVG(path string) error {
-	const most = 6 // what a README can bear
+	const most = 6 // more would be too long for a page
 	var all []chart
 	for _, b := range rep.Backends {
 		for n := range b.Rows {

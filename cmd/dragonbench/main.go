@@ -90,7 +90,7 @@ func parseOptions(args []string, stderr io.Writer) (o options, err error) {
 	flags.StringVar(&o.html, "html", "dragonbench.html", "file for the report; empty: none")
 	flags.StringVar(&o.json, "json", "", "file for all samples")
 	flags.StringVar(&o.svg, "svg", "", "file for a chart")
-	flags.BoolVar(&o.markdown, "markdown", false, "print the section \"Figures\" of a README instead of the table")
+	flags.BoolVar(&o.markdown, "markdown", false, "print the section \"Figures\" of cmd/dragonbench/README.md instead of the table")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// writeMarkdown prints the section of a README.
+// writeMarkdown prints the section "Figures" of cmd/dragonbench/README.md.
 func (rep *report) writeMarkdown(w io.Writer) {
 	fmt.Fprintf(w, "## Figures\n\n`%s` on %s. Backend: %s. %d interleaved rounds of %g s, medians with lowest and highest round; "+
 		"client, proxy and backend share the machine; TLS 1.3, mutual, ECDSA P-256, the same certificates for all.\n\n",

@@ -123,7 +123,7 @@ func TestTextAndMarkdownSayErrorsAndWhatIsMissing(t *testing.T) {
 			}
 		}
 	}
-	// A README shows the figures of its run.
+	// The page shows the figures of its run.
 	if got := markdown.String(); !strings.Contains(got, " other figures were not measured in this run; without `--markdown`, ") || strings.Contains(got, notMeasurable) {
 		t.Errorf("figures that were not measured are listed, or not counted, in\n%s", got)
 	}

@@ -20,12 +20,12 @@ const usage = `usage: dragontls [command]
   version              prints the version
   help                 prints this
 
-"dragontls COMMAND --help" says more. Settings are DRAGONTLS_ environment variables; README.md lists them.
+"dragontls COMMAND --help" says more. Settings are DRAGONTLS_ environment variables; config/docs/settings.md lists them.
 `
 
 const serveUsage = `usage: dragontls [serve]
 
-Runs the proxy. All settings are DRAGONTLS_ environment variables; README.md lists them.
+Runs the proxy. All settings are DRAGONTLS_ environment variables; config/docs/settings.md lists them.
 SIGTERM and SIGINT drain, a second SIGTERM ends at once, SIGHUP reads the certificates again.
 Exit codes: 0 drained, 1 failed or drain timed out, 2 bad configuration.
 `

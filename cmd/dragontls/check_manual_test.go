@@ -15,7 +15,7 @@ var (
 	findingInReadme = regexp.MustCompile("`([a-z_]+)`")
 )
 
-// Each finding of check, and each fault, has a row in README.md, and each row is of one.
+// Each finding of check, and each fault, has a row in checks.md, and each row is of one.
 func TestFindingsOfCheckAreDocumented(t *testing.T) {
 	inCode := map[string]bool{}
 	sources := 0
@@ -41,14 +41,14 @@ func TestFindingsOfCheckAreDocumented(t *testing.T) {
 	if sources < 40 || len(inCode) < 60 {
 		t.Fatalf("%d findings in %d files: the search misses some", len(inCode), sources)
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../config/docs/checks.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(string(readme), "<!-- findings -->\n")
 	table, _, found := strings.Cut(rest, "<!-- /findings -->")
 	if !found {
-		t.Fatal("README.md has no table of findings")
+		t.Fatal("checks.md has no table of findings")
 	}
 	documented := map[string]bool{}
 	for row := range strings.Lines(table) {

@@ -8,8 +8,8 @@ import (
 )
 
 // The examples that people copy are those that the other tests parse.
-func TestReadmeShowsTheExamples(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+func TestManualShowsTheExamples(t *testing.T) {
+	page, err := os.ReadFile("../../config/docs/clients.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,8 +22,8 @@ func TestReadmeShowsTheExamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(readme), "```yaml\n"+strings.TrimSpace(string(text))+"\n```\n") {
-			t.Errorf("README.md does not show %s", file)
+		if !strings.Contains(string(page), "```yaml\n"+strings.TrimSpace(string(text))+"\n```\n") {
+			t.Errorf("clients.md does not show %s", file)
 		}
 	}
 }
