@@ -9,15 +9,24 @@ import (
 // ErrCut means that the time to drain ran out, or that Close was called, while there still were sessions.
 var ErrCut = errors.New("drain timed out: sessions were cut")
 
-// Drain stops accepting connections and ends every session within timeout: idle ones at random times in its first half,
-// busy ones after their reply, and blocked and subscribed ones shortly before its end. It then closes the server. It
-// returns ErrCut if a session was still owed a reply at the end of timeout, or if Close was called meanwhile, which ends
-// all sessions at once.
+// drainRate is how many idle sessions a second Drain ends, so that their clients do not all reconnect in one moment.
+const drainRate = 1000
+
+// firstCommandTimeout is how long a session that was accepted during the drain may take to send its first command.
+const firstCommandTimeout = 500 * time.Millisecond
+
+// Drain stops accepting connections and ends every session within timeout. Idle and subscribed sessions end at random times:
+// drainRate of them a second, or all of them in the first half of timeout if they are more. Busy ones end after their reply.
+// Blocked ones end after half of timeout, and those that the client has sent half a command on shortly before its end. Drain
+// then closes the server. It returns ErrCut if a session was still owed a reply at the end of timeout, or if Close was called
+// meanwhile, which ends all sessions at once.
 func (s *Server) Drain(timeout time.Duration) error {
-	s.stopListening()
-	start := time.Now()
+	s.stopListening(min(s.c.handOverTimeout, timeout/4))
+	start, began := time.Now(), s.now()
 	end := start.Add(timeout)
+	half := start.Add(timeout / 2)
 	lastCall := end.Add(-min(timeout/10, time.Second))
+	spread := min(timeout/2, time.Duration(s.open())*time.Second/drainRate)
 	turns := make(map[*session]time.Time)
 	t := time.NewTicker(max(time.Millisecond, min(20*time.Millisecond, timeout/50)))
 	defer t.Stop()
@@ -28,14 +37,17 @@ func (s *Server) Drain(timeout time.Duration) error {
 			left++
 			turn, ok := turns[n]
 			if !ok {
-				turn = start.Add(time.Duration(rand.Float64() * float64(timeout) / 2))
+				turn = start.Add(time.Duration(rand.Float64() * float64(spread)))
+				if n.begun > began { // it was accepted while the listener handed over
+					turn = now.Add(min(firstCommandTimeout, timeout/4))
+				}
 				turns[n] = turn
 			}
-			if !now.Before(turn) && n.idle() || !now.Before(lastCall) && (n.waiting() || !n.owing()) {
+			if !now.Before(turn) && n.quiet() || !now.Before(half) && n.waiting() || !now.Before(lastCall) && !n.owing() {
 				n.end(closeDrain)
 			}
 		})
-		if left == 0 && s.pending.len() == 0 {
+		if left == 0 && s.pending.len() == 0 && !s.isListening() {
 			s.Close()
 			return nil
 		}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestConnectionsHaveTheirOptionsFromTheListener(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !ours.(*listener).tuned {
+		if !ours.tuned {
 			t.Fatal("the kernel took not all options")
 		}
 		got, want := of(accepted(t, ours)), map[string]int(nil)
@@ -71,4 +72,53 @@ func accepted(t *testing.T, ln net.Listener) net.Conn {
 	}
 	t.Cleanup(func() { c.Close(); a.Close() })
 	return a
+}
+
+// What is in the accept queue when a listener hands over is accepted, and what comes later goes to the successor.
+func TestHandOverLosesNoConnection(t *testing.T) {
+	t.Parallel()
+	last, err := Listen("127.0.0.1:0", 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	address := last.Addr().String()
+	if !IsServed(address) {
+		t.Error("nobody seems to listen there")
+	}
+	const each = 20
+	dial := func() {
+		for range each {
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+	}
+	dial()
+	successor, err := Listen(address, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer successor.Close()
+	last.HandOver(time.Millisecond)
+	dial()
+	for range each {
+		c, err := last.Accept()
+		if err != nil {
+			t.Fatalf("of what was in its queue: %v", err)
+		}
+		c.Close()
+	}
+	if c, err := last.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, %v of a listener that has handed over and has an empty queue", c, err)
+	}
+	for range each {
+		c, err := successor.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
 }

@@ -187,7 +187,8 @@ func (s *Server) Serve(ln net.Listener) error {
 		go s.watchLanes() // stopped by done, Close waits for it
 	}
 	s.mu.Unlock()
-	l, _ := ln.(*listener)
+	defer s.listeningEnded()
+	l, _ := ln.(*Listener)
 	tuned := l != nil && l.tuned
 	var pause time.Duration
 	for {
@@ -300,7 +301,7 @@ func (s *Server) each(f func(*session)) {
 
 // Close ends everything at once and waits for it, and for a second at most for the audit log.
 func (s *Server) Close() {
-	s.stopListening()
+	s.stopListening(0)
 	s.closing.Do(func() { close(s.done) })
 	for _, h := range s.pending.all() {
 		h.sock.Abort()
@@ -318,13 +319,35 @@ func (s *Server) Close() {
 	s.flushing.Do(s.audit.close)
 }
 
-func (s *Server) stopListening() {
+// stopListening closes the listener. With patience above 0 a Listener hands over first: Serve goes on accepting until its
+// accept queue is empty.
+func (s *Server) stopListening(patience time.Duration) {
 	s.mu.Lock()
 	s.draining = true
 	ln := s.listener
-	s.listener = nil
+	l, handsOver := ln.(*Listener)
+	handsOver = handsOver && patience > 0
+	if !handsOver {
+		s.listener = nil
+	}
 	s.mu.Unlock()
-	if ln != nil {
+	switch {
+	case handsOver:
+		l.HandOver(patience)
+	case ln != nil:
 		ln.Close()
 	}
+}
+
+func (s *Server) listeningEnded() {
+	s.mu.Lock()
+	s.listener = nil
+	s.mu.Unlock()
+}
+
+// isListening reports whether connections may still arrive.
+func (s *Server) isListening() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listener != nil
 }

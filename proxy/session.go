@@ -165,9 +165,10 @@ func (s *session) ended() bool {
 
 // idle reports whether the session may be closed now, between two commands: nothing is owed or held, and no reply is
 // expected that is not counted, such as a message to a subscriber.
-func (s *session) idle() bool {
-	return s.holds.Load() == holdsNothing && !s.uncounting() && s.settledNow()
-}
+func (s *session) idle() bool { return !s.uncounting() && s.quiet() }
+
+// quiet reports whether nothing is owed or held. Replies that are not counted may still come.
+func (s *session) quiet() bool { return s.holds.Load() == holdsNothing && s.settledNow() }
 
 // owing reports whether the session has taken a command whose reply is not written yet. Half a command does not count.
 func (s *session) owing() bool {

@@ -18,6 +18,8 @@ type timeouts struct {
 	goodbyeTimeout time.Duration
 	// closeTimeout is how long the last bytes to a client, close_notify included, may wait until it takes them; 5 s.
 	closeTimeout time.Duration
+	// handOverTimeout is how long connections that have begun may take to arrive at a listener that hands over; 250 ms.
+	handOverTimeout time.Duration
 	// doorTimeout is how long sockets may wait in all, before it is their turn to be accepted, while all places for handshakes are
 	// taken, see door; 5 s. Below 0 they do not wait.
 	doorTimeout time.Duration
@@ -76,6 +78,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.lingerLimit, 5*time.Second)
 	setDefault(&t.goodbyeTimeout, 500*time.Millisecond)
 	setDefault(&t.closeTimeout, 5*time.Second)
+	setDefault(&t.handOverTimeout, 250*time.Millisecond)
 	setDefault(&t.doorTimeout, 5*time.Second)
 	setDefault(&t.placeTimeout, time.Second)
 	setDefault(&t.partTimeout, time.Second)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
 
 	"dragontls/certs"
@@ -51,7 +52,7 @@ type service struct {
 	store    *certs.Store
 	backend  *certs.Client // nil: the backend is reached in clear
 	server   *proxy.Server
-	listener net.Listener
+	listener *proxy.Listener
 	admin    *admin.Server // nil: disabled
 	started  time.Time
 	judged   atomic.Uint64 // the trust generation by which live sessions were judged
@@ -59,11 +60,13 @@ type service struct {
 	draining atomic.Bool
 	watching sync.WaitGroup
 	signals  chan os.Signal
+
+	notifying chan struct{} // holds one element while a message to the service manager is on its way
 }
 
 // start opens everything, or says on out what is wrong and returns nil and the exit code.
 func start(c config.Config, out *logOutput) (*service, int) {
-	s := &service{c: c, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4)}
+	s := &service{c: c, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4), notifying: make(chan struct{}, 1)}
 	out.capture(s.log)
 	if err := s.openCertificates(); err != nil {
 		return nil, configFault(out, err)
@@ -160,14 +163,17 @@ func (s *service) backendTLS() *tls.Config {
 }
 
 func (s *service) listen() error {
-	var err error
-	if s.listener, err = proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout); err != nil {
-		return &listenError{config.Prefix + "LISTEN", err, "set DRAGONTLS_LISTEN to an address that is free"}
+	given, err := inheritedListeners()
+	if err != nil {
+		return err
 	}
-	if s.c.AdminListen == "" {
+	if s.listener, err = s.clientListener(given.clients); err != nil {
+		return err
+	}
+	if s.c.AdminListen == "" && given.admin == nil {
 		return nil
 	}
-	o := admin.Options{Listen: s.c.AdminListen, Ready: s.ready, Collect: s.collect, Status: s.status, Log: s.log}
+	o := admin.Options{Listen: s.c.AdminListen, Inherit: given.admin, Ready: s.ready, Collect: s.collect, Status: s.status, Log: s.log}
 	if s.c.AdminTokenFile != "" {
 		o.Token = s.c.AdminToken
 	}
@@ -227,6 +233,8 @@ func (s *service) run(started func()) int {
 	if started != nil {
 		started()
 	}
+	s.notify(daemon.SdNotifyReady)
+	s.watching.Go(func() { s.feedWatchdog(ctx) })
 	code := s.untilSignal(serving)
 	s.server.Close()
 	if s.admin != nil {
@@ -252,7 +260,9 @@ func (s *service) untilSignal(serving <-chan error) int {
 			if sig != syscall.SIGHUP {
 				return s.drain(sig)
 			}
+			s.notifyReloading()
 			s.reload()
+			s.notify(daemon.SdNotifyReady)
 		}
 	}
 }
@@ -276,6 +286,10 @@ func (s *service) serveAdmin() {
 // drain fails /readyz at once, goes on for DRAIN_DELAY, then ends the sessions. Another signal ends it.
 func (s *service) drain(sig os.Signal) int {
 	s.draining.Store(true)
+	s.notify(daemon.SdNotifyStopping)
+	if s.admin != nil {
+		s.admin.HandOver()
+	}
 	s.log.Info().Stringer("signal", sig).Dur("delay", s.c.DrainDelay).Dur("timeout", s.c.DrainTimeout).Msg("draining")
 	delay := time.NewTimer(s.c.DrainDelay)
 	defer delay.Stop()

@@ -10,9 +10,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/netio"
 )
 
 const (
@@ -26,7 +29,8 @@ const (
 
 // Options says what to serve. All functions may be called concurrently.
 type Options struct {
-	Listen  string                  // host:port
+	Listen  string                  // host:port; processes of one user may share it on Linux, see HandOver
+	Inherit net.Listener            // in place of Listen, a listener that another process has opened
 	Token   func() (string, error)  // asked at every use; nil: there is none
 	Ready   func() Readiness        // nil: always ready
 	Collect func(emit func(Metric)) // called at each scrape; nil: nothing of ours
@@ -49,7 +53,7 @@ type Server struct {
 
 // Listen opens the listener; Serve answers on it.
 func Listen(o Options) (*Server, error) {
-	l, err := net.Listen("tcp", o.Listen)
+	l, err := listen(o)
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +68,26 @@ func Listen(o Options) (*Server, error) {
 	// Nobody holds a place for a request that may come.
 	h.SetKeepAlivesEnabled(false)
 	return &Server{listener: &placesListener{Listener: l, log: o.Log}, http: h}, nil
+}
+
+func listen(o Options) (net.Listener, error) {
+	if o.Inherit != nil {
+		return o.Inherit, nil
+	}
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		netio.ShareAddress(raw)
+		return nil
+	}}
+	return c.Listen(context.Background(), "tcp", o.Listen)
+}
+
+// HandOver has new connections go to another process that listens on the same address, if there is one.
+func (s *Server) HandOver() {
+	if tcp, ok := s.listener.(*placesListener).Listener.(*net.TCPListener); ok {
+		if raw, err := tcp.SyscallConn(); err == nil {
+			netio.LeadToSuccessor(raw) // fails for a listener that is not shared
+		}
+	}
 }
 
 func onLoopback(a net.Addr) bool {
