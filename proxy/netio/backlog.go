@@ -9,30 +9,6 @@ import (
 	"time"
 )
 
-// socketWrite belongs to the goroutine that writes.
-type socketWrite struct {
-	writing    []byte // the rest of the write under way
-	writeErr   error
-	armed      bool   // the write under way waits for the peer, see arm
-	armedAt    uint64 // what reads was when arm was last called
-	onWrite    func(fd uintptr) bool
-	onWriteNow func(fd uintptr) bool
-}
-
-// Write sends all of p. It fails with os.ErrDeadlineExceeded if the peer takes no byte for WriteTimeout. After EnableBacklog
-// it does not always wait for the peer, see there.
-func (s *Socket) Write(p []byte) (int, error) {
-	switch {
-	case len(p) == 0:
-		return 0, nil
-	case s.backlog != nil:
-		return s.writeOrKeep(p)
-	case s.Handshake != nil:
-		s.Handshake.Answering()
-	}
-	return s.writeAll(p)
-}
-
 func (s *Socket) writeAll(p []byte) (int, error) {
 	n, err := s.write(p, s.onWrite)
 	for s.waitsOn(err) {
@@ -54,29 +30,6 @@ func (s *Socket) waitsOn(err error) bool {
 	return true
 }
 
-// WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
-// Write may call it, and after EnableBacklog only Write itself does.
-func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
-
-func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
-	s.writing, s.writeErr = p, nil
-	err = s.raw.Write(try)
-	n = len(p) - len(s.writing)
-	s.writing = nil
-	if err == nil {
-		err = s.writeErr
-	}
-	return n, err
-}
-
-func (s *Socket) tryWriteNow(fd uintptr) bool {
-	var err error
-	if s.writing, err = writeSome(fd, s.writing); err != syscall.EAGAIN {
-		s.writeErr = os.NewSyscallError("write", err)
-	}
-	return true
-}
-
 func (s *Socket) tryWrite(fd uintptr) (done bool) {
 	s.writing, done, s.writeErr = s.push(fd, s.writing)
 	return done
@@ -90,18 +43,6 @@ func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) 
 		return rest, false, nil
 	}
 	return rest, true, os.NewSyscallError("write", err)
-}
-
-// writeSome writes until the kernel takes no more. If there is a rest, err says why: EAGAIN if the kernel may take it later.
-func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
-	for len(p) > 0 {
-		n, err := writeFD(int(fd), p)
-		if n <= 0 {
-			return p, err
-		}
-		p = p[n:]
-	}
-	return p, nil
 }
 
 // arm sets the deadline of a write that waits for the peer. push calls it again whenever the kernel has taken a part.
@@ -184,36 +125,6 @@ func (s *Socket) Backlog() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.w - l.r
-}
-
-// writeOrKeep is Write after EnableBacklog. hot
-func (s *Socket) writeOrKeep(p []byte) (n int, err error) {
-	l := s.backlog
-	wait := len(p) > maxSmallWrite && s.mayWait
-	switch {
-	case !l.pending.Load():
-	case wait:
-		if err := s.Flush(); err != nil {
-			return 0, err
-		}
-	default:
-		if kept, err := s.keep(p); kept || err != nil {
-			return len(p), err
-		}
-	}
-	if wait {
-		return s.writeAll(p)
-	}
-	if n, err = s.WriteNow(p); err != nil || n == len(p) {
-		return n, err
-	}
-	l.mu.Lock()
-	l.page, l.r, l.w = s.account.Page(), 0, 0
-	l.pending.Store(true)
-	l.mu.Unlock()
-	_, err = s.keep(p[n:])
-	go s.writeBacklog() // ends with what is left, or with the socket
-	return len(p), err
 }
 
 // keep appends p to the backlog. kept is false if the backlog is empty: then p was not taken, and the caller must write it. A

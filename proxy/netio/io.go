@@ -201,45 +201,91 @@ func (t *tlsInput) took(b []byte) {
 	}
 }
 
-// InRecord reports whether the header of a TLS record has come and its last byte has not. The goroutine that reads calls it.
-func (s *Socket) InRecord() bool { return s.input.left > 0 }
-
-// Decrypted notes that crypto/tls has returned bytes of commands, so that no part of a handshake message waits in it. It
-// then counts like CountTLS. The goroutine that reads calls it. hot
-func (s *Socket) Decrypted() {
-	s.input.gave()
-	s.CountTLS()
+// socketWrite belongs to the goroutine that writes.
+type socketWrite struct {
+	writing    []byte // the rest of the write under way
+	writeErr   error
+	armed      bool   // the write under way waits for the peer, see arm
+	armedAt    uint64 // what reads was when arm was last called
+	onWrite    func(fd uintptr) bool
+	onWriteNow func(fd uintptr) bool
 }
 
-// CountTLS counts the memory that the peer's bytes take in crypto/tls. The goroutine that reads calls it before each read
-// that waits. Release gives back what is held. hot
-func (s *Socket) CountTLS() {
-	t := &s.input
-	held, kept := t.memory()
-	if held != t.held {
-		s.account.Hold(held - t.held)
-		t.held = held
+// Write sends all of p. It fails with os.ErrDeadlineExceeded if the peer takes no byte for WriteTimeout. After EnableBacklog
+// it does not always wait for the peer, see there.
+func (s *Socket) Write(p []byte) (int, error) {
+	switch {
+	case len(p) == 0:
+		return 0, nil
+	case s.backlog != nil:
+		return s.writeOrKeep(p)
+	case s.Handshake != nil:
+		s.Handshake.Answering()
 	}
-	if kept != t.kept {
-		s.account.Keep(kept - t.kept)
-		t.kept = kept
-	}
+	return s.writeAll(p)
 }
 
-// gave notes that crypto/tls has returned bytes of commands, so that no part of a handshake message waits in it. hot
-func (t *tlsInput) gave() { t.whole = 0 }
+// writeOrKeep is Write after EnableBacklog. hot
+func (s *Socket) writeOrKeep(p []byte) (n int, err error) {
+	l := s.backlog
+	wait := len(p) > maxSmallWrite && s.mayWait
+	switch {
+	case !l.pending.Load():
+	case wait:
+		if err := s.Flush(); err != nil {
+			return 0, err
+		}
+	default:
+		if kept, err := s.keep(p); kept || err != nil {
+			return len(p), err
+		}
+	}
+	if wait {
+		return s.writeAll(p)
+	}
+	if n, err = s.WriteNow(p); err != nil || n == len(p) {
+		return n, err
+	}
+	l.mu.Lock()
+	l.page, l.r, l.w = s.account.Page(), 0, 0
+	l.pending.Store(true)
+	l.mu.Unlock()
+	_, err = s.keep(p[n:])
+	go s.writeBacklog() // ends with what is left, or with the socket
+	return len(p), err
+}
 
-// memory returns what crypto/tls holds: held until the rest of the record or message has come, kept as long as the
-// connection lives. The bytes.Buffer into which crypto/tls reads has up to twice the room that was asked for. hot
-func (t *tlsInput) memory() (held, kept int64) {
-	if t.longest > smallRecord {
-		kept = 2 * int64(t.longest+recordRoom)
+// WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
+// Write may call it, and after EnableBacklog only Write itself does.
+func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
+
+func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
+	s.writing, s.writeErr = p, nil
+	err = s.raw.Write(try)
+	n = len(p) - len(s.writing)
+	s.writing = nil
+	if err == nil {
+		err = s.writeErr
 	}
-	if t.left > 0 {
-		held, kept = kept, 0
+	return n, err
+}
+
+func (s *Socket) tryWriteNow(fd uintptr) bool {
+	var err error
+	if s.writing, err = writeSome(fd, s.writing); err != syscall.EAGAIN {
+		s.writeErr = os.NewSyscallError("write", err)
 	}
-	if t.whole > smallRecord {
-		held += 2 * t.whole
+	return true
+}
+
+// writeSome writes until the kernel takes no more. If there is a rest, err says why: EAGAIN if the kernel may take it later.
+func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
+	for len(p) > 0 {
+		n, err := writeFD(int(fd), p)
+		if n <= 0 {
+			return p, err
+		}
+		p = p[n:]
 	}
-	return held, kept
+	return p, nil
 }
