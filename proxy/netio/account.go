@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -98,28 +99,26 @@ func (a *Account) Keep(n int64) {
 	}
 }
 
-// Chunk lends a chunk and counts it, until FreeChunk. Its contents are undefined.
-func (a *Account) Chunk() *Chunk {
-	a.Hold(ChunkSize)
-	return a.buffers.GetChunk()
+// Chunk lends a chunk and counts it, until FreeChunk. Its contents are undefined. hot
+func (a *Account) Chunk() *Chunk { return a.lend(&a.buffers.chunks, ChunkSize).(*Chunk) }
+
+// Page lends a page and counts it, until FreePage. Its contents are undefined. hot
+func (a *Account) Page() *Page { return a.lend(&a.buffers.pages, PageSize).(*Page) }
+
+// FreeChunk takes back a chunk that the account has counted. hot
+func (a *Account) FreeChunk(c *Chunk) { a.takeBack(&a.buffers.chunks, c, ChunkSize) }
+
+// FreePage takes back a page that the account has counted. hot
+func (a *Account) FreePage(p *Page) { a.takeBack(&a.buffers.pages, p, PageSize) }
+
+func (a *Account) lend(from *sync.Pool, size int64) any {
+	a.Hold(size)
+	return from.Get()
 }
 
-// Page lends a page and counts it, until FreePage. Its contents are undefined.
-func (a *Account) Page() *Page {
-	a.Hold(PageSize)
-	return a.buffers.getPage()
-}
-
-// FreeChunk takes back a chunk that the account has counted.
-func (a *Account) FreeChunk(c *Chunk) {
-	a.Hold(-ChunkSize)
-	a.buffers.PutChunk(c)
-}
-
-// FreePage takes back a page that the account has counted.
-func (a *Account) FreePage(p *Page) {
-	a.Hold(-PageSize)
-	a.buffers.putPage(p)
+func (a *Account) takeBack(to *sync.Pool, buffer any, size int64) {
+	a.Hold(-size)
+	to.Put(buffer)
 }
 
 // Pressed reports whether the owner should take in nothing more before it has given something back: memory is scarce, and the
@@ -131,12 +130,8 @@ func (a *Account) Pressed() bool {
 // Scarce reports whether more than three quarters of the limit are in use, or more than half of the share of the account's
 // quota. Without a limit memory is never scarce.
 func (a *Account) Scarce() bool {
-	b := a.buffers
-	if b.limit <= 0 {
-		return false
-	}
 	q := a.quota.Load()
-	return q != nil && q.held.Load() > b.share/2 || b.Total() > b.limit/4*3
+	return q != nil && q.held.Load() > a.buffers.scarceShare || a.buffers.Total() > a.buffers.scarce
 }
 
 // MinBudget is the least that Budget returns: so many bytes of replies are kept for a client however scarce memory is. With
@@ -174,14 +169,16 @@ type (
 // Buffers lends the buffers for bytes that are on their way, and adds up everything that peers make the proxy hold: what the
 // accounts hold and keep, and what is fixed. Safe for concurrent use.
 type Buffers struct {
-	chunks sync.Pool
-	pages  sync.Pool
-	lent   atomic.Int64 // bytes that the accounts hold
-	fixed  atomic.Int64 // bytes of Fix and Keep
-	limit  int64        // bytes that lent and fixed may be together; 0: no limit
-	share  int64        // bytes that the accounts of one quota may hold
-	all    Quota        // stands for all accounts together when limit is passed; its held is not used
-	quotas quotas
+	chunks      sync.Pool
+	pages       sync.Pool
+	lent        atomic.Int64 // bytes that the accounts hold
+	fixed       atomic.Int64 // bytes of Fix and Keep
+	limit       int64        // bytes that lent and fixed may be together; 0: no limit
+	share       int64        // bytes that the accounts of one quota may hold
+	scarce      int64        // bytes of lent and fixed above which memory is scarce
+	scarceShare int64        // bytes of one quota above which it is scarce for the accounts of that quota
+	all         Quota        // stands for all accounts together when limit is passed; its held is not used
+	quotas      quotas
 
 	wake chan struct{} // see Exceeded
 	mu   sync.Mutex
@@ -191,6 +188,10 @@ type Buffers struct {
 // NewBuffers returns Buffers with a limit in bytes, of which one quota may hold a quarter. With 0 there is no limit.
 func NewBuffers(limit int64) *Buffers {
 	b := &Buffers{limit: limit, share: limit / quotaShare, wake: make(chan struct{}, 1)}
+	b.scarce, b.scarceShare = limit/4*3, b.share/2
+	if limit <= 0 {
+		b.scarce, b.scarceShare = math.MaxInt64, math.MaxInt64
+	}
 	b.chunks.New = func() any { return new(Chunk) }
 	b.pages.New = func() any { return new(Page) }
 	return b

@@ -5,10 +5,10 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
+// writeAll is Write for a caller that waits for the peer.
 func (s *Socket) writeAll(p []byte) (int, error) {
 	n, err := s.write(p, s.onWrite)
 	for s.waitsOn(err) {
@@ -30,22 +30,17 @@ func (s *Socket) waitsOn(err error) bool {
 	return true
 }
 
+// tryWrite is the part of writeAll that raw.Write calls whenever the kernel may take more. It returns false if it must be
+// called again: then the write timeout runs.
 func (s *Socket) tryWrite(fd uintptr) (done bool) {
-	s.writing, done, s.writeErr = s.push(fd, s.writing)
-	return done
-}
-
-// push writes until the kernel takes no more. done is false if the kernel may take the rest later: then the write timeout
-// runs.
-func (s *Socket) push(fd uintptr, p []byte) (rest []byte, done bool, err error) {
-	if rest, err = writeSome(fd, p); err == syscall.EAGAIN {
+	if s.writing, s.writeErr = writeSome(fd, s.writing); s.writeErr == errKernelFull {
 		s.arm()
-		return rest, false, nil
+		return false
 	}
-	return rest, true, os.NewSyscallError("write", err)
+	return true
 }
 
-// arm sets the deadline of a write that waits for the peer. push calls it again whenever the kernel has taken a part.
+// arm sets the deadline of a write that waits for the peer. It is called again whenever the kernel has taken a part.
 func (s *Socket) arm() {
 	if s.Handshake != nil {
 		s.Handshake.Stalled() // it has a deadline of its own
@@ -127,6 +122,28 @@ func (s *Socket) Backlog() int {
 	return l.w - l.r
 }
 
+// afterBacklog is the part of Write that takes place while the backlog is not empty, or after a write has failed. kept
+// reports whether p is in the backlog. If it is not, and there is no error, the backlog has become empty and the caller must
+// write p.
+func (s *Socket) afterBacklog(p []byte, wait bool) (kept bool, err error) {
+	if wait {
+		return false, s.Flush()
+	}
+	return s.keep(p)
+}
+
+// beginBacklog puts rest, which the kernel did not take, into the empty backlog and starts the goroutine that writes it out.
+func (s *Socket) beginBacklog(rest []byte) error {
+	l := s.backlog
+	l.mu.Lock()
+	l.page, l.r, l.w = s.account.Page(), 0, 0
+	l.pending.Store(true)
+	l.mu.Unlock()
+	_, err := s.keep(rest)
+	go s.writeBacklog() // ends with what is left, or with the socket
+	return err
+}
+
 // keep appends p to the backlog. kept is false if the backlog is empty: then p was not taken, and the caller must write it. A
 // backlog without room for p is an error, after which nothing is written any more.
 func (s *Socket) keep(p []byte) (kept bool, err error) {
@@ -196,19 +213,21 @@ func (s *Socket) tryFlush(fd uintptr) (done, finished bool) {
 	l := s.backlog
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	rest, done, err := s.push(fd, l.page[l.r:l.w])
+	rest, err := writeSome(fd, l.page[l.r:l.w])
 	l.r = l.w - len(rest)
+	if err == errKernelFull {
+		s.arm()
+		return l.err != nil, false
+	}
 	if l.err == nil {
 		l.err = err
 	}
-	switch {
-	case l.err != nil:
+	if l.err != nil {
 		return true, false
-	case done:
-		s.disarm()
-		s.flushedLocked()
 	}
-	return done, done
+	s.disarm()
+	s.flushedLocked()
+	return true, true
 }
 
 // Flush waits until the backlog is empty. It returns the error after which nothing is written any more, if there was one.

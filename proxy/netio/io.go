@@ -70,14 +70,21 @@ func (s *Socket) Receive() ([]byte, *Chunk, error) {
 // wait waits for bytes of the kernel. They go into a chunk for Receive, into p if that has room for a page, or else into a
 // page.
 func (s *Socket) wait(p []byte) error {
-	if err := s.beforeWait(); err != nil {
+	var err error
+	switch {
+	case s.Handshake != nil:
+		err = s.Handshake.BeforeWait()
+	case s.BeforeWait != nil:
+		err = s.BeforeWait()
+	}
+	if err != nil {
 		return err
 	}
 	if len(p) >= PageSize {
 		s.direct = p
 	}
 	s.readN, s.readErr = 0, nil
-	err := s.raw.Read(s.onRead)
+	err = s.raw.Read(s.onRead)
 	s.direct = nil
 	if err == nil {
 		err = s.readErr
@@ -86,16 +93,6 @@ func (s *Socket) wait(p []byte) error {
 		err = cmp.Or(err, s.Handshake.AfterWait(s.readN))
 	}
 	return err
-}
-
-func (s *Socket) beforeWait() error {
-	switch {
-	case s.Handshake != nil:
-		return s.Handshake.BeforeWait()
-	case s.BeforeWait != nil:
-		return s.BeforeWait()
-	}
-	return nil
 }
 
 // tryRead is the part of wait that raw.Read calls whenever bytes may be there. It returns false if there are none yet. The
@@ -118,7 +115,10 @@ func (s *Socket) tryRead(fd uintptr) bool {
 	if s.Handshake != nil {
 		room = room[:min(len(room), s.Handshake.Room())]
 	}
-	n, err := readFD(int(fd), room)
+	n, errno := readFD(fd, room)
+	for errno == syscall.EINTR {
+		n, errno = readFD(fd, room)
+	}
 	if n <= 0 {
 		if c != nil {
 			b.PutChunk(c)
@@ -126,12 +126,13 @@ func (s *Socket) tryRead(fd uintptr) bool {
 		if p != nil {
 			b.putPage(p)
 		}
-		if err == syscall.EAGAIN {
+		switch errno {
+		case 0:
+			s.readErr = io.EOF
+		case syscall.EAGAIN:
 			return false
-		}
-		s.readErr = io.EOF
-		if err != nil {
-			s.readErr = os.NewSyscallError("read", err)
+		default:
+			s.readErr = os.NewSyscallError("read", errno)
 		}
 		return true
 	}
@@ -212,31 +213,20 @@ type socketWrite struct {
 }
 
 // Write sends all of p. It fails with os.ErrDeadlineExceeded if the peer takes no byte for WriteTimeout. After EnableBacklog
-// it does not always wait for the peer, see there.
-func (s *Socket) Write(p []byte) (int, error) {
+// it waits for the peer only if p is longer than crypto/tls's own records, and only after SetWait(true): otherwise the bytes
+// that the kernel refuses go to the backlog. hot
+func (s *Socket) Write(p []byte) (n int, err error) {
+	wait := len(p) > maxSmallWrite && s.mayWait
 	switch {
 	case len(p) == 0:
 		return 0, nil
-	case s.backlog != nil:
-		return s.writeOrKeep(p)
-	case s.Handshake != nil:
-		s.Handshake.Answering()
-	}
-	return s.writeAll(p)
-}
-
-// writeOrKeep is Write after EnableBacklog. hot
-func (s *Socket) writeOrKeep(p []byte) (n int, err error) {
-	l := s.backlog
-	wait := len(p) > maxSmallWrite && s.mayWait
-	switch {
-	case !l.pending.Load():
-	case wait:
-		if err := s.Flush(); err != nil {
-			return 0, err
+	case s.backlog == nil:
+		if s.Handshake != nil {
+			s.Handshake.Answering()
 		}
-	default:
-		if kept, err := s.keep(p); kept || err != nil {
+		return s.writeAll(p)
+	case s.backlog.pending.Load():
+		if kept, err := s.afterBacklog(p, wait); kept || err != nil {
 			return len(p), err
 		}
 	}
@@ -246,17 +236,11 @@ func (s *Socket) writeOrKeep(p []byte) (n int, err error) {
 	if n, err = s.WriteNow(p); err != nil || n == len(p) {
 		return n, err
 	}
-	l.mu.Lock()
-	l.page, l.r, l.w = s.account.Page(), 0, 0
-	l.pending.Store(true)
-	l.mu.Unlock()
-	_, err = s.keep(p[n:])
-	go s.writeBacklog() // ends with what is left, or with the socket
-	return len(p), err
+	return len(p), s.beginBacklog(p[n:])
 }
 
 // WriteNow sends as much of p as the kernel takes at once, and returns how much that was. Only the goroutine that may call
-// Write may call it, and after EnableBacklog only Write itself does.
+// Write may call it, and after EnableBacklog only Write itself does. hot
 func (s *Socket) WriteNow(p []byte) (n int, err error) { return s.write(p, s.onWriteNow) }
 
 func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
@@ -264,28 +248,34 @@ func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
 	err = s.raw.Write(try)
 	n = len(p) - len(s.writing)
 	s.writing = nil
-	if err == nil {
+	if err == nil && s.writeErr != errKernelFull {
 		err = s.writeErr
 	}
 	return n, err
 }
 
+// tryWriteNow is the part of WriteNow that raw.Write calls once. hot
 func (s *Socket) tryWriteNow(fd uintptr) bool {
-	var err error
-	if s.writing, err = writeSome(fd, s.writing); err != syscall.EAGAIN {
-		s.writeErr = os.NewSyscallError("write", err)
-	}
+	s.writing, s.writeErr = writeSome(fd, s.writing)
 	return true
 }
 
-// writeSome writes until the kernel takes no more. If there is a rest, err says why: EAGAIN if the kernel may take it later.
+// errKernelFull is why writeSome leaves a rest that the kernel may take later.
+const errKernelFull = syscall.EAGAIN
+
+// writeSome writes until the kernel takes no more. If there is a rest, err says why. hot
 func writeSome(fd uintptr, p []byte) (rest []byte, err error) {
 	for len(p) > 0 {
-		n, err := writeFD(int(fd), p)
-		if n <= 0 {
-			return p, err
+		n, errno := writeFD(fd, p)
+		switch errno {
+		case 0:
+			p = p[n:]
+		case syscall.EINTR:
+		case errKernelFull:
+			return p, errno
+		default:
+			return p, os.NewSyscallError("write", errno)
 		}
-		p = p[n:]
 	}
 	return p, nil
 }

@@ -7,27 +7,17 @@ import (
 	"unsafe"
 )
 
-// readFD and writeFD make system calls without telling Go's scheduler: the descriptors do not block, so the scheduler has
-// nothing to do meanwhile, and does not wake a thread for each call. recvfrom and sendto cost the kernel less than read and
-// write. p must not be empty.
+// readFD and writeFD make one system call each without telling Go's scheduler: the descriptors do not block, so the
+// scheduler has nothing to do meanwhile, and does not wake a thread for each call. recvfrom and sendto cost the kernel less
+// than read and write. p must not be empty. errno is zero unless n is negative. The caller repeats a call that ends with
+// EINTR. hot
 
-func readFD(fd int, p []byte) (int, error) {
-	return rawIO(syscall.SYS_RECVFROM, fd, p, 0)
+func readFD(fd uintptr, p []byte) (n int, errno syscall.Errno) {
+	r, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
+	return int(r), errno
 }
 
-func writeFD(fd int, p []byte) (int, error) {
-	return rawIO(syscall.SYS_SENDTO, fd, p, syscall.MSG_NOSIGNAL)
-}
-
-func rawIO(call uintptr, fd int, p []byte, flags uintptr) (int, error) {
-	for {
-		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), flags, 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case syscall.EINTR:
-		default:
-			return -1, errno
-		}
-	}
+func writeFD(fd uintptr, p []byte) (n int, errno syscall.Errno) {
+	r, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_NOSIGNAL, 0, 0)
+	return int(r), errno
 }

@@ -23,15 +23,26 @@ func TestTLSInputKnowsWhatCryptoTLSHolds(t *testing.T) {
 		"longer than allowed":      {record(60000)[:5], false, 2 * (PageSize + 2048 + recordRoom), 0},
 	} {
 		for _, cut := range []int{1, 3, 7, 1 << 20} {
-			var in tlsInput
+			a := NewBuffers(0).NewAccount()
+			s := Socket{account: a}
 			for b := tt.bytes; len(b) > 0; b = b[min(cut, len(b)):] {
-				in.took(b[:min(cut, len(b))])
+				s.input.took(b[:min(cut, len(b))])
+				s.CountTLS()
+				if held, kept := s.input.memory(); a.Held() != held || a.Kept() != kept {
+					t.Fatalf("%s, cut at each %d: counts %d held and %d kept, not %d and %d", name, cut, a.Held(), a.Kept(), held, kept)
+				}
 			}
 			if tt.gave {
-				in.gave()
+				s.Decrypted()
 			}
-			if held, kept := in.memory(); held != tt.held || kept != tt.kept {
-				t.Errorf("%s, cut at each %d: held %d, kept %d, want %d, %d", name, cut, held, kept, tt.held, tt.kept)
+			if a.Held() != tt.held || a.Kept() != tt.kept {
+				t.Errorf("%s, cut at each %d: held %d, kept %d, want %d, %d", name, cut, a.Held(), a.Kept(), tt.held, tt.kept)
+			}
+			if s.Decrypted(); a.Held() > 0 && s.input.left == 0 {
+				t.Errorf("%s, cut at each %d: %d bytes are held of whole records whose bytes crypto/tls has returned", name, cut, a.Held())
+			}
+			if s.Release(); a.Held() != 0 {
+				t.Errorf("%s, cut at each %d: %d bytes held after the end", name, cut, a.Held())
 			}
 		}
 	}
