@@ -57,7 +57,7 @@ var mutants = []mutant{
 		{"route.go", "	return s.park(func() bool { return s.queue.owed == 0 })\n", "	return MUTANT || s.park(func() bool { return s.queue.owed == 0 })\n"},
 	}, "TestSessionChangesItsConnectionWhenNothingIsOwed", "before the reply"},
 	{"EXPIRE rides a lane whatever its arguments: invariant 5", []edit{
-		{"command/class.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
+		{"command/table.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
 	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
 	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
 		{"classify.go", "	case s.sticky():\n		s.keepOwn()\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.keepOwn() }\n"},

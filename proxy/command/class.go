@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"slices"
 	"strings"
-
-	"dragontls/proxy/resp"
 )
 
 // Class says which backend connection a command may take in mode shared. commands.txt has the class of each command.
@@ -40,52 +38,6 @@ func (c Class) String() string { return classNames[c] }
 // that there is no other.
 func classNamed(word string) Class {
 	return Class(max(0, slices.Index(classNames, word)))
-}
-
-// Class returns the class that commands.txt gives the command with this second argument, which may be nil. The result means
-// nothing if Lookup did not find the name to be exact: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
-func (c *Command) Class(sub []byte) Class {
-	if c.known == nil || len(sub) > maxName {
-		return c.class
-	}
-	var upper [maxName]byte
-	for i, b := range sub {
-		upper[i] = upperByte(b)
-	}
-	if s := c.known[string(upper[:len(sub)])]; s != nil {
-		return s.class
-	}
-	return c.class
-}
-
-// Classify returns the class of a command with all its arguments: frame is its canonical frame, of args arguments, and sub
-// the second of them, or nil. As with Class the name must be exact. The result is never Plain or UnboundedPlain: those have
-// become Quiet, Unbounded or Own. Classify also remembers the bodies of harmless scripts. hot
-func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
-	class := c.Class(sub)
-	switch class {
-	case Quiet:
-		if c.bound.exceeded(frame, args) {
-			return Unbounded
-		}
-	case Plain, UnboundedPlain:
-		switch {
-		case holdsLineBreak(frame, args):
-			return Own
-		case class == Plain:
-			return Quiet
-		}
-		return Unbounded
-	case Script:
-		if t.scripts.harmless(resp.SplitArgs(frame, nil)) {
-			return Own
-		}
-		return Script
-	}
-	if c.Name == "SCRIPT" && args == 3 && IsWord(sub, "LOAD") {
-		t.scripts.remember(resp.SplitArgs(frame, nil)[2])
-	}
-	return class
 }
 
 var (

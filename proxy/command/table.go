@@ -6,42 +6,10 @@ package command
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"strings"
+
+	"dragontls/proxy/resp"
 )
-
-// Trait is a set of bits: what a session has to know about a command before it passes it on.
-type Trait uint16
-
-const (
-	Blocking       Trait = 1 << iota // may wait for other clients
-	MayBlock                         // Blocking if MentionsBlock reports true
-	Uncounted                        // from this command on replies cannot be counted
-	uncountIf                        // Uncounted if the subcommand is REPLY, see Traits
-	OpensMulti                       // MULTI
-	EndsMulti                        // EXEC, DISCARD
-	Inspected                        // Inspect must see all its arguments, so the command must be held as a whole
-	Resets                           // RESET
-	Quits                            // QUIT
-	Databaseless                     // means the same in every database, and a backend takes it while it runs a script
-	databaselessIf                   // Databaseless if the subcommand is KILL or STATS, see Traits
-	Scripting                        // after its reply the client may believe that the backend knows a script or a function
-)
-
-var traits = map[string]Trait{
-	"BLPOP": Blocking, "BRPOP": Blocking, "BLMOVE": Blocking, "BRPOPLPUSH": Blocking, "BLMPOP": Blocking,
-	"BZPOPMIN": Blocking, "BZPOPMAX": Blocking, "BZMPOP": Blocking, "WAIT": Blocking, "WAITAOF": Blocking,
-	"XREAD": MayBlock, "XREADGROUP": MayBlock,
-	"SUBSCRIBE": Uncounted, "PSUBSCRIBE": Uncounted, "SSUBSCRIBE": Uncounted,
-	"UNSUBSCRIBE": Uncounted, "PUNSUBSCRIBE": Uncounted, "SUNSUBSCRIBE": Uncounted, "MONITOR": Uncounted,
-	"SYNC": Uncounted, "PSYNC": Uncounted, "REPLCONF": Uncounted, "DFLY": Uncounted, "DFLYMIGRATE": Uncounted,
-	"CLIENT": uncountIf,
-	"MULTI":  OpensMulti, "EXEC": EndsMulti, "DISCARD": EndsMulti,
-	"AUTH": Inspected, "HELLO": Inspected, "ACL": Inspected,
-	"RESET": Resets, "QUIT": Quits,
-	"EVAL": Scripting, "EVAL_RO": Scripting, "EVALSHA": Scripting, "EVALSHA_RO": Scripting, "SCRIPT": Scripting | databaselessIf,
-	"FCALL": Scripting, "FCALL_RO": Scripting, "FUNCTION": Scripting | databaselessIf,
-}
 
 // Command is one entry of a Table. Nothing modifies it after NewTable.
 type Command struct {
@@ -138,6 +106,26 @@ func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 	return t.Other, rest, false
 }
 
+// Refusal returns the refusal of a command that DENY_COMMANDS denies, or that holds a NUL in its name, or in its subcommand
+// if that matters. It returns nil for any other command. exact is what Lookup returned for name. hot
+func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
+	switch {
+	case !exact && holdsNUL(name):
+		return textName
+	case c.hasSubs && holdsNUL(sub):
+		return textSub
+	}
+	if c.denied != nil || c.subs == nil {
+		return c.denied
+	}
+	var upper [maxName]byte
+	word, ok := appendWord(upper[:0], sub)
+	if !ok {
+		return nil
+	}
+	return c.subs[string(word)]
+}
+
 // Traits returns the traits of the command with this subcommand, which must be complete or nil. hot
 func (c *Command) Traits(sub []byte) Trait {
 	t := c.traits
@@ -150,8 +138,48 @@ func (c *Command) Traits(sub []byte) Trait {
 	return t
 }
 
-// MentionsBlock reports whether at least one of the backends reads an argument as BLOCK: then a command with the trait
-// MayBlock may wait for other clients. A key of that name does no harm: the command is merely taken for one that blocks.
-func MentionsBlock(args [][]byte) bool {
-	return slices.ContainsFunc(args, func(a []byte) bool { return IsWord(cWord(a), "BLOCK") })
+// Classify returns the class of a command with all its arguments: frame is its canonical frame, of args arguments, and sub
+// the second of them, or nil. As with Class the name must be exact. The result is never Plain or UnboundedPlain: those have
+// become Quiet, Unbounded or Own. Classify also remembers the bodies of harmless scripts. hot
+func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
+	class := c.Class(sub)
+	switch class {
+	case Quiet:
+		if c.bound.exceeded(frame, args) {
+			return Unbounded
+		}
+	case Plain, UnboundedPlain:
+		switch {
+		case holdsLineBreak(frame, args):
+			return Own
+		case class == Plain:
+			return Quiet
+		}
+		return Unbounded
+	case Script:
+		if t.scripts.harmless(resp.SplitArgs(frame, nil)) {
+			return Own
+		}
+		return Script
+	}
+	if c.Name == "SCRIPT" && args == 3 && IsWord(sub, "LOAD") {
+		t.scripts.remember(resp.SplitArgs(frame, nil)[2])
+	}
+	return class
+}
+
+// Class returns the class that commands.txt gives the command with this second argument, which may be nil. The result means
+// nothing if Lookup did not find the name to be exact: what Dragonfly makes of "ACL WHOAMI" as one word is unknown. hot
+func (c *Command) Class(sub []byte) Class {
+	if c.known == nil || len(sub) > maxName {
+		return c.class
+	}
+	var upper [maxName]byte
+	for i, b := range sub {
+		upper[i] = upperByte(b)
+	}
+	if s := c.known[string(upper[:len(sub)])]; s != nil {
+		return s.class
+	}
+	return c.class
 }
