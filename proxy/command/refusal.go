@@ -29,6 +29,25 @@ func forbiddenText(what string) []byte {
 	return resp.AppendError(nil, "NOPERM dragontls: "+what+" is refused for this client (USERS_FILE)")
 }
 
+// refusal is Refusal for a command whose subcommand matters, or whose name is not exact.
+func (c *Command) refusal(name, sub []byte, exact bool) []byte {
+	switch {
+	case !exact && holdsNUL(name):
+		return textName
+	case c.hasSubs && holdsNUL(sub):
+		return textSub
+	}
+	if c.denied != nil || c.subs == nil {
+		return c.denied
+	}
+	var upper [maxName]byte
+	word, ok := appendWord(upper[:0], sub)
+	if !ok {
+		return nil
+	}
+	return c.subs[string(word)]
+}
+
 // RefusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. The caller must have
 // asked Refusal and the rules before. name and sub are nil if they are not complete within the part that is held. A command
 // with an incomplete name is refused, and one with an incomplete subcommand if that matters: it cannot be judged, since

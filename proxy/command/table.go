@@ -109,33 +109,18 @@ func (t *Table) Lookup(name []byte) (c *Command, rest []byte, exact bool) {
 // Refusal returns the refusal of a command that DENY_COMMANDS denies, or that holds a NUL in its name, or in its subcommand
 // if that matters. It returns nil for any other command. exact is what Lookup returned for name. hot
 func (c *Command) Refusal(name, sub []byte, exact bool) []byte {
-	switch {
-	case !exact && holdsNUL(name):
-		return textName
-	case c.hasSubs && holdsNUL(sub):
-		return textSub
-	}
-	if c.denied != nil || c.subs == nil {
+	if exact && !c.hasSubs {
 		return c.denied
 	}
-	var upper [maxName]byte
-	word, ok := appendWord(upper[:0], sub)
-	if !ok {
-		return nil
-	}
-	return c.subs[string(word)]
+	return c.refusal(name, sub, exact)
 }
 
 // Traits returns the traits of the command with this subcommand, which must be complete or nil. hot
 func (c *Command) Traits(sub []byte) Trait {
-	t := c.traits
-	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
-		t |= Uncounted
+	if c.traits&(uncountIf|databaselessIf) == 0 {
+		return c.traits
 	}
-	if t&databaselessIf != 0 && (IsWord(sub, "KILL") || IsWord(sub, "STATS")) {
-		t |= Databaseless
-	}
-	return t
+	return c.traitsWith(sub)
 }
 
 // Classify returns the class of a command with all its arguments: frame is its canonical frame, of args arguments, and sub
@@ -145,7 +130,7 @@ func (t *Table) Classify(c *Command, sub, frame []byte, args int) Class {
 	class := c.Class(sub)
 	switch class {
 	case Quiet:
-		if c.bound.exceeded(frame, args) {
+		if c.bound != (bound{}) && c.bound.exceeded(frame, args) {
 			return Unbounded
 		}
 	case Plain, UnboundedPlain:

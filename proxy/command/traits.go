@@ -35,6 +35,18 @@ var traits = map[string]Trait{
 	"FCALL": Scripting, "FCALL_RO": Scripting, "FUNCTION": Scripting | databaselessIf,
 }
 
+// traitsWith is Traits for a command whose subcommand matters.
+func (c *Command) traitsWith(sub []byte) Trait {
+	t := c.traits
+	if t&uncountIf != 0 && beginsWithWord(sub, "REPLY") {
+		t |= Uncounted
+	}
+	if t&databaselessIf != 0 && (IsWord(sub, "KILL") || IsWord(sub, "STATS")) {
+		t |= Databaseless
+	}
+	return t
+}
+
 // MentionsBlock reports whether at least one of the backends reads an argument as BLOCK: then a command with the trait
 // MayBlock may wait for other clients. A key of that name does no harm: the command is merely taken for one that blocks.
 func MentionsBlock(args [][]byte) bool {
