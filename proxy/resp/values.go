@@ -70,45 +70,6 @@ func (r *Replies) cutHeader(in []byte) (size int, ended bool) {
 	return len(in), false
 }
 
-const (
-	nullLength     = -1
-	streamedLength = -2
-	noLength       = -3 // of a lone '.'
-)
-
-// replyHeader reads a line like $12, $-1, $? or a lone '.'. size 0 and ok: so far well formed, but not all there.
-func replyHeader(in []byte) (length int64, size int, ok bool) { // hot
-	i := 1
-	for i < len(in) && i <= maxDigits && in[i]-'0' <= 9 {
-		length = length*10 + int64(in[i]-'0')
-		i++
-	}
-	switch {
-	case i > 2 && in[1] == '0', i > 1 && in[0] == '.':
-		return 0, 0, false
-	case i > 1:
-	case in[0] == '.':
-		length = noLength
-	case i == len(in):
-		return 0, 0, true
-	case in[i] == '?':
-		length, i = streamedLength, 2
-	case in[i] == '-' && i+1 == len(in):
-		return 0, 0, true
-	case in[i] == '-' && in[i+1] == '1':
-		length, i = nullLength, 3
-	default:
-		return 0, 0, false
-	}
-	if i < len(in) && in[i] != '\r' || i+1 < len(in) && in[i+1] != '\n' {
-		return 0, 0, false
-	}
-	if i+1 >= len(in) {
-		return 0, 0, true
-	}
-	return length, i + 2, true
-}
-
 // header acts on a complete header line of size bytes; in holds it and what follows, or is nil when it was cut.
 func (r *Replies) header(in []byte, kind byte, length int64, size int) (consumed int, ended bool) { // hot
 	if r.depth == 0 && kind == r.kind && length >= 0 {
