@@ -88,8 +88,8 @@ func (r *Replies) Next(in []byte) (n int, done bool, err error) { // hot
 	return n, false, r.failure
 }
 
-// short is the quick way for what most replies are: a whole +OK, short integer or bulk as a top-level frame. 0: take
-// the long way.
+// short is the quick way for what most replies are: a whole +OK, short integer, bulk or null bulk as a top-level frame. It
+// returns 0 if the reply must take the long way.
 func (r *Replies) short(in []byte) (n int) { // hot
 	if len(in) < 4 {
 		return 0
@@ -115,6 +115,10 @@ func (r *Replies) short(in []byte) (n int) { // hot
 	case '$':
 		length, size, ok := replyHeader(in)
 		if !ok || size == 0 || length < 0 || int64(len(in)-size) < length+2 {
+			if length == nullLength {
+				r.kind, r.null, r.length = '$', true, -1
+				return size
+			}
 			return 0
 		}
 		n = size + int(length)
