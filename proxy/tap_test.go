@@ -43,5 +43,5 @@ func tap(t testing.TB, c *backend.Conn, on taps) {
 	if c.Socket, err = netio.NewSocket(tappedConn{c.Socket.Conn, on}, c.Socket.Account(), c.Socket.WriteTimeout); err != nil {
 		t.Fatal(err)
 	}
-	c.Stream = c.Socket
+	c.Stream, c.Source = c.Socket, c.Socket
 }

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"crypto/tls"
-	"errors"
 	"net"
 	"sync"
 	"time"
@@ -16,6 +15,7 @@ type Conn struct {
 	Socket *netio.Socket
 	TLS    *tls.Conn     // over Socket; nil: in clear
 	Stream net.Conn      // TLS, or else Socket: what is written to it goes to the backend
+	Source Source        // Socket, or what reads from TLS: what the backend sends comes from it
 	Trip   time.Duration // that the introduction took: a round trip, where the backend has nothing else to do
 	Bare   bool          // see Login.Bare
 	Pushed bool          // a push came during the introduction, and was dropped: another client redirects its tracking here
@@ -27,10 +27,6 @@ type Conn struct {
 	release     func()      // nil: there is nothing to give back
 	once        sync.Once
 	writing     sync.Mutex
-
-	// of a TLS connection, for the goroutine that reads
-	small []byte
-	full  bool // the last read filled small
 }
 
 // Authenticated reports whether this connection acts as a user whom dragontls chose.
@@ -43,36 +39,7 @@ func (c *Conn) Transactions() bool { return c.proof == WithTransactions }
 func (c *Conn) DialledBefore(n uint64) bool { return c.moves < n }
 
 // Receive reads once. The bytes live until Free is called with the chunk, which may be nil. They may come with an error. hot
-func (c *Conn) Receive() ([]byte, *netio.Chunk, error) {
-	if c.TLS == nil {
-		return c.Socket.Receive()
-	}
-	// crypto/tls wants room before it waits: little of it, and more only for what is there already.
-	if c.full {
-		b := c.Socket.Account().Buffers()
-		k := b.GetChunk()
-		c.Socket.BeforeWait = func() error { return netio.ErrWouldWait }
-		n, err := c.TLS.Read(k[:])
-		c.Socket.BeforeWait = nil
-		if errors.Is(err, netio.ErrWouldWait) && n > 0 {
-			err = nil // crypto/tls looked for the rest of an alert after the last bytes
-		}
-		if n > 0 {
-			c.Socket.Account().Hold(netio.ChunkSize) // from here on, as in Receive
-			return k[:n], k, err
-		}
-		b.PutChunk(k)
-		if !errors.Is(err, netio.ErrWouldWait) {
-			return nil, nil, err
-		}
-	}
-	if c.small == nil {
-		c.small = make([]byte, 512)
-	}
-	n, err := c.TLS.Read(c.small)
-	c.full = n == len(c.small)
-	return c.small[:n], nil, err
-}
+func (c *Conn) Receive() ([]byte, *netio.Chunk, error) { return c.Source.Receive() }
 
 // Free gives back what Receive returned. hot
 func (c *Conn) Free(k *netio.Chunk) {

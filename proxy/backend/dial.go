@@ -142,7 +142,7 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	c := &Conn{Socket: sock, Stream: sock, Bare: l.Bare, moves: moves}
+	c := &Conn{Socket: sock, Stream: sock, Source: sock, Bare: l.Bare, moves: moves}
 	if password != "" {
 		c.user, c.credentials = user, l.Credentials
 	}
@@ -182,7 +182,7 @@ func (b *Backend) secure(ctx context.Context, c *Conn, target string) error {
 		if err := t.HandshakeContext(ctx); err != nil {
 			return fmt.Errorf("%w: %w", errTLS, err)
 		}
-		c.Stream, c.TLS = t, t
+		c.Stream, c.TLS, c.Source = t, t, &tlsSource{conn: t, socket: c.Socket}
 	}
 	return nil
 }
