@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 )
 
@@ -38,7 +39,8 @@ func (s *Server) backendConfig() backend.Config {
 		Target: b.Target, TLS: b.TLS, Credentials: b.Credentials, Mapped: b.Mapped,
 		ConnectTimeout: b.ConnectTimeout, PartTimeout: s.c.partTimeout, MaxConnections: b.MaxConnections,
 		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
-		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log, Now: s.now,
+		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log,
+		Now:         func() clock.Instant { return clock.Instant(s.now()) },
 		SessionPace: s.c.sessionPace, IdentityPace: s.c.identityPace, LanePace: s.c.lanePace,
 	}
 	if b.Shared {

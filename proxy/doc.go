@@ -83,6 +83,8 @@
 //	lost            replies will never come, because their connection is gone
 //	resend          a read is sent again over the own connection: its reply was lost, is late because its lane is held, or is big
 //	                and others wait behind it. What the lane still brings of it is dropped
+//	instant         a reading of the monotonic clock that begins with a Server (clock.Instant); elsewhere than in package backend still an
+//	                int64 of nanoseconds
 //	life            a time through which the backend is one process, as a connection shows that stays open, the witness
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions and lanes when it exceeds its share

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"dragontls/proxy/clock"
 )
 
 // address is where the backend is. All connections go to one of the addresses that its name leads to, for two of them may be two backends.
@@ -16,7 +18,7 @@ type address struct {
 	lookup func(context.Context, string) ([]string, error)
 	moved  func(Move)    // Config.Moved
 	asked  chan struct{} // somebody doubts the address
-	now    func() int64
+	now    func() clock.Instant
 
 	resolveInterval time.Duration
 

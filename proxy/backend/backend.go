@@ -12,6 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -48,8 +49,8 @@ type Config struct {
 	// one identity; see the variables of these names.
 	SessionPace, IdentityPace, LanePace Pace
 
-	Log zerolog.Logger // of the prober and the paces
-	Now func() int64   // a monotonic clock, in nanoseconds; time since New
+	Log zerolog.Logger       // of the prober and the paces
+	Now func() clock.Instant // a clock that begins with New
 }
 
 // Backend dials the store. After a failure dials go one at a time, at growing distances. Methods may be called by any goroutine.
@@ -97,8 +98,7 @@ func New(c Config) *Backend {
 		c.Lookup = net.DefaultResolver.LookupHost
 	}
 	if c.Now == nil {
-		started := time.Now()
-		c.Now = func() int64 { return int64(time.Since(started)) }
+		c.Now = clock.Start()
 	}
 	b := &Backend{c: c, gate: make(chan struct{}, 1)}
 	b.lives.wanted, b.lives.changed = make(chan struct{}, 1), make(chan struct{})

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"dragontls/proxy/clock"
 )
 
 // fullInterval is the time between two lines of the log about maxclients.
@@ -14,11 +16,11 @@ const fullInterval = time.Minute
 type fullness struct {
 	mu sync.Mutex
 	// guarded by mu
-	refused uint64 // so far
-	untold  uint64 // of them, since the last line of the log
-	last    int64  // see Config.Now: when the last one was refused
-	nextLog int64  // no line before
-	answer  string // of the backend
+	refused uint64        // so far
+	untold  uint64        // of them, since the last line of the log
+	last    clock.Instant // when the last one was refused
+	nextLog clock.Instant // no line before
+	answer  string        // of the backend
 }
 
 // noteFull takes over the outcome of a dial.
@@ -45,7 +47,7 @@ func (b *Backend) tellFull() {
 	n, answer := f.untold, f.answer
 	tell := n > 0 && now >= f.nextLog
 	if tell {
-		f.untold, f.nextLog = 0, now+int64(fullInterval)
+		f.untold, f.nextLog = 0, now.Add(fullInterval)
 	}
 	f.mu.Unlock()
 	if tell {
@@ -59,7 +61,7 @@ func (b *Backend) fullDetail() string {
 	now := b.c.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.refused == 0 || now-f.last >= int64(probeFresh) {
+	if f.refused == 0 || now.Sub(f.last) >= probeFresh {
 		return ""
 	}
 	return fmt.Sprintf("the backend refuses new connections, %d so far: %s", f.refused, f.answer)

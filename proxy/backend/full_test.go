@@ -6,11 +6,11 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -38,7 +38,7 @@ func TestLogSaysHowManyConnectionsAFullBackendRefused(t *testing.T) {
 	t.Parallel()
 	addr := refusing(t, "-ERR max number of clients reached")
 	var logs bytes.Buffer
-	var now atomic.Int64
+	var now clock.Atomic
 	b := New(Config{
 		Buffers: netio.NewBuffers(0), Log: zerolog.New(&logs), Now: now.Load,
 		Target: func() (string, string, error) { return "tcp", addr, nil },
@@ -76,10 +76,10 @@ func TestLogSaysHowManyConnectionsAFullBackendRefused(t *testing.T) {
 	said(`"refused":1,"answer":"ERR max number of clients reached"`)
 	b.tellFull()
 	said()
-	now.Add(int64(fullInterval))
+	now.Store(now.Load().Add(fullInterval))
 	b.tellFull()
 	said(`"refused":2`)
-	now.Add(int64(fullInterval))
+	now.Store(now.Load().Add(fullInterval))
 	b.tellFull()
 	said()
 	refused(1)
@@ -92,7 +92,7 @@ func TestLogSaysHowManyConnectionsAFullBackendRefused(t *testing.T) {
 	if r := b.Ready(); !r.OK || r.Reason != "max_clients" || r.Detail != "the backend refuses new connections, 4 so far: ERR max number of clients reached" {
 		t.Errorf("%+v", r)
 	}
-	now.Add(int64(probeFresh))
+	now.Store(now.Load().Add(probeFresh))
 	b.answered.Store(now.Load())
 	if r := b.Ready(); r != (Readiness{OK: true}) {
 		t.Errorf("%+v after %v", r, probeFresh)

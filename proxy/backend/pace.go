@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -38,22 +39,22 @@ func (p *Pace) setDefault(d Pace) {
 // Bucket holds tokens, one for each dial, at a pace. It begins full. Safe for concurrent use.
 type Bucket struct {
 	pace Pace
-	now  func() int64
+	now  func() clock.Instant
 
 	mu   sync.Mutex
-	full int64 // see Config.Now: the bucket is full from then on. Guarded by mu
+	full clock.Instant // the bucket is full from then on. Guarded by mu
 }
 
-// Take takes a token and returns 0, or takes none and returns the nanoseconds until there is one.
-func (b *Bucket) Take() (wait int64) {
+// Take takes a token and returns 0, or takes none and returns the time until there is one.
+func (b *Bucket) Take() (wait time.Duration) {
 	now := b.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	full := max(b.full, now)
-	if wait := full - now - int64(b.pace.Every)*int64(b.pace.Burst-1); wait > 0 {
+	if wait := full.Sub(now) - b.pace.Every*time.Duration(b.pace.Burst-1); wait > 0 {
 		return wait
 	}
-	b.full = full + int64(b.pace.Every)
+	b.full = full.Add(b.pace.Every)
 	return 0
 }
 
@@ -72,7 +73,7 @@ func (b *Bucket) Await(done <-chan struct{}) bool {
 		if wait <= 0 {
 			return true
 		}
-		t := time.NewTimer(time.Duration(wait))
+		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
 		case <-done:

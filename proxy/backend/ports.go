@@ -5,6 +5,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"dragontls/proxy/clock"
 )
 
 // tellPortsInterval is the minimum time between two log lines about missing ports.
@@ -15,8 +17,8 @@ const tellPortsInterval = 10 * time.Second
 type missingPorts struct {
 	mu sync.Mutex
 	// guarded by mu
-	since uint64 // dials since the last line
-	next  int64  // no line is due before this time, see Config.Now
+	since uint64        // dials since the last line
+	next  clock.Instant // no line is due before this time
 }
 
 // isOutOfPorts reports whether a dial failed because all local ports from which the backend's address can be dialled are in use, most
@@ -35,7 +37,7 @@ func (b *Backend) tellPorts(err error) {
 	n, now := p.since, b.c.Now()
 	due := now >= p.next
 	if due {
-		p.since, p.next = 0, now+int64(tellPortsInterval)
+		p.since, p.next = 0, now.Add(tellPortsInterval)
 	}
 	p.mu.Unlock()
 	if due {

@@ -6,13 +6,13 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -20,7 +20,7 @@ import (
 func TestRunningOutOfPortsIsTold(t *testing.T) {
 	t.Parallel()
 	var logs bytes.Buffer
-	var now atomic.Int64
+	var now clock.Atomic
 	b := New(Config{
 		Target: func() (string, string, error) { return "tcp", "backend.test:6379", nil },
 		Lookup: func(context.Context, string) ([]string, error) {
@@ -30,7 +30,7 @@ func TestRunningOutOfPortsIsTold(t *testing.T) {
 	})
 	for i, want := range []string{`"dials":1`, "", "", `"dials":3`} {
 		if i == 3 {
-			now.Add(int64(tellPortsInterval + time.Second))
+			now.Store(now.Load().Add(tellPortsInterval + time.Second))
 		}
 		logs.Reset()
 		if _, err := b.Dial(context.Background(), Login{}); Reason(err) != "no_ports" {

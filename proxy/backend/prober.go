@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/resp"
 )
 
@@ -26,7 +27,7 @@ type Readiness struct {
 // answers is what the prober has learnt.
 type answers struct {
 	up       atomic.Bool
-	answered atomic.Int64              // see Config.Now: when the last answer came; 0 if there is none that counts
+	answered clock.Atomic              // when the last answer came; 0 if there is none that counts
 	unready  atomic.Pointer[Readiness] // of the last failure; nil: there was none
 }
 
@@ -47,7 +48,7 @@ func (b *Backend) Ready() Readiness {
 
 func (b *Backend) isFresh() bool {
 	at := b.answered.Load()
-	return at != 0 && b.c.Now()-at < int64(probeFresh)
+	return at != 0 && b.c.Now().Sub(at) < probeFresh
 }
 
 // probe asks the backend once a second, over a connection of its own, until ctx ends.

@@ -3,6 +3,8 @@ package backend
 import (
 	"bytes"
 	"time"
+
+	"dragontls/proxy/clock"
 )
 
 // Move is what Config.Moved is told: connections of which DialledBefore(N) holds are to end.
@@ -17,9 +19,9 @@ type Move struct {
 // suspicion is what is known of a backend that answers as a replica does. Guarded by address.mu.
 type suspicion struct {
 	suspected bool          // somebody has said so since the last move, and the next move is under way
-	since     int64         // when that was
+	since     clock.Instant // when that was
 	pause     time.Duration // how long nothing more is done about it after the last move in place
-	next      int64         // when that pause ends
+	next      clock.Instant // when that pause ends
 }
 
 // maxSuspectPause bounds the pause between moves in place while new connections get the same answer, so that a failover is noticed within
@@ -57,7 +59,7 @@ func (a *address) suspect(moves uint64) bool {
 	if moves < a.moves || a.suspected || now < a.next {
 		return false
 	}
-	if a.pause > 0 && now-a.next < int64(suspectMemory) {
+	if a.pause > 0 && now.Sub(a.next) < suspectMemory {
 		a.pause = min(2*a.pause, max(maxSuspectPause, a.resolveInterval))
 	} else {
 		a.pause = a.resolveInterval
@@ -72,14 +74,14 @@ func (b *Backend) moveInPlace(moves uint64) {
 	a := b.address
 	now := a.now()
 	a.mu.Lock()
-	a.suspected, a.next = false, now+int64(a.pause)
+	a.suspected, a.next = false, now.Add(a.pause)
 	same, pause := a.moves == moves, a.pause
 	if same {
 		a.moves++
 		a.inPlace = a.moves
 	}
 	m := Move{N: a.moves, Address: a.current, InPlace: true}
-	took := now - a.since
+	took := now.Sub(a.since)
 	a.mu.Unlock()
 	if !same {
 		return
@@ -88,7 +90,7 @@ func (b *Backend) moveInPlace(moves uint64) {
 	if m.Address == "" { // it has none but its path
 		_, m.Address, _ = b.c.Target()
 	}
-	b.c.Log.Warn().Str("address", m.Address).Dur("for", time.Duration(took)).Dur("pause", pause).
+	b.c.Log.Warn().Str("address", m.Address).Dur("for", took).Dur("pause", pause).
 		Msg("the backend answers as a replica does: its connections are dialled again; if those get the same answer, they stay for a pause")
 	a.moved(m)
 }

@@ -3,6 +3,8 @@ package backend
 import (
 	"testing"
 	"time"
+
+	"dragontls/proxy/clock"
 )
 
 // While new connections get the answer of a replica too, the pause between moves in place doubles, up to half a minute; after a time
@@ -10,7 +12,7 @@ import (
 func TestPauseBetweenMovesInPlaceDoubles(t *testing.T) {
 	var now time.Duration
 	var moved []time.Duration
-	a := newAddress(&Config{ResolveInterval: time.Second, Now: func() int64 { return int64(now) }, Moved: func(m Move) {
+	a := newAddress(&Config{ResolveInterval: time.Second, Now: func() clock.Instant { return clock.Instant(now) }, Moved: func(m Move) {
 		if !m.InPlace {
 			t.Error("it moved to another address")
 		}
@@ -54,7 +56,7 @@ func TestPauseBetweenMovesInPlaceDoubles(t *testing.T) {
 
 // A backend that has moved to another address since it was suspected does not move in place.
 func TestBackendThatHasMovedDoesNotMoveInPlace(t *testing.T) {
-	a := newAddress(&Config{Now: func() int64 { return 1 }, Moved: func(m Move) {
+	a := newAddress(&Config{Now: func() clock.Instant { return 1 }, Moved: func(m Move) {
 		if m.InPlace {
 			t.Error("it moved in place")
 		}
@@ -77,7 +79,7 @@ func TestBackendThatHasMovedDoesNotMoveInPlace(t *testing.T) {
 
 // A connection whose dial had begun when the backend moved in place is one from before.
 func TestConnectionDialledWhileTheBackendMovesInPlaceIsFromBefore(t *testing.T) {
-	a := newAddress(&Config{Now: func() int64 { return 1 }, Moved: func(Move) {}})
+	a := newAddress(&Config{Now: func() clock.Instant { return 1 }, Moved: func(Move) {}})
 	b := &Backend{address: a, c: Config{Target: nowhere}}
 	b.recoveries = make(map[string]uint64)
 	a.accepted("backend.test:1", "127.0.0.1:1", 0)
