@@ -75,6 +75,7 @@ func (l *Listener) adopt(ln net.Listener) error {
 // IsServed reports whether some process listens on a TCP address. It is a hint: the answer may have changed already.
 func IsServed(address string) bool {
 	c := net.ListenConfig{}
+	c.SetMultipathTCP(false)
 	ln, err := c.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return errors.Is(err, syscall.EADDRINUSE)

@@ -78,6 +78,7 @@ func listen(o Options) (net.Listener, error) {
 		netio.ShareAddress(raw)
 		return nil
 	}}
+	c.SetMultipathTCP(false) // the kernel takes no filter for its sockets
 	return c.Listen(context.Background(), "tcp", o.Listen)
 }
 
