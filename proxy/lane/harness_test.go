@@ -70,11 +70,18 @@ func (r *rider) Follow(func() bool)     { r.t.Error("it is no slow client") }
 func (r *rider) Lose(int, bool, []byte) { r.t.Error("its lane is not lost") }
 func (r *rider) Cut()                   { r.t.Error("its lane is in order") }
 
-// submit submits so many commands.
+// submit submits so many commands. It does the work of the lane's writer if the session has woken it: the kernel may not have
+// taken the whole batch at once.
 func (r *rider) submit(l *Lane, commands []byte, n int, now int64) {
 	r.batch.Bytes, r.batch.Replies = commands, n
 	if got := l.Submit(&r.seat, &r.batch, now); got != Submitted {
 		r.t.Fatalf("the result is %v", got)
+	}
+	select {
+	case <-l.wake:
+		for l.writeBatch() {
+		}
+	default:
 	}
 }
 
