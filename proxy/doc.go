@@ -13,7 +13,7 @@
 //	                ├── lane ──> choose a lane for the batch                    route.go    flushLane, chooseLane
 //	                │            take: slots into the reply order and           lane/lane.go Submit, take
 //	                │            into the lane's ring, under Lane.mu            reply_order.go Admit
-//	                │            written by the session if the lane is idle     lane/write.go writeOne
+//	                │            written by the session if the lane is idle     lane/submit.go writeOne
 //	                │            or the batch large, and not over TLS,
 //	                │            or else by the lane's writer                   lane/write.go write, writeBatch
 //	                └── own ───> slots into the reply order, then the write     own.go      flushOwn, openOwn

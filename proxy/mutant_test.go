@@ -23,12 +23,12 @@ type edit struct{ file, old, new string }
 // mutants in the order in which they are applied.
 var mutants = []mutant{
 	{"the token is dropped between unlock and write: invariant 2", []edit{
-		{"lane/lane.go", "	l.token = true\n", "	l.token = true\n	if MUTANT { l.token, t.direct = false, true }\n"},
-		{"lane/write.go", "	l.token = waits\n", "	if !MUTANT { l.token = waits }\n"},
-		{"lane/write.go", "		panic(\"the token of a lane was handed on twice\")\n", "		if !MUTANT { panic(\"the token of a lane was handed on twice\") }\n"},
+		{"lane/submit.go", "	l.token = true\n", "	l.token = true\n	if MUTANT { l.token, t.direct = false, true }\n"},
+		{"lane/submit.go", "	l.token = waits\n", "	if !MUTANT { l.token = waits }\n"},
+		{"lane/submit.go", "		panic(\"the token of a lane was handed on twice\")\n", "		if !MUTANT { panic(\"the token of a lane was handed on twice\") }\n"},
 	}, "TestOnlyWhoHasTheTokenWrites", "want "},
 	{"a panic of a session that has the token keeps the lane: invariant 4", []edit{
-		{"lane/write.go", "		l.poison()\n		panic(v)\n", "		if !MUTANT { l.poison() }\n		panic(v)\n"},
+		{"lane/submit.go", "	if v := recover(); v != nil {\n		l.poison()\n", "	if v := recover(); v != nil {\n		if !MUTANT { l.poison() }\n"},
 	}, "TestPanicOnALaneTakesWhoIsOnItAlong/of_a_session_that_writes", "it does not end"},
 	{"a panic of the lane's writer keeps the lane: invariant 4", []edit{
 		{"lane/write.go", "			l.set.all.c.Panicked(v)\n			l.poison()\n", "			l.set.all.c.Panicked(v)\n			if !MUTANT { l.poison() }\n"},
@@ -46,7 +46,7 @@ var mutants = []mutant{
 		{"lane/read.go", "	r.nonce = append(r.nonce, b...)\n", "	r.nonce = append(r.nonce, b...)\n	if MUTANT { r.nonce = r.nonce[:0]; return nil }\n"},
 	}, "TestLaneWhoseRepliesMayBeOutOfPlaceTakesWhoIsOnItAlong/a_wrong_nonce", "where the end should come"},
 	{"a nonce goes between MULTI and EXEC: invariant 5", []edit{
-		{"lane/lane.go", "	return append(out, nonce...)\n", `	const multi = "*1\r\n$5\r\nMULTI\r\n"
+		{"lane/submit.go", "	return append(out, nonce...)\n", `	const multi = "*1\r\n$5\r\nMULTI\r\n"
 	if MUTANT && len(out) > len(multi) && string(out[:len(multi)]) == multi {
 		return append(append(append([]byte(nil), out[:len(multi)]...), nonce...), out[len(multi):]...)
 	}

@@ -2,7 +2,7 @@
 // by order alone. A session submits a batch of commands with Lane.Submit; the lane writes it, and hands each reply to the
 // session that is next in the lane's ring, through Rider. Sets finds the lanes for a session: those of its Key.
 //
-// The way of a command: Submit and take here, writeOne or write in write.go, then takeIn and deliver in read.go. Package
+// The way of a command: Submit, take and writeOne in submit.go, or write in write.go, then takeIn and deliver in read.go. Package
 // proxy, whose sessions ride the lanes, has the map of the whole way in its doc.go, with the invariants that lanes keep.
 //
 // Locks are taken in the order Sets.mu, Set.mu, Lane.mu, and then those of the rider.
@@ -10,7 +10,6 @@ package lane
 
 import (
 	"container/list"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,115 +110,9 @@ type nonces struct {
 	nonceAt  int64
 }
 
-// Submit hands the session's batch to the lane, whole or not at all. After Wait the session has a place among the waiters,
-// until its next Submit or StopWaiting. The session's reader calls it. hot
-func (l *Lane) Submit(s *Seat, b *Batch, now int64) Result {
-	t := l.take(s, b, now)
-	switch {
-	case t.direct:
-		l.writeOne(b, t.out)
-	case t.start:
-		l.wakeWriter()
-	}
-	if t.turn != nil {
-		t.turn.Release()
-	}
-	switch t.result {
-	case Submitted:
-		l.set.growWith(l)
-	case Gone:
-		l.set.remove(l) // the lane itself does this only when it ends, and until then no session should choose it
-	}
-	return t.result
-}
-
-// taken is what the caller of take has left to do once the lane's lock is free.
-type taken struct {
-	result Result
-	direct bool // the caller has the token and must write out
-	out    []byte
-	start  bool // the token was free and now belongs to the writer, which the caller must wake, unless direct is set
-	turn   Turn // of the session, or nil; the caller must release it
-}
-
-// take enters the session's batch into its reply order and into the lane. A panic in take leaves the slots of both in doubt,
-// so unlock then poisons the lane. hot
-func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
-	size := len(b.Bytes)
-	l.mu.Lock()
-	defer l.unlock()
-	switch {
-	case l.state != open:
-		return taken{result: Gone}
-	case s.full(b.Replies, size):
-		return taken{result: Share}
-	case !l.roomLocked(s, b.Replies, size):
-		return taken{result: Wait}
-	}
-	first, idle := l.slots.Len(), l.commands == 0
-	if t.result, t.turn = s.Rider.Admit(Entry{l, s, now}, now); t.result != Submitted {
-		l.wakeWaiterLocked() // this session may have been first in the queue, and the next one may fit
-		return t
-	}
-	// The session writes itself only on an idle lane, or a large batch. Otherwise the lane's writer writes as soon as it runs: what other
-	// sessions submit until then goes out in the same write.
-	t.direct = (first == 0 && idle || size >= largeBatch) && !l.token && l.up.TLS == nil
-	if idle {
-		l.pulse.begin(l.idleSince, now)
-	}
-	if l.slots.Len() > first {
-		l.slots.At(first).bytes = size // the batch goes out whole
-	}
-	if s.frameLen = 0; b.Resendable && b.Replies == 1 && size <= len(s.frame) {
-		s.frameLen = copy(s.frame[:], b.Bytes)
-	}
-	l.given += uint64(size)
-	l.bytes += size
-	l.unnonced += b.Replies
-	l.loadLocked()
-	s.count(b.Replies, size)
-	l.wakeWaiterLocked()
-	l.judgePulseLocked(now)
-	t.out = b.Bytes
-	if l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval {
-		t.out = l.appendNonceLocked(t.out, now)
-	}
-	t.start = !l.token
-	l.token = true
-	if t.direct {
-		l.passed = l.given
-	} else {
-		l.out.take(b, t.out)
-	}
-	l.countLocked()
-	return t
-}
-
-// unlock releases mu; take defers it. After a panic it also poisons the lane, once the lock is free, and lets the panic
-// continue. hot
-func (l *Lane) unlock() {
-	v := recover()
-	l.mu.Unlock()
-	if v != nil {
-		l.poison()
-		panic(v)
-	}
-}
-
 // loadLocked publishes the lane's load for sessions that choose a lane. hot
 func (l *Lane) loadLocked() {
 	l.load.Store(int32(l.commands + l.waiting))
-}
-
-// appendNonceLocked appends an ECHO of a random word to a batch, and a slot for its reply, which must return in exactly that
-// place.
-func (l *Lane) appendNonceLocked(out []byte, now int64) []byte {
-	word := rand.Uint64()
-	nonce := backend.AppendNonce(make([]byte, 0, backend.NonceSize), word)
-	l.slots.Push(slot{n: 1, at: l.given, nonce: word, sent: now}, 16)
-	l.given += uint64(backend.NonceSize)
-	l.unnonced, l.nonceAt = 0, now
-	return append(out, nonce...)
 }
 
 func (l *Lane) idleLocked() bool { return l.slots.Len() == 0 && l.commands == 0 && !l.token }

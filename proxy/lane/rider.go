@@ -101,20 +101,6 @@ func (b *Batch) handOver(part []byte) *netio.Chunk {
 	return k
 }
 
-// Entry is where Rider.Admit enters a batch into a lane.
-type Entry struct {
-	lane *Lane
-	seat *Seat
-	now  int64
-}
-
-// Owe enters a run of commands that are owed n replies. tx means that they are a whole transaction. hot
-func (e Entry) Owe(n int, tx bool) {
-	l := e.lane
-	l.slots.Push(slot{seat: e.seat, n: n, at: l.given, tx: tx, sent: e.now}, 16)
-	l.commands += n
-}
-
 // Seat is what lanes keep of one session. The session sets Rider before it submits anything, and never again.
 // A session is on one lane at a time, but the last one may still have to account for its replies.
 type Seat struct {

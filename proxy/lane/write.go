@@ -11,49 +11,6 @@ import (
 	"dragontls/proxy/netio"
 )
 
-// writeOne writes a batch straight from the session's reader, which has the token. It puts what the kernel does not take at
-// once before everything else that waits, and gives the token to the lane's writer if anything waits, or back to the lane. A
-// panic poisons the lane. hot
-func (l *Lane) writeOne(from *Batch, b []byte) {
-	defer l.poisonOnPanic()
-	n, err := l.up.Socket.WriteNow(b)
-	l.mu.Lock()
-	if n < len(b) && err == nil && l.state != closed {
-		l.out.putFirst(from, b[n:])
-		l.countLocked()
-	}
-	if err != nil {
-		l.writeFailedLocked(err)
-	}
-	waits := !l.out.empty() && l.state < failed
-	l.token = waits
-	over := l.overLocked()
-	l.mu.Unlock()
-	if waits {
-		l.wakeWriter()
-	}
-	if over {
-		l.up.Close()
-	}
-}
-
-// poisonOnPanic is deferred by a goroutine that has the token. After a panic it poisons the lane and lets the panic continue.
-func (l *Lane) poisonOnPanic() {
-	if v := recover(); v != nil {
-		l.poison()
-		panic(v)
-	}
-}
-
-// wakeWriter hands the token to the lane's writer. Only the holder of the token may call it, once, so it never waits.
-func (l *Lane) wakeWriter() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-		panic("the token of a lane was handed on twice")
-	}
-}
-
 // writeFailedLocked stops writing to the lane. The lane's reader delivers what the backend still sends, for Config.Stuck at
 // most, and ends the lane. If the write timed out, the connection is closed at once.
 func (l *Lane) writeFailedLocked(err error) {

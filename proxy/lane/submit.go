@@ -1,0 +1,170 @@
+package lane
+
+import (
+	"math/rand/v2"
+
+	"dragontls/proxy/backend"
+)
+
+// Submit hands the session's batch to the lane, whole or not at all. After Wait the session has a place among the waiters,
+// until its next Submit or StopWaiting. The session's reader calls it. hot
+func (l *Lane) Submit(s *Seat, b *Batch, now int64) Result {
+	t := l.take(s, b, now)
+	switch {
+	case t.direct:
+		l.writeOne(b, t.out)
+	case t.start:
+		l.wakeWriter()
+	}
+	if t.turn != nil {
+		t.turn.Release()
+	}
+	switch t.result {
+	case Submitted:
+		l.set.growWith(l)
+	case Gone:
+		l.set.remove(l) // the lane itself does this only when it ends, and until then no session should choose it
+	}
+	return t.result
+}
+
+// taken is what the caller of take has left to do once the lane's lock is free.
+type taken struct {
+	result Result
+	direct bool // the caller has the token and must write out
+	out    []byte
+	start  bool // the token was free and now belongs to the writer, which the caller must wake, unless direct is set
+	turn   Turn // of the session, or nil; the caller must release it
+}
+
+// take enters the session's batch into its reply order and into the lane. A panic in take leaves the slots of both in doubt,
+// so unlock then poisons the lane. hot
+func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
+	size := len(b.Bytes)
+	l.mu.Lock()
+	defer l.unlock()
+	switch {
+	case l.state != open:
+		return taken{result: Gone}
+	case s.full(b.Replies, size):
+		return taken{result: Share}
+	case !l.roomLocked(s, b.Replies, size):
+		return taken{result: Wait}
+	}
+	first, idle := l.slots.Len(), l.commands == 0
+	if t.result, t.turn = s.Rider.Admit(Entry{l, s, now}, now); t.result != Submitted {
+		l.wakeWaiterLocked() // this session may have been first in the queue, and the next one may fit
+		return t
+	}
+	// The session writes itself only on an idle lane, or a large batch. Otherwise the lane's writer writes as soon as it runs: what other
+	// sessions submit until then goes out in the same write.
+	t.direct = (first == 0 && idle || size >= largeBatch) && !l.token && l.up.TLS == nil
+	if idle {
+		l.pulse.begin(l.idleSince, now)
+	}
+	if l.slots.Len() > first {
+		l.slots.At(first).bytes = size // the batch goes out whole
+	}
+	if s.frameLen = 0; b.Resendable && b.Replies == 1 && size <= len(s.frame) {
+		s.frameLen = copy(s.frame[:], b.Bytes)
+	}
+	l.given += uint64(size)
+	l.bytes += size
+	l.unnonced += b.Replies
+	l.loadLocked()
+	s.count(b.Replies, size)
+	l.wakeWaiterLocked()
+	l.judgePulseLocked(now)
+	t.out = b.Bytes
+	if l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval {
+		t.out = l.appendNonceLocked(t.out, now)
+	}
+	t.start = !l.token
+	l.token = true
+	if t.direct {
+		l.passed = l.given
+	} else {
+		l.out.take(b, t.out)
+	}
+	l.countLocked()
+	return t
+}
+
+// Entry is where Rider.Admit enters a batch into a lane.
+type Entry struct {
+	lane *Lane
+	seat *Seat
+	now  int64
+}
+
+// Owe enters a run of commands that are owed n replies. tx means that they are a whole transaction. hot
+func (e Entry) Owe(n int, tx bool) {
+	l := e.lane
+	l.slots.Push(slot{seat: e.seat, n: n, at: l.given, tx: tx, sent: e.now}, 16)
+	l.commands += n
+}
+
+// unlock releases mu; take defers it. After a panic it also poisons the lane, once the lock is free, and lets the panic
+// continue. hot
+func (l *Lane) unlock() {
+	v := recover()
+	l.mu.Unlock()
+	if v != nil {
+		l.poison()
+		panic(v)
+	}
+}
+
+// appendNonceLocked appends an ECHO of a random word to a batch, and a slot for its reply, which must return in exactly that
+// place.
+func (l *Lane) appendNonceLocked(out []byte, now int64) []byte {
+	word := rand.Uint64()
+	nonce := backend.AppendNonce(make([]byte, 0, backend.NonceSize), word)
+	l.slots.Push(slot{n: 1, at: l.given, nonce: word, sent: now}, 16)
+	l.given += uint64(backend.NonceSize)
+	l.unnonced, l.nonceAt = 0, now
+	return append(out, nonce...)
+}
+
+// writeOne writes a batch straight from the session's reader, which has the token. It puts what the kernel does not take at
+// once before everything else that waits, and gives the token to the lane's writer if anything waits, or back to the lane. A
+// panic poisons the lane. hot
+func (l *Lane) writeOne(from *Batch, b []byte) {
+	defer l.poisonOnPanic()
+	n, err := l.up.Socket.WriteNow(b)
+	l.mu.Lock()
+	if n < len(b) && err == nil && l.state != closed {
+		l.out.putFirst(from, b[n:])
+		l.countLocked()
+	}
+	if err != nil {
+		l.writeFailedLocked(err)
+	}
+	waits := !l.out.empty() && l.state < failed
+	l.token = waits
+	over := l.overLocked()
+	l.mu.Unlock()
+	if waits {
+		l.wakeWriter()
+	}
+	if over {
+		l.up.Close()
+	}
+}
+
+// poisonOnPanic is deferred by a goroutine that has the token. After a panic it poisons the lane and lets the panic continue.
+func (l *Lane) poisonOnPanic() {
+	if v := recover(); v != nil {
+		l.poison()
+		panic(v)
+	}
+}
+
+// wakeWriter hands the token to the lane's writer. Only the holder of the token may call it, once, so it never waits.
+func (l *Lane) wakeWriter() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+		panic("the token of a lane was handed on twice")
+	}
+}
