@@ -18,7 +18,7 @@
 //	                │            or else by the lane's writer                   lane/write.go write, writeBatch
 //	                └── own ───> slots into the reply order, then the write     own.go      flushOwn, openOwn
 //
-//	backend ──> lane's reader: frames, matches by order                         lane/read.go takeIn, deliver, next, judge, hand
+//	backend ──> lane's reader: frames, matches by order                         lane/read.go takeIn, deliver, next, hand
 //	              │ Receive: into the session's outbox, counts the replies      outbox.go   Receive
 //	              │ writeReady: has each session's replies written              lane/read.go; write_turn.go DrainNow, writeOutbox
 //	              └─TLS─> client

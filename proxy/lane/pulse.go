@@ -29,11 +29,14 @@ type pulse struct {
 
 	window int64 // when the busyWindow began
 	idle   int64 // nanoseconds of it with nothing in flight
+
+	due int64 // judgePulseLocked would find nothing new before this time
 }
 
 // begin starts a new pulseWindow when a lane gets work that had nothing in flight since idleSince. hot
 func (p *pulse) begin(idleSince, now int64) {
-	*p = pulse{since: now, window: p.window, idle: p.idle + now - idleSince}
+	p.since, p.commands, p.each, p.wait = now, 0, 0, 0
+	p.idle += now - idleSince
 }
 
 // finished counts a run of commands that was handed to the lane at sent. hot
@@ -44,22 +47,28 @@ func (p *pulse) finished(commands int, sent, now int64) {
 		p.each = (now - p.since) / int64(p.commands)
 		p.since, p.commands = now, 0
 	}
+	if p.each > lateEach {
+		p.due = 0
+	}
 }
 
 // judgePulseLocked decides whether the lane is late, whether the backend is slow for its set and, at the end of each
-// busyWindow, whether the lane is busy. A lane that carries a big reply is always late. hot
+// busyWindow, whether the lane is busy. A lane that carries a big reply is always late. The caller calls it for each batch and each run
+// of replies, but not before pulse.due: as long as the lane is not late and its backend is quick, only time can change that.
 func (l *Lane) judgePulseLocked(now int64) {
-	p, late := &l.pulse, l.big
-	if !late && l.commands > 0 {
-		oldest := p.since // when the oldest command that is still owed a reply was handed to the lane
-		switch {
+	p, late, oldest := &l.pulse, l.big, now // oldest is when the oldest command that is still owed a reply was handed to the lane
+	after := int64(l.set.all.c.LateAfter)
+	if l.commands > 0 {
+		switch oldest = p.since; {
 		case l.in.open:
 			oldest = l.in.cur.sent
 		case l.slots.Len() > 0:
 			oldest = l.slots.At(0).sent
 		}
-		after := int64(l.set.all.c.LateAfter)
-		late = p.each > lateEach && max(p.wait, now-oldest) > after || now-max(l.replied, oldest) > lateStalls*after
+		late = late || p.each > lateEach && max(p.wait, now-oldest) > after || now-max(l.replied, oldest) > lateStalls*after
+	}
+	if p.due = 0; !late && p.each <= lateEach {
+		p.due = max(l.replied, oldest) + lateStalls*after
 	}
 	if late != l.late.Load() {
 		l.late.Store(late)
@@ -67,15 +76,14 @@ func (l *Lane) judgePulseLocked(now int64) {
 	if p.each > lateEach && !l.set.slow.Load() {
 		l.set.slow.Store(true)
 	}
-	took := now - p.window
-	if took < busyWindow {
-		return
+	if took := now - p.window; took >= busyWindow {
+		switch {
+		case p.idle < took/busyBelow:
+			l.busy.Store(true)
+		case p.idle > took/busyUntil:
+			l.busy.Store(false)
+		}
+		p.window, p.idle = now, 0
 	}
-	switch {
-	case p.idle < took/busyBelow:
-		l.busy.Store(true)
-	case p.idle > took/busyUntil:
-		l.busy.Store(false)
-	}
-	p.window, p.idle = now, 0
+	p.due = min(p.due, p.window+busyWindow)
 }

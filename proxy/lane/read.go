@@ -92,7 +92,7 @@ func (l *Lane) deliver(b []byte) error {
 			start, whole = i, 0
 			continue
 		}
-		if r.left == 0 && !l.next(now) {
+		if r.left == 0 && !l.next(now, true) {
 			return errUnasked
 		}
 		if !r.replies.Open() {
@@ -110,15 +110,14 @@ func (l *Lane) deliver(b []byte) error {
 		if !done {
 			break
 		}
-		if err := l.judge(); err != nil {
-			if errors.Is(err, errInternal) {
+		if kind := r.replies.Kind(); kind == '-' || kind == '>' || r.cur.tx {
+			if err := l.judge(); errors.Is(err, errInternal) {
 				return cmp.Or(l.hand(b[start:i-n], whole, now), err)
+			} else if err != nil {
+				return err // the reply's session is still in flight, and ends with the others
 			}
-			return err // the reply's session is still in flight, and ends with the others
 		}
-		whole++
-		r.left--
-		if r.left == 0 {
+		if whole, r.left = whole+1, r.left-1; r.left == 0 {
 			if err := l.hand(b[start:i], whole, now); err != nil {
 				return err
 			}
@@ -130,18 +129,54 @@ func (l *Lane) deliver(b []byte) error {
 	}
 	if r.left > 0 {
 		l.heard.Store(now)
+	} else if r.open {
+		l.next(now, false)
 	}
-	l.finishRun(now)
 	return nil
 }
 
-// next moves on to the slot whose replies are arriving. It returns false if no reply is owed: there is no slot, or the
-// commands of the first one were not passed to a write yet. hot
-func (l *Lane) next(now int64) bool {
-	r := &l.in
+// next ends the run of the current slot, whose replies have all arrived, and gives its room back, unless that was done before. If more
+// is set, further bytes have come: next moves on to the slot whose reply they begin, and returns false if no reply is owed: there is no
+// slot, or the commands of the first one were not passed to a write yet. Otherwise it closes the lane if that is retired and owes nothing
+// more. hot
+func (l *Lane) next(now int64, more bool) bool {
+	r, over := &l.in, false
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.finishRunLocked(now)
+	defer func() {
+		l.mu.Unlock()
+		if over {
+			l.up.Close()
+		}
+	}()
+	if r.open {
+		r.open, l.big = false, false
+		if s := r.cur.seat; s != nil {
+			if now-max(l.replied, r.cur.sent) > int64(l.up.Trip+l.set.all.c.SlowCommand) {
+				s.noteSlow(now)
+			}
+			l.pulse.finished(r.cur.n, r.cur.sent, now)
+			l.commands -= r.cur.n
+			l.bytes -= r.cur.bytes
+			s.count(-r.cur.n, -r.cur.bytes)
+			l.loadLocked()
+			l.wakeWaiterLocked()
+		}
+		l.replied = now
+		r.cur = slot{}
+		if l.held.Load() || l.abandoned.Load() != 0 {
+			l.easeLocked()
+		}
+		if now >= l.pulse.due {
+			l.judgePulseLocked(now)
+		}
+		if l.commands == 0 {
+			l.idleSince = now
+		}
+	}
+	if !more {
+		over = l.overLocked()
+		return false
+	}
 	if l.slots.Len() == 0 || l.slots.At(0).at >= l.passed {
 		return false
 	}
@@ -150,49 +185,8 @@ func (l *Lane) next(now int64) bool {
 	return true
 }
 
-// finishRun gives back the room of the current slot once all its replies have arrived, and closes a retired lane that owes
-// nothing more. hot
-func (l *Lane) finishRun(now int64) {
-	if !l.in.open || l.in.left > 0 {
-		return
-	}
-	l.mu.Lock()
-	l.finishRunLocked(now)
-	over := l.overLocked()
-	l.mu.Unlock()
-	if over {
-		l.up.Close()
-	}
-}
-
-// finishRunLocked gives back the room of the current slot, unless that was done before. All its replies must have arrived.
-func (l *Lane) finishRunLocked(now int64) {
-	r := &l.in
-	if !r.open {
-		return
-	}
-	r.open, l.big = false, false
-	if s := r.cur.seat; s != nil {
-		if now-max(l.replied, r.cur.sent) > int64(l.up.Trip+l.set.all.c.SlowCommand) {
-			s.noteSlow(now)
-		}
-		l.pulse.finished(r.cur.n, r.cur.sent, now)
-		l.commands -= r.cur.n
-		l.bytes -= r.cur.bytes
-		s.count(-r.cur.n, -r.cur.bytes)
-		l.loadLocked()
-		l.wakeWaiterLocked()
-	}
-	l.replied = now
-	r.cur = slot{}
-	l.easeLocked()
-	l.judgePulseLocked(now)
-	if l.commands == 0 {
-		l.idleSince = now
-	}
-}
-
-// judge inspects a reply that has arrived whole, and returns an error if the lane cannot go on after it. hot
+// judge inspects a reply that has arrived whole, and returns an error if the lane cannot go on after it. It finds nothing in a reply that is
+// neither an error nor a push and does not belong to a transaction.
 func (l *Lane) judge() error {
 	r := &l.in
 	kind := r.replies.Kind()
@@ -277,7 +271,9 @@ func (l *Lane) skipPush(b []byte, now int64) (n int, err error) {
 	r := &l.in
 	if !r.push {
 		r.push, r.size = true, 0
-		l.finishRun(now) // a session that has all its replies is not in flight if the push closes the lane
+		if r.open && r.left == 0 {
+			l.next(now, false) // a session that has all its replies is not in flight if the push closes the lane
+		}
 		if !l.set.key.RESP3 {
 			return 0, errPush
 		}

@@ -1,7 +1,7 @@
 package lane
 
 // roomLocked reports whether a batch of this size fits into the lane's window and no other session is before s in the queue.
-// Otherwise s has a place in the queue when it returns. hot
+// Otherwise s has a place in the queue when it returns.
 func (l *Lane) roomLocked(s *Seat, commands, bytes int) bool {
 	first := l.waiters.Front()
 	if (first == nil || first == s.place) && l.fitsLocked(commands, bytes) {
@@ -53,11 +53,15 @@ func (l *Lane) StopWaiting(s *Seat) {
 // wakeWaiterLocked wakes the first session in the queue if there is room for its batch. The session keeps its place until it
 // submits again. hot
 func (l *Lane) wakeWaiterLocked() {
-	first := l.waiters.Front()
-	if first == nil {
-		return
+	if l.waiters.Len() > 0 {
+		l.wakeFirstLocked()
 	}
-	if s := first.Value.(*Seat); !s.woken && l.fitsLocked(int(s.wantCommands), int(s.wantBytes)) {
+}
+
+// wakeFirstLocked is wakeWaiterLocked for a queue that is not empty.
+func (l *Lane) wakeFirstLocked() {
+	s := l.waiters.Front().Value.(*Seat)
+	if !s.woken && l.fitsLocked(int(s.wantCommands), int(s.wantBytes)) {
 		s.woken = true
 		s.Rider.HasRoom()
 	}

@@ -65,7 +65,7 @@ func (l *Lane) headLocked() *slot {
 // Held reports whether the oldest command on the lane keeps all others waiting, while the backend serves other connections. hot
 func (l *Lane) Held() bool { return l.held.Load() }
 
-// easeLocked ends what made sessions avoid the lane: its oldest reply has come whole and, as for Abandon, those that were owed then. hot
+// easeLocked ends what made sessions avoid the lane: its oldest reply has come whole and, as for Abandon, those that were owed then.
 func (l *Lane) easeLocked() {
 	if l.held.Load() {
 		l.held.Store(false)

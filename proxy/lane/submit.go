@@ -19,11 +19,11 @@ func (l *Lane) Submit(s *Seat, b *Batch, now int64) Result {
 	if t.turn != nil {
 		t.turn.Release()
 	}
-	switch t.result {
-	case Submitted:
-		l.set.growWith(l)
-	case Gone:
+	switch {
+	case t.result == Gone:
 		l.set.remove(l) // the lane itself does this only when it ends, and until then no session should choose it
+	case t.result == Submitted && (l.late.Load() || l.crowded()):
+		l.set.growWith(l)
 	}
 	return t.result
 }
@@ -38,20 +38,21 @@ type taken struct {
 }
 
 // take enters the session's batch into its reply order and into the lane. A panic in take leaves the slots of both in doubt,
-// so unlock then poisons the lane. hot
+// so it poisons the lane, once the lock is free. hot
 func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
+	defer l.poisonOnPanic()
 	size := len(b.Bytes)
 	l.mu.Lock()
-	defer l.unlock()
+	defer l.mu.Unlock()
 	switch {
 	case l.state != open:
 		return taken{result: Gone}
 	case s.full(b.Replies, size):
 		return taken{result: Share}
-	case !l.roomLocked(s, b.Replies, size):
+	case (l.waiters.Len() > 0 || !l.fitsLocked(b.Replies, size)) && !l.roomLocked(s, b.Replies, size):
 		return taken{result: Wait}
 	}
-	first, idle := l.slots.Len(), l.commands == 0
+	first, room, idle := l.slots.Len(), l.slots.Cap(), l.commands == 0
 	if t.result, t.turn = s.Rider.Admit(Entry{l, s, now}, now); t.result != Submitted {
 		l.wakeWaiterLocked() // this session may have been first in the queue, and the next one may fit
 		return t
@@ -74,7 +75,9 @@ func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
 	l.loadLocked()
 	s.count(b.Replies, size)
 	l.wakeWaiterLocked()
-	l.judgePulseLocked(now)
+	if now >= l.pulse.due {
+		l.judgePulseLocked(now)
+	}
 	t.out = b.Bytes
 	if l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval {
 		t.out = l.appendNonceLocked(t.out, now)
@@ -86,7 +89,9 @@ func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
 	} else {
 		l.out.take(b, t.out)
 	}
-	l.countLocked()
+	if !t.direct || l.slots.Cap() != room {
+		l.countLocked()
+	}
 	return t
 }
 
@@ -102,17 +107,6 @@ func (e Entry) Owe(n int, tx bool) {
 	l := e.lane
 	l.slots.Push(slot{seat: e.seat, n: n, at: l.given, tx: tx, sent: e.now}, 16)
 	l.commands += n
-}
-
-// unlock releases mu; take defers it. After a panic it also poisons the lane, once the lock is free, and lets the panic
-// continue. hot
-func (l *Lane) unlock() {
-	v := recover()
-	l.mu.Unlock()
-	if v != nil {
-		l.poison()
-		panic(v)
-	}
 }
 
 // appendNonceLocked appends an ECHO of a random word to a batch, and a slot for its reply, which must return in exactly that
@@ -152,7 +146,8 @@ func (l *Lane) writeOne(from *Batch, b []byte) {
 	}
 }
 
-// poisonOnPanic is deferred by a goroutine that has the token. After a panic it poisons the lane and lets the panic continue.
+// poisonOnPanic is deferred by take and writeOne. After a panic it poisons the lane and lets the panic continue. The lock must be
+// free by then.
 func (l *Lane) poisonOnPanic() {
 	if v := recover(); v != nil {
 		l.poison()
