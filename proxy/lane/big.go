@@ -16,7 +16,7 @@ func (l *Lane) noteBig(beginning bool) {
 	}
 	s.Rider.Big()
 	l.mu.Lock()
-	l.big = true
+	l.pulse.big = true
 	l.judgePulseLocked(l.set.all.c.Now())
 	l.mu.Unlock()
 	l.set.openIf(func() bool { return len(l.set.lanes()) < l.set.most && l.set.least() == l }) // unless a less loaded one is open

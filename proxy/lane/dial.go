@@ -120,7 +120,7 @@ func barsLanes(err error) bool {
 func (set *Set) addLocked(up *backend.Conn) *Lane {
 	c := &set.all.c
 	l := &Lane{set: set, up: up, opened: c.Now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
-	l.idleSince, l.nonceAt, l.pulse.window = l.opened, l.opened, l.opened
+	l.pulse.idleSince, l.nonceAt, l.pulse.window = l.opened, l.opened, l.opened
 	l.in.replies.Strict = true
 	if up.Pushed {
 		l.notePush()

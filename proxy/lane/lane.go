@@ -78,10 +78,7 @@ type Lane struct {
 	inFlight
 	writes
 	nonces
-	idleSince int64
-	replied   int64 // when the last reply of a slot last arrived
-	pulse     pulse
-	big       bool // the reply that is arriving is longer than MaxReply
+	pulse pulse
 }
 
 // inFlight holds what the lane owes, and the sessions that wait for room on it. Guarded by Lane.mu.
@@ -125,14 +122,14 @@ func (l *Lane) overLocked() bool { return l.state == retired && l.idleLocked() }
 func (l *Lane) Idle() (since int64, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.idleSince, l.state == open && l.idleLocked()
+	return l.pulse.idleSince, l.state == open && l.idleLocked()
 }
 
 // LastReply returns when the backend last answered on this lane, or when the lane was opened if it has not.
 func (l *Lane) LastReply() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return max(l.opened, l.replied)
+	return max(l.opened, l.pulse.replied)
 }
 
 // Transactions reports whether the lane may carry transactions: the backend ran an empty one when the lane was dialled.

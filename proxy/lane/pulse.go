@@ -22,6 +22,10 @@ const (
 
 // pulse measures whether the backend keeps up with a lane. Guarded by lane.mu.
 type pulse struct {
+	idleSince int64 // when the last command in flight was answered
+	replied   int64 // when the last reply of a slot last arrived
+	big       bool  // the reply that is arriving is longer than MaxReply
+
 	since    int64 // when the pulseWindow began
 	commands int   // answered since then
 	each     int64 // mean nanoseconds for a command in the last whole pulseWindow
@@ -33,10 +37,10 @@ type pulse struct {
 	due int64 // judgePulseLocked would find nothing new before this time
 }
 
-// begin starts a new pulseWindow when a lane gets work that had nothing in flight since idleSince. hot
-func (p *pulse) begin(idleSince, now int64) {
+// begin starts a new pulseWindow when a lane gets work that had nothing in flight since p.idleSince. hot
+func (p *pulse) begin(now int64) {
 	p.since, p.commands, p.each, p.wait = now, 0, 0, 0
-	p.idle += now - idleSince
+	p.idle += now - p.idleSince
 }
 
 // finished counts a run of commands that was handed to the lane at sent. hot
@@ -56,7 +60,7 @@ func (p *pulse) finished(commands int, sent, now int64) {
 // busyWindow, whether the lane is busy. A lane that carries a big reply is always late. The caller calls it for each batch and each run
 // of replies, but not before pulse.due: as long as the lane is not late and its backend is quick, only time can change that.
 func (l *Lane) judgePulseLocked(now int64) {
-	p, late, oldest := &l.pulse, l.big, now // oldest is when the oldest command that is still owed a reply was handed to the lane
+	p, late, oldest := &l.pulse, l.pulse.big, now // oldest is when the oldest command that is still owed a reply was handed to the lane
 	after := int64(l.set.all.c.LateAfter)
 	if l.commands > 0 {
 		switch oldest = p.since; {
@@ -65,10 +69,10 @@ func (l *Lane) judgePulseLocked(now int64) {
 		case l.slots.Len() > 0:
 			oldest = l.slots.At(0).sent
 		}
-		late = late || p.each > lateEach && max(p.wait, now-oldest) > after || now-max(l.replied, oldest) > lateStalls*after
+		late = late || p.each > lateEach && max(p.wait, now-oldest) > after || now-max(p.replied, oldest) > lateStalls*after
 	}
 	if p.due = 0; !late && p.each <= lateEach {
-		p.due = max(l.replied, oldest) + lateStalls*after
+		p.due = max(p.replied, oldest) + lateStalls*after
 	}
 	if late != l.late.Load() {
 		l.late.Store(late)

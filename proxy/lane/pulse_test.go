@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -24,7 +25,8 @@ func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
 		{50 * time.Millisecond, false}, {2 * time.Millisecond, false}, {time.Millisecond, true}, {12 * time.Millisecond, true},
 		{13 * time.Millisecond, false}, {0, true},
 	} {
-		l.pulse.begin(now, now+int64(tt.idle))
+		l.pulse.idleSince = now
+		l.pulse.begin(now + int64(tt.idle))
 		l.judgePulseLocked(now + busyWindow - 1)
 		if l.pulse.window != now {
 			t.Errorf("%d: judged before its time", i)
@@ -71,7 +73,8 @@ func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
 		each int64
 		slow bool
 	}{{lateEach, false}, {lateEach + 1, true}} {
-		first.pulse.begin(now, now)
+		first.pulse.idleSince = now
+		first.pulse.begin(now)
 		n := int(2 * pulseWindow / tt.each)
 		first.pulse.finished(n, now, now+int64(n)*tt.each)
 		first.judgePulseLocked(now)
@@ -84,6 +87,68 @@ func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
 	set.all.Sweep(0)
 	if set.slow.Load() {
 		t.Error("Sweep does not have it judged anew")
+	}
+}
+
+// What a lane that is judged only from pulse.due on is taken for is always what judging it each time finds.
+func TestLaneIsJudgedInTime(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	phases := []struct {
+		step   time.Duration // between two events, at most
+		enters float64       // how likely an event is a command, not a reply
+	}{
+		{2 * time.Microsecond, 0.5}, {2 * time.Microsecond, 0.4}, {20 * time.Microsecond, 0.5}, {60 * time.Microsecond, 0.4}, {time.Millisecond, 0.4},
+		{15 * time.Millisecond, 0.5},
+	}
+	each, due := newLane(t, netio.NewBuffers(0)), newLane(t, netio.NewBuffers(0))
+	var seats [2]Seat
+	now, judged := int64(time.Hour), 0
+	var late, busy, slow int
+	for i := range 200_000 {
+		phase := phases[i/5000%len(phases)]
+		now += 1 + r.Int64N(int64(phase.step))
+		if r.IntN(2000) == 0 {
+			now += int64(12 * time.Millisecond) // a stall
+		}
+		enters, big := r.Float64() < phase.enters, r.IntN(1000) == 0
+		for k, l := range []*Lane{each, due} {
+			switch {
+			case enters:
+				if l.commands == 0 {
+					l.pulse.begin(now)
+				}
+				Entry{l, &seats[k], now}.Owe(1, false)
+			case l.slots.Len() > 0:
+				l.pulse.finished(1, l.slots.Pop().sent, now)
+				l.commands--
+				l.pulse.replied, l.pulse.big = now, false
+			}
+			if big && l.commands > 0 {
+				l.pulse.big, l.pulse.due = true, 0
+			}
+			if k == 0 || now >= l.pulse.due {
+				l.judgePulseLocked(now)
+				judged += k
+			}
+			if l.commands == 0 {
+				l.pulse.idleSince = now
+			}
+			if i%1000 == 0 {
+				l.set.slow.Store(false)
+			}
+		}
+		if each.late.Load() != due.late.Load() || each.busy.Load() != due.busy.Load() || each.set.slow.Load() != due.set.slow.Load() {
+			t.Fatalf("step %d: late %v and %v, busy %v and %v, slow %v and %v", i, each.late.Load(), due.late.Load(),
+				each.busy.Load(), due.busy.Load(), each.set.slow.Load(), due.set.slow.Load())
+		}
+		count := map[bool]int{true: 1}
+		late, busy, slow = late+count[due.late.Load()], busy+count[due.busy.Load()], slow+count[due.set.slow.Load()]
+	}
+	if late == 0 || busy == 0 || slow == 0 || judged > 150_000 {
+		t.Errorf("late %d times, busy %d, slow %d, judged %d", late, busy, slow, judged)
 	}
 }
 

@@ -149,9 +149,9 @@ func (l *Lane) next(now int64, more bool) bool {
 		}
 	}()
 	if r.open {
-		r.open, l.big = false, false
+		r.open, l.pulse.big = false, false
 		if s := r.cur.seat; s != nil {
-			if now-max(l.replied, r.cur.sent) > int64(l.up.Trip+l.set.all.c.SlowCommand) {
+			if now-max(l.pulse.replied, r.cur.sent) > int64(l.up.Trip+l.set.all.c.SlowCommand) {
 				s.noteSlow(now)
 			}
 			l.pulse.finished(r.cur.n, r.cur.sent, now)
@@ -161,7 +161,7 @@ func (l *Lane) next(now int64, more bool) bool {
 			l.loadLocked()
 			l.wakeWaiterLocked()
 		}
-		l.replied = now
+		l.pulse.replied = now
 		r.cur = slot{}
 		if l.held.Load() || l.abandoned.Load() != 0 {
 			l.easeLocked()
@@ -170,7 +170,7 @@ func (l *Lane) next(now int64, more bool) bool {
 			l.judgePulseLocked(now)
 		}
 		if l.commands == 0 {
-			l.idleSince = now
+			l.pulse.idleSince = now
 		}
 	}
 	if !more {

@@ -61,7 +61,7 @@ func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
 	// sessions submit until then goes out in the same write.
 	t.direct = (first == 0 && idle || size >= largeBatch) && !l.token && l.up.TLS == nil
 	if idle {
-		l.pulse.begin(l.idleSince, now)
+		l.pulse.begin(now)
 	}
 	if l.slots.Len() > first {
 		l.slots.At(first).bytes = size // the batch goes out whole

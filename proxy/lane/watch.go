@@ -93,7 +93,7 @@ func (l *Lane) silentSinceLocked() (since int64, owes bool) {
 	if head == nil {
 		return 0, false
 	}
-	return max(head.sent, l.replied, l.heard.Load()), true
+	return max(head.sent, l.pulse.replied, l.heard.Load()), true
 }
 
 // allLeftLocked reports whether all sessions that the lane owes replies have ended.
