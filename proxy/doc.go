@@ -103,7 +103,7 @@
 //
 //	Sets.mu > Set.mu > Lane.mu (those of package lane) > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
 //
-// Lane.mu is held while a lane calls Rider.Admit, HasRoom and WantResend, which take replyOrder.mu. Server.mu is not held when any of
+// Lane.mu is held while a lane calls Rider.Admit, HasRoom and WantResend, and the function that TakeBack is given, which take replyOrder.mu. Server.mu is not held when any of
 // these is taken, but for those of accounts. session.end takes the locks of the session and Server.mu: whoever calls it holds none of
 // them. crypto/tls holds a lock of its own during a write to the client, so
 // a write that may wait belongs to whoever has the turn.
@@ -131,7 +131,8 @@
 //     but for 13. If they were not sent, and the backend is not there to refuse them in its own words, everything that the client had sent by then is answered by errors, in order, before anything else
 //     is sent (Lose, failBatch, recover).
 //  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend). Its slot on
-//     a lane that lives stays, and that reply is dropped (next, hand).
+//     a lane that lives stays, and that reply is dropped (TakeBack, next, hand). If there is no connection to send it over, a held lane
+//     still owes the reply.
 //
 // # Questions that a reader of this code may have
 //

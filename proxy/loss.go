@@ -27,6 +27,8 @@ func (s *session) Lose(n int, sent bool, again []byte) {
 	var stale *ownConn
 	switch {
 	case q.closed:
+	case again != nil && q.out.resend != nil: // the session's reader is about to send it again
+		q.onLane = false
 	case !q.answered:
 		ends = true
 	case s.believes():

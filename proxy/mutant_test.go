@@ -70,7 +70,7 @@ var mutants = []mutant{
 	}, "TestExecThatIsNeitherRunNorDiscardedEndsItsLane/an_error", "where the end should come"},
 
 	{"the reply on the lane to a command that was sent again is passed on: invariant 13", []edit{
-		{"lane/watch.go", "			s.resent = true\n", "			s.resent = !MUTANT\n"},
+		{"lane/watch.go", "			o.resent = f(true)\n", "			o.resent = f(true) && !MUTANT\n"},
 	}, "TestReplyToWhatWasSentAgainIsDropped/it_comes", "want "},
 	{"a lane that is lost answers a command that was sent again: invariant 13", []edit{
 		{"lane/end.go", "		case s.resent:\n", "		case s.resent && !MUTANT:\n"},

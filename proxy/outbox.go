@@ -167,6 +167,6 @@ func (s *session) nextLaneRunLocked() bool {
 	if q.slots.Len() == 0 {
 		return false
 	}
-	q.run = q.popLocked()
+	q.run, q.out.resend = q.popLocked(), nil // the command need not be sent again: here is the reply
 	return true
 }

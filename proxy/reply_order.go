@@ -105,7 +105,7 @@ func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission,
 		return submitNever, noTurn
 	case q.lost:
 		return submitLost, noTurn
-	case toLane && q.owed > 0 && !q.onLane: // WantResend has moved the owed reply to the own connection
+	case toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil): // the own connection owes the reply, or soon will: see WantResend
 		return submitOwn, noTurn
 	case toLane && q.out.tooMuchUnsent():
 		return submitLater, noTurn

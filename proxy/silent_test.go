@@ -380,6 +380,90 @@ func TestReplyToWhatWasSentAgainIsDropped(t *testing.T) {
 	}
 }
 
+// behindHeld is a session with a read on a lane whose oldest command, the first one's, keeps it waiting: it is asked to send the read again
+// over its own connection. From then on rule answers AUTH.
+func behindHeld(t *testing.T, rule laneRule) (h *harness, b *laneBackend, head *laneHold, first, behind *wire) {
+	t.Helper()
+	b = newLaneBackend(t)
+	h = b.start(func(c *Config) { c.laneHeld, c.askInterval = time.Second, 1 })
+	first, behind = h.dial(), h.dial()
+	first.get("0")
+	behind.get("0")
+	head = b.hold("head")
+	first.send(cmd("GET", "head"))
+	<-head.reached
+	behind.send(cmd("GET", "behind"))
+	eventually(t, "it is behind the other", func() bool { return h.lane().inFlight() == 2 })
+	var asked atomic.Bool
+	b.on(func(c *laneConn, args []string) (string, bool) {
+		switch {
+		case args[0] == "PING":
+			asked.Store(true)
+		case args[0] == "AUTH" && asked.Load():
+			return rule(c, args)
+		}
+		return "", false
+	})
+	h.overdue(2 * time.Second)
+	return h, b, head, first, behind
+}
+
+// A read that is to be sent again, and finds no connection, gets the reply that its lane brings at last, or is sent again when that is lost.
+func TestReadThatCannotBeSentAgainWaitsForItsLane(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]bool{"it comes": false, "the lane is lost first": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, b, head, first, behind := behindHeld(t, func(*laneConn, []string) (string, bool) { return "-WRONGPASS on purpose\r\n", true })
+			s := h.sessionOf(behind)
+			eventually(t, "it finds no connection", func() bool {
+				_, err := s.upstreamNow()
+				s.queue.mu.Lock()
+				defer s.queue.mu.Unlock()
+				return err != nil && s.queue.out.resend == nil
+			})
+			if lost {
+				b.on(nil)
+				head.reply <- func(c *laneConn) string { c.reset(); return "" }
+			} else {
+				head.release()
+			}
+			first.want(valueOf("head"))
+			behind.want(valueOf("behind"))
+			behind.get("last")
+			if n := b.count("GET", "behind"); n != 1 || len(h.Stats().SessionsClosed) != 0 { // a lost lane has not read it
+				t.Errorf("asked %d times; sessions closed: %v", n, h.Stats().SessionsClosed)
+			}
+		})
+	}
+}
+
+// The lane answers a read while the session still dials the connection over which it would send it again.
+func TestReadIsNotSentAgainOnceItsLaneHasAnswered(t *testing.T) {
+	t.Parallel()
+	dials, goOn := make(chan struct{}, 1), make(chan struct{})
+	h, b, head, first, behind := behindHeld(t, func(c *laneConn, _ []string) (string, bool) {
+		select {
+		case dials <- struct{}{}:
+		default:
+		}
+		select {
+		case <-goOn:
+		case <-c.b.done:
+		}
+		return "", false
+	})
+	<-dials
+	head.release()
+	first.want(valueOf("head"))
+	behind.want(valueOf("behind"))
+	close(goOn)
+	behind.get("last")
+	if n := b.count("GET", "behind"); n != 1 || len(h.Stats().SessionsClosed) != 0 {
+		t.Errorf("asked %d times; sessions closed: %v", n, h.Stats().SessionsClosed)
+	}
+}
+
 // A client that leaves while its session waits for a lane that is silent, before it may use its own connection, does not keep the session.
 func TestSessionWhoseClientHasLeftDoesNotWaitForASilentLane(t *testing.T) {
 	t.Parallel()

@@ -25,7 +25,7 @@ func (l *Lane) noteBig(beginning bool) {
 		frame := s.askedAlone()
 		l.mu.Unlock()
 		if frame != nil {
-			r.dropped = s.Rider.WantResend(frame)
+			r.dropped = s.Rider.WantResend(frame, false)
 		}
 	}
 }

@@ -62,13 +62,13 @@ func (r *rider) Receive(b []byte, n int, half bool, _ int64) (slow bool, t Turn)
 	return false, nil
 }
 
-func (r *rider) HasRoom()               { r.woken = true }
-func (r *rider) Big()                   {}
-func (r *rider) WantResend([]byte) bool { return false }
-func (r *rider) Ended() bool            { return false }
-func (r *rider) Follow(func() bool)     { r.t.Error("it is no slow client") }
-func (r *rider) Lose(int, bool, []byte) { r.t.Error("its lane is not lost") }
-func (r *rider) Cut()                   { r.t.Error("its lane is in order") }
+func (r *rider) HasRoom()                     { r.woken = true }
+func (r *rider) Big()                         {}
+func (r *rider) WantResend([]byte, bool) bool { return false }
+func (r *rider) Ended() bool                  { return false }
+func (r *rider) Follow(func() bool)           { r.t.Error("it is no slow client") }
+func (r *rider) Lose(int, bool, []byte)       { r.t.Error("its lane is not lost") }
+func (r *rider) Cut()                         { r.t.Error("its lane is in order") }
 
 // submit submits so many commands. It does the work of the lane's writer if the session has woken it: the kernel may not have
 // taken the whole batch at once.

@@ -32,9 +32,10 @@ type Rider interface {
 	Big()
 
 	// WantResend asks the session to send frame again over its own connection. frame must be the session's only command in
-	// flight, with no byte of its reply delivered; WantResend returns false if that is no longer so. If it returns true, the
-	// lane drops the reply. The lane's reader calls it with no lock held, or Watch with Lane.mu.
-	WantResend(frame []byte) bool
+	// flight, with no byte of its reply delivered; WantResend returns false if that is no longer so. owed says what the lane does
+	// with the reply if WantResend returns true: it drops the reply, or owes it until the session has an own connection and calls
+	// TakeBack. The lane's reader calls it with no lock held, or Watch with Lane.mu.
+	WantResend(frame []byte, owed bool) bool
 
 	// Ended reports whether the session has ended, so that nobody gets its replies. Lane.mu is held.
 	Ended() bool

@@ -143,8 +143,8 @@ func (l *Lane) passedBy(asked int64) {
 }
 
 // resendReadsLocked has each session that waits behind the oldest command on the lane, for a single command which only reads, send it again
-// over its own connection. It returns their number. The lane drops the replies to what was sent here. While the backend has few connections
-// to spare they go on waiting.
+// over its own connection. It returns their number. Each has its command on this lane until it takes it back (TakeBack). While the backend has
+// few connections to spare they go on waiting.
 func (l *Lane) resendReadsLocked() (n int) {
 	first := 1
 	if l.in.open {
@@ -155,10 +155,24 @@ func (l *Lane) resendReadsLocked() (n int) {
 		if s.seat == nil || s.resent || s.tx || s.n != 1 || s.seat.frameLen == 0 || s.seat.commands.Load() != 1 {
 			continue
 		}
-		if s.seat.Rider.WantResend(append([]byte(nil), s.seat.frame[:s.seat.frameLen]...)) {
-			s.resent = true
+		if s.seat.Rider.WantResend(append([]byte(nil), s.seat.frame[:s.seat.frameLen]...), true) {
 			n++
 		}
 	}
 	return n
+}
+
+// TakeBack has the lane drop the reply to the only command that s has in flight, if f returns true: the session sends the command again over
+// its own connection. f is told whether the lane still owes the whole reply; if not, the lane delivers it just now, has delivered it, or has
+// ended. TakeBack calls f with Lane.mu held. The session's reader calls TakeBack.
+func (l *Lane) TakeBack(s *Seat, f func(owed bool) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.slots.Len() {
+		if o := l.slots.At(i); o.seat == s && !o.resent {
+			o.resent = f(true)
+			return
+		}
+	}
+	f(false)
 }
