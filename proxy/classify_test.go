@@ -81,6 +81,7 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 		"nothing is owed":        {func(s *session) { s.queue.owed = 0 }, false, false},
 		"the session has ended":  {func(s *session) { s.queue.closed = true }, false, false},
 		"the connection is gone": {func(s *session) { s.pump.up = nil }, false, true},
+		"its lane brings it":     {func(s *session) { s.queue.onLane = true }, false, false},
 	} {
 		s := &session{}
 		s.queue.init(netio.NewBuffers(0).NewAccount())
