@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bytes"
 	"math"
+	"strings"
 	"time"
 
 	"dragontls/proxy/netio"
@@ -221,4 +223,94 @@ func (s *session) await(a awaited, kind slotKind, frame []byte) (o outcome, ok b
 		return o != outcomeNone
 	})
 	return o, ok
+}
+
+// special handles a whole reply that may be the one for which the session's reader waits in await: that to RESET, to QUIT or
+// to an EXEC that runs QUIT. If replies are not counted, it must find that reply among all others.
+func (d *relaying) special() error {
+	s, p, q := d.s, &d.s.pump, &d.s.queue
+	p.mu.Lock()
+	a, decided := p.awaited, p.outcome != outcomeNone
+	p.mu.Unlock()
+	kind, line := p.replies.Kind(), p.replies.Line()
+	isReset := (a == awaitReset || a == awaitFutileReset) && kind == '+' && string(line) == "RESET"
+	isQueued := a == awaitQuit && kind == '+' && string(line) == "QUEUED"
+	if q.uncounted() {
+		if a == awaitNothing || a == awaitReplies || decided || !isReset && !isQueued && !(kind == '-' && mayRefuse(line)) {
+			return nil
+		}
+	} else {
+		if q.run.note != nil {
+			s.noted(q.run.note, &p.replies)
+		}
+		d.count()
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	switch {
+	case isReset:
+		return d.resetDone()
+	case a == awaitReset:
+		return d.resetRefused()
+	case isQueued:
+		s.decide(outcomeQueued)
+	case kind == '-', a == awaitFutileReset, a == awaitExec && (kind != '*' || p.replies.Null()):
+		s.decide(outcomeRefused)
+	default:
+		s.decide(outcomeDone)
+	}
+	return nil
+}
+
+// mayRefuse reports whether an error that came while replies are not counted is one that RESET and QUIT themselves can get.
+// Any other belongs to an earlier command.
+func mayRefuse(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'"))
+}
+
+// withhold keeps n bytes of the reply to a DISCARD that was sent in place of a doomed EXEC. Once the reply is whole, the
+// client gets EXECABORT if it is +OK, or else the reply itself.
+func (d *relaying) withhold(n int, done bool) error {
+	s, p := d.s, &d.s.pump
+	if len(p.held)+n > maxHeld {
+		s.end(closeBackendError)
+		return errEnded
+	}
+	if err := d.flush(); err != nil {
+		return err
+	}
+	d.hold(n)
+	if !done {
+		return nil
+	}
+	text := p.held
+	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
+		text = textExecAbort
+		s.stickyEnded.Store(s.stickies.Load()) // the session's reader waits in await, and adds no more stickies
+	}
+	d.count() // before the write, so that no reply is written that is not counted
+	err := p.turn.write(text)
+	s.dropHeld()
+	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
+		s.decide(outcomeRefused)
+	} else {
+		s.decide(outcomeDone)
+	}
+	return err
+}
+
+// hold keeps the next n bytes in pump.held instead of passing them on.
+func (d *relaying) hold(n int) {
+	d.s.pump.held = append(d.s.pump.held, d.b[d.i:d.i+n]...)
+	d.s.account().Hold(int64(n))
+	d.i += n
+	d.start = d.i
+}
+
+// decide tells the session's reader the outcome of what it awaits. relay wakes the reader when it settles.
+func (s *session) decide(o outcome) {
+	s.pump.mu.Lock()
+	s.pump.outcome = o
+	s.pump.mu.Unlock()
 }

@@ -2,9 +2,10 @@ package proxy
 
 import (
 	"errors"
-	"strings"
 
 	"dragontls/proxy/command"
+	"dragontls/proxy/lane"
+	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
 
@@ -62,203 +63,395 @@ func (s *session) dispatch(frame []byte) bool {
 	return s.special(cmd, t, frame, args)
 }
 
-// special adds to the batch a command whose traits change how the session goes on. For RESET, QUIT and the EXEC of a doomed
-// transaction it waits for the reply. It returns false if the session takes no more from its client.
-func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, args int) bool {
+// classified is the result of classify.
+type classified uint8
+
+const (
+	classifiedToQueue  classified = iota // the caller adds the command to the batch
+	classifiedAnswered                   // the command was answered by an error, because replies were lost
+	classifiedNoMore                     // the session takes no more from its client
+)
+
+// classify decides over which connection a command goes, before it is added to the batch, and notes that in the batch. It
+// makes room in the batch first, so that the slot and the bytes of a command are submitted together. hot
+func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, args int) classified {
 	c := &s.client
-	switch {
-	case t&command.Uncounted != 0:
-		if c.tx == txDoomed {
-			return s.refuse(cmd, textDoomed)
-		}
-		s.count(cmd)
-		s.keepOwn()
-		if !s.uncounting() {
-			s.queue.counting.Store(countedBefore)
-			c.pend = append(c.pend, slot{kind: slotUncounted})
-		}
-		s.queueFrame(frame, slotReplies, false)
-		return true
-	case t&command.Resets != 0:
-		return s.reset(cmd, frame, args)
-	case t&command.Quits != 0 && args == 1:
-		return s.quit(cmd, frame)
-	case t&command.Databaseless != 0 && s.mayGoBare():
-		return s.sendBare(cmd, frame)
+	c.next = nextCommand{}
+	if !c.recovering && (len(c.out.Bytes)+len(frame) > netio.ChunkSize || c.out.Replies >= maxBatch) && s.flush() != nil {
+		return classifiedNoMore
 	}
-	s.count(cmd)
-	c.scripting = c.scripting || t&command.Scripting != 0
-	switch {
-	case args != 1:
-	case t&command.OpensMulti != 0:
-		s.transact(txBegins)
-	case t&command.EndsMulti != 0:
-		if c.tx == txDoomed && cmd.Name == "EXEC" {
-			return s.discard()
-		}
-		if c.tx == txQuits && cmd.Name == "EXEC" && !s.uncounting() {
-			return s.execQuit(frame)
-		}
-		s.transact(txEnds)
+	class := command.Unknown
+	if exact {
+		class = s.server.commands.Classify(cmd, sub, frame, args)
 	}
-	s.queueFrame(frame, slotReplies, t&command.Blocking != 0)
-	return true
+	if len(frame) > netio.ChunkSize && (class == command.Quiet || class == command.Unbounded) {
+		class = command.Own
+	}
+	if c.recovering {
+		if !s.answerLost(cmd, !class.LeavesNoState()) {
+			return classifiedNoMore
+		}
+		return classifiedAnswered
+	}
+	c.out.Resendable = cmd.OnlyReads && c.out.Replies == 0
+	c.changes = c.changes || !cmd.OnlyReads
+	if s.asking && class != command.State && class != command.Sticky {
+		s.classifyAsked(class)
+		return classifiedToQueue
+	}
+	switch class {
+	case command.Quiet:
+		c.route = max(c.route, routeLane)
+	case command.Unbounded:
+		c.route = max(c.route, routeUnbounded)
+	case command.Own:
+		s.wantOwn()
+		if s.asksForName(cmd, sub, args) {
+			c.next.note = &note{kind: noteGetName}
+		}
+	default:
+		s.classifyStateful(cmd, class, frame, args)
+	}
+	return classifiedToQueue
 }
 
-// refuse answers a command with text, in its place among the replies. Inside MULTI that dooms the transaction. If replies
-// cannot be counted, the session ends with this reply. It returns false if the session takes no more from its client.
-func (s *session) refuse(cmd *command.Command, text []byte) bool {
+// batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
+type batch struct {
+	out       lane.Batch // canonical bytes for the backend, gathered until the reader would wait
+	pend      []slot     // the slots of these commands, and of local replies among them
+	tallied   []tally
+	counted   int64     // bytes that countBatch has counted on the account
+	route     routeKind // the strongest that a command of the batch needs
+	stateful  bool      // if it were answered by local errors, the session's state would be unknown
+	scripting bool      // it contains a command after which the client may believe that the backend knows a script
+	hasTx     bool      // it contains a whole transaction
+	changes   bool      // a command of it may do more than read
+	frames    int       // whole commands in out
+	whole     int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
+}
+
+// nextCommand is what classify has found out about the command that queueFrame adds next.
+type nextCommand struct {
+	note *note
+	part txPart
+}
+
+// txPart says which part the command has in a whole transaction, which is one that is in one batch from MULTI to EXEC.
+type txPart uint8
+
+const (
+	txPartNone txPart = iota
+	txPartBegin
+	txPartEnd
+)
+
+// queueFrame adds a command's slot and its canonical frame to the batch. blocks means that the command may wait for other
+// clients. hot
+func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	c := &s.client
-	s.stripe.local[cmd.ID].Add(1)
-	c.commands++
-	if s.server.auditsCommands {
-		s.auditCommand(cmd, true)
+	next := c.next
+	c.next = nextCommand{}
+	last := len(c.pend) - 1
+	proves := !s.proven.Load()
+	if len(frame) > 0 {
+		c.frames++
 	}
+	switch {
+	case s.uncounting():
+	case kind != slotReplies:
+		c.pend = append(c.pend, slot{kind: kind, note: next.note, blocking: blocks, n: 1})
+	case next.note != nil:
+		c.pend = append(c.pend, slot{kind: slotNoted, note: next.note, blocking: blocks, n: 1})
+	case next.part == txPartBegin:
+		c.pend = append(c.pend, slot{tx: true, proves: proves, n: 1})
+		c.whole = len(c.pend)
+		c.out.Replies++
+	case c.whole > 0:
+		c.pend[c.whole-1].n++
+		c.out.Replies++
+		if next.part == txPartEnd {
+			c.hasTx, c.whole = true, 0
+		}
+	case last >= 0 && c.pend[last].kind == slotReplies && c.pend[last].blocking == blocks && !c.pend[last].tx && c.pend[last].proves == proves:
+		c.pend[last].n++
+		c.out.Replies++
+	default:
+		c.pend = append(c.pend, slot{blocking: blocks, proves: proves, n: 1})
+		c.out.Replies++
+	}
+	s.add(frame)
+}
+
+// add appends canonical bytes to the batch. The caller must have made room for them, as classify does. An inline command may
+// still be longer than the chunk in its canonical form: the bytes move out of the chunk then. hot
+func (s *session) add(b []byte) {
+	c := &s.client
+	if c.out.Chunk == nil {
+		c.out.Chunk = s.account().Chunk()
+		c.out.Bytes = c.out.Chunk[:0]
+	}
+	c.out.Bytes = append(c.out.Bytes, b...)
+}
+
+// count counts a command that is passed on. It adds up runs of the same command, which flush hands on to tallied. hot
+func (s *session) count(cmd *command.Command) {
+	c := &s.client
+	if c.last != cmd {
+		s.handOnCount()
+		c.last = cmd
+	}
+	c.lastN++
+	if s.server.auditsCommands {
+		s.auditCommand(cmd, false)
+	}
+}
+
+func (s *session) handOnCount() {
+	c := &s.client
+	if c.lastN == 0 {
+		return
+	}
+	s.client.tallied = append(s.client.tallied, tally{c.last.ID, c.lastN})
+	c.commands += c.lastN
+	c.lastN = 0
+}
+
+// tally is how many commands of one kind are in the batch.
+type tally struct {
+	id int // of the command
+	n  uint64
+}
+
+// tally counts the batch's commands in the counters of the path that they take. The caller calls it before a byte of them is
+// written. hot
+func (s *session) tally(path pathCounters) {
+	for _, t := range s.client.tallied {
+		path[t.id].Add(t.n)
+	}
+	s.client.tallied = s.client.tallied[:0]
+	if cap(s.client.tallied) > fewSlots {
+		s.client.tallied = nil
+	}
+}
+
+// flush submits the batch, if there is one: its slots enter the reply order before its bytes are written. The reader calls
+// it before every read that may wait. After an error the session takes no more commands.
+func (s *session) flush() error {
+	c := &s.client
+	if c.flushErr != nil {
+		return c.flushErr
+	}
+	s.handOnCount()
+	if len(c.pend) == 0 && len(c.out.Bytes) == 0 {
+		return nil
+	}
+	s.countBatch()
+	return s.submit()
+}
+
+// submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If
+// the batch cannot be sent, failBatch answers it. An error means that the session takes no more commands.
+func (s *session) submit() error {
+	c := &s.client
 	if c.whole > 0 {
 		s.breakTransaction()
 	}
-	s.transact(txDisturbs)
-	if s.uncounting() {
-		s.lastWord(text, closeRefused)
-		return false
+	if c.route == routeNone {
+		return s.pushLocals()
 	}
-	c.pend = append(c.pend, slot{kind: slotLocal, n: 1, text: text})
-	if len(c.pend) >= 256 {
-		return s.flush() == nil
+	for {
+		switch want := s.wantedRoute(); {
+		case c.flushErr != nil:
+			return c.flushErr
+		case s.ended():
+			c.flushErr = errEnded
+			return errEnded
+		case want != s.at.on && !s.settledForRoute():
+			return errEnded
+		case want == routeOwn:
+			s.at.on, s.at.lane = want, nil
+			if s.flushOwn() {
+				return c.flushErr
+			}
+		default:
+			if s.flushLane(want) {
+				return c.flushErr
+			}
+		}
 	}
-	return true
 }
 
-func (s *session) protocolError(err error) bool {
-	var pe *resp.ProtocolError
-	if !errors.As(err, &pe) {
-		s.lastWord(textInternal, closeInternalError)
+// wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that
+// the state of the session requires.
+func (s *session) wantedRoute() routeKind {
+	if s.keepsOwn() {
+		return routeOwn
+	}
+	now := s.server.now()
+	c, at := &s.client, &s.at
+	switch c.route {
+	case routeOwn:
+		at.ownUntil = now + int64(s.server.c.stayInterval)
+		return routeOwn
+	case routeUnbounded:
+		at.unboundedUntil = now + int64(s.server.c.stayInterval)
+	}
+	owed := s.owes() // before the rest: what a reply changes in the session is stored before the reply stops being owed
+	if s.keepsOwn() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
+		return routeOwn
+	}
+	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {
+		return routeOwn
+	}
+	if now < at.unboundedUntil || at.on == routeUnbounded && owed {
+		return routeUnbounded
+	}
+	return routeLane
+}
+
+func (s *session) owes() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.owed > 0
+}
+
+// flushLane submits the batch to a lane. It returns false if the route must be decided again. If it returns true, the batch
+// was submitted or answered by failBatch, or the session has ended.
+func (s *session) flushLane(want routeKind) bool {
+	l, err := s.chooseLane(want)
+	if err != nil {
+		if errors.Is(err, lane.ErrNoLanes) {
+			s.at.barredUntil = s.at.set.BarredUntil()
+			return false
+		}
+		s.failBatch(err)
+		return true
+	}
+	now := s.server.now()
+	if c := &s.client; c.hasTx && !l.Transactions() {
+		c.route = routeOwn
 		return false
 	}
-	text := pe.AppendReply(nil)
-	if !pe.Fatal {
-		return s.refuse(s.server.commands.Other, text)
+	s.mustFitLane()
+	result := l.Submit(&s.seat, &s.client.out, now)
+	if result == submitWait {
+		result = s.awaitRoom(l)
 	}
-	reason := closeProtocol
-	if strings.Contains(pe.Text, "HTTP") {
-		reason = closeHTTP
+	switch result {
+	case submitted:
+		s.at.on, s.at.lane = want, l
+		s.batchSent()
+		return true
+	case submitShare:
+		below := 0
+		s.park(func() bool {
+			q := &s.queue
+			if below == 0 {
+				below = max(1, q.owed*3/4)
+			}
+			q.out.below = below
+			return q.owed < below || q.lost
+		})
+	case submitGone:
+		s.park(func() bool { return s.queue.owed == 0 })
+		s.at.lane = nil
+	case submitOwn:
+		s.settledForRoute()
+	case submitLater:
+		s.awaitTaken()
+	case submitLost:
+		s.failBatch(errLost)
+		return true
+	case submitNever:
+		s.client.flushErr = errEnded
+		return true
 	}
-	s.lastWord(text, reason)
 	return false
 }
 
-// dispatchBig judges a command that is too big to be held, by its beginning in head, and begins to pass it on or to drop it.
-// stream does the rest. It returns false if the session takes no more from its client.
-func (s *session) dispatchBig(head []byte) bool {
-	c := &s.client
-	if now := s.rules(); now != c.rules && !s.changeRules(now) {
-		return false
+// mustFitLane panics if the batch's slots and commands do not agree. That ends this session before its batch can put the
+// replies of others out of order. hot
+func (s *session) mustFitLane() {
+	c, n := &s.client, 0
+	for i := range c.pend {
+		switch p := &c.pend[i]; {
+		case p.kind == slotReplies:
+			n += p.n
+		case !p.kind.local():
+			panic("a batch for the own connection went to a lane")
+		}
 	}
-	name := c.cmds.Name(head)
-	cmd, sub, exact := s.server.commands.Lookup(name)
-	if len(sub) == 0 {
-		sub = c.cmds.Sub(head)
+	if n != c.out.Replies || n != c.frames {
+		panic("a batch has not as many commands as slots")
 	}
-	t := cmd.Traits(sub)
-	text := s.refusalOfBig(cmd, t, name, sub, exact)
-	c.streamed, c.skipping = cmd, text != nil
-	if text != nil {
-		return s.refuse(cmd, text)
-	}
-	c.streamed = nil // classifyBig may flush the batch, which holds only whole commands so far
-	how := s.classifyBig(cmd, exact, sub)
-	if c.streamed = cmd; how != classifiedToQueue {
-		return how == classifiedAnswered
-	}
-	if t&command.MayBlock != 0 {
-		t |= command.Blocking
-	}
-	// This adds the slot alone; stream adds the bytes. A command of this size has arguments, and with arguments RESET, QUIT,
-	// MULTI, EXEC and DISCARD are not what these traits stand for.
-	return s.special(cmd, t&^(command.Resets|command.Quits|command.OpensMulti|command.EndsMulti|command.Databaseless), nil, 2)
 }
 
-// refusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. name and sub are nil if
-// the part that is held does not contain them whole.
-func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub []byte, exact bool) []byte {
-	c := &s.client
-	if text := cmd.Refusal(name, sub, exact); text != nil {
-		return text
+// chooseLane returns the lane on which replies are owed or, if none are, the lane that Set.Choose picks for the
+// session's present state. A batch that only reads does not wait on a lane that is held: there are other lanes for those then.
+// chooseLane waits for a lane at most unavailableTimeout, not counting the wait for a token.
+func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
+	at := &s.at
+	if at.lane != nil && s.owes() {
+		return at.lane, nil
 	}
-	if c.rules != nil {
-		if text := s.ruled(cmd, name, sub); text != nil {
-			return text
-		}
+	var l *lane.Lane
+	if want == routeLane && s.server.now() < s.seat.SlowUntil() {
+		l = s.laneApart()
 	}
-	if text := cmd.RefusalOfBig(name, sub, c.rules); text != nil {
-		return text
+	if l == nil {
+		s.findSet(want == routeUnbounded, false)
+		l = at.set.Choose(s.begun)
 	}
-	if t&command.Uncounted != 0 && c.tx == txDoomed {
-		return textDoomed
+	if l != nil && l.Held() && !s.client.changes && s.server.backend.HasSpare() {
+		s.findSet(at.unbounded, true)
+		l = at.set.Choose(s.begun)
 	}
-	return nil
+	if l != nil {
+		return l, nil
+	}
+	over := make(chan struct{})
+	defer close(over)
+	go s.watchUntil(over) // ends with the wait; nobody waits for it
+	return at.set.Await(s.begun, s.done)
 }
 
-// stream passes on, or drops, what the buffer holds of a big command. It returns false if the reader must read more of it
-// first, or if the command cannot go on: it is malformed, or the batch could not be submitted.
-func (s *session) stream() bool {
+// countBatch counts what the batch holds beyond its chunk. The session's reader calls it before it may wait while it has a
+// batch, and when the batch or a part of it is gone. hot
+func (s *session) countBatch() {
 	c := &s.client
-	in := c.buf[c.r:c.w]
-	var n int
-	var done bool
-	var err error
-	if c.skipping {
-		n, done, err = c.cmds.Skip(in)
-	} else {
-		// Re-encoded headers are never longer than those that came, except the first of a frame.
-		if cap(c.out.Bytes)-len(c.out.Bytes) < len(in)+64 {
-			if s.flush() != nil {
-				return false
-			}
-			if c.skipping { // the backend connection was lost
-				return true
-			}
-			s.add(nil)
+	n := slotsCost(cap(c.pend))
+	for i := range c.pend {
+		if c.pend[i].note != nil {
+			n += noteCost
 		}
-		if room := cap(c.out.Bytes) - 64; len(in) > room {
-			in = in[:room]
-		}
-		c.out.Bytes, n, done, err = c.cmds.Stream(c.out.Bytes, in)
-		c.route = routeOwn // in the middle of a command the session stays on its own connection
 	}
-	if err != nil {
-		s.abandon(err)
-		return false
+	if k := cap(c.tallied); k > fewSlots {
+		n += int64(k) * tallyCost
 	}
-	c.r += n
-	if done {
-		c.streamed = nil
+	if extra := cap(c.out.Bytes) - netio.ChunkSize; extra > 0 {
+		n += int64(extra)
 	}
-	return n > 0
+	if n != c.counted {
+		s.account().Hold(n - c.counted)
+		c.counted = n
+	}
 }
 
-// abandon ends the session because the big command that it streams is malformed. If the command was passed on, the backend
-// has only a part of it and will not reply: the client gets all replies before it, and then the protocol error.
-func (s *session) abandon(err error) {
-	c := &s.client
-	c.streamed = nil
-	c.r = c.w
-	if !c.skipping && !s.uncounting() {
-		if s.flush() != nil || !s.hold(func() bool { return s.queue.owed <= 1 }) {
-			return
-		}
-		if !s.queue.forget() {
-			s.end(closeProtocol)
-			return
-		}
-	}
-	s.protocolError(err)
+// batchSent drops the batch after it was passed on.
+func (s *session) batchSent() {
+	s.dropBatch()
+	s.freeOut()
 }
 
-// ownUser reports whether dragontls authenticates the session's own connection. It waits until there is one, and returns
-// true if none can be opened.
-func (s *session) ownUser() bool {
-	up, err := s.openOwn()
-	s.leaveOwnAlone()
-	return err != nil || up.Authenticated()
+// dropBatch drops the slots of the batch and what is known of its commands, but not its bytes.
+func (s *session) dropBatch() {
+	c := &s.client
+	clear(c.pend)
+	c.pend = c.pend[:0]
+	if cap(c.pend) > fewSlots {
+		c.pend = nil
+	}
+	s.countBatch()
+	c.frames = 0
+	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful, c.scripting, c.changes = routeNone, 0, 0, false, false, false, false
 }

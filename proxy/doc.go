@@ -7,22 +7,22 @@
 //
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
 //	                │ dispatch: rules, deny list, traits                        dispatch.go dispatch; package command
-//	                │ classify: class, and so lane, unbounded lane or own       classify.go classify; command.Table.Classify
-//	                │ queueFrame: a slot and the canonical bytes                batch.go    queueFrame, add
-//	                │ flush, before a read that waits                           batch.go    flush; route.go submit
-//	                ├── lane ──> choose a lane for the batch                    route.go    flushLane, chooseLane
+//	                │ classify: class, and so lane, unbounded lane or own       dispatch.go classify; command.Table.Classify
+//	                │ queueFrame: a slot and the canonical bytes                dispatch.go queueFrame, add
+//	                │ flush, before a read that waits                           dispatch.go flush, submit
+//	                ├── lane ──> choose a lane for the batch                    dispatch.go flushLane, chooseLane
 //	                │            take: slots into the reply order and           lane/lane.go Submit, take
-//	                │            into the lane's ring, under Lane.mu            reply_order.go Admit
+//	                │            into the lane's ring, under Lane.mu            reply.go    Admit
 //	                │            written by the session if the lane is idle     lane/submit.go writeOne
 //	                │            or the batch large, and not over TLS,
 //	                │            or else by the lane's writer                   lane/write.go write, writeBatch
 //	                └── own ───> slots into the reply order, then the write     own.go      flushOwn, openOwn
 //
 //	backend ──> lane's reader: frames, matches by order                         lane/read.go takeIn, deliver, next, hand
-//	              │ Receive: into the session's outbox, counts the replies      outbox.go   Receive
-//	              │ writeReady: has each session's replies written              lane/read.go; write_turn.go DrainNow, writeOutbox
+//	              │ Receive: into the session's outbox, counts the replies      reply.go    Receive
+//	              │ writeReady: has each session's replies written              lane/read.go; reply.go DrainNow, writeOutbox
 //	              └─TLS─> client
-//	backend ──> session's pump, which reads its own connection                  pump.go     runPump, passOn
+//	backend ──> session's pump, which reads its own connection                  pump.go     runPump; relay.go passOn
 //	              │ waits for the turn, frames, matches by order                relay.go    relay, frame
 //	              └─TLS─> client
 //

@@ -2,11 +2,13 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
+	"dragontls/proxy/resp"
 )
 
 var (
@@ -188,4 +190,46 @@ func (s *session) recover() {
 	q.lost = false
 	q.mu.Unlock()
 	c.recovering = false
+}
+
+// unavailable returns what clients are told whose command could not be sent because of err, and the reason for a session that ends
+// then. A backend that is up, and refuses all the same, speaks for itself.
+func unavailable(err error) (text []byte, reason closeReason) {
+	var r *backend.Refusal
+	refused := errors.As(err, &r)
+	switch {
+	case errors.Is(err, backend.ErrAuth):
+		return textBackendAuth, closeBackendAuth
+	case errors.Is(err, backend.ErrOpen):
+		return textBackendOpen, closeBackendOpen
+	case refused && errors.Is(err, backend.ErrState):
+		return resp.AppendError(nil, fmt.Sprintf(formBackendState, r.Asked, r.Answer)), closeBackendState
+	case errors.Is(err, backend.ErrState):
+		return textBackendState, closeBackendState
+	case refused && errors.Is(err, backend.ErrMaxClients):
+		return r.Text(), closeMaxClients
+	case refused && errors.Is(err, backend.ErrScript):
+		return r.Text(), closeBackendBusy
+	}
+	return textUnavailable, closeUnavailable
+}
+
+// answerUnavailable answers every command of the batch with an error text that fits err, and then ends the session.
+func (s *session) answerUnavailable(err error) {
+	c := &s.client
+	text, reason := unavailable(err)
+	final := slot{kind: slotFinal, n: 1, text: nil, reason: reason}
+	for i, p := range c.pend {
+		if p.kind.local() {
+			if p.kind == slotFinal {
+				final.text = p.text
+				c.pend[i] = slot{kind: slotLocal}
+			}
+			continue
+		}
+		c.pend[i] = slot{kind: slotLocal, n: max(1, p.n), text: text}
+	}
+	c.flushErr = err
+	c.ending = true
+	s.push(append(c.pend, final))
 }

@@ -72,38 +72,6 @@ func slotsCost(n int) int64 {
 	return int64(n) * slotCost
 }
 
-// countBatch counts what the batch holds beyond its chunk. The session's reader calls it before it may wait while it has a
-// batch, and when the batch or a part of it is gone. hot
-func (s *session) countBatch() {
-	c := &s.client
-	n := slotsCost(cap(c.pend))
-	for i := range c.pend {
-		if c.pend[i].note != nil {
-			n += noteCost
-		}
-	}
-	if k := cap(c.tallied); k > fewSlots {
-		n += int64(k) * tallyCost
-	}
-	if extra := cap(c.out.Bytes) - netio.ChunkSize; extra > 0 {
-		n += int64(extra)
-	}
-	if n != c.counted {
-		s.account().Hold(n - c.counted)
-		c.counted = n
-	}
-}
-
-// freeOut gives back the chunk with the bytes of the batch.
-func (s *session) freeOut() {
-	c := &s.client
-	if c.out.Chunk != nil {
-		s.account().FreeChunk(c.out.Chunk)
-		c.out.Bytes, c.out.Chunk = nil, nil
-		s.countBatch()
-	}
-}
-
 // called reports whether the session's reader has something else to do than to read from the client: to recover from a loss,
 // or to send a command again.
 func (s *session) called() bool {
@@ -163,5 +131,15 @@ func (s *session) waitForMemory() {
 				return
 			}
 		}
+	}
+}
+
+// freeOut gives back the chunk with the bytes of the batch.
+func (s *session) freeOut() {
+	c := &s.client
+	if c.out.Chunk != nil {
+		s.account().FreeChunk(c.out.Chunk)
+		c.out.Bytes, c.out.Chunk = nil, nil
+		s.countBatch()
 	}
 }

@@ -60,7 +60,7 @@ var mutants = []mutant{
 		{"command/table.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
 	}, "TestLineBreakKeepsACommandFromLanes", "rode a lane"},
 	{"a HELLO inside MULTI changes nothing: invariant 8", []edit{
-		{"classify.go", "	case s.sticky():\n		s.keepOwn()\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.keepOwn() }\n"},
+		{"special.go", "	case s.sticky():\n		s.keepOwn()\n", "	case s.sticky():\n		if !MUTANT || cmd.Name != \"HELLO\" { s.keepOwn() }\n"},
 	}, "TestWhatPinsASessionToItsOwnConnection/HELLO_inside_a_transaction", "own for life: false, want true"},
 	{"a connection whose user was dropped by RESET is kept: invariant 8", []edit{
 		{"reset.go", "	return up != nil && up.Authenticated()\n", "	return !MUTANT && up != nil && up.Authenticated()\n"},
@@ -109,11 +109,11 @@ var mutants = []mutant{
 		{"loss.go", "	final := c.stateful && !up || ", "	final := c.stateful && !up && !MUTANT || "},
 	}, "TestStateCommandThatCannotBeSentEndsTheSession", "still open after"},
 	{"what was read before the end of a loss is sent: invariant 12", []edit{
-		{"reply_order.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
-		{"classify.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
+		{"reply.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
+		{"dispatch.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
 	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "-LOADING"},
 	{"a lane owes beside the own connection: invariant 7", []edit{
-		{"reply_order.go", "	case toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil):", "	case !MUTANT && toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil):"},
+		{"reply.go", "	case toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil):", "	case !MUTANT && toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil):"},
 	}, "TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain", "2 owed"},
 	{"a command is sent again that was answered: invariant 13", []edit{
 		{"resend.go", "q.owed != 1 || q.onLane", "q.owed != 1 && !MUTANT || q.onLane"},
@@ -125,14 +125,14 @@ var mutants = []mutant{
 		{"reply_order.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out.size > 0 || !q.localFirstLocked() {\n"},
 	}, "TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane", "got \"-NOPERM"},
 	{"the own connection speaks inside a reply of a lane: invariant 9", []edit{
-		{"write_turn.go", "!q.turn && !q.half })", "!q.turn && (!q.half || MUTANT) })"},
+		{"reply.go", "!q.turn && !q.half })", "!q.turn && (!q.half || MUTANT) })"},
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
-		{"reply_order.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
-		{"reply_order.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
+		{"reply.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
+		{"reply.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
-		{"write_turn.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
+		{"reply.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
 	}, "TestNothingIsWrittenBehindWhatWasDropped", "bytes and then \"-NOPERM"},
 	{"sessions with different databases share a lane: invariant 8", []edit{
 		{"route.go", "Credential: s.credential, Database: st.Database, RESP3", "Credential: s.credential, Database: map[bool]int{false: st.Database}[MUTANT], RESP3"},
@@ -141,11 +141,11 @@ var mutants = []mutant{
 		{"route.go", "RESP3: st.RESP3, ReadOnly: st.ReadOnly, Unbounded", "RESP3: st.RESP3 && !MUTANT, ReadOnly: st.ReadOnly, Unbounded"},
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n0 3"},
 	{"a command is counted after it was written: invariant 11", []edit{
-		{"reply_order.go", "	s.tally(s.stripe.lane)\n", "	if !MUTANT { s.tally(s.stripe.lane) }\n"},
-		{"route.go", "	result := l.Submit(&s.seat, &s.client.out, now)\n", "	result := l.Submit(&s.seat, &s.client.out, now)\n	if MUTANT { s.tally(s.stripe.lane) }\n"},
+		{"reply.go", "	s.tally(s.stripe.lane)\n", "	if !MUTANT { s.tally(s.stripe.lane) }\n"},
+		{"dispatch.go", "	result := l.Submit(&s.seat, &s.client.out, now)\n", "	result := l.Submit(&s.seat, &s.client.out, now)\n	if MUTANT { s.tally(s.stripe.lane) }\n"},
 	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
 	{"a transaction is doomed by nothing", []edit{
-		{"dispatch.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},
+		{"special.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},
 	}, "TestDoomedTransactionNeverRuns", "want \"-EXECABORT"},
 	{"a connection keeps whatever user a refused RESET left it: invariant 8", []edit{
 		{"reset.go", "s.mustReplace() && !s.clientAuth() {", "s.mustReplace() && !s.clientAuth() && !MUTANT {"},

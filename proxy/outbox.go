@@ -1,11 +1,6 @@
 package proxy
 
-import (
-	"time"
-
-	"dragontls/proxy/lane"
-	"dragontls/proxy/netio"
-)
+import "dragontls/proxy/netio"
 
 // outbox holds the bytes that lanes have brought for one client and that no writer has taken yet. Guarded by replyOrder.mu.
 type outbox struct {
@@ -52,28 +47,6 @@ func (b *outBuf) free(to *netio.Account) {
 	to.FreePage(b.page)
 }
 
-// append appends a copy of b, in memory that the account from lends. hot
-func (o *outbox) append(from *netio.Account, b []byte) {
-	o.size += len(b)
-	o.unsent += len(b)
-	for len(b) > 0 {
-		if n := len(o.bufs); n > 0 {
-			last := &o.bufs[n-1]
-			k := copy(last.room(), b)
-			last.n += k
-			b = b[k:]
-			if len(b) == 0 {
-				return
-			}
-		}
-		if len(o.bufs) == 0 && len(b) <= netio.PageSize {
-			o.bufs = append(o.bufs, outBuf{page: from.Page()})
-		} else {
-			o.bufs = append(o.bufs, outBuf{chunk: from.Chunk()})
-		}
-	}
-}
-
 // take removes the first buffer and returns it. The caller must free it.
 func (o *outbox) take() (b outBuf, ok bool) {
 	if len(o.bufs) == 0 {
@@ -115,58 +88,4 @@ func (o *outbox) tooMuchUnsent() bool {
 // littleUnsent reports whether a session that had too much unsent may go on.
 func (o *outbox) littleUnsent() bool {
 	return o.unsent < min(lowUnsent, max(netio.PageSize, o.budget()/8))
-}
-
-// Receive puts b, which a lane has brought, into the outbox, see lane.Rider. The run that b belongs to is one slot of the
-// queue. slow is true if more than the budget is unsent: the session then uses its own connection for good. hot
-func (s *session) Receive(b []byte, n int, half bool, now int64) (slow bool, t lane.Turn) {
-	q := &s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.closed || q.run.n == 0 && !s.nextLaneRunLocked() {
-		return false, nil
-	}
-	q.out.append(s.account(), b)
-	if q.half && !half {
-		q.notifyLocked()
-	}
-	q.half = half
-	q.run.n -= n
-	q.owed -= n
-	if q.owed == 0 || q.owed < q.out.below { // the session's reader may wait for this
-		q.out.below = 0
-		q.notifyLocked()
-	}
-	if n > 0 {
-		q.answered = true
-		s.lastActive.Store(now)
-		if q.run.n == 0 {
-			s.stripe.durations.observe(time.Duration(now-q.run.sent), 1)
-		}
-	}
-	if !q.turn {
-		q.turn, t = true, writeTurn{s}
-		q.out.writers++
-	}
-	if slow = q.out.unsent > netio.MinBudget && q.out.unsent > q.out.budget(); slow {
-		s.ownUntil.Store(forGood)
-	}
-	return slow, t
-}
-
-// nextLaneRunLocked makes run the slot whose replies come now. It first puts the local replies before it into the outbox. It
-// returns false if the queue has no such slot.
-func (s *session) nextLaneRunLocked() bool {
-	q := &s.queue
-	for q.localFirstLocked() {
-		l := q.popLocked()
-		for range l.n {
-			q.out.append(s.account(), l.text)
-		}
-	}
-	if q.slots.Len() == 0 {
-		return false
-	}
-	q.run, q.out.resend = q.popLocked(), nil // the command need not be sent again: here is the reply
-	return true
 }

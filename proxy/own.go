@@ -328,3 +328,11 @@ func (s *session) ownEnded(err error) {
 		s.server.backend.Count("lost")
 	}
 }
+
+// ownUser reports whether dragontls authenticates the session's own connection. It waits until there is one, and returns
+// true if none can be opened.
+func (s *session) ownUser() bool {
+	up, err := s.openOwn()
+	s.leaveOwnAlone()
+	return err != nil || up.Authenticated()
+}

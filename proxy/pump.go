@@ -76,47 +76,6 @@ func (s *session) pumpOn() (rests bool) {
 	}
 }
 
-// pumpNext is what the pump is to do after a read.
-type pumpNext uint8
-
-const (
-	pumpGoesOn pumpNext = iota
-	pumpEnds
-	pumpAtRest // end without closing: the connection now belongs to the goroutine that wakes it
-)
-
-// passOn reads once from the backend, and passes on what came. If the read fails, ownEnded decides what becomes of the
-// session.
-func (s *session) passOn(up *ownConn) pumpNext {
-	s.pump.limitRead(up)
-	if up.parts.Load() {
-		return s.pumpParts()
-	}
-	b, k, err := up.Receive()
-	defer up.Free(k)
-	if up.rests.state.Load() == restAsked {
-		interrupted := errors.Is(err, os.ErrDeadlineExceeded)
-		if s.pumpAsked(up, interrupted && len(b) == 0) {
-			return pumpAtRest
-		}
-		if interrupted {
-			err = nil
-		}
-	}
-	if len(b) > 0 && s.relay(b) != nil {
-		return pumpEnds
-	}
-	if up.parts.Load() {
-		return s.pumpParts()
-	}
-	if err != nil {
-		s.ownEnded(err)
-		return pumpEnds
-	}
-	s.shedProof()
-	return pumpGoesOn
-}
-
 // pumpParts ends the pump of a connection that the session has given up. If half a push was passed on, nobody can write to the client any
 // more, so the session ends.
 func (s *session) pumpParts() pumpNext {
@@ -130,14 +89,6 @@ func (s *session) pumpParts() pumpNext {
 // mu.
 func (p *pump) quitting() bool {
 	return (p.awaited == awaitQuit || p.awaited == awaitExec) && (p.outcome == outcomeNone || p.outcome == outcomeDone)
-}
-
-// limitRead applies limit to the next read. If limitBackend lowers the limit meanwhile, its deadline may already have been
-// replaced by the one that is set here: so limitRead looks again.
-func (p *pump) limitRead(up *ownConn) {
-	for d, last := p.limit.Load(), int64(0); d != last; d, last = p.limit.Load(), d {
-		up.setReadDeadline(time.Now().Add(time.Duration(d)))
-	}
 }
 
 // upstreamNow returns the own connection, or nil and maybe the reason why there is none.
@@ -327,4 +278,31 @@ func (s *session) endWithBackend(err error) {
 		s.server.backend.Count("lost")
 		s.end(closeBackendError)
 	}
+}
+
+// upstream tells the pump that a command waits for the own connection, and returns the connection, or the error of its
+// dial. It waits at most unavailableTimeout, not counting the wait for a token (awaitDial).
+func (s *session) upstream() (*ownConn, error) {
+	p := &s.pump
+	p.mu.Lock()
+	up, err := p.up, p.upErr
+	if up == nil && err == nil && p.wanted.IsZero() {
+		p.wanted = time.Now()
+		close(p.want)
+	}
+	p.mu.Unlock()
+	if up != nil || err != nil {
+		return up, err
+	}
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.notifyLocked()
+	if !q.waitLocked(func() bool {
+		up, err = s.upstreamNow()
+		return up != nil || err != nil
+	}) {
+		return nil, errEnded
+	}
+	return up, err
 }

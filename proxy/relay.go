@@ -1,12 +1,61 @@
 package proxy
 
 import (
-	"bytes"
-	"strings"
+	"errors"
+	"os"
 	"time"
 
 	"dragontls/proxy/resp"
 )
+
+// passOn reads once from the backend, and passes on what came. If the read fails, ownEnded decides what becomes of the
+// session.
+func (s *session) passOn(up *ownConn) pumpNext {
+	s.pump.limitRead(up)
+	if up.parts.Load() {
+		return s.pumpParts()
+	}
+	b, k, err := up.Receive()
+	defer up.Free(k)
+	if up.rests.state.Load() == restAsked {
+		interrupted := errors.Is(err, os.ErrDeadlineExceeded)
+		if s.pumpAsked(up, interrupted && len(b) == 0) {
+			return pumpAtRest
+		}
+		if interrupted {
+			err = nil
+		}
+	}
+	if len(b) > 0 && s.relay(b) != nil {
+		return pumpEnds
+	}
+	if up.parts.Load() {
+		return s.pumpParts()
+	}
+	if err != nil {
+		s.ownEnded(err)
+		return pumpEnds
+	}
+	s.shedProof()
+	return pumpGoesOn
+}
+
+// pumpNext is what the pump is to do after a read.
+type pumpNext uint8
+
+const (
+	pumpGoesOn pumpNext = iota
+	pumpEnds
+	pumpAtRest // end without closing: the connection now belongs to the goroutine that wakes it
+)
+
+// limitRead applies limit to the next read. If limitBackend lowers the limit meanwhile, its deadline may already have been
+// replaced by the one that is set here: so limitRead looks again.
+func (p *pump) limitRead(up *ownConn) {
+	for d, last := p.limit.Load(), int64(0); d != last; d, last = p.limit.Load(), d {
+		up.setReadDeadline(time.Now().Add(time.Duration(d)))
+	}
+}
 
 // relay passes on b, which the pump has read from the own connection. An error means that the session has ended. The pump
 // calls it. hot
@@ -104,18 +153,6 @@ func (d *relaying) frame() error {
 	return nil
 }
 
-// malformed ends the session because of a frame that cannot be passed on. The client is told why in place of that frame, if
-// no byte of the frame was passed on before: the frame begins in this read.
-func (d *relaying) malformed(err error, begins bool) {
-	s := d.s
-	if d.flush() == nil && begins && d.b[d.i] != '>' && !s.queue.uncounted() {
-		_ = s.pump.turn.write(textMalformed)
-	}
-	s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
-	s.server.backend.Count("malformed")
-	s.end(closeBackendError)
-}
-
 // begin finds the slot of the frame that begins now, if it needs one. It ends the session if nobody asked for the frame. hot
 func (d *relaying) begin() error {
 	s, q := d.s, &d.s.queue
@@ -165,13 +202,6 @@ func (d *relaying) next() error {
 	}
 }
 
-// flush writes what is framed so far.
-func (d *relaying) flush() error {
-	err := d.s.pump.turn.write(d.b[d.start:d.i])
-	d.start = d.i
-	return err
-}
-
 // count accounts for one whole reply of the current run, which relay settles later. hot
 func (d *relaying) count() {
 	q := &d.s.queue
@@ -191,94 +221,23 @@ func (d *relaying) count() {
 	}
 }
 
-// withhold keeps n bytes of the reply to a DISCARD that was sent in place of a doomed EXEC. Once the reply is whole, the
-// client gets EXECABORT if it is +OK, or else the reply itself.
-func (d *relaying) withhold(n int, done bool) error {
-	s, p := d.s, &d.s.pump
-	if len(p.held)+n > maxHeld {
-		s.end(closeBackendError)
-		return errEnded
-	}
-	if err := d.flush(); err != nil {
-		return err
-	}
-	d.hold(n)
-	if !done {
-		return nil
-	}
-	text := p.held
-	if p.replies.Kind() == '+' && string(p.replies.Line()) == "OK" {
-		text = textExecAbort
-		s.stickyEnded.Store(s.stickies.Load()) // the session's reader waits in await, and adds no more stickies
-	}
-	d.count() // before the write, so that no reply is written that is not counted
-	err := p.turn.write(text)
-	s.dropHeld()
-	if p.replies.Kind() == '-' && strings.HasPrefix(string(p.replies.Line()), "NOPERM") {
-		s.decide(outcomeRefused)
-	} else {
-		s.decide(outcomeDone)
-	}
+// flush writes what is framed so far.
+func (d *relaying) flush() error {
+	err := d.s.pump.turn.write(d.b[d.start:d.i])
+	d.start = d.i
 	return err
 }
 
-// hold keeps the next n bytes in pump.held instead of passing them on.
-func (d *relaying) hold(n int) {
-	d.s.pump.held = append(d.s.pump.held, d.b[d.i:d.i+n]...)
-	d.s.account().Hold(int64(n))
-	d.i += n
-	d.start = d.i
-}
-
-// special handles a whole reply that may be the one for which the session's reader waits in await: that to RESET, to QUIT or
-// to an EXEC that runs QUIT. If replies are not counted, it must find that reply among all others.
-func (d *relaying) special() error {
-	s, p, q := d.s, &d.s.pump, &d.s.queue
-	p.mu.Lock()
-	a, decided := p.awaited, p.outcome != outcomeNone
-	p.mu.Unlock()
-	kind, line := p.replies.Kind(), p.replies.Line()
-	isReset := (a == awaitReset || a == awaitFutileReset) && kind == '+' && string(line) == "RESET"
-	isQueued := a == awaitQuit && kind == '+' && string(line) == "QUEUED"
-	if q.uncounted() {
-		if a == awaitNothing || a == awaitReplies || decided || !isReset && !isQueued && !(kind == '-' && mayRefuse(line)) {
-			return nil
-		}
-	} else {
-		if q.run.note != nil {
-			s.noted(q.run.note, &p.replies)
-		}
-		d.count()
+// malformed ends the session because of a frame that cannot be passed on. The client is told why in place of that frame, if
+// no byte of the frame was passed on before: the frame begins in this read.
+func (d *relaying) malformed(err error, begins bool) {
+	s := d.s
+	if d.flush() == nil && begins && d.b[d.i] != '>' && !s.queue.uncounted() {
+		_ = s.pump.turn.write(textMalformed)
 	}
-	if err := d.flush(); err != nil {
-		return err
-	}
-	switch {
-	case isReset:
-		return d.resetDone()
-	case a == awaitReset:
-		return d.resetRefused()
-	case isQueued:
-		s.decide(outcomeQueued)
-	case kind == '-', a == awaitFutileReset, a == awaitExec && (kind != '*' || p.replies.Null()):
-		s.decide(outcomeRefused)
-	default:
-		s.decide(outcomeDone)
-	}
-	return nil
-}
-
-// mayRefuse reports whether an error that came while replies are not counted is one that RESET and QUIT themselves can get.
-// Any other belongs to an earlier command.
-func mayRefuse(line []byte) bool {
-	return bytes.HasPrefix(line, []byte("NOPERM")) || bytes.HasPrefix(line, []byte("ERR wrong number of arguments for 'reset'"))
-}
-
-// decide tells the session's reader the outcome of what it awaits. relay wakes the reader when it settles.
-func (s *session) decide(o outcome) {
-	s.pump.mu.Lock()
-	s.pump.outcome = o
-	s.pump.mu.Unlock()
+	s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
+	s.server.backend.Count("malformed")
+	s.end(closeBackendError)
 }
 
 // unasked ends the session because of a reply that nobody asked for, which begins rest. It passes that reply on if it is an

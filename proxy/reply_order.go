@@ -4,7 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/ring"
 )
@@ -94,105 +93,10 @@ type ofLanes struct {
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-// admitLocked pushes all slots, stamped with now, or none. toLane says whether a lane will answer them or the own connection,
-// where replies that the client does not take wait in the backend, not here.
-// If they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The
-// caller must hold queue.mu. hot
-func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission, writeTurn) {
-	q := &s.queue
-	switch {
-	case q.closed:
-		return submitNever, noTurn
-	case q.lost:
-		return submitLost, noTurn
-	case toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil): // the own connection owes the reply, or soon will: see WantResend
-		return submitOwn, noTurn
-	case toLane && q.out.tooMuchUnsent():
-		return submitLater, noTurn
-	}
-	q.onLane = toLane
-	for i := range slots {
-		slots[i].sent = now
-		q.pushLocked(slots[i])
-	}
-	return submitted, s.turnForLocalsLocked()
-}
-
-// Admit enters the batch into the reply order and into the ring of a lane, in the same order, see lane.Rider. hot
-func (s *session) Admit(to lane.Entry, now int64) (submission, lane.Turn) {
-	c := &s.client
-	s.queue.mu.Lock()
-	defer s.queue.mu.Unlock()
-	result, t := s.admitLocked(c.pend, now, true)
-	if result != submitted {
-		return result, nil
-	}
-	s.tally(s.stripe.lane)
-	for i := range c.pend {
-		if p := &c.pend[i]; !p.kind.local() {
-			to.Owe(p.n, p.tx)
-		}
-	}
-	if !t.held() {
-		return result, nil
-	}
-	return result, t
-}
-
-func (q *replyOrder) pushLocked(s slot) {
-	before := q.slots.Cap()
-	q.slots.Push(s, 2)
-	q.enteredLocked(&s, before)
-}
-
 func (q *replyOrder) pushFrontLocked(s slot) {
 	before := q.slots.Cap()
 	q.slots.PushFront(s, 2)
 	q.enteredLocked(&s, before)
-}
-
-// enteredLocked accounts for a slot that has just entered the queue, which had room for before slots until then.
-func (q *replyOrder) enteredLocked(s *slot, before int) {
-	if after := q.slots.Cap(); after != before {
-		q.account.Hold(slotsCost(after) - slotsCost(before))
-	}
-	if s.note != nil {
-		q.account.Hold(noteCost)
-	}
-	if !s.kind.local() && s.kind != slotUncounted {
-		q.owed += s.n
-		if s.blocking {
-			q.blocked++
-		}
-	}
-}
-
-func (q *replyOrder) popLocked() slot {
-	s := q.slots.Pop()
-	if s.note != nil {
-		q.account.Hold(-noteCost)
-	}
-	if q.slots.Len() == 0 && q.slots.Cap() > fewSlots {
-		q.dropSlotsLocked() // so that an idle session keeps little memory
-	}
-	if q.slots.Len() == maxSlots-1 {
-		q.notifyLocked()
-	}
-	return s
-}
-
-// localFirstLocked reports whether the next thing due to the client is a local reply. It first pops the mark slotUncounted
-// if that is next, and stops counting replies.
-func (q *replyOrder) localFirstLocked() bool {
-	if q.run.n > 0 && !q.uncounted() {
-		return false
-	}
-	for q.slots.Len() > 0 && q.slots.At(0).kind == slotUncounted {
-		q.popLocked()
-		q.counting.Store(uncounted)
-		q.run = slot{}
-	}
-	return q.slots.Len() > 0 && q.slots.At(0).kind.local()
 }
 
 // nextLocal pops the local reply that is due, for the holder of the turn to write. It returns false if none is due, or if
@@ -206,39 +110,6 @@ func (q *replyOrder) nextLocal() (slot, bool) {
 	return q.popLocked(), true
 }
 
-// nextRun makes run the slot of the frame that begins now on the own connection. The pump calls it and has the turn. ok is
-// false if the own connection owes nothing next: a local reply must be written first, or nobody asked for this frame. If
-// uncounted is true, the frame needs no slot, and ok is false.
-func (q *replyOrder) nextRun() (ok, uncounted bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.localFirstLocked()
-	if q.uncounted() {
-		return false, true
-	}
-	if q.onLane || q.slots.Len() == 0 || q.slots.At(0).kind.local() {
-		return false, false
-	}
-	q.run = q.popLocked()
-	return true, false
-}
-
-// waitLocked waits until cond, which it calls with the lock held, returns true. It returns false if the session has ended.
-func (q *replyOrder) waitLocked(cond func() bool) bool {
-	for !q.closed && !cond() {
-		q.changed.Wait()
-	}
-	return !q.closed
-}
-
-// notifyLocked wakes every goroutine that waits for a change of the queue.
-func (q *replyOrder) notifyLocked() {
-	q.changed.Broadcast()
-	if q.wake != nil {
-		q.wake()
-	}
-}
-
 func (q *replyOrder) notify() {
 	q.mu.Lock()
 	q.notifyLocked()
@@ -250,15 +121,6 @@ func (q *replyOrder) close() {
 	q.closed = true
 	q.notifyLocked()
 	q.mu.Unlock()
-}
-
-// lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own
-// connection has nothing to answer; due reports whether otherwise the frame belongs to the current run.
-func (q *replyOrder) lanesOwe() (owe, due bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	owe = q.onLane && !q.uncounted()
-	return owe, !owe && q.run.n > 0
 }
 
 // forget drops all slots and the last owed reply, which will never come whole. The caller has waited until nothing else is

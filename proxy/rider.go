@@ -6,7 +6,7 @@ import (
 	"dragontls/proxy/lane"
 )
 
-// What lanes call of a session, see lane.Rider, is Admit (reply_order.go), Receive (outbox.go), Lose (loss.go), WantResend
+// What lanes call of a session, see lane.Rider, is Admit and Receive (reply.go), Lose (loss.go), WantResend
 // (resend.go), and the following.
 var _ lane.Rider = (*session)(nil)
 

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"errors"
-
 	"dragontls/proxy/backend"
 	"dragontls/proxy/lane"
 )
@@ -53,130 +51,10 @@ const (
 	submitOwn                         // a reply is owed by the own connection, and must come first: see WantResend
 )
 
-// submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If
-// the batch cannot be sent, failBatch answers it. An error means that the session takes no more commands.
-func (s *session) submit() error {
-	c := &s.client
-	if c.whole > 0 {
-		s.breakTransaction()
-	}
-	if c.route == routeNone {
-		return s.pushLocals()
-	}
-	for {
-		switch want := s.wantedRoute(); {
-		case c.flushErr != nil:
-			return c.flushErr
-		case s.ended():
-			c.flushErr = errEnded
-			return errEnded
-		case want != s.at.on && !s.settledForRoute():
-			return errEnded
-		case want == routeOwn:
-			s.at.on, s.at.lane = want, nil
-			if s.flushOwn() {
-				return c.flushErr
-			}
-		default:
-			if s.flushLane(want) {
-				return c.flushErr
-			}
-		}
-	}
-}
-
-// wantedRoute decides where the batch goes: over the kind of connection that its commands need, or over a stronger one that
-// the state of the session requires.
-func (s *session) wantedRoute() routeKind {
-	if s.keepsOwn() {
-		return routeOwn
-	}
-	now := s.server.now()
-	c, at := &s.client, &s.at
-	switch c.route {
-	case routeOwn:
-		at.ownUntil = now + int64(s.server.c.stayInterval)
-		return routeOwn
-	case routeUnbounded:
-		at.unboundedUntil = now + int64(s.server.c.stayInterval)
-	}
-	owed := s.owes() // before the rest: what a reply changes in the session is stored before the reply stops being owed
-	if s.keepsOwn() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
-		return routeOwn
-	}
-	if at.on == routeOwn && (owed || now < at.ownUntil) && s.hasOwn() {
-		return routeOwn
-	}
-	if now < at.unboundedUntil || at.on == routeUnbounded && owed {
-		return routeUnbounded
-	}
-	return routeLane
-}
-
-func (s *session) owes() bool {
-	s.queue.mu.Lock()
-	defer s.queue.mu.Unlock()
-	return s.queue.owed > 0
-}
-
 // settledForRoute waits until nothing is owed, so that the session may change its connection. It returns false if the
 // session has ended.
 func (s *session) settledForRoute() bool {
 	return s.park(func() bool { return s.queue.owed == 0 })
-}
-
-// flushLane submits the batch to a lane. It returns false if the route must be decided again. If it returns true, the batch
-// was submitted or answered by failBatch, or the session has ended.
-func (s *session) flushLane(want routeKind) bool {
-	l, err := s.chooseLane(want)
-	if err != nil {
-		if errors.Is(err, lane.ErrNoLanes) {
-			s.at.barredUntil = s.at.set.BarredUntil()
-			return false
-		}
-		s.failBatch(err)
-		return true
-	}
-	now := s.server.now()
-	if c := &s.client; c.hasTx && !l.Transactions() {
-		c.route = routeOwn
-		return false
-	}
-	s.mustFitLane()
-	result := l.Submit(&s.seat, &s.client.out, now)
-	if result == submitWait {
-		result = s.awaitRoom(l)
-	}
-	switch result {
-	case submitted:
-		s.at.on, s.at.lane = want, l
-		s.batchSent()
-		return true
-	case submitShare:
-		below := 0
-		s.park(func() bool {
-			q := &s.queue
-			if below == 0 {
-				below = max(1, q.owed*3/4)
-			}
-			q.out.below = below
-			return q.owed < below || q.lost
-		})
-	case submitGone:
-		s.park(func() bool { return s.queue.owed == 0 })
-		s.at.lane = nil
-	case submitOwn:
-		s.settledForRoute()
-	case submitLater:
-		s.awaitTaken()
-	case submitLost:
-		s.failBatch(errLost)
-		return true
-	case submitNever:
-		s.client.flushErr = errEnded
-		return true
-	}
-	return false
 }
 
 // awaitRoom waits for room on l, where the session must be among the waiters, and submits the batch when its turn comes. The
@@ -210,35 +88,6 @@ func (q *replyOrder) takeRoom() {
 	q.mu.Lock()
 	q.room = false
 	q.mu.Unlock()
-}
-
-// chooseLane returns the lane on which replies are owed or, if none are, the lane that Set.Choose picks for the
-// session's present state. A batch that only reads does not wait on a lane that is held: there are other lanes for those then.
-// chooseLane waits for a lane at most unavailableTimeout, not counting the wait for a token.
-func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
-	at := &s.at
-	if at.lane != nil && s.owes() {
-		return at.lane, nil
-	}
-	var l *lane.Lane
-	if want == routeLane && s.server.now() < s.seat.SlowUntil() {
-		l = s.laneApart()
-	}
-	if l == nil {
-		s.findSet(want == routeUnbounded, false)
-		l = at.set.Choose(s.begun)
-	}
-	if l != nil && l.Held() && !s.client.changes && s.server.backend.HasSpare() {
-		s.findSet(at.unbounded, true)
-		l = at.set.Choose(s.begun)
-	}
-	if l != nil {
-		return l, nil
-	}
-	over := make(chan struct{})
-	defer close(over)
-	go s.watchUntil(over) // ends with the wait; nobody waits for it
-	return at.set.Await(s.begun, s.done)
 }
 
 // laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a
@@ -295,42 +144,6 @@ func (s *session) laneKey(unbounded bool) (key lane.Key, l backend.Login) {
 		key.User, key.Mapping = p.User.Name, p.User.Mapping
 	}
 	return key, l
-}
-
-// mustFitLane panics if the batch's slots and commands do not agree. That ends this session before its batch can put the
-// replies of others out of order. hot
-func (s *session) mustFitLane() {
-	c, n := &s.client, 0
-	for i := range c.pend {
-		switch p := &c.pend[i]; {
-		case p.kind == slotReplies:
-			n += p.n
-		case !p.kind.local():
-			panic("a batch for the own connection went to a lane")
-		}
-	}
-	if n != c.out.Replies || n != c.frames {
-		panic("a batch has not as many commands as slots")
-	}
-}
-
-// batchSent drops the batch after it was passed on.
-func (s *session) batchSent() {
-	s.dropBatch()
-	s.freeOut()
-}
-
-// dropBatch drops the slots of the batch and what is known of its commands, but not its bytes.
-func (s *session) dropBatch() {
-	c := &s.client
-	clear(c.pend)
-	c.pend = c.pend[:0]
-	if cap(c.pend) > fewSlots {
-		c.pend = nil
-	}
-	s.countBatch()
-	c.frames = 0
-	c.route, c.out.Replies, c.whole, c.hasTx, c.stateful, c.scripting, c.changes = routeNone, 0, 0, false, false, false, false
 }
 
 // pushLocals queues a batch that consists of local replies only.
