@@ -169,6 +169,17 @@ func (s *session) setAwaited(a awaited) {
 	s.pump.mu.Unlock()
 }
 
+// awaitSlots waits until the queue has fewer than maxSlots slots. It returns false if the session has ended or the batch
+// could not be submitted.
+func (s *session) awaitSlots() bool {
+	q := &s.queue
+	if s.flush() != nil { // the wait may last for hours, and must not hold back commands that were judged before it
+		return false
+	}
+	q.full = false
+	return s.hold(func() bool { return q.slots.Len() < maxSlots })
+}
+
 // awaitTaken waits until the client has taken most of its replies. A client that takes none for followTimeout may be one that
 // writes all its commands before it reads: the session then uses its own connection for a while, as one with big replies
 // does. The backend holds the replies to what it sends from then on, as over a direct connection.

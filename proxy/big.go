@@ -105,7 +105,10 @@ func (s *session) stream() bool {
 			if c.skipping { // the backend connection was lost
 				return true
 			}
-			s.add(nil)
+			if c.out.Chunk == nil {
+				c.out.Chunk = s.account().Chunk()
+				c.out.Bytes = c.out.Chunk[:0]
+			}
 		}
 		if room := cap(c.out.Bytes) - 64; len(in) > room {
 			in = in[:room]

@@ -86,7 +86,7 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 		s := &session{}
 		s.queue.init(netio.NewBuffers(0).NewAccount())
 		s.queue.out = &outbox{resend: []byte("x")}
-		s.queue.pushLocked(slot{n: 1})
+		s.queue.pushLocked([]slot{{n: 1}}, 0)
 		s.pump.up = up
 		tt.change(s)
 		if frame, again := s.takeResend(up); (frame != nil) != tt.frame || again != tt.again {

@@ -35,11 +35,13 @@ func (s *session) converse() (rests bool) {
 		}
 	}()
 	for !s.ended() {
-		s.pause()
+		if s.account().Pressed() {
+			s.pause()
+		}
 		if s.fill() && s.server.rest(s) {
 			return true
 		}
-		if !s.consume() || !s.queueHasRoom() {
+		if !s.consume() || s.queue.full && !s.awaitSlots() {
 			break
 		}
 		if s.client.eof {
@@ -51,30 +53,6 @@ func (s *session) converse() (rests bool) {
 	}
 	s.linger()
 	return false
-}
-
-// pause waits while memory is scarce and the session holds some of it. It does not wait if the reader has part of a command
-// or of a TLS record: only reading the rest gives that memory back.
-func (s *session) pause() {
-	c := &s.client
-	if !s.account().Pressed() || s.flush() != nil || c.r < c.w || c.streamed != nil || len(c.sock.Unread()) > 0 || c.sock.InRecord() {
-		return
-	}
-	c.r, c.w = 0, 0
-	s.setBuf(nil, nil)
-	s.holds.Store(holdsNothing)
-	s.waitForMemory()
-}
-
-// queueHasRoom waits until the queue has fewer than maxSlots slots. It returns false if the session has ended or the batch
-// could not be submitted.
-func (s *session) queueHasRoom() bool {
-	q := &s.queue
-	q.mu.Lock()
-	full := q.slots.Len() >= maxSlots
-	q.mu.Unlock()
-	// Flush first: the wait may last for hours, and must not hold back commands that were judged before it.
-	return !full || s.flush() == nil && s.hold(func() bool { return q.slots.Len() < maxSlots })
 }
 
 // fill reads once from the client into the buffer. If it has to wait, the batch is submitted first (beforeWait). It reports
@@ -190,13 +168,6 @@ func (s *session) setBuf(p *netio.Page, k *netio.Chunk) {
 		s.account().FreeChunk(c.chunk)
 	}
 	c.page, c.chunk = p, k
-}
-
-func (s *session) dropBuffers() {
-	c := &s.client
-	c.r, c.w = 0, 0
-	s.setBuf(nil, nil)
-	s.freeOut()
 }
 
 // consume frames and dispatches what is in the buffer. It returns false if the session takes no more from this client. hot

@@ -33,7 +33,7 @@ func (s *session) take(b []byte) {
 	s.consume()
 	s.handOnCount()
 	s.dropBatch()
-	c.tallied, c.out.Bytes = c.tallied[:0], c.out.Chunk[:0]
+	c.tallied = c.tallied[:0]
 }
 
 var consumed = map[string]*User{

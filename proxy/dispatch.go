@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"errors"
-
 	"dragontls/proxy/command"
 	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
@@ -115,38 +113,9 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 	return classifiedToQueue
 }
 
-// batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
-type batch struct {
-	out       lane.Batch // canonical bytes for the backend, gathered until the reader would wait
-	pend      []slot     // the slots of these commands, and of local replies among them
-	tallied   []tally
-	counted   int64     // bytes that countBatch has counted on the account
-	route     routeKind // the strongest that a command of the batch needs
-	stateful  bool      // if it were answered by local errors, the session's state would be unknown
-	scripting bool      // it contains a command after which the client may believe that the backend knows a script
-	hasTx     bool      // it contains a whole transaction
-	changes   bool      // a command of it may do more than read
-	frames    int       // whole commands in out
-	whole     int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
-}
-
-// nextCommand is what classify has found out about the command that queueFrame adds next.
-type nextCommand struct {
-	note *note
-	part txPart
-}
-
-// txPart says which part the command has in a whole transaction, which is one that is in one batch from MULTI to EXEC.
-type txPart uint8
-
-const (
-	txPartNone txPart = iota
-	txPartBegin
-	txPartEnd
-)
-
 // queueFrame adds a command's slot and its canonical frame to the batch. blocks means that the command may wait for other
-// clients. hot
+// clients. The caller must have made room for the frame, as classify does. An inline command may still be longer than the
+// chunk in its canonical form: the bytes move out of the chunk then. hot
 func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 	c := &s.client
 	next := c.next
@@ -179,18 +148,11 @@ func (s *session) queueFrame(frame []byte, kind slotKind, blocks bool) {
 		c.pend = append(c.pend, slot{blocking: blocks, proves: proves, n: 1})
 		c.out.Replies++
 	}
-	s.add(frame)
-}
-
-// add appends canonical bytes to the batch. The caller must have made room for them, as classify does. An inline command may
-// still be longer than the chunk in its canonical form: the bytes move out of the chunk then. hot
-func (s *session) add(b []byte) {
-	c := &s.client
 	if c.out.Chunk == nil {
 		c.out.Chunk = s.account().Chunk()
 		c.out.Bytes = c.out.Chunk[:0]
 	}
-	c.out.Bytes = append(c.out.Bytes, b...)
+	c.out.Bytes = append(c.out.Bytes, frame...)
 }
 
 // count counts a command that is passed on. It adds up runs of the same command, which flush hands on to tallied. hot
@@ -216,26 +178,10 @@ func (s *session) handOnCount() {
 	c.lastN = 0
 }
 
-// tally is how many commands of one kind are in the batch.
-type tally struct {
-	id int // of the command
-	n  uint64
-}
-
-// tally counts the batch's commands in the counters of the path that they take. The caller calls it before a byte of them is
-// written. hot
-func (s *session) tally(path pathCounters) {
-	for _, t := range s.client.tallied {
-		path[t.id].Add(t.n)
-	}
-	s.client.tallied = s.client.tallied[:0]
-	if cap(s.client.tallied) > fewSlots {
-		s.client.tallied = nil
-	}
-}
-
-// flush submits the batch, if there is one: its slots enter the reply order before its bytes are written. The reader calls
-// it before every read that may wait. After an error the session takes no more commands.
+// flush submits the batch, if there is one: its slots enter the reply order before its bytes are written. It passes the batch
+// on over the connection that wantedRoute chooses, and waits for that connection and for room. If the batch cannot be sent,
+// failBatch answers it. The reader calls flush before every read that may wait. After an error the session takes no more
+// commands.
 func (s *session) flush() error {
 	c := &s.client
 	if c.flushErr != nil {
@@ -246,18 +192,12 @@ func (s *session) flush() error {
 		return nil
 	}
 	s.countBatch()
-	return s.submit()
-}
-
-// submit passes the batch on over the connection that wantedRoute chooses, and waits for that connection and for room. If
-// the batch cannot be sent, failBatch answers it. An error means that the session takes no more commands.
-func (s *session) submit() error {
-	c := &s.client
 	if c.whole > 0 {
 		s.breakTransaction()
 	}
 	if c.route == routeNone {
-		return s.pushLocals()
+		s.pushLocals()
+		return nil
 	}
 	for {
 		switch want := s.wantedRoute(); {
@@ -269,14 +209,11 @@ func (s *session) submit() error {
 		case want != s.at.on && !s.settledForRoute():
 			return errEnded
 		case want == routeOwn:
-			s.at.on, s.at.lane = want, nil
 			if s.flushOwn() {
 				return c.flushErr
 			}
-		default:
-			if s.flushLane(want) {
-				return c.flushErr
-			}
+		case s.flushLane(want):
+			return c.flushErr
 		}
 	}
 }
@@ -296,7 +233,12 @@ func (s *session) wantedRoute() routeKind {
 	case routeUnbounded:
 		at.unboundedUntil = now + int64(s.server.c.stayInterval)
 	}
-	owed := s.owes() // before the rest: what a reply changes in the session is stored before the reply stops being owed
+	s.queue.mu.Lock()
+	owed := s.queue.owed > 0 // before the rest: what a reply changes in the session is stored before the reply stops being owed
+	s.queue.mu.Unlock()
+	if !owed {
+		at.lane = nil
+	}
 	if s.keepsOwn() || !s.isProven(now) || s.sticky() || now < s.ownUntil.Load() || at.barredUntil > now {
 		return routeOwn
 	}
@@ -309,64 +251,29 @@ func (s *session) wantedRoute() routeKind {
 	return routeLane
 }
 
-func (s *session) owes() bool {
-	s.queue.mu.Lock()
-	defer s.queue.mu.Unlock()
-	return s.queue.owed > 0
-}
-
 // flushLane submits the batch to a lane. It returns false if the route must be decided again. If it returns true, the batch
 // was submitted or answered by failBatch, or the session has ended.
 func (s *session) flushLane(want routeKind) bool {
+	c := &s.client
 	l, err := s.chooseLane(want)
 	if err != nil {
-		if errors.Is(err, lane.ErrNoLanes) {
-			s.at.barredUntil = s.at.set.BarredUntil()
-			return false
-		}
-		s.failBatch(err)
-		return true
+		return s.withoutLane(err)
 	}
-	now := s.server.now()
-	if c := &s.client; c.hasTx && !l.Transactions() {
+	if c.hasTx && !l.Transactions() {
 		c.route = routeOwn
 		return false
 	}
 	s.mustFitLane()
-	result := l.Submit(&s.seat, &s.client.out, now)
+	result := l.Submit(&s.seat, &c.out, s.server.now())
 	if result == submitWait {
 		result = s.awaitRoom(l)
 	}
-	switch result {
-	case submitted:
-		s.at.on, s.at.lane = want, l
-		s.batchSent()
-		return true
-	case submitShare:
-		below := 0
-		s.park(func() bool {
-			q := &s.queue
-			if below == 0 {
-				below = max(1, q.owed*3/4)
-			}
-			q.out.below = below
-			return q.owed < below || q.lost
-		})
-	case submitGone:
-		s.park(func() bool { return s.queue.owed == 0 })
-		s.at.lane = nil
-	case submitOwn:
-		s.settledForRoute()
-	case submitLater:
-		s.awaitTaken()
-	case submitLost:
-		s.failBatch(errLost)
-		return true
-	case submitNever:
-		s.client.flushErr = errEnded
-		return true
+	if result != submitted {
+		return s.notSubmitted(result)
 	}
-	return false
+	s.at.on, s.at.lane = want, l
+	s.dropBatch()
+	return true
 }
 
 // mustFitLane panics if the batch's slots and commands do not agree. That ends this session before its batch can put the
@@ -391,7 +298,7 @@ func (s *session) mustFitLane() {
 // chooseLane waits for a lane at most unavailableTimeout, not counting the wait for a token.
 func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 	at := &s.at
-	if at.lane != nil && s.owes() {
+	if at.lane != nil {
 		return at.lane, nil
 	}
 	var l *lane.Lane
@@ -399,11 +306,11 @@ func (s *session) chooseLane(want routeKind) (*lane.Lane, error) {
 		l = s.laneApart()
 	}
 	if l == nil {
-		s.findSet(want == routeUnbounded, false)
+		s.findSet(setFor{gen: s.gen.Load(), unbounded: want == routeUnbounded})
 		l = at.set.Choose(s.begun)
 	}
 	if l != nil && l.Held() && !s.client.changes && s.server.backend.HasSpare() {
-		s.findSet(at.unbounded, true)
+		s.findSet(setFor{gen: s.gen.Load(), unbounded: at.setFor.unbounded, reads: true})
 		l = at.set.Choose(s.begun)
 	}
 	if l != nil {
@@ -437,15 +344,13 @@ func (s *session) countBatch() {
 	}
 }
 
-// batchSent drops the batch after it was passed on.
-func (s *session) batchSent() {
-	s.dropBatch()
-	s.freeOut()
-}
-
-// dropBatch drops the slots of the batch and what is known of its commands, but not its bytes.
+// dropBatch drops the batch after it was passed on or answered.
 func (s *session) dropBatch() {
 	c := &s.client
+	if c.out.Chunk != nil {
+		s.account().FreeChunk(c.out.Chunk)
+		c.out.Bytes, c.out.Chunk = nil, nil
+	}
 	clear(c.pend)
 	c.pend = c.pend[:0]
 	if cap(c.pend) > fewSlots {

@@ -450,3 +450,10 @@ func eventually(t testing.TB, what string, holds func() bool) {
 func bareServer() *Server {
 	return &Server{c: Config{clock: func() int64 { return 0 }}}
 }
+
+// owes reports whether the backend owes the session a reply.
+func (s *session) owes() bool {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return s.queue.owed > 0
+}

@@ -152,7 +152,6 @@ func (s *session) failBatch(err error) {
 	}
 	s.push(c.pend)
 	s.dropBatch()
-	s.freeOut()
 }
 
 func (s *session) everAnswered() bool {

@@ -99,12 +99,13 @@ func (s *Server) closeAccount(a *netio.Account) {
 
 const neverGivenBack = "bytes were counted and never given back"
 
-// closeAccount gives back what the session still holds besides buffers, and closes its account. The session's reader calls
-// it at the end.
+// closeAccount gives back what the session still holds, and closes its account. The session's reader calls it at the end.
 func (s *session) closeAccount() {
 	c := &s.client
-	c.pend, c.out.Bytes = nil, nil
-	s.countBatch()
+	c.r, c.w = 0, 0
+	s.setBuf(nil, nil)
+	c.tallied = nil
+	s.dropBatch()
 	s.dropHeld()
 	s.queue.drop()
 	s.server.closeAccount(s.account())
@@ -116,6 +117,19 @@ func (s *session) dropHeld() {
 	p := &s.pump
 	s.account().Hold(-int64(len(p.held)))
 	p.held = nil
+}
+
+// pause waits while memory is scarce and the session holds some of it. It does not wait if the reader has part of a command
+// or of a TLS record: only reading the rest gives that memory back.
+func (s *session) pause() {
+	c := &s.client
+	if s.flush() != nil || c.r < c.w || c.streamed != nil || len(c.sock.Unread()) > 0 || c.sock.InRecord() {
+		return
+	}
+	c.r, c.w = 0, 0
+	s.setBuf(nil, nil)
+	s.holds.Store(holdsNothing)
+	s.waitForMemory()
 }
 
 // waitForMemory pauses the session's reader while memory is scarce (netio.Account.Pressed) and nothing else wants it
@@ -131,15 +145,5 @@ func (s *session) waitForMemory() {
 				return
 			}
 		}
-	}
-}
-
-// freeOut gives back the chunk with the bytes of the batch.
-func (s *session) freeOut() {
-	c := &s.client
-	if c.out.Chunk != nil {
-		s.account().FreeChunk(c.out.Chunk)
-		c.out.Bytes, c.out.Chunk = nil, nil
-		s.countBatch()
 	}
 }

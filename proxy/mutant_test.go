@@ -54,7 +54,7 @@ var mutants = []mutant{
 `},
 	}, "TestTransactionOnALaneIsWrittenWithoutGaps", "a nonce inside a transaction"},
 	{"a session changes its connection while replies are owed: invariant 7", []edit{
-		{"route.go", "	return s.park(func() bool { return s.queue.owed == 0 })\n", "	return MUTANT || s.park(func() bool { return s.queue.owed == 0 })\n"},
+		{"route.go", "	if !s.park(func() bool { return s.queue.owed == 0 }) {\n", "	if !MUTANT && !s.park(func() bool { return s.queue.owed == 0 }) {\n"},
 	}, "TestSessionChangesItsConnectionWhenNothingIsOwed", "before the reply"},
 	{"EXPIRE rides a lane whatever its arguments: invariant 5", []edit{
 		{"command/table.go", "		case holdsLineBreak(frame, args):\n", "		case holdsLineBreak(frame, args) && !(MUTANT && c.Name == \"EXPIRE\"):\n"},
@@ -142,7 +142,7 @@ var mutants = []mutant{
 	}, "TestLanesAreKeyed", "want \"$3\\r\\n0 3"},
 	{"a command is counted after it was written: invariant 11", []edit{
 		{"reply.go", "	s.tally(s.stripe.lane)\n", "	if !MUTANT { s.tally(s.stripe.lane) }\n"},
-		{"dispatch.go", "	result := l.Submit(&s.seat, &s.client.out, now)\n", "	result := l.Submit(&s.seat, &s.client.out, now)\n	if MUTANT { s.tally(s.stripe.lane) }\n"},
+		{"dispatch.go", "	result := l.Submit(&s.seat, &c.out, s.server.now())\n", "	result := l.Submit(&s.seat, &c.out, s.server.now())\n	if MUTANT { s.tally(s.stripe.lane) }\n"},
 	}, "TestCommandIsCountedBeforeItIsWritten", "2 are counted when a session writes the next after 2"},
 	{"a transaction is doomed by nothing", []edit{
 		{"special.go", "	s.transact(txDisturbs)\n", "	if !MUTANT { s.transact(txDisturbs) }\n"},

@@ -39,14 +39,6 @@ func (b *outBuf) bytes() []byte {
 	return b.page[:b.n]
 }
 
-func (b *outBuf) free(to *netio.Account) {
-	if b.chunk != nil {
-		to.FreeChunk(b.chunk)
-		return
-	}
-	to.FreePage(b.page)
-}
-
 // take removes the first buffer and returns it. The caller must free it.
 func (o *outbox) take() (b outBuf, ok bool) {
 	if len(o.bufs) == 0 {
@@ -82,7 +74,7 @@ func (o *outbox) budget() int { return int(o.account.Budget(o.most)) }
 
 // tooMuchUnsent reports whether the session must submit nothing more for now. hot
 func (o *outbox) tooMuchUnsent() bool {
-	return o.unsent > netio.MinBudget/2 && (o.unsent > highUnsent || o.unsent > o.budget()/2)
+	return o.unsent > netio.MinBudget/2 && o.unsent > min(highUnsent, o.budget()/2)
 }
 
 // littleUnsent reports whether a session that had too much unsent may go on.

@@ -62,6 +62,7 @@ func (s *session) beginsProven() {
 // must be decided again. If it returns true, the batch was submitted or answered by failBatch, or the session has ended.
 func (s *session) flushOwn() bool {
 	c := &s.client
+	s.at.on, s.at.lane = routeOwn, nil
 	proofOnly := c.route != routeOwn && !s.proven.Load()
 	up, err := s.openOwn()
 	if err != nil {
@@ -101,7 +102,7 @@ func (s *session) flushOwn() bool {
 	if s.middle = nil; c.streamed != nil && !c.skipping {
 		s.middle = up
 	}
-	s.batchSent()
+	s.dropBatch()
 	s.leaveOwnAlone()
 	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && !s.ended() {
 		c.flushErr = err

@@ -45,10 +45,10 @@ func (p *proofs) tidy(from int64) {
 // isProven reports whether the backend is known to serve the session without further authentication: its own connection has
 // shown that, or another of its lane key has that was opened within proofAge. A session that has a configured password begins
 // as proven.
-func (s *session) isProven(now int64) bool {
-	if s.proven.Load() {
-		return true
-	}
+func (s *session) isProven(now int64) bool { return s.proven.Load() || s.isProvenByAnother(now) }
+
+// isProvenByAnother reports whether a new connection of another session has proven this one.
+func (s *session) isProvenByAnother(now int64) bool {
 	if s.hasOwn() {
 		return false // the own connection is about to show it
 	}

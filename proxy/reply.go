@@ -26,10 +26,7 @@ func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission,
 		return submitLater, noTurn
 	}
 	q.onLane = toLane
-	for i := range slots {
-		slots[i].sent = now
-		q.pushLocked(slots[i])
-	}
+	q.pushLocked(slots, now)
 	return submitted, s.turnForLocalsLocked()
 }
 
@@ -54,36 +51,37 @@ func (s *session) Admit(to lane.Entry, now int64) (submission, lane.Turn) {
 	return result, t
 }
 
-func (q *replyOrder) pushLocked(s slot) {
+// pushLocked appends slots, stamped with now, to the queue. Only the session's reader calls it. hot
+func (q *replyOrder) pushLocked(slots []slot, now int64) {
 	before := q.slots.Cap()
-	q.slots.Push(s, 2)
-	q.enteredLocked(&s, before)
-}
-
-// enteredLocked accounts for a slot that has just entered the queue, which had room for before slots until then.
-func (q *replyOrder) enteredLocked(s *slot, before int) {
-	if after := q.slots.Cap(); after != before {
-		q.account.Hold(slotsCost(after) - slotsCost(before))
-	}
-	if s.note != nil {
-		q.account.Hold(noteCost)
-	}
-	if !s.kind.local() && s.kind != slotUncounted {
-		q.owed += s.n
-		if s.blocking {
+	for i := range slots {
+		l := &slots[i]
+		l.sent = now
+		q.slots.Push(*l, 2)
+		if l.note != nil {
+			q.account.Hold(noteCost)
+		}
+		if l.kind.local() || l.kind == slotUncounted {
+			continue
+		}
+		q.owed += l.n
+		if l.blocking {
 			q.blocked++
 		}
+	}
+	q.full = q.slots.Len() >= maxSlots
+	if q.slots.Cap() != before {
+		q.grownLocked(before)
 	}
 }
 
 // turnForLocalsLocked takes and returns the turn if it is free and the next thing due to the client is a local reply. The
 // caller must hold q.mu, unlock it, and then release the turn, which writes the reply.
 func (s *session) turnForLocalsLocked() writeTurn {
-	q := &s.queue
-	if q.turn || !q.localFirstLocked() {
-		return noTurn
+	if s.queue.turn || !s.queue.localFirstLocked() {
+		return writeTurn{}
 	}
-	q.turn = true
+	s.queue.turn = true
 	return writeTurn{s}
 }
 
@@ -355,7 +353,12 @@ func (t writeTurn) next(wrote int, wait bool) (outBuf, nextOut) {
 	later := !wait && s.client.sock.Pending()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.sentLocked(wrote)
+	if wrote > 0 {
+		if q.out.unsent > netio.PageSize {
+			q.notifyLocked()
+		}
+		q.out.unsent = max(0, q.out.unsent-wrote)
+	}
 	if q.closed {
 		q.out.clear(s.account())
 		return outBuf{}, outEnded
@@ -376,15 +379,6 @@ func (t writeTurn) next(wrote int, wait bool) (outBuf, nextOut) {
 	q.out.writers--
 	q.notifyLocked()
 	return outBuf{}, outOver
-}
-
-// sentLocked accounts for n bytes that the client's socket has taken. hot
-func (q *replyOrder) sentLocked(n int) {
-	before := q.out.unsent
-	q.out.unsent = max(0, before-n)
-	if n > 0 && before > netio.PageSize {
-		q.notifyLocked()
-	}
 }
 
 // write sends bytes to the client, and waits until the client's socket has them.
@@ -428,4 +422,12 @@ func (s *session) writeFailed(err error) error {
 		s.kill(closeClientError)
 	}
 	return err
+}
+
+func (b *outBuf) free(to *netio.Account) {
+	if b.chunk != nil {
+		to.FreeChunk(b.chunk)
+		return
+	}
+	to.FreePage(b.page)
 }

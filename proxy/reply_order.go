@@ -76,6 +76,7 @@ type replyOrder struct {
 	closed   bool // the session has ended
 	answered bool // the backend has answered at least once
 	lost     bool // replies were lost with their connection; the session's reader must recover
+	full     bool // maxSlots slots were there when the session's reader last pushed some; only the reader uses it
 	ofLanes
 
 	counting atomic.Int32 // counted, countedBefore or uncounted
@@ -93,10 +94,16 @@ type ofLanes struct {
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
 
-func (q *replyOrder) pushFrontLocked(s slot) {
+// pushFrontLocked puts a local reply in front of all slots.
+func (q *replyOrder) pushFrontLocked(l slot) {
 	before := q.slots.Cap()
-	q.slots.PushFront(s, 2)
-	q.enteredLocked(&s, before)
+	q.slots.PushFront(l, 2)
+	q.grownLocked(before)
+}
+
+// grownLocked counts the memory of the queue, which had room for before slots when it was last counted.
+func (q *replyOrder) grownLocked(before int) {
+	q.account.Hold(slotsCost(q.slots.Cap()) - slotsCost(before))
 }
 
 // nextLocal pops the local reply that is due, for the holder of the turn to write. It returns false if none is due, or if

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"errors"
+
 	"dragontls/proxy/backend"
 	"dragontls/proxy/lane"
 )
@@ -23,14 +25,19 @@ const maxBatch = 512
 // to what it sent has arrived. The session's reader owns the route.
 type route struct {
 	on             routeKind
-	lane           *lane.Lane // the session stays on it while replies are owed
-	set            *lane.Set  // the lanes for the session's state at gen
-	gen            uint64
-	unbounded      bool  // set is for unbounded commands
-	reads          bool  // set is for commands that only read
+	lane           *lane.Lane // the session stays on it, since replies may be owed there; or nil
+	set            *lane.Set  // the lanes of setFor, or nil
+	setFor         setFor
 	ownUntil       int64 // until then the session stays on its own connection
 	barredUntil    int64 // until then there are no lanes for the session
 	unboundedUntil int64 // until then the session stays on unbounded lanes
+}
+
+// setFor says for what a session uses a lane set.
+type setFor struct {
+	gen       uint64 // for its state as of session.gen
+	unbounded bool   // for commands whose work is unbounded
+	reads     bool   // for commands that only read, while another lane is held
 }
 
 // submission is the result of handing a batch to a lane or to the own connection.
@@ -54,7 +61,11 @@ const (
 // settledForRoute waits until nothing is owed, so that the session may change its connection. It returns false if the
 // session has ended.
 func (s *session) settledForRoute() bool {
-	return s.park(func() bool { return s.queue.owed == 0 })
+	if !s.park(func() bool { return s.queue.owed == 0 }) {
+		return false
+	}
+	s.at.lane = nil
+	return true
 }
 
 // awaitRoom waits for room on l, where the session must be among the waiters, and submits the batch when its turn comes. The
@@ -93,7 +104,7 @@ func (q *replyOrder) takeRoom() {
 // laneApart returns one of the unbounded lanes, for a session whose commands are slow. If there is none yet, it starts a
 // dial and returns nil: the session does not wait for it.
 func (s *session) laneApart() *lane.Lane {
-	s.findSet(true, false)
+	s.findSet(setFor{gen: s.gen.Load(), unbounded: true})
 	l := s.at.set.Choose(s.begun)
 	if l == nil && !s.at.set.HasLanes() {
 		s.at.set.Open()
@@ -101,18 +112,18 @@ func (s *session) laneApart() *lane.Lane {
 	return l
 }
 
-// findSet sets at.set to the lane set of the session's present state, for commands whose work is unbounded, for commands that only
-// read while another lane is held, or for both.
-func (s *session) findSet(unbounded, reads bool) {
-	at := &s.at
-	gen := s.gen.Load()
-	if at.set != nil && at.gen == gen && at.unbounded == unbounded && at.reads == reads {
-		return
+// findSet sets at.set to the lane set for f.
+func (s *session) findSet(f setFor) {
+	if s.at.set == nil || s.at.setFor != f {
+		s.changeSet(f)
 	}
+}
+
+func (s *session) changeSet(f setFor) {
 	s.leaveSet()
-	key, l := s.laneKey(unbounded)
-	key.Reads = reads
-	at.set, at.gen, at.unbounded, at.reads = s.server.lanes.Get(key, l), gen, unbounded, reads
+	key, l := s.laneKey(f.unbounded)
+	key.Reads = f.reads
+	s.at.set, s.at.setFor = s.server.lanes.Get(key, l), f
 }
 
 // leaveSet gives up the session's use of its lane set, if it has one.
@@ -147,15 +158,47 @@ func (s *session) laneKey(unbounded bool) (key lane.Key, l backend.Login) {
 }
 
 // pushLocals queues a batch that consists of local replies only.
-func (s *session) pushLocals() error {
+func (s *session) pushLocals() {
 	if len(s.client.out.Bytes) > 0 || s.client.out.Replies > 0 {
 		panic("commands without a way to go")
 	}
-	now := s.server.now()
-	for i := range s.client.pend {
-		s.client.pend[i].sent = now
-	}
 	s.push(s.client.pend)
 	s.dropBatch()
-	return nil
+}
+
+// withoutLane does what the error err of chooseLane asks for. It returns what flushLane is to return.
+func (s *session) withoutLane(err error) bool {
+	if errors.Is(err, lane.ErrNoLanes) {
+		s.at.barredUntil = s.at.set.BarredUntil()
+		return false
+	}
+	s.failBatch(err)
+	return true
+}
+
+// notSubmitted does what a result of Lane.Submit other than submitted asks for. It returns what flushLane is to return.
+func (s *session) notSubmitted(result submission) bool {
+	switch result {
+	case submitShare:
+		below := 0
+		s.park(func() bool {
+			q := &s.queue
+			if below == 0 {
+				below = max(1, q.owed*3/4)
+			}
+			q.out.below = below
+			return q.owed < below || q.lost
+		})
+	case submitGone, submitOwn:
+		s.settledForRoute()
+	case submitLater:
+		s.awaitTaken()
+	case submitLost:
+		s.failBatch(errLost)
+		return true
+	case submitNever:
+		s.client.flushErr = errEnded
+		return true
+	}
+	return false
 }

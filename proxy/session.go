@@ -211,7 +211,6 @@ func (s *session) finish() {
 	_ = s.client.sock.Flush() // after the writers, which may have left bytes to the socket's goroutine just before the end
 	s.leaveSet()
 	s.client.sock.Release()
-	s.dropBuffers()
 	s.closeAccount()
 	s.event(s.server.log.Debug()).Str("reason", string(s.reason)).Msg("session ended")
 	s.auditEnded()
@@ -231,3 +230,24 @@ func (s *session) event(e *zerolog.Event) *zerolog.Event {
 }
 
 var errEnded = errors.New("session ended")
+
+// batch is what the session's reader has framed and not submitted yet. A batch is submitted as a whole, to one connection.
+type batch struct {
+	out       lane.Batch // canonical bytes for the backend, gathered until the reader would wait
+	pend      []slot     // the slots of these commands, and of local replies among them
+	tallied   []tally
+	counted   int64     // bytes that countBatch has counted on the account
+	route     routeKind // the strongest that a command of the batch needs
+	stateful  bool      // if it were answered by local errors, the session's state would be unknown
+	scripting bool      // it contains a command after which the client may believe that the backend knows a script
+	hasTx     bool      // it contains a whole transaction
+	changes   bool      // a command of it may do more than read
+	frames    int       // whole commands in out
+	whole     int       // 1 + the index in pend of a MULTI whose EXEC may still come in this batch; 0 if there is none
+}
+
+// nextCommand is what classify has found out about the command that queueFrame adds next.
+type nextCommand struct {
+	note *note
+	part txPart
+}

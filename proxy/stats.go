@@ -191,3 +191,21 @@ func (s *Server) countPeers(st *Stats) {
 		}
 	})
 }
+
+// tally is how many commands of one kind are in the batch.
+type tally struct {
+	id int // of the command
+	n  uint64
+}
+
+// tally counts the batch's commands in the counters of the path that they take. The caller calls it before a byte of them is
+// written. hot
+func (s *session) tally(path pathCounters) {
+	for _, t := range s.client.tallied {
+		path[t.id].Add(t.n)
+	}
+	s.client.tallied = s.client.tallied[:0]
+	if cap(s.client.tallied) > fewSlots {
+		s.client.tallied = nil
+	}
+}

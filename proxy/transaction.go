@@ -170,3 +170,12 @@ func (s *session) endSticky(n *note, good bool) {
 		s.keepOwn()
 	}
 }
+
+// txPart says which part the command has in a whole transaction, which is one that is in one batch from MULTI to EXEC.
+type txPart uint8
+
+const (
+	txPartNone txPart = iota
+	txPartBegin
+	txPartEnd
+)

@@ -24,9 +24,7 @@ func (q *replyOrder) hasTurn() bool {
 func (s *session) push(slots []slot) {
 	q := &s.queue
 	q.mu.Lock()
-	for _, l := range slots {
-		q.pushLocked(l)
-	}
+	q.pushLocked(slots, 0) // no reply of a connection takes such a place: nobody asks when it was sent
 	t := s.turnForLocalsLocked()
 	q.mu.Unlock()
 	t.Release()
