@@ -125,11 +125,11 @@ var mutants = []mutant{
 		{"reply_order.go", "	if q.out.size > 0 || !q.localFirstLocked() {\n", "	if !MUTANT && q.out.size > 0 || !q.localFirstLocked() {\n"},
 	}, "TestRepliesOfOursComeInTheirPlaceAmongThoseOfALane", "got \"-NOPERM"},
 	{"the own connection speaks inside a reply of a lane: invariant 9", []edit{
-		{"reply.go", "!q.turn && !q.half })", "!q.turn && (!q.half || MUTANT) })"},
+		{"relay.go", "(q.turn || q.half)", "(q.turn || q.half && !MUTANT)"},
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
-		{"reply.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
-		{"reply.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
+		{"relay.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
+		{"relay.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
 		{"reply.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},

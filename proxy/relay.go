@@ -252,3 +252,45 @@ func (s *session) unasked(rest []byte) error {
 	s.end(closeBackendError)
 	return errEnded
 }
+
+// acquireTurn waits until nobody else has the turn and no reply of a lane is half delivered, and then takes the turn. The
+// pump calls it. It returns noTurn if the session has ended.
+func (s *session) acquireTurn() writeTurn {
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.closed && (q.turn || q.half) {
+		q.changed.Wait()
+	}
+	if q.closed {
+		return noTurn
+	}
+	q.turn = true
+	return writeTurn{s}
+}
+
+// lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own
+// connection has nothing to answer; due reports whether otherwise the frame belongs to the current run.
+func (q *replyOrder) lanesOwe() (owe, due bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	owe = q.onLane && !q.uncounted()
+	return owe, !owe && q.run.n > 0
+}
+
+// nextRun makes run the slot of the frame that begins now on the own connection. The pump calls it and has the turn. ok is
+// false if the own connection owes nothing next: a local reply must be written first, or nobody asked for this frame. If
+// uncounted is true, the frame needs no slot, and ok is false.
+func (q *replyOrder) nextRun() (ok, uncounted bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.localFirstLocked()
+	if q.uncounted() {
+		return false, true
+	}
+	if q.onLane || q.slots.Len() == 0 || q.slots.At(0).kind.local() {
+		return false, false
+	}
+	q.run = q.popLocked()
+	return true, false
+}

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"errors"
-	"os"
 	"time"
 
 	"dragontls/proxy/lane"
@@ -197,53 +195,6 @@ func (q *replyOrder) notifyLocked() {
 	}
 }
 
-// acquireTurn waits until nobody else has the turn and no reply of a lane is half delivered, and then takes the turn. The
-// pump calls it. It returns noTurn if the session has ended.
-func (s *session) acquireTurn() writeTurn {
-	q := &s.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.waitLocked(func() bool { return !q.turn && !q.half }) {
-		return noTurn
-	}
-	q.turn = true
-	return writeTurn{s}
-}
-
-// lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own
-// connection has nothing to answer; due reports whether otherwise the frame belongs to the current run.
-func (q *replyOrder) lanesOwe() (owe, due bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	owe = q.onLane && !q.uncounted()
-	return owe, !owe && q.run.n > 0
-}
-
-// nextRun makes run the slot of the frame that begins now on the own connection. The pump calls it and has the turn. ok is
-// false if the own connection owes nothing next: a local reply must be written first, or nobody asked for this frame. If
-// uncounted is true, the frame needs no slot, and ok is false.
-func (q *replyOrder) nextRun() (ok, uncounted bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.localFirstLocked()
-	if q.uncounted() {
-		return false, true
-	}
-	if q.onLane || q.slots.Len() == 0 || q.slots.At(0).kind.local() {
-		return false, false
-	}
-	q.run = q.popLocked()
-	return true, false
-}
-
-// waitLocked waits until cond, which it calls with the lock held, returns true. It returns false if the session has ended.
-func (q *replyOrder) waitLocked(cond func() bool) bool {
-	for !q.closed && !cond() {
-		q.changed.Wait()
-	}
-	return !q.closed
-}
-
 // settleAndRelease settles and then releases. After an error the session has ended, and the turn is not given up, so that
 // nobody writes any more.
 func (t writeTurn) settleAndRelease(n, unblocked int) error {
@@ -298,9 +249,12 @@ func (t writeTurn) writeOutbox(wait bool) (left bool) {
 			s.queue.writerEnded()
 		}
 	}()
-	if wait && s.writeFailed(s.client.sock.Flush()) != nil {
-		t.drop()
-		return false
+	if wait {
+		if err := s.client.sock.Flush(); err != nil {
+			s.writeFailed(err)
+			t.drop()
+			return false
+		}
 	}
 	for wrote := 0; ; {
 		b, next := t.next(wrote, wait)
@@ -388,10 +342,13 @@ func (t writeTurn) write(b []byte) error {
 	}
 	sock := t.s.client.sock
 	sock.SetWait(true)
-	if err := t.writeOut(b); err != nil {
-		return err
+	err := t.writeOut(b)
+	if err == nil {
+		if err = sock.Flush(); err != nil {
+			t.s.writeFailed(err)
+		}
 	}
-	return t.s.writeFailed(sock.Flush())
+	return err
 }
 
 // writeNow sends at most netio.MaxWriteNow bytes without waiting. It leaves to the socket's goroutine what the kernel does
@@ -406,20 +363,9 @@ func (t writeTurn) writeOut(b []byte) error {
 	// Count first: the client must have no byte that is not counted.
 	s.stripe.bytesOut.Add(uint64(len(b)))
 	s.bytesOut += uint64(len(b))
-	if _, err := s.client.conn.Write(b); err != nil {
-		return s.writeFailed(err)
-	}
-	return nil
-}
-
-// writeFailed ends the session if err, the result of a write to the client, is not nil. It returns err.
-func (s *session) writeFailed(err error) error {
-	switch {
-	case err == nil:
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		s.kill(closeSlow)
-	default:
-		s.kill(closeClientError)
+	_, err := s.client.conn.Write(b)
+	if err != nil {
+		s.writeFailed(err)
 	}
 	return err
 }

@@ -160,3 +160,11 @@ func (q *replyOrder) drop() {
 	q.dropSlotsLocked()
 	q.mu.Unlock()
 }
+
+// waitLocked waits until cond, which it calls with the lock held, returns true. It returns false if the session has ended.
+func (q *replyOrder) waitLocked(cond func() bool) bool {
+	for !q.closed && !cond() {
+		q.changed.Wait()
+	}
+	return !q.closed
+}

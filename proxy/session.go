@@ -127,7 +127,7 @@ func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n.begun = s.now()
 	n.lastActive.Store(n.begun)
 	sock.BeforeWait = n.beforeWait
-	sock.EnableBacklog(func(err error) { _ = n.writeFailed(err) })
+	sock.EnableBacklog(n.writeFailed)
 	return n
 }
 

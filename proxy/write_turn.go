@@ -1,6 +1,11 @@
 package proxy
 
-import "dragontls/proxy/netio"
+import (
+	"errors"
+	"os"
+
+	"dragontls/proxy/netio"
+)
 
 // writeTurn is the right to write to a session's client. A goroutine that gets one writes, between two replies of others,
 // and then gives it up exactly once: by Release or settleAndRelease, by drain or DrainNow, or by ending the session.
@@ -112,4 +117,13 @@ func (q *replyOrder) awaitWriters(a *netio.Account) {
 	}
 	q.out.clear(a)
 	q.mu.Unlock()
+}
+
+// writeFailed ends the session after a write to the client has failed with err.
+func (s *session) writeFailed(err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.kill(closeSlow)
+	} else {
+		s.kill(closeClientError)
+	}
 }
