@@ -49,7 +49,8 @@ func (s *session) dispatch(frame []byte) bool {
 	case classifiedNoMore:
 		return false
 	}
-	if t == 0 {
+	if t == 0 || t == command.Scripting {
+		c.scripting = c.scripting || t != 0
 		s.count(cmd)
 		s.queueFrame(frame, slotReplies, false)
 		return true
@@ -104,7 +105,7 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 		c.route = max(c.route, routeUnbounded)
 	case command.Own:
 		s.wantOwn()
-		if s.asksForName(cmd, sub, args) {
+		if cmd.Name == "CLIENT" && s.asksForName(sub, args) {
 			c.next.note = &note{kind: noteGetName}
 		}
 	default:

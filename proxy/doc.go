@@ -8,8 +8,8 @@
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
 //	                │ dispatch: rules, deny list, traits                        dispatch.go dispatch; package command
 //	                │ classify: class, and so lane, unbounded lane or own       dispatch.go classify; command.Table.Classify
-//	                │ queueFrame: a slot and the canonical bytes                dispatch.go queueFrame, add
-//	                │ flush, before a read that waits                           dispatch.go flush, submit
+//	                │ queueFrame: a slot and the canonical bytes                dispatch.go queueFrame
+//	                │ flush, before a read that waits                           dispatch.go flush
 //	                ├── lane ──> choose a lane for the batch                    dispatch.go flushLane, chooseLane
 //	                │            take: slots into the reply order and           lane/lane.go Submit, take
 //	                │            into the lane's ring, under Lane.mu            reply.go    Admit

@@ -21,9 +21,9 @@ func (s *session) givenName() string {
 	return ""
 }
 
-// asksForName reports whether a command is CLIENT GETNAME whose reply could be the name that dragontls gave.
-func (s *session) asksForName(cmd *command.Command, sub []byte, args int) bool {
-	return cmd.Name == "CLIENT" && args == 2 && command.IsWord(sub, "GETNAME") && s.givenName() != ""
+// asksForName reports whether a CLIENT command is GETNAME, and its reply could be the name that dragontls gave.
+func (s *session) asksForName(sub []byte, args int) bool {
+	return args == 2 && command.IsWord(sub, "GETNAME") && s.givenName() != ""
 }
 
 // noteOfOwner returns the note for a command of a session that keeps its own connection. Of its state only its protocol and

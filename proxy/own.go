@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
 	"os"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
@@ -75,7 +77,9 @@ func (s *session) flushOwn() bool {
 		c.flushErr = errEnded
 		return true
 	}
-	s.closeTransactions()
+	if c.hasTx {
+		s.closeTransactions()
+	}
 	if !proofOnly {
 		s.proofOnly.Store(false)
 	}
@@ -205,9 +209,12 @@ func (s *session) leaveOwnAlone() {
 // to finish.
 func (s *session) shedProof() {
 	if s.proofOnly.Load() && s.proven.Load() {
-		s.closeOwn(s.server.now())
+		s.shedOwn()
 	}
 }
+
+// shedOwn closes the own connection if it is idle.
+func (s *session) shedOwn() { s.closeOwn(s.server.now()) }
 
 func (s *session) hasOwn() bool {
 	up, _ := s.upstreamNow()
@@ -277,7 +284,7 @@ func (s *session) closeOwn(since int64) bool {
 // shedDirty closes a dirty own connection, see pump.dirty, if it is idle.
 func (s *session) shedDirty() {
 	if s.ownIsDirty() {
-		s.closeOwn(s.server.now())
+		s.shedOwn()
 	}
 }
 
@@ -336,4 +343,39 @@ func (s *session) ownUser() bool {
 	up, err := s.openOwn()
 	s.leaveOwnAlone()
 	return err != nil || up.Authenticated()
+}
+
+// believeScripts runs before a batch with scripts is sent over the own connection, which is open. It notes in which life of the
+// backend that is. Where the life cannot be known, the session keeps its own connection and ends with it. It returns false if
+// the session has ended.
+func (s *session) believeScripts() bool {
+	if s.keepsOwn() {
+		return true
+	}
+	if s.ownIsDirty() { // it may lead to the backend from before a move, and a life may be that of the backend after it
+		s.keepOwn()
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
+	defer cancel()
+	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	for {
+		last := s.life.Load()
+		if last != nil && !last.Over() {
+			return true
+		}
+		if last != nil {
+			s.end(closeScripts)
+			return false
+		}
+		now, err := s.server.backend.Life(ctx)
+		if s.ended() {
+			return false
+		}
+		if err != nil {
+			s.keepOwn()
+			return true
+		}
+		s.life.Store(now)
+	}
 }

@@ -11,7 +11,9 @@ import (
 // passOn reads once from the backend, and passes on what came. If the read fails, ownEnded decides what becomes of the
 // session.
 func (s *session) passOn(up *ownConn) pumpNext {
-	s.pump.limitRead(up)
+	if s.pump.limit.Load() != 0 {
+		s.pump.limitRead(up)
+	}
 	if up.parts.Load() {
 		return s.pumpParts()
 	}

@@ -15,41 +15,6 @@ import (
 // believes reports whether the client may believe that the backend knows a script or a function.
 func (s *session) believes() bool { return s.life.Load() != nil }
 
-// believeScripts runs before a batch with scripts is sent over the own connection, which is open. It notes in which life of the
-// backend that is. Where the life cannot be known, the session keeps its own connection and ends with it. It returns false if
-// the session has ended.
-func (s *session) believeScripts() bool {
-	if s.keepsOwn() {
-		return true
-	}
-	if s.ownIsDirty() { // it may lead to the backend from before a move, and a life may be that of the backend after it
-		s.keepOwn()
-		return true
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
-	defer cancel()
-	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
-	for {
-		last := s.life.Load()
-		if last != nil && !last.Over() {
-			return true
-		}
-		if last != nil {
-			s.end(closeScripts)
-			return false
-		}
-		now, err := s.server.backend.Life(ctx)
-		if s.ended() {
-			return false
-		}
-		if err != nil {
-			s.keepOwn()
-			return true
-		}
-		s.life.Store(now)
-	}
-}
-
 // dialOwn dials an own connection. If the client believes in scripts, and the backend was lost since it began to, the session
 // ends, and dialOwn returns an error. bare means that the connection does without the session's database, see sendBare.
 func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error) {

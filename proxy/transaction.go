@@ -140,9 +140,6 @@ func (s *session) breakTransaction() {
 // slot of its own, with a note, since it says whether the transaction has ended.
 func (s *session) closeTransactions() {
 	c := &s.client
-	if !c.hasTx {
-		return
-	}
 	c.hasTx, c.route = false, routeOwn // even if that connection is lost now: notes cannot ride a lane
 	pend := make([]slot, 0, len(c.pend)+4)
 	for _, p := range c.pend {
