@@ -17,6 +17,15 @@ func AppendCommand(dst []byte, args ...string) []byte {
 	return dst
 }
 
+// AppendWords is AppendCommand for arguments that are bytes.
+func AppendWords(dst []byte, args [][]byte) []byte {
+	dst = redcon.AppendArray(dst, len(args))
+	for _, arg := range args {
+		dst = redcon.AppendBulk(dst, arg)
+	}
+	return dst
+}
+
 // SplitArgs appends the arguments of a complete canonical frame to args[:0]; they alias the frame. It must never see
 // other bytes: redcon panics on a negative or huge length.
 func SplitArgs(frame []byte, args [][]byte) [][]byte {
