@@ -40,7 +40,7 @@ type auditEvent struct {
 	remote   net.Addr
 	version  uint16 // of TLS; not for commands
 	resumed  bool
-	refused  bool   // the command was refused
+	fate     commandFate
 	command  string // its name in the table
 	reason   closeReason
 	commands uint64
@@ -48,6 +48,15 @@ type auditEvent struct {
 	bytesOut uint64
 	duration time.Duration
 }
+
+// commandFate says what became of a command.
+type commandFate uint8
+
+const (
+	commandPassed   commandFate = iota // it was passed on
+	commandAnswered                    // dragontls has answered it as the backend would
+	commandRefused                     // dragontls has refused it
+)
 
 // auditor writes the audit log in a goroutine of its own. A nil *auditor writes none.
 type auditor struct {
@@ -106,7 +115,7 @@ func (a *auditor) write(e auditEvent) {
 		}
 	}
 	if e.command != "" {
-		l.Str("command", e.command).Bool("refused", e.refused).Msg("command")
+		l.Str("command", e.command).Bool("refused", e.fate == commandRefused).Bool("local", e.fate != commandPassed).Msg("command")
 		return
 	}
 	l.Str("tls_version", versionName(e.version)).Bool("resumed", e.resumed)
@@ -144,10 +153,10 @@ func (s *session) auditEnded() {
 	})
 }
 
-// auditCommand logs that a command was passed on or refused. The caller must have checked Server.auditsCommands. hot
-func (s *session) auditCommand(cmd *command.Command, refused bool) {
+// auditCommand logs what became of a command. The caller must have checked Server.auditsCommands. hot
+func (s *session) auditCommand(cmd *command.Command, fate commandFate) {
 	s.server.audit.put(auditEvent{
 		kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
-		command: cmd.Name, refused: refused,
+		command: cmd.Name, fate: fate,
 	})
 }

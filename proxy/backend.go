@@ -21,8 +21,11 @@ type BackendConfig struct {
 	// Mapped reports whether sessions act as users of their own (Peer.User). Such a session is served only by a backend that
 	// answers NOAUTH to a connection that did not authenticate, so BackendReady wants the same; Credentials serve it
 	// alone then. nil: they do not.
-	Mapped         func() bool
-	ConnectTimeout time.Duration // for one dial, with authentication
+	Mapped func() bool
+	// RefusePasswords refuses every AUTH, and HELLO with AUTH, of a client for which dragontls authenticates. Otherwise the
+	// user and password that dragontls uses for it are answered as the backend would.
+	RefusePasswords bool
+	ConnectTimeout  time.Duration // for one dial, with authentication
 	// SetName: a connection of a client with a certificate carries its name in CLIENT LIST, until the client sets one.
 	SetName        bool
 	MaxConnections int // 0: no limit

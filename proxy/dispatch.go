@@ -35,11 +35,18 @@ func (s *session) dispatch(frame []byte) bool {
 	}
 	t := cmd.Traits(sub)
 	if t&(command.Inspected|command.MayBlock) != 0 {
-		args := resp.SplitArgs(frame, nil)
-		if text := cmd.Inspect(args, rest, !s.clientAuth() && s.ownUser()); text != nil {
+		words := resp.SplitArgs(frame, nil)
+		kept, done := s.checkPassword(cmd, exact, words)
+		if done != classifiedToQueue {
+			return done == classifiedAnswered
+		}
+		if len(kept) < len(words) {
+			words, args, frame = kept, len(kept), resp.AppendWords(nil, kept)
+		}
+		if text := cmd.Inspect(words, rest, !s.clientAuth() && s.ownUser()); text != nil {
 			return s.refuse(cmd, text)
 		}
-		if t&command.MayBlock != 0 && command.MentionsBlock(args) {
+		if t&command.MayBlock != 0 && command.MentionsBlock(words) {
 			t |= command.Blocking
 		}
 	}
@@ -165,7 +172,7 @@ func (s *session) count(cmd *command.Command) {
 	}
 	c.lastN++
 	if s.server.auditsCommands {
-		s.auditCommand(cmd, false)
+		s.auditCommand(cmd, commandPassed)
 	}
 }
 

@@ -7,6 +7,7 @@
 //
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
 //	                │ dispatch: rules, deny list, traits                        dispatch.go dispatch; package command
+//	                │ checkPassword: AUTH and HELLO with AUTH                   client_password.go
 //	                │ classify: class, and so lane, unbounded lane or own       dispatch.go classify; command.Table.Classify
 //	                │ queueFrame: a slot and the canonical bytes                dispatch.go queueFrame
 //	                │ flush, before a read that waits                           dispatch.go flush
@@ -169,6 +170,9 @@
 // its state is in doubt (failBatch).
 //
 // Who may end a session? Any goroutine, once, with a reason (session.end). The reader says goodbye and closes the socket; kill resets it.
+//
+// Who answers AUTH? If dragontls authenticates for the client, the session does, in the place of its reply (checkPassword), and a HELLO
+// goes on without its AUTH. Otherwise the backend does.
 //
 // In which database and protocol is a session? In those of which the backend's replies told (notes.go), never in those of
 // which a command told: Dragonfly's AUTH changes the database, and a bare HELLO the protocol. A session that authenticates

@@ -68,7 +68,11 @@ func TestEachCertificateActsAsItsUser(t *testing.T) {
 				} else {
 					addr = dragonflyWithUsers(t, names...).Addr()
 				}
-				h := m.start(t, addr, func(c *Config) { credentials(c); mappedTo(mapping(names...))(c) })
+				h := m.start(t, addr, func(c *Config) {
+					credentials(c)
+					mappedTo(mapping(names...))(c)
+					c.Backend.RefusePasswords = true
+				})
 				var clients []*wire
 				for _, n := range names {
 					clients = append(clients, h.dialAs(n))

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
@@ -37,27 +36,25 @@ func (s *session) share() bool {
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
 		s.at.on = routeOwn
 		s.tie.Store(ownFromBirth)
+		s.rememberLogin()
 		return false
 	}
 	close(s.pump.done)
-	s.beginsProven()
+	s.proven.Store(s.rememberLogin()) // with a password each connection authenticates when it is dialled: nothing is left to show
 	return true
 }
 
-// beginsProven marks the session as proven if dragontls has a password for it: each connection then authenticates when it is
-// dialled, and nothing is left to show. It also remembers a digest of the credentials.
-func (s *session) beginsProven() {
+// rememberLogin remembers a digest of the user and password that are configured for the client now. It reports whether there is
+// a password.
+func (s *session) rememberLogin() bool {
 	defer func() {
 		if v := recover(); v != nil {
 			s.panicked(v)
 		}
 	}()
-	l := s.login()
-	if l.Credentials != nil {
-		user, password, err := l.Credentials()
-		s.proven.Store(err == nil && password != "")
-		s.credential = sha256.Sum256([]byte(user + "\x00" + password))
-	}
+	user, password, err := s.credentials()
+	s.credential = credentialDigest(user, password)
+	return err == nil && password != ""
 }
 
 // flushOwn submits the batch to the session's own connection, which it opens if necessary. It returns false if the route

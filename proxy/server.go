@@ -110,6 +110,9 @@ type counters struct {
 	closed         counts
 	handshakes     handshakeCounts
 	acceptErrors   atomic.Uint64
+	passwordsRight atomic.Uint64 // that clients have sent, see checkPassword
+	passwordsWrong atomic.Uint64
+	lastWrong      atomic.Pointer[Peer] // whose client has sent the last wrong password; nil if it has no certificate
 	panics         atomic.Uint64
 }
 

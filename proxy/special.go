@@ -97,15 +97,20 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	return true
 }
 
+// countLocal counts a command that is not passed on.
+func (s *session) countLocal(cmd *command.Command, as commandFate) {
+	s.stripe.local[cmd.ID].Add(1)
+	s.client.commands++
+	if s.server.auditsCommands {
+		s.auditCommand(cmd, as)
+	}
+}
+
 // refuse answers a command with text, in its place among the replies. Inside MULTI that dooms the transaction. If replies
 // cannot be counted, the session ends with this reply. It returns false if the session takes no more from its client.
 func (s *session) refuse(cmd *command.Command, text []byte) bool {
 	c := &s.client
-	s.stripe.local[cmd.ID].Add(1)
-	c.commands++
-	if s.server.auditsCommands {
-		s.auditCommand(cmd, true)
-	}
+	s.countLocal(cmd, commandRefused)
 	if c.whole > 0 {
 		s.breakTransaction()
 	}

@@ -105,18 +105,20 @@ type Stats struct {
 	CommandsLocal        map[string]uint64 // answered here, by name
 	// RulesDenied were refused by the rules of a client's user, RulesWouldDeny passed on because those are a dry run.
 	RulesDenied, RulesWouldDeny map[string]uint64 // by name
-	CommandSeconds              Histogram
-	BytesIn, BytesOut           uint64
-	BufferBytes                 int64 // lent to sessions at the moment
-	AcceptErrors                uint64
-	Panics                      uint64
-	AuditDropped                uint64 // lines of the audit log
-	BackendUp                   bool
-	BackendConnections          int // lanes included
-	BackendLanes                int
-	BackendDials                uint64
-	BackendErrors               map[string]uint64
-	BackendRecoveries           map[string]uint64 // by reason, see backend.Recovered
+	// PasswordsRight and PasswordsWrong are logins that clients sent although dragontls authenticates for them.
+	PasswordsRight, PasswordsWrong uint64
+	CommandSeconds                 Histogram
+	BytesIn, BytesOut              uint64
+	BufferBytes                    int64 // lent to sessions at the moment
+	AcceptErrors                   uint64
+	Panics                         uint64
+	AuditDropped                   uint64 // lines of the audit log
+	BackendUp                      bool
+	BackendConnections             int // lanes included
+	BackendLanes                   int
+	BackendDials                   uint64
+	BackendErrors                  map[string]uint64
+	BackendRecoveries              map[string]uint64 // by reason, see backend.Recovered
 }
 
 // Stats may be called at any time.
@@ -132,6 +134,8 @@ func (s *Server) Stats() Stats {
 		RulesDenied:   s.byName(s.rulesDenied), RulesWouldDeny: s.byName(s.rulesWouldDeny),
 		BufferBytes:        s.buffers.Lent(),
 		AcceptErrors:       s.acceptErrors.Load(),
+		PasswordsRight:     s.passwordsRight.Load(),
+		PasswordsWrong:     s.passwordsWrong.Load(),
 		Panics:             s.panics.Load(),
 		AuditDropped:       s.audit.droppedSoFar(),
 		BackendUp:          b.Up,

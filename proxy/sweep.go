@@ -11,7 +11,7 @@ func (s *Server) sweep() {
 	}
 	t := time.NewTicker(interval)
 	defer t.Stop()
-	var places, door limitTeller
+	var places, door, passwords limitTeller
 	for {
 		select {
 		case <-s.done:
@@ -21,6 +21,7 @@ func (s *Server) sweep() {
 		s.sweepOnce()
 		s.tellPlaces(&places)
 		s.tellDoor(&door)
+		s.tellPasswords(&passwords)
 	}
 }
 

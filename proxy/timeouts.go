@@ -34,6 +34,10 @@ type timeouts struct {
 	// stuckTimeout is how long a lane's reader goes on reading replies after a failed write; 1 s.
 	stuckTimeout time.Duration
 
+	// wrongPasswordPause is how long a session takes no more commands after its first wrong password, see maxWrongPasswords;
+	// 100 ms.
+	wrongPasswordPause time.Duration
+
 	// stayInterval is how long a session stays on its own connection, or on unbounded lanes, after a command that needed them:
 	// otherwise commands of alternating kinds would wait for each other's replies at each step; 1 s. Below 0 it does not stay.
 	stayInterval time.Duration
@@ -84,6 +88,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.partTimeout, time.Second)
 	setDefault(&t.followTimeout, time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
+	setDefault(&t.wrongPasswordPause, 100*time.Millisecond)
 	setDefault(&t.stayInterval, time.Second)
 	setDefault(&t.lateAfter, time.Millisecond)
 	setDefault(&t.slowCommand, 5*time.Millisecond)

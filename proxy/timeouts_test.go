@@ -40,8 +40,9 @@ func patient(c *Config) {
 	c.HandshakeTimeout, c.WriteTimeout, c.Backend.ConnectTimeout = patience, patience, patience
 	c.timeouts = timeouts{
 		unavailableTimeout: patience, placeTimeout: patience, closeTimeout: patience, partTimeout: patience,
-		doorTimeout:   time.Second, // that of a user is longer than a test about attackers needs to be
-		followTimeout: followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
+		doorTimeout:        time.Second, // that of a user is longer than a test about attackers needs to be
+		wrongPasswordPause: 1,
+		followTimeout:      followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
 		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
 		laneHeld: patience, laneSilent: patience, watchInterval: time.Hour,
 		sweepInterval: time.Hour, restAfter: time.Hour, proofAge: -1,

@@ -54,7 +54,7 @@ var decisions = []struct {
 	{decision: "a ruled subcommand up to a NUL", args: []string{"MY.MODULE", "SET\x00x"}, redis: "-ERR unknown command", dragonfly: "-ERR unknown command", dragontls: string(textSub)},
 	{decision: "a ruled subcommand that is not complete", args: []string{"MY.MODULE", "SET\x00" + tooLong}, redis: "-ERR unknown command", dragonfly: "-ERR unknown command", dragontls: string(textLongSub)},
 
-	{decision: "HELLO authenticates", args: []string{"HELLO", "2", "auth", "other", "otherpw"}, redis: "*14", dragonfly: "*14", dragontls: string(textOwnAuth)},
+	{decision: "HELLO authenticates", args: []string{"HELLO", "2", "auth", "other", "otherpw"}, redis: "*14", dragonfly: "*14", dragontls: string(textWrongPass)},
 	{decision: "HELLO authenticates, up to a NUL", args: []string{"HELLO", "2", "AUTH\x00x", "other", "otherpw"}, redis: "*14", dragonfly: "-ERR", dragontls: string(textOwnAuth)},
 	{decision: "HELLO authenticates, not complete", args: []string{"HELLO", "2", "AUTH\x00" + tooLong, "other", "otherpw"}, redis: "*14", dragonfly: "-ERR", dragontls: string(textTooLong)},
 	{decision: "HELLO names, up to a NUL", args: []string{"HELLO", "2", "SETNAME\x00x", "n"}, redis: "*14", dragonfly: "-ERR", dragontls: string(textOption)},
