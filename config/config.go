@@ -68,6 +68,7 @@ type Config struct {
 	BackendPassword Secret  `env:"BACKEND_PASSWORD" secret:"true" twin:"BACKEND_PASSWORD_FILE" doc:"its password; without one clients authenticate themselves"`
 	// BackendPasswordFile and BackendURLFile are read again at every use.
 	BackendPasswordFile string `env:"BACKEND_PASSWORD_FILE" form:"secretfile"`
+	ClientPassword      string `env:"CLIENT_PASSWORD" envDefault:"check" secret:"true" oneof:"check,refuse" doc:"what becomes of a password that a client sends although dragontls has one for it: 'check' answers the user and password that dragontls uses for this client as the backend would, and others '-WRONGPASS', and passes none on; 'refuse' answers '-NOPERM'"`
 	BackendCAFile       string `env:"BACKEND_CA_FILE" form:"file" shown:"those of the system" doc:"CA bundle that signs the certificate of the backend; for 'rediss://'"`
 	BackendCertFile     string `env:"BACKEND_CERT_FILE" form:"file" doc:"certificate shown to the backend; for 'rediss://'"`
 	BackendKeyFile      string `env:"BACKEND_KEY_FILE" form:"file" doc:"its key"`

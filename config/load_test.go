@@ -73,7 +73,7 @@ func TestDefaults(t *testing.T) {
 		HandshakeTimeout: 10 * time.Second, MaxHandshakes: 8192, MaxConnections: 10000,
 		WriteTimeout: 30 * time.Second, KeepAlive: 30 * time.Second, DrainTimeout: 25 * time.Second,
 		Backend:               Backend{Network: "tcp", Address: "127.0.0.1:6379", Host: "127.0.0.1"},
-		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "shared", SessionBuffer: 4 << 20,
+		BackendConnectTimeout: 2 * time.Second, BackendMaxConnections: 20000, BackendMode: "shared", ClientPassword: "check", SessionBuffer: 4 << 20,
 		DenyCommands: strings.Split("SYNC PSYNC REPLCONF DFLY DFLYCLUSTER DFLYMIGRATE REPLICAOF SLAVEOF ADDREPLICAOF REPLTAKEOVER FAILOVER MIGRATE MODULE|LOAD MODULE|LOADEX MODULE|UNLOAD SHUTDOWN", " "),
 		MaxBulk:      512 << 20, MaxArgs: 65536, MemoryLimit: 4 << 30,
 		TLSCRLExpired: "refuse", AuditLog: "connections", TLSOCSP: "off", ExpiryWarning: 720 * time.Hour,

@@ -157,11 +157,11 @@ func TestNoWayAroundTheMapping(t *testing.T) {
 	w := newLogin(t)
 	config := w.config(leafWeb)
 	for name, path := range map[string]func(l *live){
-		"AUTH":           func(l *live) { l.wantNoPerm(l.ask("AUTH", "jobs", "jobs-secret")) },
-		"AUTH default":   func(l *live) { l.wantNoPerm(l.ask("AUTH", "default-secret")) },
-		"auth, inline":   func(l *live) { l.wantNoPerm(l.raw("auth jobs jobs-secret\r\n")) },
-		"HELLO AUTH":     func(l *live) { l.wantNoPerm(l.ask("HELLO", "2", "AUTH", "jobs", "jobs-secret")) },
-		"hello setname":  func(l *live) { l.wantNoPerm(l.ask("HELLO", "3", "SETNAME", "x", "auth", "jobs", "jobs-secret")) },
+		"AUTH":           func(l *live) { l.wantWrongPass(l.ask("AUTH", "jobs", "jobs-secret")) },
+		"AUTH default":   func(l *live) { l.wantWrongPass(l.ask("AUTH", "default-secret")) },
+		"auth, inline":   func(l *live) { l.wantWrongPass(l.raw("auth jobs jobs-secret\r\n")) },
+		"HELLO AUTH":     func(l *live) { l.wantWrongPass(l.ask("HELLO", "2", "AUTH", "jobs", "jobs-secret")) },
+		"hello setname":  func(l *live) { l.wantWrongPass(l.ask("HELLO", "3", "SETNAME", "x", "auth", "jobs", "jobs-secret")) },
 		"HELLO AUTH NUL": func(l *live) { l.wantNoPerm(l.ask("HELLO", "2", "AUTH\x00x", "jobs", "jobs-secret")) },
 		"RESET NUL": func(l *live) { // Redis takes one in some hundred of them for RESET
 			for i := range 3000 {
@@ -171,7 +171,7 @@ func TestNoWayAroundTheMapping(t *testing.T) {
 			}
 		},
 		"RESET":          func(l *live) { l.want(l.ask("RESET"), "+RESET") },
-		"RESET and AUTH": func(l *live) { l.want(l.ask("RESET"), "+RESET"); l.wantNoPerm(l.ask("AUTH", "jobs", "jobs-secret")) },
+		"RESET and AUTH": func(l *live) { l.want(l.ask("RESET"), "+RESET"); l.wantWrongPass(l.ask("AUTH", "jobs", "jobs-secret")) },
 		"queued AUTH": func(l *live) {
 			l.want(l.ask("MULTI"), "+OK")
 			l.wantNoPerm(l.ask("AUTH", "jobs", "jobs-secret"))
@@ -179,9 +179,9 @@ func TestNoWayAroundTheMapping(t *testing.T) {
 		},
 		"pipelined": func(l *live) {
 			io.WriteString(l, "*3\r\n$4\r\nAUTH\r\n$4\r\njobs\r\n$11\r\njobs-secret\r\n*1\r\n$5\r\nRESET\r\n*3\r\n$4\r\nauth\r\n$4\r\njobs\r\n$11\r\njobs-secret\r\n")
-			l.wantNoPerm(l.reply())
+			l.wantWrongPass(l.reply())
 			l.want(l.reply(), "+RESET")
-			l.wantNoPerm(l.reply())
+			l.wantWrongPass(l.reply())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -207,6 +207,11 @@ func (l *live) want(got, want string) {
 	if got != want {
 		l.t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+func (l *live) wantWrongPass(got string) {
+	l.t.Helper()
+	l.want(got, "-WRONGPASS invalid username-password pair or user is disabled.")
 }
 
 func (l *live) wantNoPerm(got string) {

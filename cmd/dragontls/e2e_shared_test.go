@@ -79,7 +79,7 @@ func TestMetricsTellLanesFromOwnConnections(t *testing.T) {
 			for range 3 {
 				l.want(l.ask("GET", "nothing"), "$-1")
 			}
-			l.wantNoPerm(l.ask("AUTH", "x"))
+			l.wantWrongPass(l.ask("AUTH", "x"))
 			if got := l.ask("INFO", "server"); !strings.Contains(got, "redis_version") {
 				t.Errorf("got %.40q", got)
 			}

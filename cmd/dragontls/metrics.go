@@ -33,6 +33,9 @@ func (s *service) collect(emit func(admin.Metric)) {
 	for name, n := range st.RulesWouldDeny {
 		m.counter("commands_would_deny_total", "Commands passed on that the users file would refuse, but for dry_run.", n, label("command", name))
 	}
+	const passwords = "Passwords that clients sent although dragontls authenticates for them, by whether they were the ones it uses."
+	m.counter("client_passwords_total", passwords, st.PasswordsRight, label("result", "right"))
+	m.counter("client_passwords_total", passwords, st.PasswordsWrong, label("result", "wrong"))
 	m.counter("audit_dropped_total", "Lines of the audit log that were dropped.", st.AuditDropped+s.out.audit.dropped.Load())
 	m.counter("log_dropped_total", "Lines of the log that were dropped, those of the audit log aside.", s.out.log.dropped.Load())
 	m.histogram("command_seconds", "From a batch's write to its last reply; blocking commands aside.", st.CommandSeconds)

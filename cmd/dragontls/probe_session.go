@@ -131,7 +131,7 @@ func (p *prober) checkAuth(first probeResult, trusted bool) probeResult {
 		p.report.ok(check, word)
 	} else {
 		p.report.fail(check, "refused: "+quoted(word), "check --username and --password-file; a dragontls with a backend password "+
-			"authenticates its clients by certificate: use neither there")
+			"takes only the user and password that it uses for this certificate itself, and with CLIENT_PASSWORD=refuse none")
 	}
 	return r
 }

@@ -131,8 +131,9 @@ func (s *service) openProxy() error {
 		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
 		Backend: proxy.BackendConfig{
 			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
-			Mapped:         func() bool { return c.UsersFile != "" },
-			ConnectTimeout: c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
+			Mapped:          func() bool { return c.UsersFile != "" },
+			RefusePasswords: c.ClientPassword == "refuse",
+			ConnectTimeout:  c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
 			Shared: c.BackendMode == "shared", Lanes: c.BackendLanes,
 		},
 		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.out.auditLogger()},

@@ -3,13 +3,11 @@ const assert = require('node:assert');
 const fs = require('node:fs');
 const Redis = require('ioredis');
 
-const { PORT, PROTOCOL, CA, CERT, KEY, TLS } = process.env;
+const { PORT, PROTOCOL, CA, CERT, KEY, TLS, LOGIN } = process.env;
 const clients = [];
 
 function client(more = {}) {
-  const c = new Redis({
-    host: '127.0.0.1',
-    port: Number(PORT),
+  const c = new Redis(`rediss://${LOGIN ? `${LOGIN}@` : ''}127.0.0.1:${PORT}`, {
     protocol: Number(PROTOCOL),
     tls: {
       ca: fs.readFileSync(CA), cert: fs.readFileSync(CERT), key: fs.readFileSync(KEY), servername: 'localhost',
@@ -37,6 +35,22 @@ const scenarios = {
     assert.equal(await c.ping(), 'PONG');
     assert.equal(await c.set('ioredis', 'value'), 'OK');
     assert.equal(await c.get('ioredis'), 'value');
+  },
+
+  // Everything at once, as an application does whose first command does not wait for the connection.
+  async login() {
+    const c = client({ db: 3, connectionName: 'app' });
+    assert.equal(await c.set('login', 'value'), 'OK');
+    assert.equal(await c.get('login'), 'value');
+    assert.equal(await c.client('GETNAME'), 'app');
+    console.log(`user ${await c.acl('WHOAMI')}`);
+    assert.deepEqual(c.failures, []);
+  },
+
+  async refused() {
+    const c = client({ retryStrategy: null, maxRetriesPerRequest: 0, enableOfflineQueue: false });
+    await event(c, 'error');
+    console.log(c.failures.shift().message);
   },
 
   async pipeline() {
