@@ -91,7 +91,7 @@
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions and lanes when it exceeds its share
 //	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to
 //	                another backend: connections that were dialled before come to an end, but for those that a session cannot leave (moved)
-//	suspect         to take the backend for a replica, since it answers as one: it moves then, if it has not just done so (Backend.Suspect)
+//	suspect         to take the backend for a replica, since it answers as one, maybe inside an EXEC: it moves then, if it has not just done so (Backend.Suspect)
 //	held            of a lane: its oldest command keeps the others waiting, while the backend answers on a new connection; reads leave it
 //	abandoned       of a lane: it owes a reply to a client that has left, and carries no session that has begun since its oldest
 //	                owed command was sent (Lane.Abandon)

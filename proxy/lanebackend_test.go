@@ -260,7 +260,7 @@ func (c *laneConn) serve() {
 		if _, err := c.w.WriteString(s); err != nil {
 			return
 		}
-		if args[0] == "QUIT" {
+		if args[0] == "QUIT" && !c.multi { // inside a transaction it is queued, as Dragonfly does
 			c.end()
 			return
 		}

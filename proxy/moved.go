@@ -3,6 +3,7 @@ package proxy
 import (
 	"dragontls/proxy/backend"
 	"dragontls/proxy/lane"
+	"dragontls/proxy/resp"
 )
 
 // moved ends what was dialled before the backend moved: lanes retire, own connections close once nothing is owed, and sessions that cannot
@@ -43,10 +44,11 @@ func (s *session) moveTo(n uint64) {
 	}
 }
 
-// suspect tells the backend that up has brought an error reply, which may say that it leads to a replica. A session that begins from here
-// on does not ride a lane that may lead there too. The pump calls it for its own connection.
-func (s *Server) suspect(up *backend.Conn, line []byte) {
-	if backend.AnswersAsReplica(line) {
+// suspect tells the backend that up has brought a reply, if that says that up leads to a replica: an error, or the reply to an EXEC in
+// which a command has got such an error. A session that begins from here on does not ride a lane that may lead there too. The pump calls
+// it for its own connection.
+func (s *Server) suspect(up *backend.Conn, r *resp.Replies, ofExec bool) {
+	if ofExec && r.Found() || r.Kind() == '-' && backend.AnswersAsReplica(r.Line()) {
 		s.lanes.Suspect(up)
 	}
 }

@@ -27,9 +27,13 @@ func (s *session) asksForName(sub []byte, args int) bool {
 }
 
 // noteOfOwner returns the note for a command of a session that keeps its own connection. Of its state only its protocol and
-// its name matter.
-func noteOfOwner(cmd *command.Command, frame []byte) *note {
-	if cmd.Name != "CLIENT" && cmd.Name != "HELLO" {
+// its name matter. Where others share connections, they are told by its EXEC too that the backend is a replica, see Server.suspect.
+func (s *session) noteOfOwner(cmd *command.Command, frame []byte) *note {
+	switch {
+	case cmd.Name == "CLIENT", cmd.Name == "HELLO":
+	case cmd.Name == "EXEC" && s.server.c.Backend.Shared:
+		return &note{kind: noteOwnerExec}
+	default:
 		return nil
 	}
 	n := noteOfState(cmd.Name, resp.SplitArgs(frame, nil))

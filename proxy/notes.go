@@ -28,6 +28,7 @@ const (
 	noteScript                    // the script is not known: the session keeps its own connection unless the backend does not know it either
 	noteExec                      // an array, null or an error that discards the transaction ends what began before
 	noteWholeExec                 // the same, where what began went in the same batch: nothing else tells of it
+	noteOwnerExec                 // nothing: the session keeps its own connection anyway
 	noteDiscard                   // +OK does
 	noteUnwatch                   // +OK does
 	noteAsked                     // any reply ends an ASKING
@@ -65,6 +66,11 @@ type note struct {
 	set   backend.State // what of it kind names
 	began uint64        // sharing.stickies when the command was sent
 	heard []byte        // with noteHello: the beginning of the reply
+}
+
+// isOfExec reports whether the reply is that to an EXEC. n may be nil.
+func (n *note) isOfExec() bool {
+	return n != nil && (n.kind == noteExec || n.kind == noteWholeExec || n.kind == noteOwnerExec)
 }
 
 // maxHeard is how much of a reply to HELLO is kept to find its protocol. Redis and Dragonfly name it within 128 bytes.
@@ -171,7 +177,7 @@ func (s *session) noted(n *note, r *resp.Replies) {
 		if !failed || !bytes.HasPrefix(r.Line(), []byte("NOSCRIPT")) {
 			s.keepOwn()
 		}
-	case noteError:
+	case noteError, noteOwnerExec:
 	case noteHello:
 		protocol := protocolOf(n.heard)
 		switch {

@@ -239,6 +239,7 @@ func (s *session) setUpstream(c *backend.Conn, err error) bool {
 	var up *ownConn
 	if c != nil {
 		up = &ownConn{Conn: c, session: s, opened: s.server.now()}
+		s.pump.replies.Sought = backend.AnswersAsReplica
 	}
 	s.pump.conn = up
 	s.pump.mu.Lock()

@@ -137,8 +137,8 @@ func (d *relaying) frame() error {
 	if !done {
 		return nil
 	}
-	if p.replies.Kind() == '-' {
-		s.server.suspect(p.conn.Conn, p.replies.Line())
+	if p.replies.Kind() == '-' || p.replies.Found() {
+		s.server.suspect(p.conn.Conn, &p.replies, q.run.note.isOfExec())
 	}
 	if isNoted {
 		s.noted(q.run.note, &p.replies)

@@ -16,7 +16,7 @@ func (s *session) classifyStateful(cmd *command.Command, class command.Class, fr
 		return // special calls reset or quit, which decide
 	case s.keepsOwn():
 		s.wantOwn()
-		c.next.note = noteOfOwner(cmd, frame)
+		c.next.note = s.noteOfOwner(cmd, frame)
 		s.classifyMove(cmd, class, frame)
 		return
 	case class == command.Sticky:

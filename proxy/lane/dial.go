@@ -122,6 +122,7 @@ func (set *Set) addLocked(up *backend.Conn) *Lane {
 	l := &Lane{set: set, up: up, opened: c.Now(), wake: make(chan struct{}, 1), closed: make(chan struct{})}
 	l.pulse.idleSince, l.nonceAt, l.pulse.window = l.opened, l.opened, l.opened
 	l.in.replies.Strict = true
+	l.in.replies.Sought = backend.AnswersAsReplica
 	if up.Pushed {
 		l.notePush()
 	}

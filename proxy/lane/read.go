@@ -205,6 +205,9 @@ func (l *Lane) judge() error {
 			l.set.all.Suspect(l.up)
 		}
 	}
+	if r.replies.Found() && r.cur.tx && r.left == 1 { // a command of the transaction was answered so
+		l.set.all.Suspect(l.up)
+	}
 	if r.cur.tx && r.left == 1 && !backend.EndsTransaction(&r.replies) {
 		return errExec
 	}

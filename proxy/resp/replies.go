@@ -15,11 +15,15 @@ type Replies struct {
 	// array (of EXEC, of ZPOPMIN) that does not count it, so that an element of the array would be taken for the next
 	// reply.
 	Strict bool
+	// Sought is called with the first 64 bytes of each error that is an element of a top-level array, see Found. It must not
+	// keep them. nil: nothing is sought.
+	Sought func(line []byte) bool
 
 	state  replyState
 	open   bool
 	attr   bool // an attribute ended: its value must follow
 	chunks bool // inside a streamed string: only ';' may follow
+	found  bool // see Found
 	kind   byte
 	null   bool
 	length int64
@@ -185,6 +189,10 @@ func (r *Replies) Line() []byte {
 	}
 	return r.kept[:min(r.lineLen, keptLine)]
 }
+
+// Found reports whether the last started frame is an array of which Sought has accepted an element. An element that is nested
+// deeper, or is no error, is not looked at: it may be a value that a client has stored.
+func (r *Replies) Found() bool { return r.found && r.kind == '*' }
 
 // Null reports whether the top-level value is '_', '$-1' or '*-1'.
 func (r *Replies) Null() bool { return r.null }

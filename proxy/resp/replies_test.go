@@ -152,6 +152,49 @@ func TestHeaderOfAnOpenReplyIsKnown(t *testing.T) {
 	}
 }
 
+// Found tells of error elements of a top-level array alone, wherever the input is cut.
+func TestFoundLooksAtTheErrorsOfAnArrayAlone(t *testing.T) {
+	for in, want := range map[string]bool{
+		"*2\r\n+OK\r\n-READONLY no\r\n":                         true,
+		"*2\r\n-READONLY no\r\n-ERR\r\n":                        true,
+		"*?\r\n+OK\r\n-READONLY no\r\n.\r\n":                    true,
+		"*2\r\n|1\r\n+a\r\n+b\r\n-READONLY no\r\n:1\r\n":        true,
+		"|1\r\n+a\r\n+b\r\n*1\r\n-READONLY no\r\n":              true,
+		"*2\r\n*1\r\n+OK\r\n-READONLY no\r\n":                   true,
+		"-READONLY no\r\n":                                      false,
+		"*1\r\n-ERR READONLY no\r\n":                            false,
+		"*1\r\n+READONLY no\r\n":                                false,
+		"*1\r\n$16\r\n-READONLY no !\r\n\r\n":                   false,
+		"*1\r\n*1\r\n-READONLY no\r\n":                          false,
+		"*2\r\n|1\r\n-READONLY no\r\n+b\r\n:1\r\n:2\r\n":        false,
+		"|1\r\n+a\r\n*1\r\n-READONLY no\r\n*1\r\n:1\r\n":        false,
+		"|1\r\n-READONLY no\r\n+a\r\n*0\r\n":                    false,
+		">2\r\n+a\r\n-READONLY no\r\n":                          false,
+		"%1\r\n+a\r\n-READONLY no\r\n":                          false,
+		"*1\r\n-READONLY no\r\n*1\r\n+OK\r\n":                   false,
+		"*1\r\n-READONLY no\r\n+OK\r\n":                         false,
+		"*1\r\n-READONLY no\r\n:1\r\n":                          false,
+		"*1\r\n-READONLY no\r\n*0\r\n":                          false,
+		"*1\r\n-READONLY no\r\n*-1\r\n":                         false,
+		"*1\r\n-READONLY" + strings.Repeat("x", 1000) + " \r\n": false,
+		"*1\r\n-READONLY " + strings.Repeat("x", 1000) + "\r\n": true,
+	} {
+		for _, size := range []int{1, 2, 3, 7, len(in)} {
+			r := Replies{Sought: func(line []byte) bool { return strings.HasPrefix(string(line), "READONLY ") }}
+			for rest := []byte(in); len(rest) > 0; {
+				n, _, err := r.Next(rest[:min(size, len(rest))])
+				if err != nil {
+					t.Fatalf("%q: %v", in, err)
+				}
+				rest = rest[n:]
+			}
+			if r.Open() || r.Found() != want {
+				t.Errorf("%.60q in pieces of %d: found %v", in, size, r.Found())
+			}
+		}
+	}
+}
+
 func TestMalformedStays(t *testing.T) {
 	var r Replies
 	if n, done, err := r.Next([]byte("+OK\r\n$x\r\n+OK\r\n")); n != 5 || !done || err != nil {

@@ -7,7 +7,7 @@ func (r *Replies) value(in []byte) (size int, ended bool) { // hot
 	kind := in[0]
 	if !r.open {
 		r.open = true
-		r.kind, r.null, r.length = 0, false, -1
+		r.kind, r.null, r.length, r.found = 0, false, -1, false
 	}
 	if r.chunks != (kind == ';') || r.Strict && kind == '>' && (r.depth > 0 || r.attr) {
 		return r.fail(errReplyType)
@@ -177,6 +177,9 @@ func (r *Replies) line(in []byte) (size int, ended bool) { // hot
 				r.state = atValue
 				if r.Strict && !r.validScalar() {
 					return r.fail(errReplyScalar)
+				}
+				if r.lineKind == '-' && r.depth == 1 && r.kind == '*' && r.Sought != nil && !r.found {
+					r.found = r.Sought(r.kept[:min(r.lineLen, keptLine)])
 				}
 				return size + 1, true
 			}
