@@ -86,7 +86,9 @@
 //	                and others wait behind it. What the lane still brings of it is dropped
 //	instant         a reading of the monotonic clock that begins with a Server (clock.Instant); elsewhere than in package backend still an
 //	                int64 of nanoseconds
-//	life            a time through which the backend is one process, as a connection shows that stays open, the witness
+//	life            a time through which the backend is one process, as a connection shows that stays open, the witness, or another one
+//	                that has taken its place and leads to the same process
+//	doubted         of a life: the backend has moved in place, and another witness has to show whether it is the same process still
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions and lanes when it exceeds its share
 //	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to

@@ -112,7 +112,7 @@ func New(c Config) *Backend {
 	}
 	if c.Moved != nil {
 		moved := c.Moved
-		c.Moved = func(m Move) { b.lives.leave(m.N); moved(m) }
+		c.Moved = func(m Move) { b.lives.leave(m); moved(m) }
 		b.address = newAddress(&c)
 	}
 	return b

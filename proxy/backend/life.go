@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -13,19 +12,32 @@ import (
 // ErrLifeOver means that the backend may have been restarted, or may be another one, since a life began.
 var ErrLifeOver = errors.New("the backend was lost since then")
 
-// Life is a time through which the backend is one process: a connection to it, the witness, stays open for as long. What a
-// process remembers until it ends, such as a script that a client has loaded, it still remembers while the life goes on that
-// was there before. Safe for concurrent use.
+// Life is a time through which the backend is one process: a connection to it, the witness, stays open for as long, or another one has
+// taken its place that leads to the same process (see succeed). What a process remembers until it ends, such as a script that a client
+// has loaded, it still remembers while the life goes on that was there before. Safe for concurrent use.
 type Life struct {
-	witness *Conn
-	over    chan struct{} // closed when the witness has ended
+	over    chan struct{} // closed when the life is over
+	replies resp.Replies  // of the witness; for the goroutine that reads it
 
 	mu sync.Mutex
 	// guarded by mu
-	asked    uint64        // PINGs that were given to a write
-	answered uint64        // replies to them
+	witness  *Conn
+	channel  string // by which the witness is recognised, see subscription; empty if it cannot be
+	trust    trust
+	asked    uint64        // PINGs that were given to a write, or whose answer another witness is to give
+	answered uint64        // so many of them were answered
+	heard    time.Time     // since when the witness has been silent, if it owes an answer
 	changed  chan struct{} // closed and replaced when answered grows
 }
+
+// trust says whether a reply of the witness shows that connections which were dialled before lead to its process.
+type trust uint8
+
+const (
+	trusted trust = iota // it does: the backend has not moved in place through this life
+	doubted              // it does not: another witness has to show first that it leads to the same process
+	kept                 // it does not: the life was doubted before and went on, and whoever asks next doubts it again
+)
 
 // lives finds the life of the present. There is one only after somebody has asked for it.
 type lives struct {
@@ -72,126 +84,31 @@ func (v *lives) set(now *Life, err error) {
 	v.changed = make(chan struct{})
 }
 
-// witness keeps a witness connected from the time that somebody first asks for a life, until ctx ends. It calls
-// Config.LifeOver at the end of each life.
-func (b *Backend) witness(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-b.lives.wanted:
-		}
-		l, err := b.beginLife(ctx)
-		b.lives.set(l, err)
-		if err != nil {
-			continue
-		}
-		if _, late := b.DialledBeforeMove(l.witness); late {
-			l.witness.Close()
-		}
-		l.last(ctx)
-		b.lives.set(nil, ErrLifeOver)
-		close(l.over)
-		if b.c.LifeOver != nil && ctx.Err() == nil {
-			b.c.LifeOver(l)
-		}
-	}
-}
-
-// beginLife dials a witness, which must answer a PING with whatever reply, like the prober's connection.
-func (b *Backend) beginLife(ctx context.Context) (*Life, error) {
-	login := b.proberLogin()
-	c, err := b.connect(ctx, login)
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, c.Close)
-	defer stop()
-	c.Socket.SetReadDeadline(time.Now().Add(b.c.ConnectTimeout))
-	_, err = c.Write(resp.AppendCommand(nil, "PING"))
-	if err == nil {
-		err = c.expect(question{"PING", func(r *resp.Replies) error {
-			if isFull(r) {
-				return ErrMaxClients
-			}
-			return nil
-		}})
-	}
-	if err != nil {
-		c.Drop()
-		return nil, err
-	}
-	return &Life{witness: c, over: make(chan struct{}), changed: make(chan struct{})}, nil
-}
-
-// last reads the witness until that ends, and asks it now and then, so that the backend does not close it for being idle. A
-// witness that is silent goes on: a process that stands still is still the same.
-func (l *Life) last(ctx context.Context) {
-	stop := context.AfterFunc(ctx, l.witness.Close)
-	defer stop()
-	defer l.witness.Drop()
-	var replies resp.Replies
-	for {
-		l.witness.Socket.SetReadDeadline(time.Now().Add(probeInterval))
-		b, k, err := l.witness.Receive()
-		n, broken := countReplies(&replies, b)
-		l.witness.Free(k)
-		switch {
-		case broken != nil || !l.take(n):
-			return
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if l.quiet() && l.ask() != nil {
-				return
-			}
-		case err != nil:
-			return
-		}
-	}
-}
-
-// countReplies returns how many replies end in b.
-func countReplies(replies *resp.Replies, b []byte) (n int, err error) {
-	for len(b) > 0 {
-		used, done, err := replies.Next(b)
-		if err != nil {
-			return n, err
-		}
-		if b = b[used:]; done {
-			n++
-		}
-	}
-	return n, nil
-}
-
-// take accounts for n replies. It returns false, and accounts for none, if nobody asked for them all.
-func (l *Life) take(n int) bool {
-	if n == 0 {
-		return true
+// leave is called when the backend has moved. If it is at another address, the life of the present ends. If it has moved in place, nobody
+// knows yet whether it is another process: the life is doubted.
+func (v *lives) leave(m Move) {
+	v.mu.Lock()
+	l := v.now
+	v.mu.Unlock()
+	if l == nil {
+		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.answered+uint64(n) > l.asked {
-		return false
+	switch {
+	case !l.witness.DialledBefore(m.N):
+	case m.InPlace:
+		l.doubtLocked()
+	default:
+		l.witness.Close()
 	}
-	l.answered += uint64(n)
-	close(l.changed)
-	l.changed = make(chan struct{})
-	return true
 }
 
-// quiet reports whether every PING was answered.
-func (l *Life) quiet() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.answered == l.asked
-}
-
-func (l *Life) ask() error {
-	l.mu.Lock()
-	l.asked++
-	l.mu.Unlock()
-	_, err := l.witness.Write(resp.AppendCommand(nil, "PING"))
-	return err
+// leaveIfLate does what leave does for a witness that was not there when the backend moved, since it was being dialled.
+func (b *Backend) leaveIfLate(witness *Conn) {
+	if n, late := b.DialledBeforeMove(witness); late {
+		b.lives.leave(Move{N: n, InPlace: !b.LeadsElsewhere(witness)})
+	}
 }
 
 // Over reports whether the life is known to be over.
@@ -208,13 +125,12 @@ func (l *Life) Over() bool {
 // leads to the process of this life. It returns ErrLifeOver if the life is over, and the error of ctx if the witness does
 // not answer in time.
 func (l *Life) Confirm(ctx context.Context) error {
-	l.mu.Lock()
-	l.asked++
-	mine := l.asked
-	l.mu.Unlock()
+	mine, w := l.inquire()
 	// PINGs that others asked for later may be written before this one. They do as well: they are later than this call.
-	if _, err := l.witness.Write(resp.AppendCommand(nil, "PING")); err != nil {
-		l.witness.Close()
+	if w != nil {
+		if _, err := w.Write(resp.AppendCommand(nil, "PING")); err != nil {
+			w.Close()
+		}
 	}
 	for {
 		l.mu.Lock()
@@ -233,12 +149,32 @@ func (l *Life) Confirm(ctx context.Context) error {
 	}
 }
 
-// leave ends the life of the present if the backend has moved to another address since its witness was dialled.
-func (v *lives) leave(moves uint64) {
-	v.mu.Lock()
-	now := v.now
-	v.mu.Unlock()
-	if now != nil && now.witness.DialledBefore(moves) {
-		now.witness.Close()
+// inquire enters a PING among those that were asked, and returns its number, and the witness to which the caller must write it. It
+// returns nil for that if another witness is to answer, which takes the place of this one.
+func (l *Life) inquire() (mine uint64, to *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked == l.answered {
+		l.heard = time.Now()
 	}
+	l.asked++
+	if l.trust == kept {
+		l.doubtLocked()
+	}
+	if l.trust == doubted {
+		return l.asked, nil
+	}
+	return l.asked, l.witness
+}
+
+// doubtLocked has another witness take the place of this one, see succeed.
+func (l *Life) doubtLocked() {
+	l.trust = doubted
+	l.witness.Socket.SetReadDeadline(time.Unix(1, 0)) // wakes the goroutine that reads it
+}
+
+func (l *Life) doubted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.trust == doubted
 }

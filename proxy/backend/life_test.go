@@ -37,8 +37,16 @@ func newWitnessed(t *testing.T) *witnessed {
 			}
 		}
 	}()
+	w.follow(ln.Addr().String())
+	t.Cleanup(cancel)
+	return w
+}
+
+// follow keeps a witness at the address.
+func (w *witnessed) follow(address string) {
+	ctx, cancel := context.WithCancel(context.Background())
 	w.Backend = New(Config{
-		Target:  func() (string, string, error) { return "tcp", ln.Addr().String(), nil },
+		Target:  func() (string, string, error) { return "tcp", address, nil },
 		Buffers: netio.NewBuffers(0), Moved: func(Move) {}, LifeOver: func(l *Life) { w.over <- l },
 	})
 	stopped := make(chan struct{})
@@ -46,22 +54,22 @@ func newWitnessed(t *testing.T) *witnessed {
 		w.witness(ctx)
 		close(stopped)
 	}()
-	t.Cleanup(func() { cancel(); <-stopped })
-	return w
+	w.t.Cleanup(func() { cancel(); <-stopped })
 }
 
-// begin answers the first PING of a witness, and returns its life and the backend's end of it.
+// begin answers the first PING of a witness, which may not subscribe, and returns its life and the backend's end of it.
 func (w *witnessed) begin(reply string) (*Life, *bufio.ReadWriter, net.Conn, error) {
 	w.t.Helper()
 	var c net.Conn
 	var rw *bufio.ReadWriter
 	answered := make(chan struct{})
-	go func() { // ends with the first PING
+	go func() { // ends with what a witness asks first
 		defer close(answered)
 		c = <-w.conns
 		rw = bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c))
 		takePing(w.t, rw)
-		_, _ = c.Write([]byte(reply))
+		takeLines(w.t, rw, 5) // SUBSCRIBE and its channel
+		_, _ = c.Write([]byte(reply + "-NOPERM this user has no permissions\r\n"))
 	}()
 	l, err := w.Life(w.t.Context())
 	<-answered
@@ -69,8 +77,10 @@ func (w *witnessed) begin(reply string) (*Life, *bufio.ReadWriter, net.Conn, err
 	return l, rw, c, err
 }
 
-func takePing(t testing.TB, r *bufio.ReadWriter) {
-	for range 3 {
+func takePing(t testing.TB, r *bufio.ReadWriter) { takeLines(t, r, 3) }
+
+func takeLines(t testing.TB, r *bufio.ReadWriter, n int) {
+	for range n {
 		if _, err := r.ReadString('\n'); err != nil {
 			t.Error(err)
 		}
@@ -85,7 +95,8 @@ func TestLifeLastsAsLongAsItsWitness(t *testing.T) {
 		"reset":                func(_ *witnessed, c net.Conn) { c.(*net.TCPConn).SetLinger(0); c.Close() },
 		"a reply nobody asked": func(_ *witnessed, c net.Conn) { c.Write([]byte(strings.Repeat("+PONG\r\n", 100))) },
 		"no reply":             func(_ *witnessed, c net.Conn) { c.Write([]byte("HTTP/1.1 200 OK\r\n")) },
-		"the backend moves":    func(w *witnessed, _ net.Conn) { w.lives.leave(1) },
+		"the backend moves":    func(w *witnessed, _ net.Conn) { w.lives.leave(Move{N: 1}) },
+		"it moves in place":    func(w *witnessed, _ net.Conn) { w.lives.leave(Move{N: 1, InPlace: true}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -41,7 +41,7 @@ func (b *Backend) Count(reason string) {
 }
 
 // Recovered counts by reason how often connections were given up because new ones are served better: moved and readonly (see
-// Config.Moved), silent and held (see package lane).
+// Config.Moved), silent and held (see package lane; the witness of a Life may be silent too).
 func (b *Backend) Recovered(reason string) {
 	b.counting.Lock()
 	defer b.counting.Unlock()

@@ -1,0 +1,77 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+
+	"dragontls/proxy/proxytest"
+)
+
+// A backend that is a replica now has the scripts that it had: the sessions whose clients believe in them go on, however often it says so.
+// When its address leads to another process, they end before anything of a transaction runs there, even if nobody has told of that.
+func TestReplicaEndsNobodyWhoBelievesInScripts(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, m mode) {
+		a := newStableAddress(t, "")
+		h := m.start(t, a.Addr(), func(c *Config) { c.Backend.Credentials = credentials("", "") })
+		w, writer := h.dial(), h.dial()
+		w.do(":1\r\n", "EVAL", script, "0")
+		writer.do("+OK\r\n", "SET", "k", "v")
+		a.at(a.first, "+OK\r\n", "REPLICAOF", "127.0.0.1", "1")
+		for n := range uint64(3) {
+			writer.do(sayReadonly, "SET", "k", "v")
+			if m.shared {
+				eventually(t, "the backend moves", func() bool { return h.moves() == n+1 })
+				h.closeUnused(h.sessionOf(w))
+			}
+			w.do(":1\r\n", "EVALSHA", scriptSum, "0")
+			h.pass(int64(time.Minute))
+		}
+		a.Retarget("unix:" + a.second)
+		if m.shared {
+			h.closeUnused(h.sessionOf(w))
+			w.send(cmd("MULTI") + cmd("SET", "paid", "1") + cmd("EVALSHA", scriptSum, "0") + cmd("EXEC"))
+			w.endsUnanswered()
+			a.at(a.second, "$-1\r\n", "GET", "paid")
+			h.wantClosed(closeScripts, 1)
+			return
+		}
+		w.do(":1\r\n", "EVALSHA", scriptSum, "0")
+	})
+}
+
+// Behind a middlebox that swallows what open connections carry, the witness is silent too. Whoever believes in scripts gets a new
+// connection all the same, since the backend is the process that it was; or the session ends.
+func TestSilentWitnessStopsNobody(t *testing.T) {
+	t.Parallel()
+	for name, same := range map[string]bool{"the same process": true, "another process": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, second := redisServer(t), redisServer(t)
+			r, err := proxytest.NewRelay("unix:"+first, proxytest.Faults{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(r.Close)
+			h := start(t, r.Addr(), func(c *Config) {
+				share(c)
+				c.Backend.Credentials, c.unavailableTimeout = credentials("", ""), patience
+			})
+			w := h.dial()
+			w.do(":1\r\n", "EVAL", script, "0")
+			h.closeUnused(h.sessionOf(w))
+			r.Silence()
+			if same {
+				w.do(":1\r\n", "EVALSHA", scriptSum, "0")
+				if n := h.Stats().BackendRecoveries["silent"]; n != 1 {
+					t.Errorf("counted %d times", n)
+				}
+				return
+			}
+			r.Retarget("unix:" + second)
+			w.send(cmd("EVALSHA", scriptSum, "0"))
+			w.endsUnanswered()
+			h.wantClosed(closeScripts, 1)
+		})
+	}
+}
