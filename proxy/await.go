@@ -43,6 +43,7 @@ func (s *session) hold(cond func() bool) bool {
 	c, q := &s.client, &s.queue
 	c.holding = true
 	defer func() { c.holding = false }()
+	left := false // the client has left, although not all that it sent was read
 	for {
 		q.mu.Lock()
 		if cond() || q.closed {
@@ -61,7 +62,7 @@ func (s *session) hold(cond func() bool) bool {
 				s.end(closeClient)
 				return false
 			}
-			s.waitUnread()
+			left = s.waitUnread(left || c.eof)
 			continue
 		}
 		q.wake = func() { c.conn.SetReadDeadline(time.Now()) }
@@ -80,25 +81,27 @@ func (s *session) hold(cond func() bool) bool {
 }
 
 // waitUnread waits for a change of the queue, without reading from the client, and looks now and then whether the client is
-// still there. If the client has left, the session ends when nothing changes for eofTimeout. The caller holds the queue's lock, which
-// waitUnread releases.
-func (s *session) waitUnread() {
-	c, q := &s.client, &s.queue
-	if c.eof {
+// still there. left says that it is not, and waitUnread reports whether it has left: the session then ends when nothing changes for
+// eofTimeout. The caller holds the queue's lock, which waitUnread releases.
+func (s *session) waitUnread(left bool) bool {
+	q := &s.queue
+	if left {
 		t := s.endAfter(s.server.c.eofTimeout)
 		q.changed.Wait()
 		t.Stop()
 		q.mu.Unlock()
-		return
+		return true
 	}
 	t := time.AfterFunc(watchInterval, q.notify)
 	q.changed.Wait()
 	t.Stop()
 	q.mu.Unlock()
-	if fin, ended := s.lookAtClient(); fin && !ended {
+	fin, ended := s.lookAtClient()
+	if fin && !ended {
 		s.abandonLane()
 		s.limitBackend(s.server.c.eofTimeout)
 	}
+	return fin
 }
 
 // endAfter ends the session after d, because its client has left, unless the caller stops the timer before.

@@ -237,7 +237,7 @@ func TestSilentWitnessIsReplaced(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			confirmed := make(chan error, 1)
 			go func() { confirmed <- l.Confirm(ctx) }() // ends with ctx
-			for range 2 { // another witness was looked for twice
+			for range 2 {                               // another witness was looked for twice
 				<-s.accepted
 			}
 			cancel()
