@@ -9,6 +9,10 @@ import (
 
 // An operator sees the name of a client's certificate in CLIENT LIST until the client sets a name itself (givenName). The
 // client does not: CLIENT GETNAME answers it null until then, as over a direct connection.
+//
+// Inside a transaction it answers the name of the certificate. There the name is an element of the reply to EXEC, which is passed on piece
+// by piece as it comes, and an element of another transaction may be a value that is spelled the same. To replace the right one, the
+// session would have to remember the place of each GETNAME in each transaction, and the framer to stop at each element.
 
 // maxNameReply is longer than the reply to CLIENT GETNAME on a connection whose name dragontls gave.
 const maxNameReply = maxConnectionName + 16

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -73,5 +74,27 @@ func TestSilentWitnessStopsNobody(t *testing.T) {
 			w.endsUnanswered()
 			h.wantClosed(closeScripts, 1)
 		})
+	}
+}
+
+// Anybody may find the channel of the witness and publish to it. The witness takes no message for an answer.
+func TestMessagesToTheWitnessEndNothing(t *testing.T) {
+	t.Parallel()
+	h := start(t, redisServer(t), func(c *Config) {
+		share(c)
+		c.Backend.Credentials, c.unavailableTimeout = credentials("", ""), patience
+	})
+	w, other := h.dial(), h.dial()
+	w.do(":1\r\n", "EVAL", script, "0")
+	other.send(cmd("PUBSUB", "CHANNELS", "dragontls:witness:*"))
+	other.want("*1\r\n$34\r\n")
+	channel := strings.TrimSpace(other.line())
+	for range 10 {
+		other.do(":1\r\n", "PUBLISH", channel, "message")
+		h.closeUnused(h.sessionOf(w))
+		w.do(":1\r\n", "EVALSHA", scriptSum, "0")
+	}
+	if n := len(h.Stats().SessionsClosed); n != 0 {
+		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
 	}
 }
