@@ -27,6 +27,7 @@ type process struct {
 	subscribers map[string]int
 	answers     func(name string) string // in place of what a process answers, unless that is empty; nil: nothing
 	silent      bool                     // it stands still
+	hold        chan struct{}            // it answers only when this is closed; nil: at once
 }
 
 // staged is a connection to the process that was on the stage when it came.
@@ -76,6 +77,9 @@ func (s *stage) serve(c *staged) {
 			b := make([]byte, size+2)
 			io.ReadFull(r, b)
 			args[i] = string(b[:size])
+		}
+		if c.to.hold != nil {
+			<-c.to.hold
 		}
 		s.mu.Lock()
 		reply := "+PONG\r\n"
@@ -196,6 +200,25 @@ func TestMoveInPlaceToAnotherProcessEndsTheLife(t *testing.T) {
 			s.isOver(l)
 		})
 	}
+}
+
+// A witness that was being dialled when the backend moved is one from before: what begins with it is no life of the backend that is there
+// now.
+func TestWitnessFromBeforeAMoveBeginsNoLife(t *testing.T) {
+	t.Parallel()
+	p := newProcess()
+	p.hold = make(chan struct{})
+	s := newStage(t, p)
+	begun := make(chan *Life)
+	go func() { // ends with the life
+		l, _ := s.Life(t.Context())
+		begun <- l
+	}()
+	<-s.accepted
+	s.moveInPlace(0)
+	s.put(newProcess())
+	close(p.hold)
+	s.isOver(<-begun)
 }
 
 // A witness that is silent, while the backend answers on another connection, is replaced by that if it leads to the same process.
