@@ -86,14 +86,14 @@ func (b *Backend) succeed(ctx context.Context, l *Life, why needs) verdict {
 	case err != nil:
 		return processUnknown
 	}
-	l.witness.Drop()
-	again := l.handOver(next, channel, covered)
-	b.leaveIfLate(next)
 	if why == witnessSilent {
 		b.Recovered("silent")
 		b.c.Log.Warn().Stringer("address", next.Socket.RemoteAddr()).
 			Msg("the witness is silent, while the backend answers on a new connection: that takes its place")
 	}
+	l.witness.Drop()
+	again := l.handOver(next, channel, covered)
+	b.leaveIfLate(next)
 	if len(again) > 0 {
 		if _, err := next.Write(again); err != nil {
 			next.Close()
