@@ -103,7 +103,8 @@ func TestAlertInPiecesCostsNoReplyThatCameBeforeIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	over := tls.Client(sock, testPKI().clientConfig())
-	c := &backend.Conn{Socket: sock, TLS: over, Stream: over}
+	c := &backend.Conn{}
+	c.Carry(sock, over)
 	defer c.Drop()
 	var got strings.Builder
 	for err == nil {

@@ -333,7 +333,9 @@ func ridesOneLane(t testing.TB, srv *Server, conn net.Conn) (*session, aLane) {
 	c := srv.laneConfig()
 	c.Dial = func(_ context.Context, login backend.Login) (*backend.Conn, error) {
 		sock, err := netio.NewSocket(conn, login.Account, 0)
-		return &backend.Conn{Socket: sock, Stream: sock, Source: sock}, err
+		c := &backend.Conn{}
+		c.Carry(sock, nil)
+		return c, err
 	}
 	srv.lanes = lane.New(c)
 	s := &session{server: srv, stripe: &srv.stripes[0]}

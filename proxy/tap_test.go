@@ -40,8 +40,9 @@ func tap(t testing.TB, c *backend.Conn, on taps) {
 	if on.RawConn, err = c.Socket.Conn.(syscall.Conn).SyscallConn(); err != nil {
 		t.Fatal(err)
 	}
-	if c.Socket, err = netio.NewSocket(tappedConn{c.Socket.Conn, on}, c.Socket.Account(), c.Socket.WriteTimeout); err != nil {
+	sock, err := netio.NewSocket(tappedConn{c.Socket.Conn, on}, c.Socket.Account(), c.Socket.WriteTimeout)
+	if err != nil {
 		t.Fatal(err)
 	}
-	c.Stream, c.Source = c.Socket, c.Socket
+	c.Carry(sock, nil)
 }

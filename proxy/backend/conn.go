@@ -15,11 +15,11 @@ type Conn struct {
 	Socket *netio.Socket
 	TLS    *tls.Conn     // over Socket; nil: in clear
 	Stream net.Conn      // TLS, or else Socket: what is written to it goes to the backend
-	Source Source        // Socket, or what reads from TLS: what the backend sends comes from it
 	Trip   time.Duration // that the introduction took: a round trip, where the backend has nothing else to do
 	Bare   bool          // see Login.Bare
 	Pushed bool          // a push came during the introduction, and was dropped: another client redirects its tracking here
 
+	source      Source      // Socket, or what reads from TLS: what the backend sends comes from it
 	user        string      // whom dragontls authenticated as
 	credentials Credentials // nil: it did not
 	proof       Proof       // what the backend has shown on it
@@ -27,6 +27,15 @@ type Conn struct {
 	release     func()      // nil: there is nothing to give back
 	once        sync.Once
 	writing     sync.Mutex
+}
+
+// Carry sets what the connection runs over: a socket and, unless it is nil, TLS over that socket. Dial does this; a Conn that is
+// made without Dial needs it before Receive.
+func (c *Conn) Carry(sock *netio.Socket, over *tls.Conn) {
+	c.Socket, c.Stream, c.source, c.TLS = sock, sock, sock, over
+	if over != nil {
+		c.Stream, c.source = over, &tlsSource{conn: over, socket: sock}
+	}
 }
 
 // Authenticated reports whether this connection acts as a user whom dragontls chose.
@@ -39,7 +48,7 @@ func (c *Conn) Transactions() bool { return c.proof == WithTransactions }
 func (c *Conn) DialledBefore(n uint64) bool { return c.moves < n }
 
 // Receive reads once. The bytes live until Free is called with the chunk, which may be nil. They may come with an error. hot
-func (c *Conn) Receive() ([]byte, *netio.Chunk, error) { return c.Source.Receive() }
+func (c *Conn) Receive() ([]byte, *netio.Chunk, error) { return c.source.Receive() }
 
 // Free gives back what Receive returned. hot
 func (c *Conn) Free(k *netio.Chunk) {

@@ -142,7 +142,8 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	c := &Conn{Socket: sock, Stream: sock, Source: sock, Bare: l.Bare, moves: moves}
+	c := &Conn{Bare: l.Bare, moves: moves}
+	c.Carry(sock, nil)
 	if password != "" {
 		c.user, c.credentials = user, l.Credentials
 	}
@@ -182,7 +183,7 @@ func (b *Backend) secure(ctx context.Context, c *Conn, target string) error {
 		if err := t.HandshakeContext(ctx); err != nil {
 			return fmt.Errorf("%w: %w", errTLS, err)
 		}
-		c.Stream, c.TLS, c.Source = t, t, &tlsSource{conn: t, socket: c.Socket}
+		c.Carry(c.Socket, t)
 	}
 	return nil
 }

@@ -118,7 +118,9 @@ func newLane(t testing.TB, b *netio.Buffers) *Lane {
 		Backend: backend.New(backend.Config{}), Buffers: b, Now: func() int64 { return int64(time.Since(started)) },
 		Timeouts: Timeouts{LateAfter: time.Millisecond, SlowCommand: time.Hour, Idle: time.Hour, Unproven: time.Hour},
 	})
-	l := newLaneOn(sets.Get(Key{}, backend.Login{}), &backend.Conn{Socket: sock, Stream: sock, Source: sock})
+	up := &backend.Conn{}
+	up.Carry(sock, nil)
+	l := newLaneOn(sets.Get(Key{}, backend.Login{}), up)
 	l.set.most = 0 // so that nothing is dialled
 	return l
 }
