@@ -216,7 +216,7 @@ func (a *agreement) compare(t *testing.T, seed uint64) {
 				a.refused++
 				_, unknown := errors.AsType[x509.UnknownAuthorityError](wantErr)
 				invalid, _ := errors.AsType[x509.CertificateInvalidError](wantErr)
-				if unknown && len(c.unknown) == 0 && !errors.Is(err, ErrClientUntrusted) || invalid.Reason == x509.Expired && len(c.unknown) == 0 && !errors.Is(err, ErrClientExpired) {
+				if unknown && len(c.unknown) == 0 && !errors.Is(err, ErrClientUntrusted) || invalid.Reason == x509.Expired && len(c.unknown) == 0 && !errors.Is(err, ErrClientExpired) && !errors.Is(err, ErrClientEarly) {
 					t.Fatalf("seed %d: refused by %v, crypto/x509 by %v", seed, err, wantErr)
 				}
 			}

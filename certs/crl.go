@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -140,6 +141,8 @@ func (r *revocation) check(chain []*x509.Certificate, live bool, now time.Time) 
 		case !l.covers(chain[0]):
 		case l.inDate(now):
 			err = nil
+		case !l.begun(now) && !errors.Is(err, ErrCRLExpired):
+			err = ErrCRLEarly
 		default:
 			err = ErrCRLExpired
 		}

@@ -136,7 +136,7 @@ func TestNewHandshakesNeedACRLInDate(t *testing.T) {
 		"of a CA whose clock is ahead": {func(f *fixture) []byte { return f.crl(f.ca, pki.CRLOptions{ThisUpdate: now.Add(3 * time.Minute)}) }, nil},
 		"of tomorrow": {func(f *fixture) []byte {
 			return f.crl(f.ca, pki.CRLOptions{ThisUpdate: now.Add(24 * time.Hour), NextUpdate: now.Add(48 * time.Hour)})
-		}, ErrCRLExpired},
+		}, ErrCRLEarly},
 		"expired beside one in date": {func(f *fixture) []byte {
 			return append(f.crl(f.ca, pki.CRLOptions{ThisUpdate: now.Add(-48 * time.Hour), NextUpdate: now.Add(-time.Hour)}), f.revoking(f.ca)...)
 		}, nil},

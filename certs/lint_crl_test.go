@@ -42,7 +42,7 @@ var crlLintCases = []crlLintCase{
 	{"expired", func(f *fixture) (tls.Certificate, []byte) { return f.client, f.listOf(f.ca, -25, -1) },
 		[]string{"error crl_expired"}, ErrCRLExpired},
 	{"of tomorrow", func(f *fixture) (tls.Certificate, []byte) { return f.client, f.listOf(f.ca, 24, 48) },
-		[]string{"error crl_not_yet_valid"}, ErrCRLExpired},
+		[]string{"error crl_not_yet_valid"}, ErrCRLEarly},
 	{"of another key with the CA's name", func(f *fixture) (tls.Certificate, []byte) {
 		return f.client, f.listOf(newCA(f.t, "root"), -1, 23)
 	}, []string{"error crl_wrong_key"}, ErrNoCRL},

@@ -15,13 +15,15 @@ import (
 
 // The reasons of a ClientError.
 var (
-	ErrClientExpired   = errors.New("client certificate chain is not in date")
+	ErrClientExpired   = errors.New("client certificate chain has expired")
+	ErrClientEarly     = errors.New("client certificate chain is not valid yet")
 	ErrClientUntrusted = errors.New("client certificate chain does not end in a trusted CA")
 	ErrClientInvalid   = errors.New("client certificate chain breaks a rule")
 	ErrClientSignature = errors.New("client certificate chain has a signature of a kind that is not accepted")
 	ErrClientRevoked   = errors.New("client certificate, or a CA above it, is revoked")
 	ErrNoCRL           = errors.New("there is no CRL of the issuer of the client certificate")
-	ErrCRLExpired      = errors.New("the CRL of the issuer of the client certificate is not in date")
+	ErrCRLExpired      = errors.New("the CRL of the issuer of the client certificate has expired")
+	ErrCRLEarly        = errors.New("the CRL of the issuer of the client certificate is not valid yet")
 )
 
 // ClientError refuses a client's chain, in the handshake or later.
@@ -44,6 +46,8 @@ func (e *ClientError) Reason() string {
 	switch {
 	case errors.Is(e.Err, ErrClientExpired):
 		return "certificate_expired"
+	case errors.Is(e.Err, ErrClientEarly):
+		return "certificate_not_yet_valid"
 	case errors.Is(e.Err, ErrClientInvalid):
 		return "bad_certificate"
 	case errors.Is(e.Err, ErrClientSignature):
@@ -64,6 +68,8 @@ func (e *ClientError) Reason() string {
 		return "no_crl"
 	case errors.Is(e.Err, ErrCRLExpired):
 		return "crl_expired"
+	case errors.Is(e.Err, ErrCRLEarly):
+		return "crl_not_yet_valid"
 	case errors.Is(e.Err, ErrNotAllowed):
 		return "not_allowed"
 	case errors.Is(e.Err, identity.ErrUnmapped):

@@ -35,7 +35,7 @@ const maxDetail = 256
 // remembered returns err as one of the errors of this package with a text. It holds
 // no certificate, as errors of crypto/x509 do.
 func remembered(err error) error {
-	for _, kind := range []error{ErrClientExpired, ErrClientUntrusted, ErrClientInvalid} {
+	for _, kind := range []error{ErrClientExpired, ErrClientEarly, ErrClientUntrusted, ErrClientInvalid} {
 		if detail, ok := strings.CutPrefix(err.Error(), kind.Error()); ok && errors.Is(err, kind) {
 			return fmt.Errorf("%w%s", kind, strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], ""))
 		}
@@ -64,8 +64,8 @@ func keyOf(leaf shown, cas []shown) [32]byte {
 }
 
 // verify returns the chains of c that its known CAs allow. A fault is one of
-// crypto/x509 wrapped in ErrClientExpired, ErrClientUntrusted or
-// ErrClientInvalid, or ErrChainTooComplex. live: the client has a session; that
+// crypto/x509 wrapped in ErrClientExpired, ErrClientEarly, ErrClientUntrusted
+// or ErrClientInvalid, or ErrChainTooComplex. live: the client has a session; that
 // there is no chain is remembered too.
 func (b *bundle) verify(c *client, live bool, now time.Time) ([][]*x509.Certificate, error) {
 	cas := c.inChains()
@@ -82,7 +82,7 @@ func (b *bundle) verify(c *client, live bool, now time.Time) ([][]*x509.Certific
 	if err == nil && fips140.Enabled() {
 		chains = slices.DeleteFunc(chains, weakForFIPS)
 	}
-	err = faultOf(err, len(chains))
+	err = faultOf(err, len(chains), now)
 	if err == nil || live {
 		b.verdicts.put(key, b.verdictOf(c.leaf, cas, chains, err, now))
 	}
@@ -163,7 +163,7 @@ func weakForFIPS(chain []*x509.Certificate) bool {
 }
 
 // faultOf sorts the errors of crypto/x509 by what a person can do about them.
-func faultOf(err error, chains int) error {
+func faultOf(err error, chains int, now time.Time) error {
 	invalid, isInvalid := errors.AsType[x509.CertificateInvalidError](err)
 	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
@@ -171,6 +171,8 @@ func faultOf(err error, chains int) error {
 		return nil
 	case err == nil:
 		return fmt.Errorf("%w: a key in it is not allowed in FIPS 140-3 mode", ErrClientInvalid)
+	case isInvalid && invalid.Reason == x509.Expired && now.Before(invalid.Cert.NotBefore):
+		return fmt.Errorf("%w: %w", ErrClientEarly, err)
 	case isInvalid && invalid.Reason == x509.Expired:
 		return fmt.Errorf("%w: %w", ErrClientExpired, err)
 	case unknown:
