@@ -5,13 +5,14 @@ import (
 	"slices"
 	"time"
 
-	"dragontls/proxy/netio"
+	"github.com/rs/zerolog"
 )
 
 // identity counts the sessions of one client, however many certificates and addresses it has. Guarded by Server.mu.
 type identity struct {
 	key      [32]byte
 	sessions int         // with a place: at most MaxPerIdentity
+	leaving  int         // without a place: they wait until their clients have read why, at most MaxPerIdentity
 	waiting  []*newcomer // in the order in which they came: at most MaxPerIdentity
 }
 
@@ -21,51 +22,85 @@ type newcomer struct {
 	placed  chan struct{} // closed when the session gets a place
 }
 
-// startSession makes a session of a finished handshake. It registers the session before a byte of it is read, so that Close
-// and Recheck see it, or refuses it and closes the connection if the server is full or has ended.
-func (s *Server) startSession(sock *netio.Socket, conn *tls.Conn, st tls.ConnectionState) {
-	n := newSession(s, sock, conn)
+// register makes a session of a finished handshake, which gives up its place among the handshakes for that. The session is registered
+// before a byte of it is read, so that Close and Recheck see it. If the server is full or has ended, there is no session, register
+// returns why, and the handshake keeps its place. Without a session and a reason, the handshake had lost its place before.
+func (s *Server) register(h *handshake, conn *tls.Conn) (n *session, refused closeReason) {
 	s.mu.Lock()
-	refused := closeReason("")
+	defer s.mu.Unlock()
 	switch {
 	case s.isDone():
-		refused = closeShutdown
+		return nil, closeShutdown
 	case len(s.sessions) >= s.c.MaxConnections:
-		refused = closeFull
-	default:
-		s.sessions[n] = struct{}{}
-		s.running.Add(1)
-		s.buffers.Fix(sessionCost)
+		return nil, closeFull
+	case !s.pending.finish(h):
+		return nil, ""
 	}
-	s.mu.Unlock()
-	if refused != "" {
-		s.closed.add(string(refused))
-		conn.Close()
-		_ = sock.Flush()
-		sock.Release()
+	n = newSession(s, h.sock, conn)
+	s.sessions[n] = struct{}{}
+	s.running.Add(1)
+	s.buffers.Fix(sessionCost)
+	return n, ""
+}
+
+// turnAway ends the connection of a client that has finished its handshake and gets no session. Meanwhile it holds a place among
+// the handshakes, which bounds how many wait for their clients here, and which newcomers may take. If the server is full, the
+// client is told.
+func (s *Server) turnAway(h *handshake, conn *tls.Conn, reason closeReason) {
+	s.closed.add(string(reason))
+	defer h.sock.Release()
+	defer conn.Close()
+	if reason != closeFull {
 		return
 	}
-	n.meet(&st)
-	n.account().Join(n.quotaKey())
-	if !s.admit(n) {
-		n.event(s.log.Info()).Str("client", n.peer.Load().Name).Msg("client has as many connections as it may")
-		n.end(closeIdentityFull)
+	s.limits[limitConnections].Reached(func(e *zerolog.Event) {
+		h.describe(e)
+		if sent := conn.ConnectionState().PeerCertificates; len(sent) > 0 {
+			describeCertificate(e, sent[0])
+		}
+	})
+	h.sock.WriteTimeout = s.c.lingerTimeout
+	if _, err := conn.Write(textFull); err == nil && conn.CloseWrite() == nil {
+		h.linger()
 	}
-	n.auditAccepted(&st)
+}
+
+// startSession lets a registered session begin, if its client is trusted and has not as many sessions as it may.
+func (s *Server) startSession(n *session, st *tls.ConnectionState) {
+	n.meet(st)
+	n.account().Join(n.quotaKey())
+	admitted := s.admit(n)
+	if admitted {
+		n.auditAccepted(st)
+	} else {
+		n.turnAway()
+	}
 	n.event(s.log.Debug()).Str("version", versionName(st.Version)).Bool("resumed", st.DidResume).Msg("session started")
 	shares := n.share()
 	go n.read() // ends with the session, Close waits for it
 	if shares {
 		return
 	}
-	if !n.ended() {
+	if admitted && !n.ended() {
 		n.dialOnce()
 	}
 	go n.runPump() // ends with the session, whose reader waits for it
 }
 
+// turnAway ends a session for which there is no place among those of its identity, and tells its client why. The session's reader has
+// not begun yet, so the caller has its rights.
+func (s *session) turnAway() {
+	s.server.limits[limitIdentity].Reached(s.describe)
+	s.lastWord(textIdentityFull, closeIdentityFull)
+	if s.leaving == nil { // too many wait already
+		s.client.ending = false // so the reader does not linger
+		s.end(closeIdentityFull)
+	}
+}
+
 // admit gives a session one of the places of its identity, and waits for placeTimeout at most until one is free. It returns
-// false if it got none. A client without a certificate has no identity, and so no limit.
+// false if it got none; then session.leaving says whether the session may wait until its client has read why. A client without a
+// certificate has no identity, and so no limit.
 func (s *Server) admit(n *session) bool {
 	p := n.peer.Load()
 	if s.c.MaxPerIdentity <= 0 || p == nil || p.Identity == [32]byte{} {
@@ -84,6 +119,7 @@ func (s *Server) admit(n *session) bool {
 		return true
 	}
 	if len(i.waiting) >= s.c.MaxPerIdentity {
+		s.startLeaving(i, n)
 		s.mu.Unlock()
 		return false
 	}
@@ -109,7 +145,20 @@ func (s *Server) awaitPlace(i *identity, w *newcomer) bool {
 	if w.session.ended() {
 		s.leaveLocked(w.session)
 	}
-	return w.session.identity != nil || w.session.ended()
+	if w.session.identity != nil || w.session.ended() {
+		return true
+	}
+	s.startLeaving(i, w.session)
+	return false
+}
+
+// startLeaving lets a session without a place wait until its client has read why, unless as many do as may. Those that wait hold places
+// of MaxConnections. The caller must hold Server.mu.
+func (s *Server) startLeaving(i *identity, n *session) {
+	if i.leaving < s.c.MaxPerIdentity {
+		i.leaving++
+		n.leaving = i
+	}
 }
 
 // leave gives back the session's place among those of its identity, if it has one.
@@ -133,7 +182,13 @@ func (s *Server) leaveLocked(n *session) {
 		close(w.placed)
 		return
 	}
-	if i.sessions--; i.sessions == 0 {
+	i.sessions--
+	s.forgetLocked(i)
+}
+
+// forgetLocked forgets an identity without a session. The caller must hold Server.mu.
+func (s *Server) forgetLocked(i *identity) {
+	if i.sessions == 0 && i.leaving == 0 {
 		delete(s.identities, i.key)
 	}
 }
@@ -143,6 +198,10 @@ func (s *Server) remove(n *session) {
 	s.mu.Lock()
 	delete(s.sessions, n)
 	s.leaveLocked(n)
+	if i := n.leaving; i != nil {
+		i.leaving--
+		s.forgetLocked(i)
+	}
 	s.mu.Unlock()
 	s.closed.add(string(n.reason))
 	s.running.Done()

@@ -43,6 +43,7 @@ func (s *Server) backendConfig() backend.Config {
 		ConnectTimeout: b.ConnectTimeout, PartTimeout: s.c.partTimeout, MaxConnections: b.MaxConnections,
 		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
 		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log,
+		Limits:      s.limits.backendLimits(),
 		Now:         func() clock.Instant { return clock.Instant(s.now()) },
 		SessionPace: s.c.sessionPace, IdentityPace: s.c.identityPace, LanePace: s.c.lanePace,
 	}

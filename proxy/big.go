@@ -15,10 +15,10 @@ func (s *session) dispatchBig(head []byte) bool {
 		sub = c.cmds.Sub(head)
 	}
 	t := cmd.Traits(sub)
-	text := s.refusalOfBig(cmd, t, name, sub, exact)
+	text, by := s.refusalOfBig(cmd, t, name, sub, exact)
 	c.streamed, c.skipping = cmd, text != nil
 	if text != nil {
-		return s.refuse(cmd, text)
+		return s.refuse(cmd, text, by)
 	}
 	c.streamed = nil // classifyBig may flush the batch, which holds only whole commands so far
 	how := s.classifyBig(cmd, exact, sub)
@@ -35,23 +35,23 @@ func (s *session) dispatchBig(head []byte) bool {
 
 // refusalOfBig returns the refusal of a command that is too big to be held, or nil if it may pass. name and sub are nil if
 // the part that is held does not contain them whole.
-func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub []byte, exact bool) []byte {
+func (s *session) refusalOfBig(cmd *command.Command, t command.Trait, name, sub []byte, exact bool) (text []byte, by deniedBy) {
 	c := &s.client
 	if text := cmd.Refusal(name, sub, exact); text != nil {
-		return text
+		return text, formOr(byDenyCommands, text)
 	}
 	if c.rules != nil {
 		if text := s.ruled(cmd, name, sub); text != nil {
-			return text
+			return text, formOr(byUsersFile, text)
 		}
 	}
 	if text := cmd.RefusalOfBig(name, sub, c.rules); text != nil {
-		return text
+		return text, byForm
 	}
 	if t&command.Uncounted != 0 && c.tx == txDoomed {
-		return textDoomed
+		return textDoomed, byTransaction
 	}
-	return nil
+	return nil, 0
 }
 
 // classifyBig is classify for a command that is too big to be held. Only its name and its subcommand are known.

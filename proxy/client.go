@@ -34,7 +34,7 @@ func (s *session) converse() (rests bool) {
 			s.panicked(v)
 		}
 	}()
-	for !s.ended() {
+	for !s.ended() && !s.client.ending {
 		if s.account().Pressed() {
 			s.pause()
 		}

@@ -26,11 +26,11 @@ func (s *session) dispatch(frame []byte) bool {
 		frame = c.cmds.AppendCanonical(nil, frame)
 	}
 	if text := cmd.Refusal(name, sub, exact); text != nil {
-		return s.refuse(cmd, text)
+		return s.refuse(cmd, text, formOr(byDenyCommands, text))
 	}
 	if c.rules != nil {
 		if text := s.ruled(cmd, name, sub); text != nil {
-			return s.refuse(cmd, text)
+			return s.refuse(cmd, text, formOr(byUsersFile, text))
 		}
 	}
 	t := cmd.Traits(sub)
@@ -44,7 +44,7 @@ func (s *session) dispatch(frame []byte) bool {
 			words, args, frame = kept, len(kept), resp.AppendWords(nil, kept)
 		}
 		if text := cmd.Inspect(words, rest, !s.clientAuth() && s.ownUser()); text != nil {
-			return s.refuse(cmd, text)
+			return s.refuse(cmd, text, formOr(byAuthentication, text))
 		}
 		if t&command.MayBlock != 0 && command.MentionsBlock(words) {
 			t |= command.Blocking

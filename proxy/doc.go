@@ -91,6 +91,9 @@
 //	doubted         of a life: the backend has moved in place, and another witness has to show whether it is the same process still
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions and lanes when it exceeds its share
+//	limit           what an operator has set, or the system has, that bounds how much there may be of something. It tells the log when it
+//	                is reached (package limit, limits.go)
+//	refusal         why a client gets no session, or why a handshake fails (refusals.go); a command is denied instead (denials.go)
 //	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to
 //	                another backend: connections that were dialled before come to an end, but for those that a session cannot leave (moved)
 //	suspect         to take the backend for a replica, since it answers as one, maybe inside an EXEC: it moves then, if it has not just done so (Backend.Suspect)
@@ -107,7 +110,7 @@
 //	Sets.mu > Set.mu > Lane.mu (those of package lane) > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
 //
 // Lane.mu is held while a lane calls Rider.Admit, HasRoom and WantResend, and the function that TakeBack is given, which take replyOrder.mu. Server.mu is not held when any of
-// these is taken, but for those of accounts. session.end takes the locks of the session and Server.mu: whoever calls it holds none of
+// these is taken, but for those of accounts. places.mu is taken under Server.mu (register), and nothing under it. session.end takes the locks of the session and Server.mu: whoever calls it holds none of
 // them. crypto/tls holds a lock of its own during a write to the client, so
 // a write that may wait belongs to whoever has the turn.
 //

@@ -27,6 +27,9 @@ const (
 // calls it.
 func (p *places) enter(h *handshake, done <-chan struct{}) (loser *handshake, ok bool) {
 	loser, ok, wait := p.arrives(h)
+	if loser != nil || !ok {
+		p.limit.Reached(h.describe)
+	}
 	began := p.now()
 	limit := began + p.door.most + readWithin
 	for wait > 0 {
@@ -54,6 +57,18 @@ func (p *places) add(h *handshake) (loser *handshake, ok bool) {
 	p.accepted++
 	loser, ok, _ = p.addLocked(h, false)
 	return loser, ok
+}
+
+// addIfFree gives h a place if there is a free one, and reports whether it did: nobody loses a place to h, and h does not wait.
+func (p *places) addIfFree(h *handshake) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.held) >= p.max {
+		return false
+	}
+	p.accepted++
+	_, ok, _ := p.addLocked(h, false)
+	return ok
 }
 
 // arrives is add for a newcomer that may wait: if wait is not 0, h has no place yet, and the caller is to call tryAdd after wait or

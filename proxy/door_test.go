@@ -51,8 +51,10 @@ func TestAStormOfHandshakesTurnsNobodyAway(t *testing.T) {
 		if h.Stats().HandshakesWaited == 0 {
 			t.Error("nobody waited for one of the places")
 		}
-		var l limitTeller
-		if h.tellDoor(&l); !strings.Contains(h.logs.String(), "new sockets waited until one was free") {
+		if n := h.limitOf("max_handshakes").Reached; n != h.Stats().HandshakesWaited {
+			t.Errorf("the limit was reached %d times, and %d sockets waited", n, h.Stats().HandshakesWaited)
+		}
+		if !strings.Contains(h.logs.String(), `"limit":"MAX_HANDSHAKES"`) {
 			t.Error("the log does not tell")
 		}
 	})

@@ -29,6 +29,7 @@ type handshake struct {
 	deadline time.Time
 	helloIn  bool // the ClientHello has arrived: what follows takes computing, for which it needs a slot
 	tooOld   bool // the client offered no TLS version that is served here
+	hello    offer
 	inPlaces
 
 	alert tls.AlertError // the alert that the client sent unencrypted, or 0
@@ -56,6 +57,7 @@ func clientHello(inner func(*tls.ClientHelloInfo) (*tls.Config, error)) func(*tl
 		}
 		if h != nil {
 			h.tooOld = !served(c, info.SupportedVersions)
+			h.hello = offer{info.ServerName, info.SupportedVersions, info.CipherSuites}
 		}
 		return c, err
 	}
@@ -110,7 +112,7 @@ func (h *handshake) Room() int  { return h.allowance.room() }
 func (h *handshake) Answering() { h.allowance.answered() }
 func (h *handshake) Stalled()   { h.server.pending.stop(h, true) }
 
-// run performs the handshake and, if it succeeds, starts the session.
+// run performs the handshake and, if it succeeds, starts the session, or tells the client why it gets none.
 func (h *handshake) run() {
 	s := h.server
 	start := time.Now()
@@ -119,8 +121,12 @@ func (h *handshake) run() {
 	h.deadline = start.Add(s.c.HandshakeTimeout)
 	h.sock.SetDeadline(h.deadline)
 	err := conn.HandshakeContext(context.Background())
-	if err == nil && !s.pending.finish(h) {
-		err = net.ErrClosed // it lost its place during its last write
+	var n *session
+	var refused closeReason
+	if err == nil {
+		if n, refused = s.register(h, conn); n == nil && refused == "" {
+			err = net.ErrClosed // it lost its place during its last write
+		}
 	}
 	// A refused socket keeps its place until it is closed. Meanwhile it may lose it, like a handshake that waits for its peer.
 	s.pending.stop(h, true)
@@ -133,28 +139,25 @@ func (h *handshake) run() {
 	}
 	s.handshakes.add(key)
 	if err != nil {
-		h.fail(key.Reason, err)
+		h.fail(key.Reason, err, &st)
 		return
 	}
 	s.handshakes.seconds.observe(time.Since(start), 1)
 	h.sock.SetDeadline(time.Time{})
-	s.startSession(h.sock, conn, st)
+	if refused != "" {
+		s.turnAway(h, conn, refused)
+		return
+	}
+	s.startSession(n, &st)
 }
 
 // fail logs why a handshake failed and closes the socket. It answers a client that speaks no TLS with an error, and gives one
 // that was sent an alert time to receive it.
-func (h *handshake) fail(reason string, err error) {
-	s := h.server
-	e := s.log.Info()
-	switch reason {
-	case handshakeClosed, // port scans and health checks of load balancers
-		handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare: // the sweeper logs their number, see tellPlaces
-		e = s.log.Debug()
-	}
+func (h *handshake) fail(reason string, err error, st *tls.ConnectionState) {
 	if h.alert != 0 {
 		err = fmt.Errorf("remote error: %w", h.alert)
 	}
-	e.Str("reason", reason).Stringer("remote", h.sock.RemoteAddr()).Err(err).Msg("handshake refused")
+	h.logRefused(reason, err, st)
 	defer h.sock.Close()
 	defer h.sock.Release()
 	switch reason {
@@ -166,8 +169,13 @@ func (h *handshake) fail(reason string, err error) {
 		h.sock.SetDeadline(time.Time{})
 		_, _ = h.sock.Write(textPlaintext)
 	}
-	// A TLS 1.3 client may have sent its first command before its certificate is refused. Closing the socket with that unread
-	// would send a reset, and the client would never see the alert.
+	h.linger()
+}
+
+// linger tells the client that nothing more comes, and drops what it still sends, for a while. A client may have sent its first
+// command before it reads why it is refused. Closing the socket with that unread would send a reset, and the client might never see
+// the reason.
+func (h *handshake) linger() {
 	h.sock.CloseWrite()
 	h.sock.SetReadDeadline(time.Now().Add(h.server.c.lingerTimeout))
 	io.Copy(io.Discard, io.LimitReader(h.sock, 1<<20))
@@ -196,6 +204,9 @@ func (h *handshake) reason(err error) string {
 	case refusalReason(err) != "":
 		return refusalReason(err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		if invalid.Cert != nil && time.Now().Before(invalid.Cert.NotBefore) {
+			return handshakeNotYetValid
+		}
 		return handshakeExpired
 	case errors.As(err, &unknown):
 		return handshakeUnknownCA
@@ -214,11 +225,13 @@ func (h *handshake) reason(err error) string {
 	return untypedReason(err.Error())
 }
 
-// untypedReason recognises by their texts the errors about a client's certificates that have no type in crypto/tls.
+// untypedReason recognises by their texts the errors about what a client has sent that have no type in crypto/tls.
 // TestHandshakeReasons fails when these texts change. Some end in words that the client chose, so only the beginning counts.
 func untypedReason(text string) string {
 	begins := func(with string) bool { return strings.HasPrefix(text, with) }
 	switch {
+	case begins("tls: no cipher suite supported by both client and server"):
+		return handshakeCipher
 	case begins("tls: client didn't provide a certificate"):
 		return handshakeNoCertificate
 	case begins("tls: client sent certificate containing RSA key larger than "): // 8192 bits; no callback sees it
@@ -253,18 +266,6 @@ func (c *handshakeCounts) add(k HandshakeKey) {
 	}
 	c.m[k]++
 	c.mu.Unlock()
-}
-
-// of returns how many handshakes ended for reason.
-func (c *handshakeCounts) of(reason string) (n uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for k, v := range c.m {
-		if k.Reason == reason {
-			n += v
-		}
-	}
-	return n
 }
 
 func (c *handshakeCounts) snapshot() map[HandshakeKey]uint64 {

@@ -280,20 +280,28 @@ func TestStoppedHandshakesHoldNoPlaceToCompute(t *testing.T) {
 	})
 }
 
-func TestMaxConnectionsClosesAtOnce(t *testing.T) {
+// While all places for handshakes are taken too, a client beyond MAX_CONNECTIONS is closed at once. It takes nobody's place, and does
+// not wait for one.
+func TestMaxConnectionsWithoutAPlaceForTheHandshake(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.start(t, redisServer(t), func(c *Config) { c.MaxConnections = 2 })
+		h := m.start(t, redisServer(t), func(c *Config) { c.MaxConnections, c.MaxHandshakes, c.HandshakeTimeout = 2, 1, time.Hour })
 		a, b := h.dial(), h.dial()
 		a.do("+PONG\r\n", "PING")
 		b.do("+PONG\r\n", "PING")
+		silent := dialRaw(t, h.addr)
+		eventually(t, "the place is taken", func() bool { return h.pending.len() == 1 })
 		c := dialRaw(t, h.addr)
 		if n, err := c.Read(make([]byte, 1)); n != 0 || err == nil {
 			t.Errorf("read %d, %v, want a closed socket", n, err)
 		}
-		if h.refused(handshakeFull) != 1 {
+		if h.refused(handshakeFull) != 1 || len(h.Stats().Handshakes) != 2 {
 			t.Errorf("handshakes %v", h.Stats().Handshakes)
 		}
+		if n := h.limitOf("max_connections").Reached; n != 1 {
+			t.Errorf("the limit was reached %d times, want 1", n)
+		}
+		silent.Close()
 		a.do("+PONG\r\n", "PING")
 		b.do("+OK\r\n", "QUIT")
 		b.wantEnd()
@@ -320,10 +328,18 @@ func TestMaxConnectionsHoldsForHandshakesInProgress(t *testing.T) {
 				if _, err := io.WriteString(c, cmd("PING")); err != nil {
 					return
 				}
-				if n, _ := c.Read(make([]byte, 16)); n > 0 {
+				w := newWire(t, c)
+				switch got, _ := w.r.ReadString('\n'); got {
+				case "+PONG\r\n":
 					mu.Lock()
 					served++
 					mu.Unlock()
+				case string(textFull):
+					if rest, err := io.ReadAll(w.r); len(rest) > 0 || err != nil {
+						t.Errorf("after the error: %q (%v), want close_notify", rest, err)
+					}
+				default:
+					t.Errorf("got %q", got)
 				}
 			})
 		}

@@ -260,7 +260,7 @@ func TestReliefForgetsWhoHasEndedByItself(t *testing.T) {
 	r := &reliever{}
 	a := netio.NewBuffers(0).NewAccount()
 	a.Close()
-	r.end(&holder{account: a, session: &session{}}, "", 0)
+	r.end(&holder{account: a, session: &session{}}, nil)
 	if len(r.ended) > 0 || !a.Closed() {
 		t.Errorf("%d are taken to have been ended, closed %v", len(r.ended), a.Closed())
 	}

@@ -46,6 +46,8 @@ func lostTrust(err error) closeReason {
 		return closeRevoked
 	case handshakeExpired:
 		return closeExpired
+	case handshakeNotYetValid:
+		return closeNotYetValid
 	case handshakeNotAllowed:
 		return closeNotAllowed
 	case handshakeUnmapped:
@@ -64,7 +66,7 @@ func refusalReason(err error) string {
 		Reason() string
 	}](err); ok {
 		switch reason := r.Reason(); reason {
-		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeExpired, handshakeUnknownCA,
+		case handshakeRevoked, handshakeNoCRL, handshakeCRLExpired, handshakeCRLNotYetValid, handshakeExpired, handshakeNotYetValid, handshakeUnknownCA,
 			handshakeNotAllowed, handshakeUnmapped, handshakeBadUser, handshakeSignature, handshakeBadCert, handshakeChainTooLong, handshakeChainTooBig,
 			handshakeChainComplex, handshakeKeyTooBig, handshakeWeakKey:
 			return reason

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"dragontls/proxy/limit"
 )
 
 // stage is how far a handshake has come. It decides which socket is closed first when all places are taken.
@@ -28,6 +30,7 @@ type places struct {
 
 	now     func() time.Duration // a monotonic clock
 	changed chan struct{}        // gets a value when a place was given back, or a handshake begins to wait for its peer
+	limit   *limit.Limit         // reached by each newcomer that finds all places taken; nil: nobody is told
 
 	mu sync.Mutex
 	// guarded by mu
@@ -66,10 +69,10 @@ type inPlaces struct {
 	lost   string        // why it lost its place, as the label of a metric; empty if it did not
 }
 
-func newPlaces(limit, slots int) *places {
+func newPlaces(most, slots int) *places {
 	began := time.Now()
 	return &places{
-		max: limit, slots: slots, idle: newIdlers(everywhere),
+		max: most, slots: slots, idle: newIdlers(everywhere),
 		now: func() time.Duration { return time.Since(began) }, changed: make(chan struct{}, 1),
 		held: make(map[*handshake]struct{}), origins: make(map[netip.Prefix]*origin),
 	}

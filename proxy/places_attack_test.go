@@ -182,29 +182,7 @@ func TestNewcomersAreRefusedWhereAllCompute(t *testing.T) {
 	}
 	free()
 	h.dial().do("+PONG\r\n", "PING")
-	h.tellPlaces(&limitTeller{})
-	if want := fmt.Sprintf(`"closed":1,"max_handshakes":%d`, h.c.MaxHandshakes); !strings.Contains(h.logs.String(), want) {
+	if want := fmt.Sprintf(`"limit":"MAX_HANDSHAKES","count":1,"value":%d`, h.c.MaxHandshakes); !strings.Contains(h.logs.String(), want) {
 		t.Errorf("no line with %s:\n%s", want, h.logs)
-	}
-}
-
-func TestALimitIsToldAtOnceAndThenSeldom(t *testing.T) {
-	var l limitTeller
-	for i, step := range []struct {
-		now   time.Duration
-		count uint64
-		want  uint64
-	}{
-		{1 * time.Second, 0, 0},
-		{2 * time.Second, 5, 5},
-		{3 * time.Second, 9, 0},
-		{11 * time.Second, 9, 0},
-		{12 * time.Second, 10, 5},
-		{90 * time.Second, 10, 0},
-		{91 * time.Second, 11, 1},
-	} {
-		if got := l.due(int64(step.now), step.count); got != step.want {
-			t.Errorf("step %d: told of %d, want %d", i, got, step.want)
-		}
 	}
 }

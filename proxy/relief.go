@@ -6,7 +6,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"dragontls/proxy/lane"
+	"dragontls/proxy/limit"
 	"dragontls/proxy/netio"
 )
 
@@ -40,8 +43,6 @@ type holder struct {
 type reliever struct {
 	server *Server
 	ended  []*netio.Account // of sessions and lanes that were ended and are still giving their memory back
-	count  uint64           // sessions and lanes that it has ever ended
-	told   limitTeller
 }
 
 // relieve is the reliever's goroutine. It sleeps until a quota passes its share, or all together the limit.
@@ -94,12 +95,12 @@ func (r *reliever) look() {
 		if holders == nil {
 			holders = s.holders()
 		}
-		limit, of, choose := s.buffers.LimitOf(q), "MEMORY_LIMIT of one identity", ofQuota(q)
+		passed, choose := limitShare, ofQuota(q)
 		if q == s.buffers.All() {
-			of, choose = "MEMORY_LIMIT", ofAll
+			passed, choose = limitMemory, ofAll
 		}
-		for _, h := range choose(holders, excess+limit/8*(8-reliefEighths)) {
-			r.end(h, of, limit)
+		for _, h := range choose(holders, excess+s.buffers.LimitOf(q)/8*(8-reliefEighths)) {
+			r.end(h, s.limits[passed])
 		}
 	}
 }
@@ -227,19 +228,16 @@ func ofMost(holders []holder, enough int64, weight func(*holder) int64) (chosen 
 
 // end ends a holder, unless it has just ended by itself. A session whose client does not take its replies ends as a slow
 // client. Commands in flight on a lane are answered as if the backend had closed it.
-func (r *reliever) end(h *holder, limit string, bytes int64) {
+func (r *reliever) end(h *holder, l *limit.Limit) {
 	s := r.server
 	if !h.account.Relieve() {
 		return
 	}
 	r.ended = append(r.ended, h.account)
-	r.count++
-	e := s.log.Debug()
-	if n := r.told.due(s.now(), r.count); n > 0 { // one warning stands for many
-		e = s.log.Warn().Uint64("closed", n)
-	}
 	if h.lane != nil {
-		e.Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Msg("shared connection closed: the commands that wait for the backend take too much memory")
+		l.Reached(func(e *zerolog.Event) {
+			e.Int64("held", h.size).Str("closed", "a shared connection: the commands that wait for the backend hold most")
+		})
 		s.backend.Count("memory_limit")
 		h.lane.Close()
 		return
@@ -248,7 +246,14 @@ func (r *reliever) end(h *holder, limit string, bytes int64) {
 	if h.session.takesNothing() {
 		reason = closeSlow
 	}
-	h.session.event(e).Int64("held", h.size).Str("limit_of", limit).Int64("limit", bytes).Str("reason", string(reason)).Msg("session holds too much memory")
+	describe := func(e *zerolog.Event) {
+		h.session.describe(e)
+		e.Int64("held", h.size).Str("reason", string(reason))
+	}
+	l.Reached(describe)
+	e := s.log.Debug().Str("limit", l.Name())
+	describe(e)
+	e.Msg("session holds too much memory")
 	h.session.kill(reason)
 }
 

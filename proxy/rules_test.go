@@ -54,7 +54,7 @@ func TestAllowLetsNothingElsePass(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		j := ruledClient(t, command.RuleOptions{Allow: []string{"get", "@connection", "CONFIG|GET", "x.y"}, Deny: []string{"echo"}})
-		h := m.start(t, redisWithUsers(t, "web"), mappedTo(j))
+		h := m.start(t, redisWithUsers(t, "web"), func(c *Config) { mappedTo(j)(c); c.Backend.RefusePasswords = true })
 		w := h.dial()
 		w.do("$-1\r\n", "GET", "k")
 		w.do("+PONG\r\n", "PING")
@@ -71,12 +71,15 @@ func TestAllowLetsNothingElsePass(t *testing.T) {
 		w.do(string(textOwnAuth), "AUTH", "web", "webpw")
 		st := h.Stats()
 		for name, want := range map[string]uint64{"SET": 1, "CONFIG": 2, "ECHO": 1, "other": 2, "ACL": 1} {
-			if got := st.RulesDenied[name]; got != want {
+			if got := st.CommandsLocal[name]; got != want {
 				t.Errorf("%s: refused %d times, want %d", name, got, want)
 			}
+			if got := strings.Count(h.logs.String(), `"by":"users_file","command":"`+name+`"`); got != int(want) {
+				t.Errorf("%s: logged %d times, want %d", name, got, want)
+			}
 		}
-		if len(st.RulesDenied) != 5 || len(st.RulesWouldDeny) != 0 {
-			t.Errorf("counted %v, %v", st.RulesDenied, st.RulesWouldDeny)
+		if st.Denied["users_file"] != 7 || st.Denied["authentication"] != 1 || len(st.RulesWouldDeny) != 0 {
+			t.Errorf("counted %v, %v", st.Denied, st.RulesWouldDeny)
 		}
 		w.do("+OK\r\n", "QUIT")
 	})
@@ -140,8 +143,8 @@ func TestDryRunCountsAndLetsPass(t *testing.T) {
 		w.want("+OK\r\n+QUEUED\r\n*1\r\n:1\r\n")
 		h.dial().do("+OK\r\n", "SET", "secret-key", "secret-value")
 		st := h.Stats()
-		if st.RulesWouldDeny["SET"] != 4 || st.RulesWouldDeny["INCR"] != 1 || st.RulesWouldDeny["GET"] != 0 || len(st.RulesDenied) != 0 {
-			t.Errorf("counted %v, %v", st.RulesWouldDeny, st.RulesDenied)
+		if st.RulesWouldDeny["SET"] != 4 || st.RulesWouldDeny["INCR"] != 1 || st.RulesWouldDeny["GET"] != 0 || st.Denied["users_file"] != 0 {
+			t.Errorf("counted %v, %v", st.RulesWouldDeny, st.Denied)
 		}
 		logs := h.logs.String()
 		if n := strings.Count(logs, `"command":"SET","client":"client","user":"web"`); n != 1 || strings.Contains(logs, "secret-") {

@@ -105,14 +105,16 @@ type certificateEnds struct {
 type counters struct {
 	stripes        [stripes]stripe
 	nextStripe     atomic.Uint32
-	rulesDenied    []atomic.Uint64 // by Command.ID
-	rulesWouldDeny []atomic.Uint64
+	rulesWouldDeny []atomic.Uint64 // by Command.ID
 	closed         counts
 	handshakes     handshakeCounts
 	acceptErrors   atomic.Uint64
 	passwordsRight atomic.Uint64 // that clients have sent, see checkPassword
 	passwordsWrong atomic.Uint64
 	lastWrong      atomic.Pointer[Peer] // whose client has sent the last wrong password; nil if it has no certificate
+	limits         limits
+	refusals       refusals
+	denials        denials
 	panics         atomic.Uint64
 }
 
@@ -142,6 +144,8 @@ func New(c Config) (*Server, error) {
 		s.c.clock = func() int64 { return int64(time.Since(s.started)) }
 	}
 	s.pending.door = door{most: c.doorTimeout, left: c.doorTimeout}
+	s.limits = s.newLimits()
+	s.pending.limit = s.limits[limitHandshakes]
 	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
 	s.audit = newAuditor(c.Audit, s.started)
@@ -150,7 +154,7 @@ func New(c Config) (*Server, error) {
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.backend = backend.New(s.backendConfig())
 	s.lanes = lane.New(s.laneConfig())
-	s.rulesDenied, s.rulesWouldDeny = make([]atomic.Uint64, len(table.Names)), make([]atomic.Uint64, len(table.Names))
+	s.rulesWouldDeny = make([]atomic.Uint64, len(table.Names))
 	for i := range s.stripes {
 		t := &s.stripes[i]
 		t.own, t.lane, t.local = make(pathCounters, len(table.Names)), make(pathCounters, len(table.Names)), make(pathCounters, len(table.Names))
@@ -200,10 +204,8 @@ func (s *Server) Serve(ln net.Listener) error {
 			if errors.Is(err, net.ErrClosed) {
 				return nil
 			}
-			// Out of descriptors, mostly: without a pause the loop would take a core.
-			s.acceptErrors.Add(1)
-			pause = min(time.Second, max(5*time.Millisecond, 2*pause))
-			s.log.Warn().Err(err).Dur("pause", pause).Msg("accept failed")
+			pause = min(time.Second, max(5*time.Millisecond, 2*pause)) // without it the loop would take a core
+			s.acceptFailed(err, pause)
 			select {
 			case <-time.After(pause):
 				continue
@@ -219,20 +221,26 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 }
 
-// accept only sorts: whatever can wait for a client happens in the client's own goroutine.
+// acceptFailed counts and logs that a connection could not be accepted. That is mostly for want of descriptors.
+func (s *Server) acceptFailed(err error, pause time.Duration) {
+	s.acceptErrors.Add(1)
+	if netio.IsOutOfDescriptors(err) {
+		s.limits[limitDescriptors].Reached(func(e *zerolog.Event) { e.Err(err) })
+		return
+	}
+	s.log.Warn().Err(err).Dur("pause", pause).Msg("accept failed")
+}
+
+// accept only sorts: whatever can wait for a client happens in the client's own goroutine. While there are as many sessions as there
+// may be, a newcomer takes a place for its handshake only if one is free: the handshake lets its client read why it is refused.
 func (s *Server) accept(conn net.Conn) {
 	s.mu.Lock()
 	full, draining := len(s.sessions) >= s.c.MaxConnections, s.draining && s.listener == nil
-	if !full && !draining {
+	if !draining {
 		s.running.Add(1)
 	}
 	s.mu.Unlock()
-	switch {
-	case draining:
-		conn.Close()
-		return
-	case full:
-		s.handshakes.add(HandshakeKey{Reason: handshakeFull})
+	if draining {
 		conn.Close()
 		return
 	}
@@ -244,12 +252,8 @@ func (s *Server) accept(conn net.Conn) {
 		return
 	}
 	h := &handshake{server: s, sock: sock, from: originOf(conn.RemoteAddr())}
-	loser, ok := s.pending.enter(h, s.done)
-	if loser != nil {
-		loser.sock.Abort()
-	}
-	if !ok {
-		s.handshakes.add(HandshakeKey{Reason: handshakePlaces})
+	if reason := s.enter(h, full); reason != "" {
+		s.handshakes.add(HandshakeKey{Reason: reason})
 		conn.Close()
 		s.running.Done()
 		return
@@ -258,6 +262,25 @@ func (s *Server) accept(conn net.Conn) {
 		sock.Abort() // Close may have looked before h was there
 	}
 	go s.runHandshake(h) // ends with the handshake or its deadline, Close waits for it
+}
+
+// enter gives h a place for its handshake, or returns why it gets none. full means that no session is free.
+func (s *Server) enter(h *handshake, full bool) (refused string) {
+	if full {
+		if s.pending.addIfFree(h) {
+			return ""
+		}
+		s.limits[limitConnections].Reached(h.describe)
+		return handshakeFull
+	}
+	loser, ok := s.pending.enter(h, s.done)
+	if loser != nil {
+		loser.sock.Abort()
+	}
+	if !ok {
+		return handshakePlaces
+	}
+	return ""
 }
 
 func (s *Server) runHandshake(h *handshake) {

@@ -52,6 +52,7 @@ type session struct {
 	begun    int64     // see Server.now
 	bytesOut uint64    // RESP bytes passed to writes to the client; the holder of the turn counts them
 	identity *identity // the identity in whose limit the session is counted, or nil. Guarded by Server.mu
+	leaving  *identity // the identity among whose leaving sessions it is counted, or nil. Guarded by Server.mu
 }
 
 // forGood, as the value of sharing.ownUntil, is a time that never comes.
@@ -228,6 +229,14 @@ func (s *session) panicked(v any) {
 // event adds the client's address to a log line. A logger of its own would cost each session half a KiB, even when idle.
 func (s *session) event(e *zerolog.Event) *zerolog.Event {
 	return e.Stringer("remote", s.client.sock.RemoteAddr())
+}
+
+// describe adds to a log line whose session this is.
+func (s *session) describe(e *zerolog.Event) {
+	s.event(e)
+	if p := s.peer.Load(); p != nil && p.Identity != [32]byte{} {
+		e.Str("client", p.Name).Str("serial", p.Serial).Hex("identity", p.Identity[:])
+	}
 }
 
 var errEnded = errors.New("session ended")

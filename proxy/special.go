@@ -61,7 +61,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 	switch {
 	case t&command.Uncounted != 0:
 		if c.tx == txDoomed {
-			return s.refuse(cmd, textDoomed)
+			return s.refuse(cmd, textDoomed, byTransaction)
 		}
 		s.count(cmd)
 		s.keepOwn()
@@ -108,8 +108,9 @@ func (s *session) countLocal(cmd *command.Command, as commandFate) {
 
 // refuse answers a command with text, in its place among the replies. Inside MULTI that dooms the transaction. If replies
 // cannot be counted, the session ends with this reply. It returns false if the session takes no more from its client.
-func (s *session) refuse(cmd *command.Command, text []byte) bool {
+func (s *session) refuse(cmd *command.Command, text []byte, by deniedBy) bool {
 	c := &s.client
+	s.noteDenied(cmd, by)
 	s.countLocal(cmd, commandRefused)
 	if c.whole > 0 {
 		s.breakTransaction()
@@ -134,7 +135,7 @@ func (s *session) protocolError(err error) bool {
 	}
 	text := pe.AppendReply(nil)
 	if !pe.Fatal {
-		return s.refuse(s.server.commands.Other, text)
+		return s.refuse(s.server.commands.Other, text, byForm)
 	}
 	reason := closeProtocol
 	if strings.Contains(pe.Text, "HTTP") {

@@ -103,8 +103,8 @@ type Stats struct {
 	Commands             map[string]uint64 // passed on over connections of one session, by name
 	CommandsLane         map[string]uint64 // passed on over lanes, by name
 	CommandsLocal        map[string]uint64 // answered here, by name
-	// RulesDenied were refused by the rules of a client's user, RulesWouldDeny passed on because those are a dry run.
-	RulesDenied, RulesWouldDeny map[string]uint64 // by name
+	Denied               map[string]uint64 // refused here, by deniedBy: each is there from the start
+	RulesWouldDeny       map[string]uint64 // passed on because the rules of a client's user are a dry run, by name
 	// PasswordsRight and PasswordsWrong are logins that clients sent although dragontls authenticates for them.
 	PasswordsRight, PasswordsWrong uint64
 	CommandSeconds                 Histogram
@@ -131,7 +131,7 @@ func (s *Server) Stats() Stats {
 		Commands:      map[string]uint64{},
 		CommandsLane:  map[string]uint64{},
 		CommandsLocal: map[string]uint64{},
-		RulesDenied:   s.byName(s.rulesDenied), RulesWouldDeny: s.byName(s.rulesWouldDeny),
+		Denied:        s.denials.snapshot(), RulesWouldDeny: s.byName(s.rulesWouldDeny),
 		BufferBytes:        s.buffers.Lent(),
 		AcceptErrors:       s.acceptErrors.Load(),
 		PasswordsRight:     s.passwordsRight.Load(),

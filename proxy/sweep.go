@@ -11,7 +11,7 @@ func (s *Server) sweep() {
 	}
 	t := time.NewTicker(interval)
 	defer t.Stop()
-	var places, door, passwords limitTeller
+	var passwords limitTeller
 	for {
 		select {
 		case <-s.done:
@@ -19,9 +19,9 @@ func (s *Server) sweep() {
 		case <-t.C:
 		}
 		s.sweepOnce()
-		s.tellPlaces(&places)
-		s.tellDoor(&door)
 		s.tellPasswords(&passwords)
+		s.limits.tell()
+		s.tellMore()
 	}
 }
 

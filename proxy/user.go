@@ -143,17 +143,14 @@ func (s *session) ruled(cmd *command.Command, name, sub []byte) []byte {
 	if text == nil {
 		return nil
 	}
-	counters, message := s.server.rulesDenied, "command refused by the users file"
-	if r.DryRun() {
-		counters, message = s.server.rulesWouldDeny, "command would be refused by the users file"
+	if !r.DryRun() {
+		return text
 	}
-	counters[cmd.ID].Add(1)
+	s.server.rulesWouldDeny[cmd.ID].Add(1)
 	if r.FirstTime(cmd) {
 		p := s.peer.Load()
-		s.event(s.server.log.Info()).Str("command", cmd.Name).Str("client", p.Name).Str("user", p.User.Name).Msg(message)
+		s.event(s.server.log.Info()).Str("command", cmd.Name).Str("client", p.Name).Str("user", p.User.Name).
+			Msg("command would be refused by the users file")
 	}
-	if r.DryRun() {
-		return nil
-	}
-	return text
+	return nil
 }

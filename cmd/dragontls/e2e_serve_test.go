@@ -4,7 +4,6 @@ package main
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -374,21 +373,6 @@ func TestRefusedPasswordAtStart(t *testing.T) {
 	t.Parallel()
 	p := serving(t, redisServer(t, "--requirepass", "right").url(), "BACKEND_PASSWORD=wrong")
 	p.wantNotReady("refused the proxy's credentials")
-	p.wantEnd()
-}
-
-func TestLimitOfConnections(t *testing.T) {
-	t.Parallel()
-	p := serving(t, redisServer(t).url(), "MAX_CONNECTIONS=3").wantReady()
-	for range 3 {
-		wantAnswer(t, session(t, p), "PING", "+PONG\r\n")
-	}
-	if _, err := tls.Dial("tcp", p.addr, p.clientTLS()); err == nil {
-		t.Error("a fourth session")
-	} else if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("got %v, want the end of the connection", err)
-	}
-	p.wantMetric(1, "handshakes_total", "reason", "max_connections")
 	p.wantEnd()
 }
 

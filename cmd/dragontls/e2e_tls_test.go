@@ -114,7 +114,7 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 		{"another CA, TLS 1.2", append([]string{"-tls1_2"}, foreign...), "unknown_ca"},
 		{"another CA, TLS 1.3", append([]string{"-tls1_3"}, foreign...), "unknown_ca"},
 		{"expired", old, "certificate_expired"},
-		{"not yet valid", early, "certificate_expired"},
+		{"not yet valid", early, "certificate_not_yet_valid"},
 		{"a server's certificate", certArgs(ca, pki.Leaf{CN: "s", Server: true}), "bad_certificate"},
 		{"a client that does not trust us", append([]string{"-verify_return_error", "-CAfile", foreign[1]}, good...), "client_alert"},
 	} {

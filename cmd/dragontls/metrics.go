@@ -27,8 +27,8 @@ func (s *service) collect(emit func(admin.Metric)) {
 				n, label("command", name), label("path", path))
 		}
 	}
-	for name, n := range st.RulesDenied {
-		m.counter("commands_denied_total", "Commands refused by the users file.", n, label("command", name))
+	for by, n := range st.Denied {
+		m.counter("commands_denied_total", "Commands of clients that were refused here, by what refused them.", n, label("by", by))
 	}
 	for name, n := range st.RulesWouldDeny {
 		m.counter("commands_would_deny_total", "Commands passed on that the users file would refuse, but for dry_run.", n, label("command", name))
@@ -55,6 +55,7 @@ func (s *service) collect(emit func(admin.Metric)) {
 		m.counter("backend_recoveries_total", "Connections given up because new ones are served better.", n, label("reason", reason))
 	}
 	m.gauge("backend_up", "1: the backend has answered a PING within 10 s.", truth(st.BackendUp))
+	collectLimits(m, s.server.Limits())
 	s.collectCertificates(m)
 	s.collectTrust(m, st)
 }

@@ -28,6 +28,7 @@ type status struct {
 	Trust          statusTrust       `json:"trust"`
 	Reloads        map[string]reload `json:"reloads"`
 	Backend        statusBackend     `json:"backend"`
+	Limits         []statusLimit     `json:"limits"`
 }
 
 type statusConnections struct {
@@ -99,6 +100,7 @@ func (s *service) status() any {
 		Trust:   statusTrust{Generation: snapshot.TrustGeneration, SessionsByGeneration: st.SessionsByGeneration},
 		Reloads: map[string]reload{"listener": reloadOf(s.store.Stats(), s.store.Held())},
 		Backend: statusBackend{st.BackendUp, st.BackendConnections, st.BackendLanes, st.BackendErrors},
+		Limits:  statusLimits(s.server.Limits()),
 	}
 	ready := s.ready()
 	out.Ready, out.Reason, out.Detail = ready.OK, ready.Reason, ready.Detail

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/clock"
+	"dragontls/proxy/limit"
 	"dragontls/proxy/netio"
 )
 
@@ -49,8 +50,16 @@ type Config struct {
 	// one identity; see the variables of these names.
 	SessionPace, IdentityPace, LanePace Pace
 
-	Log zerolog.Logger       // of the prober and the paces
-	Now func() clock.Instant // a clock that begins with New
+	Limits Limits               // that dials can reach
+	Log    zerolog.Logger       // of the prober and the paces
+	Now    func() clock.Instant // a clock that begins with New
+}
+
+// Limits are told when dials reach them. Each may be nil.
+type Limits struct {
+	Connections *limit.Limit // MaxConnections: a dial has to wait for a place
+	Descriptors *limit.Limit // open files: a dial has failed
+	Clients     *limit.Limit // the backend's maxclients: it has refused a connection
 }
 
 // Backend dials the store. After a failure dials go one at a time, at growing distances. Methods may be called by any goroutine.
@@ -108,7 +117,7 @@ func New(c Config) *Backend {
 		b.writeTimeout = c.WriteTimeout + 30*time.Second
 	}
 	if c.MaxConnections > 0 {
-		b.room = &room{places: make(chan struct{}, c.MaxConnections), closeIdle: c.CloseIdle}
+		b.room = &room{places: make(chan struct{}, c.MaxConnections), closeIdle: c.CloseIdle, limit: c.Limits.Connections}
 	}
 	if c.Moved != nil {
 		moved := c.Moved

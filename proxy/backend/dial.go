@@ -42,7 +42,7 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	if err != nil {
 		b.Count(Reason(err))
 		b.tellPorts(err)
-		b.noteFull(err)
+		b.noteLimits(err)
 		return nil, err
 	}
 	cost := int64(ConnectionCost)

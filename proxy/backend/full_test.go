@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/clock"
+	"dragontls/proxy/limit"
 	"dragontls/proxy/netio"
 )
 
@@ -33,14 +34,15 @@ func refusing(t *testing.T, line string) string {
 	return ln.Addr().String()
 }
 
-// The log says that the backend is full, and then once a minute how often it was: no refusal is left out, and no line is without one.
+// The log says that the backend is full, and then every ten seconds how often it was.
 func TestLogSaysHowManyConnectionsAFullBackendRefused(t *testing.T) {
 	t.Parallel()
 	addr := refusing(t, "-ERR max number of clients reached")
 	var logs bytes.Buffer
 	var now clock.Atomic
+	full := limit.New(limit.Options{Name: "maxclients", Message: "full", Log: zerolog.New(&logs), Now: now.Load})
 	b := New(Config{
-		Buffers: netio.NewBuffers(0), Log: zerolog.New(&logs), Now: now.Load,
+		Buffers: netio.NewBuffers(0), Log: zerolog.Nop(), Now: now.Load, Limits: Limits{Clients: full},
 		Target: func() (string, string, error) { return "tcp", addr, nil },
 	})
 	refused := func(n int) {
@@ -73,17 +75,10 @@ func TestLogSaysHowManyConnectionsAFullBackendRefused(t *testing.T) {
 		}
 	}
 	refused(3)
-	said(`"refused":1,"answer":"ERR max number of clients reached"`)
-	b.tellFull()
-	said()
-	now.Store(now.Load().Add(fullInterval))
-	b.tellFull()
-	said(`"refused":2`)
-	now.Store(now.Load().Add(fullInterval))
-	b.tellFull()
-	said()
+	said(`"count":1,"answer":"ERR max number of clients reached"`)
+	now.Store(now.Load().Add(limit.Interval))
 	refused(1)
-	said(`"refused":1`)
+	said(`"count":3,"answer":"ERR max number of clients reached"`)
 	if b.IsFailing() {
 		t.Error("others have to wait before they dial")
 	}

@@ -62,7 +62,6 @@ func (b *Backend) probe(ctx context.Context) {
 		c, err = b.probeOnce(ctx, c)
 		if ctx.Err() == nil {
 			last = b.note(err, last)
-			b.tellFull()
 		}
 		select {
 		case <-t.C:
@@ -109,7 +108,7 @@ func (b *Backend) probeOnce(ctx context.Context, c *Conn) (*Conn, error) {
 		var err error
 		if c, err = b.connect(ctx, l); err != nil {
 			b.outcome(l.blame(err))
-			b.noteFull(err)
+			b.noteLimits(err)
 			return nil, err
 		}
 		b.outcome(nil)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"dragontls/proxy/limit"
 )
 
 // placeInterval: so often idle connections are looked for while dials wait for a place.
@@ -14,6 +16,7 @@ const placeInterval = 10 * time.Millisecond
 type room struct {
 	places    chan struct{} // has one value for each connection
 	closeIdle func(n int)   // closes up to n connections, those that have been idle for longest; nil if none may be closed
+	limit     *limit.Limit  // reached by each dial that has to wait; may be nil
 
 	mu      sync.Mutex
 	waiting int  // dials; guarded by mu
@@ -27,6 +30,7 @@ func (r *room) take(ctx context.Context) bool {
 		return true
 	default:
 	}
+	r.limit.Reached(nil)
 	r.wait()
 	defer r.waited()
 	select {

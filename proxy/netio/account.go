@@ -261,7 +261,11 @@ func (b *Buffers) TakeExceeded() []*Quota {
 // All is the quota that stands for everybody together.
 func (b *Buffers) All() *Quota { return &b.all }
 
-// LimitOf returns how many bytes q may hold or, if q is All, how many may be held, kept and fixed together.
+// MostHeld returns what the quota holds that holds most.
+func (b *Buffers) MostHeld() int64 { return b.quotas.most() }
+
+// LimitOf returns how many bytes q may hold or, if q is All, how many may be held, kept and fixed together. A nil q stands for any
+// quota but All.
 func (b *Buffers) LimitOf(q *Quota) int64 {
 	if q == &b.all {
 		return b.limit

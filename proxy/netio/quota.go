@@ -57,6 +57,16 @@ func (s *quotas) leave(q *Quota) {
 	}
 }
 
+// most returns what the quota holds that holds most.
+func (s *quotas) most() (held int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.all {
+		held = max(held, q.held.Load())
+	}
+	return held
+}
+
 func (s *quotas) len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
