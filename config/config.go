@@ -50,7 +50,7 @@ type Config struct {
 
 	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
 	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" shown:"as 'MAX_CONNECTIONS'" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, new ones wait while handshakes succeed, and those that make no progress are closed first; the default is 1000, or more as far as an eighth of the descriptors and of 'MEMORY_LIMIT' allows; an explicit value that does not fit the memory limit is a fault"`
-	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; beyond it a new socket is closed at once; a default that does not fit the descriptor or memory limit is lowered, with a log line; an explicit value that does not is a fault"`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; a client beyond it reads an error that names the limit and is closed, or is closed before TLS while all places for handshakes are taken; a default that does not fit the descriptor or memory limit is lowered, with a log line; an explicit value that does not is a fault"`
 	// MaxConnectionsPerIdentity 0 means no limit of its own.
 	MaxConnectionsPerIdentity int `env:"MAX_CONNECTIONS_PER_IDENTITY" envDefault:"0" min:"0" max:"10000000" doc:"sessions of one client identity, beyond which a new one is closed at once; 0: no limit of its own"`
 	// IdleTimeout 0 means never.
