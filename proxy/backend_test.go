@@ -191,18 +191,18 @@ func TestBackendOverTLS(t *testing.T) {
 		for _, tt := range []struct {
 			name  string
 			conf  *tls.Config
-			ready bool
+			fault string // empty: ready
 		}{
-			{"good", p.clientConfig(), true},
-			{"name from the address", &tls.Config{RootCAs: p.pool, Certificates: []tls.Certificate{p.client}}, true},
-			{"another CA", &tls.Config{RootCAs: foreign, Certificates: []tls.Certificate{p.client}}, false},
-			{"another name", &tls.Config{RootCAs: p.pool, ServerName: "wrong.example", Certificates: []tls.Certificate{p.client}}, false},
-			{"no client certificate", &tls.Config{RootCAs: p.pool, MaxVersion: tls.VersionTLS12}, false},
+			{"good", p.clientConfig(), ""},
+			{"name from the address", &tls.Config{RootCAs: p.pool, Certificates: []tls.Certificate{p.client}}, ""},
+			{"another CA", &tls.Config{RootCAs: foreign, Certificates: []tls.Certificate{p.client}}, "certificate"},
+			{"another name", &tls.Config{RootCAs: p.pool, ServerName: "wrong.example", Certificates: []tls.Certificate{p.client}}, "certificate"},
+			{"no client certificate", &tls.Config{RootCAs: p.pool, MaxVersion: tls.VersionTLS12}, "tls"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()
 				secure := func(c *Config) { c.Backend.TLS = func() *tls.Config { return tt.conf } }
-				if tt.ready {
+				if tt.fault == "" {
 					h := m.start(t, d.Addr(), secure)
 					w := h.dial()
 					h.wantReady(true, "")
@@ -211,7 +211,7 @@ func TestBackendOverTLS(t *testing.T) {
 					w.do(fmt.Sprintf("$%d\r\n%s\r\n", len(big), big), "GET", t.Name())
 					return
 				}
-				h := m.wantUnavailable(t, d.Addr(), "tls", secure)
+				h := m.wantUnavailable(t, d.Addr(), tt.fault, secure)
 				h.wantReady(false, "TLS with the backend")
 				if e := h.Stats().BackendErrors; e["dial"] != 0 {
 					t.Errorf("errors %v", e)
@@ -315,7 +315,7 @@ func TestBackendMaxConnections(t *testing.T) {
 func TestBackendThatNeverAnswersAuth(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		h := m.wantUnavailable(t, fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) }), "timeout", func(c *Config) {
+		h := m.wantUnavailable(t, fakeBackend(t, func(c net.Conn) { io.Copy(io.Discard, c) }), "silent", func(c *Config) {
 			c.Backend.Credentials = credentials("", "secret")
 			c.Backend.ConnectTimeout = 50 * time.Millisecond
 		})

@@ -12,7 +12,7 @@ import (
 func (s *Server) moved(m backend.Move) {
 	if !m.InPlace {
 		s.backend.Recovered("moved")
-		s.log.Warn().Uint64("epoch", m.N).Str("address", m.Address).Msg("the backend's name has another address: connections to the last one end")
+		s.log.Warn().Str("backend", s.backend.URL()).Uint64("epoch", m.N).Str("address", m.Address).Msg("the backend's name has another address: connections to the last one end")
 	}
 	s.lanes.Each(func(l *lane.Lane) {
 		if l.DialledBefore(m.N) {

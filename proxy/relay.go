@@ -237,7 +237,7 @@ func (d *relaying) malformed(err error, begins bool) {
 	if d.flush() == nil && begins && d.b[d.i] != '>' && !s.queue.uncounted() {
 		_ = s.pump.turn.write(textMalformed)
 	}
-	s.event(s.server.log.Warn()).Err(err).Msg("backend sent a malformed reply")
+	s.event(s.server.log.Warn()).Str("backend", s.server.backend.URL()).Err(err).Msg("backend sent a malformed reply")
 	s.server.backend.Count("malformed")
 	s.end(closeBackendError)
 }

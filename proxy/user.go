@@ -100,9 +100,24 @@ func connectionName(name string) string {
 func (s *session) logUserRefused(err error) {
 	ofUser := errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrNoPassword)
 	if p := s.peer.Load(); p != nil && p.User != nil && ofUser {
-		s.event(s.server.log.Warn()).Err(err).Str("reason", backend.Reason(err)).Str("client", p.Name).Str("user", p.User.Name).
-			Msg("a client's user gets no backend connection")
+		f := faultOfUser(err)
+		s.event(s.server.log.Warn()).Str("backend", s.server.backend.URL()).Str("reason", f.Reason).Str("error", backend.Printable(err.Error())).
+			Str("client", p.Name).Str("user", p.User.Name).Str("finding", f.Line).Str("cure", f.Cure).Msg("a client's user gets no backend connection")
 	}
+}
+
+// faultOfUser is backend.Explain where the credentials are those of a rule in the users file.
+func faultOfUser(err error) backend.Fault {
+	f := backend.Explain(err)
+	switch {
+	case errors.Is(err, backend.ErrAuth):
+		f.Line = "the backend refuses the user and password of a client"
+		f.Cure = "make the user there (ACL SETUSER), or correct its name or password in the users file"
+	case errors.Is(err, backend.ErrNoPassword):
+		f.Line = "the password of a client's user cannot be read"
+		f.Cure = "put the password file back that the rule of the users file names; it is read again at every dial"
+	}
+	return f
 }
 
 // clientAuth reports whether the client may change the user that this session acts as.

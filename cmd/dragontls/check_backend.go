@@ -6,15 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"dragontls/certs"
 	"dragontls/config"
+	"dragontls/proxy/backend"
 )
 
 // backendCheck asks the backend what a stranger on the network could. One goroutine uses it.
@@ -23,6 +22,7 @@ type backendCheck struct {
 	addresses func() []netip.Addr // of this machine, loopback aside
 	found     []certs.Finding
 	checked   string
+	unreached bool // there is a finding about that, which is enough
 }
 
 func (s *service) newBackendCheck() *backendCheck {
@@ -48,14 +48,14 @@ func (b *backendCheck) run(ctx context.Context) {
 	b.judgeNetwork(ctx, target)
 	conn, err := b.dial(ctx, target)
 	if err != nil {
-		b.unreachable(target.Address, err)
+		b.unreachable(ctx, target, err)
 		return
 	}
 	defer conn.Close()
 	if conn.peer != nil {
 		b.found = append(b.found, certs.LintPeer(target.Address, conn.peer, certs.LintOptions{ExpiryWarning: b.service.c.ExpiryWarning})...)
 	}
-	if b.judgeAccess(conn, target.Address, user, password) {
+	if b.judgeAccess(ctx, conn, target, user, password) {
 		b.judgeMaxClients(conn, target.Address)
 	}
 	b.judgeUsers(ctx, target)
@@ -68,10 +68,11 @@ func (b *backendCheck) namedUsers(user, password string) bool {
 
 // judgeAccess asks without a password first: a command must be refused; then the credentials must be accepted. It reports whether more
 // can be asked over this connection.
-func (b *backendCheck) judgeAccess(conn *respConn, address, user, password string) bool {
+func (b *backendCheck) judgeAccess(ctx context.Context, conn *respConn, target config.Backend, user, password string) bool {
+	address := target.Address
 	reply, err := conn.ask("PING")
 	if err != nil {
-		b.unreachable(address, err)
+		b.unreachable(ctx, target, err)
 		return false
 	}
 	open := false
@@ -84,9 +85,12 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 		b.add(certs.SeverityWarning, "backend_busy", address, "the backend takes no commands now ("+code(reply)+"): whether it wants a password could not be seen",
 			"run check again when it is ready")
 		return false
-	case code(reply) == "-DENIED":
-		b.add(certs.SeverityError, "backend_no_password", address, "the backend has no password and refuses this machine for it (protected mode)",
-			"give it a password, and set "+config.Prefix+"BACKEND_PASSWORD_FILE")
+	case errors.Is(turnedAway(reply), backend.ErrWantsTLS):
+		b.unreachable(ctx, target, backend.ErrWantsTLS)
+		return false
+	case errors.Is(turnedAway(reply), backend.ErrProtected):
+		f := backend.Explain(backend.ErrProtected)
+		b.add(certs.SeverityError, "backend_no_password", address, f.Line, f.Cure)
 		return false
 	case code(reply) == "-NOAUTH":
 	case code(reply) == "-NOPERM" && b.namedUsers(user, password):
@@ -113,7 +117,7 @@ func (b *backendCheck) judgeAccess(conn *respConn, address, user, password strin
 	reply, err = conn.ask(words...)
 	switch {
 	case err != nil:
-		b.unreachable(address, err)
+		b.unreachable(ctx, target, err)
 	case reply == "+OK":
 		return true
 	case isBusyReply(reply):
@@ -140,28 +144,39 @@ func (b *backendCheck) judgeMaxClients(conn *respConn, address string) {
 	}
 }
 
-func (b *backendCheck) unreachable(address string, err error) {
-	var remote *net.OpError
-	_, tlsFault := errors.AsType[*backendTLSError](err)
-	switch {
-	case tlsFault, errors.As(err, &remote) && remote.Op == "remote error":
-		b.add(certs.SeverityError, "backend_tls", address, err.Error(), cureOfTLS(err))
-	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		b.add(certs.SeverityError, "backend_unreachable", address, "the backend closes the connection without an answer", "look at its log; where it speaks TLS, say rediss:// in "+config.Prefix+"BACKEND_URL")
-	case errors.Is(err, errNoRESP):
-		b.add(certs.SeverityError, "backend_not_resp", address, err.Error(), "name the port of Dragonfly or Redis in "+config.Prefix+"BACKEND_URL; where it speaks TLS, with rediss://")
+// unreachable adds what the first connection that failed says of the backend.
+func (b *backendCheck) unreachable(ctx context.Context, target config.Backend, err error) {
+	if b.unreached {
+		return
+	}
+	b.unreached = true
+	if target.Network == "tcp" {
+		ctx, cancel := context.WithTimeout(ctx, b.service.c.BackendConnectTimeout)
+		defer cancel()
+		err = backend.LookAgain(ctx, target.Address, target.TLS, err)
+	}
+	f := backend.Explain(err)
+	message := f.Line + ": " + backend.Printable(err.Error())
+	switch f.Reason {
+	case "wants_tls":
+		b.add(certs.SeverityError, "backend_wants_tls", target.Address, message, f.Cure)
+	case "no_tls":
+		b.add(certs.SeverityError, "backend_no_tls", target.Address, message, f.Cure)
+	case "certificate", "tls":
+		b.add(certs.SeverityError, "backend_tls", target.Address, message, cureOfTLS(err, f.Cure))
+	case "not_resp":
+		b.add(certs.SeverityError, "backend_not_resp", target.Address, message, f.Cure)
 	default:
-		b.add(certs.SeverityError, "backend_unreachable", address, "the backend cannot be reached: "+err.Error(), "start it, or correct "+config.Prefix+"BACKEND_URL")
+		b.add(certs.SeverityError, "backend_unreachable", target.Address, message, f.Cure)
 	}
 }
 
-// cureOfTLS looks at what crypto/tls says, in types where it has them.
-func cureOfTLS(err error) string {
+// cureOfTLS looks at what crypto/tls says, in types where it has them. cure is that of the fault.
+func cureOfTLS(err error, cure string) string {
 	var (
 		invalid  x509.CertificateInvalidError
 		unknown  x509.UnknownAuthorityError
 		hostname x509.HostnameError
-		remote   *net.OpError
 	)
 	switch {
 	case errors.As(err, &invalid):
@@ -170,16 +185,9 @@ func cureOfTLS(err error) string {
 		return "name the CA of the backend's certificate in " + config.Prefix + "BACKEND_CA_FILE"
 	case errors.As(err, &hostname):
 		return "name what the backend's certificate is issued for in " + config.Prefix + "BACKEND_SERVER_NAME"
-	case errors.As(err, &remote) && remote.Op == "remote error":
-		return "name a certificate that the backend accepts in " + config.Prefix + "BACKEND_CERT_FILE and " + config.Prefix + "BACKEND_KEY_FILE"
 	}
-	return "name the TLS port of the backend, or say redis:// if it has none; it must speak TLS 1.2 or 1.3"
+	return cure
 }
-
-type backendTLSError struct{ err error }
-
-func (e *backendTLSError) Error() string { return "TLS with the backend: " + e.err.Error() }
-func (e *backendTLSError) Unwrap() error { return e.err }
 
 // dial connects as serve does, within BACKEND_CONNECT_TIMEOUT for all that is asked over the connection.
 func (b *backendCheck) dial(ctx context.Context, target config.Backend) (*respConn, error) {
@@ -200,14 +208,28 @@ func (b *backendCheck) dial(ctx context.Context, target config.Backend) (*respCo
 	secure := tls.Client(raw.Conn, conf)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		if nerr, ok := errors.AsType[net.Error](err); ok && nerr.Timeout() {
-			return nil, fmt.Errorf("no TLS handshake within %v: %w", b.service.c.BackendConnectTimeout, err)
+		if isTimeout(err) {
+			return nil, fmt.Errorf("%w: no TLS handshake within %v: %w", backend.ErrSilent, b.service.c.BackendConnectTimeout, err)
 		}
-		return nil, &backendTLSError{err}
+		return nil, fmt.Errorf("%w: %w", backend.ErrTLS, err)
 	}
 	conn := newRESPConn(secure)
 	conn.peer = secure.ConnectionState().PeerCertificates
 	return conn, nil
+}
+
+func isTimeout(err error) bool {
+	nerr, ok := errors.AsType[net.Error](err)
+	return ok && nerr.Timeout()
+}
+
+// turnedAway is backend.TurnedAway of a whole reply.
+func turnedAway(reply string) error {
+	line, isError := strings.CutPrefix(reply, "-")
+	if !isError {
+		return nil
+	}
+	return backend.TurnedAway(line)
 }
 
 func isBusyReply(reply string) bool {

@@ -320,7 +320,7 @@ func TestCheckJudgesTheBackendsTLS(t *testing.T) {
 			"backend-ca.crt", []string{"backend_tls"}, "BACKEND_SERVER_NAME"},
 		{"wants a client certificate", &tls.Config{Certificates: []tls.Certificate{good}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients},
 			"backend-ca.crt", []string{"backend_tls"}, "BACKEND_CERT_FILE"},
-		{"no TLS", nil, "backend-ca.crt", []string{"backend_tls"}, "redis://"},
+		{"no TLS", nil, "backend-ca.crt", []string{"backend_no_tls"}, "redis://"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d.t = t

@@ -103,8 +103,8 @@ func answersInClear(ctx context.Context, address string) bool {
 	}
 	defer conn.Close()
 	reply, err := conn.ask("PING")
-	// Protected mode, or dragontls itself, whose listener has the same port on another address.
-	return err == nil && code(reply) != "-DENIED" && !strings.HasPrefix(reply, "-ERR dragontls: ")
+	// Protected mode, a TLS port, or dragontls itself, whose listener has the same port on another address.
+	return err == nil && code(reply) != "-DENIED" && !speaksOfTLS(reply) && !strings.HasPrefix(reply, "-ERR dragontls: ")
 }
 
 // localAddresses are those of this machine's interfaces, loopback aside.

@@ -5,14 +5,19 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/resp"
 )
 
-// errNoRESP: what answers is no Dragonfly and no Redis, or speaks TLS.
-var errNoRESP = errors.New("what listens there does not answer in RESP")
+// errNoRESP: what answers is no Dragonfly and no Redis.
+var errNoRESP = fmt.Errorf("%w: what listens there does not answer in RESP", resp.ErrMalformed)
+
+// tlsAlert is the first byte with which a TLS server may answer what is no TLS.
+const tlsAlert = 0x15
 
 // maxReplyLine is more than any status or error of Dragonfly and Redis has.
 const maxReplyLine = 4 << 10
@@ -45,7 +50,10 @@ func (c *respConn) ask(words ...string) (string, error) {
 	// A server that refuses at once may have closed already; its reason can still be read.
 	_, writeErr := c.Write(resp.AppendCommand(nil, words...))
 	// The first byte tells: a server that speaks something else may never send a line end.
-	if first, err := c.reader.Peek(1); err == nil && first[0] != '+' && first[0] != '-' {
+	switch first, err := c.reader.Peek(1); {
+	case err == nil && first[0] == tlsAlert:
+		return "", backend.ErrWantsTLS
+	case err == nil && first[0] != '+' && first[0] != '-':
 		return "", errNoRESP
 	}
 	line, err := c.line()
@@ -54,6 +62,8 @@ func (c *respConn) ask(words ...string) (string, error) {
 		return "", errNoRESP
 	case err != nil && writeErr != nil && !errors.Is(err, errNoRESP):
 		return "", writeErr
+	case err != nil && isTimeout(err):
+		return "", fmt.Errorf("%w: %w", backend.ErrSilent, err)
 	}
 	return line, err
 }

@@ -36,18 +36,20 @@ func (b *backendCheck) judgeUser(ctx context.Context, target config.Backend, rul
 	}
 	conn, err := b.dial(ctx, target)
 	if err != nil {
-		b.unreachable(target.Address, err)
+		b.unreachable(ctx, target, err)
 		return false
 	}
 	defer conn.Close()
 	reply, err := conn.ask("AUTH", rule.User, password)
 	switch {
 	case err != nil:
-		b.unreachable(target.Address, err)
+		b.unreachable(ctx, target, err)
 		return false
 	case isBusyReply(reply):
 		b.add(certs.SeverityWarning, "backend_busy", target.Address, "the backend takes no commands now ("+code(reply)+"): whether it knows the users could not be seen",
 			"run check again when it is ready")
+		return false
+	case b.unreached || code(reply) == "-DENIED": // no user would fare better
 		return false
 	case reply != "+OK":
 		b.add(certs.SeverityError, "user_credentials", subject, fmt.Sprintf("the backend refuses user %q with the password of this rule (%s)", rule.User, code(reply)),

@@ -243,7 +243,7 @@ func TestBackendDownAtStart(t *testing.T) {
 	t.Parallel()
 	r := redisWithAddress(t)
 	p := serving(t, r.url())
-	p.wantNotReady("backend_dial")
+	p.wantNotReady("backend_refused")
 	p.wantNotReady("refused")
 	if got := p.metrics().sum("backend_up"); got != 0 {
 		t.Errorf("got backend_up %v, want 0", got)
@@ -265,7 +265,7 @@ func TestBackendDownAtStart(t *testing.T) {
 	p.wantReady()
 	health(exitOK)
 	wantAnswer(t, session(t, p), "PING", "+PONG\r\n")
-	if m := p.metrics(); m.sum("backend_up") != 1 || m.sum("backend_errors_total", "reason", "dial") == 0 {
+	if m := p.metrics(); m.sum("backend_up") != 1 || m.sum("backend_errors_total", "reason", "refused") == 0 {
 		t.Errorf("got backend_up %v, %v errors", m.sum("backend_up"), m.sum("backend_errors_total"))
 	}
 	r.kill()

@@ -209,6 +209,33 @@ func (b *Backend) revisit(ctx context.Context) bool {
 	return true
 }
 
+// URL names the backend as BACKEND_URL does, without user and password, for people. It is empty if the address cannot be read.
+func (b *Backend) URL() string {
+	network, target, err := b.c.Target()
+	switch {
+	case err != nil:
+		return ""
+	case network == "unix":
+		return "unix://" + target
+	case b.tls() != nil:
+		return "rediss://" + target
+	}
+	return "redis://" + target
+}
+
+// currentAddress returns which of the addresses that target leads to took the last connection, or else target.
+func (b *Backend) currentAddress(target string) string {
+	if b.address == nil {
+		return target
+	}
+	b.address.mu.Lock()
+	defer b.address.mu.Unlock()
+	if b.address.target != target || b.address.current == "" {
+		return target
+	}
+	return b.address.current
+}
+
 // DialledBeforeMove reports whether the backend has moved since the dial of c began; n is how often it has moved so far.
 // Make c visible to Config.Moved first, then call this: if it reports true, end c as Moved does, which may have run before it could
 // see c.

@@ -87,7 +87,7 @@ func (a *again) answered(r *resp.Replies) error {
 		a.authenticated = true
 	case r.Kind() == '+' && line == "QUEUED", r.Kind() == '-' && strings.HasPrefix(line, "NOPERM "):
 	default:
-		return cmp.Or(busy(r), ErrAuth)
+		return cmp.Or(turnedAway(r), ErrAuth)
 	}
 	return nil
 }

@@ -159,6 +159,9 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 		err = ctx.Err() // and the socket is closed, whatever else it led to
 	}
 	if err != nil {
+		if isTimeout(err) {
+			err = fmt.Errorf("%w: %w", ErrSilent, err)
+		}
 		raw.Close()
 		sock.Release()
 		return nil, err
@@ -167,13 +170,17 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 	return c, nil
 }
 
+// tls returns how to speak TLS with the backend; nil: it is reached in clear.
+func (b *Backend) tls() *tls.Config {
+	if b.c.TLS == nil {
+		return nil
+	}
+	return b.c.TLS()
+}
+
 // secure makes the TLS connection, if one is configured.
 func (b *Backend) secure(ctx context.Context, c *Conn, target string) error {
-	var conf *tls.Config
-	if b.c.TLS != nil {
-		conf = b.c.TLS()
-	}
-	if conf != nil {
+	if conf := b.tls(); conf != nil {
 		if conf.ServerName == "" {
 			host, _, _ := net.SplitHostPort(target)
 			conf = conf.Clone()
@@ -181,7 +188,10 @@ func (b *Backend) secure(ctx context.Context, c *Conn, target string) error {
 		}
 		t := tls.Client(c.Socket, conf)
 		if err := t.HandshakeContext(ctx); err != nil {
-			return fmt.Errorf("%w: %w", errTLS, err)
+			if r, ok := errors.AsType[tls.RecordHeaderError](err); ok && (r.RecordHeader[0] == '-' || r.RecordHeader[0] == '+') {
+				return fmt.Errorf("%w: %w", ErrNoTLS, err)
+			}
+			return fmt.Errorf("%w: %w", ErrTLS, err)
 		}
 		c.Carry(c.Socket, t)
 	}

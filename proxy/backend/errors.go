@@ -1,10 +1,8 @@
 package backend
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
 )
 
 var (
@@ -27,39 +25,19 @@ var (
 	ErrScript = fmt.Errorf("%w: it runs a script", ErrBusy)
 	// ErrMaxClients: the backend has as many connections as it takes.
 	ErrMaxClients = fmt.Errorf("%w: its maxclients is reached", ErrBusy)
+	// ErrNoneWanted: a password was sent, and the backend has none. It is an ErrAuth.
+	ErrNoneWanted = fmt.Errorf("%w: it has no password", ErrAuth)
+	// ErrWantsTLS: the backend speaks TLS on this port, and was asked in clear. ErrNoTLS: the reverse.
+	ErrWantsTLS = errors.New("TLS is wanted")
+	ErrNoTLS    = errors.New("no TLS")
+	// ErrProtected: the backend has no password and serves its own machine alone.
+	ErrProtected = errors.New("protected mode")
+	// ErrTLS: the handshake failed. ErrSilent: the backend took the connection, and no answer came in time.
+	ErrTLS    = errors.New("TLS with the backend")
+	ErrSilent = errors.New("the backend took the connection and was silent")
 	// ErrDialPanicked: nobody knows what the backend would have answered.
 	ErrDialPanicked = errors.New("panic in a dial")
 
 	errFull     = errors.New("BACKEND_MAX_CONNECTIONS is reached")
 	errSettings = errors.New("read the backend's address and credentials")
-	errTLS      = errors.New("TLS with the backend")
 )
-
-// Reason returns why a dial or a probe failed, as one of a few words: it is a metric's label.
-func Reason(err error) string {
-	var ne net.Error
-	var op *net.OpError
-	switch {
-	case isOutOfPorts(err):
-		return "no_ports"
-	case errors.Is(err, ErrAuth):
-		return "auth"
-	case errors.Is(err, ErrOpen):
-		return "unauthenticated_access"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
-		return "timeout"
-	case errors.Is(err, errSettings):
-		return "settings"
-	case errors.Is(err, ErrMaxClients):
-		return "max_clients"
-	case errors.Is(err, ErrState):
-		return "state"
-	case errors.Is(err, ErrBusy):
-		return "busy"
-	case errors.Is(err, ErrUnasked):
-		return "unasked"
-	case errors.Is(err, errTLS), errors.As(err, &op) && op.Op == "remote error":
-		return "tls"
-	}
-	return "dial"
-}

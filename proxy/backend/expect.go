@@ -50,6 +50,9 @@ func (x *expectation) frame(b []byte) (n int, err error) {
 		return 0, ErrUnasked
 	}
 	if !x.replies.Open() {
+		if b[0] == tlsAlert {
+			return 0, ErrWantsTLS
+		}
 		x.frames = x.frames[:0]
 	}
 	n, done, err := x.replies.Next(b)

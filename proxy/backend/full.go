@@ -34,7 +34,9 @@ func (b *Backend) noteLimits(err error) {
 	f.refused++
 	f.last, f.answer = b.c.Now(), r.Answer
 	f.mu.Unlock()
-	b.c.Limits.Clients.Reached(func(e *zerolog.Event) { e.Str("answer", r.Answer) })
+	b.c.Limits.Clients.Reached(func(e *zerolog.Event) {
+		b.about(e).Str("answer", Printable(r.Answer)).Str("cure", Explain(ErrMaxClients).Cure)
+	})
 }
 
 // fullDetail returns what Readiness says of a backend that has refused connections within probeFresh; empty: it has not.
@@ -46,5 +48,5 @@ func (b *Backend) fullDetail() string {
 	if f.refused == 0 || now.Sub(f.last) >= probeFresh {
 		return ""
 	}
-	return fmt.Sprintf("the backend refuses new connections, %d so far: %s", f.refused, f.answer)
+	return fmt.Sprintf("the backend refuses new connections, %d so far: %s", f.refused, Printable(f.answer))
 }

@@ -2,7 +2,6 @@ package backend
 
 import (
 	"bytes"
-	"errors"
 	"math/rand/v2"
 
 	"dragontls/proxy/resp"
@@ -43,7 +42,7 @@ func (c *Conn) introduce(l *Login, user, password string) error {
 	_, writeErr := c.Write(out)
 	err := x.receive(c) // what a backend says before it closes can be read after a write to it has failed
 	c.Pushed = x.dropped > 0
-	if writeErr != nil && !errors.Is(err, ErrBusy) {
+	if said := of(ErrBusy, ErrProtected, ErrWantsTLS); writeErr != nil && !said(err) {
 		return writeErr
 	}
 	return err

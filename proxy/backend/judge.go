@@ -2,6 +2,7 @@ package backend
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 
@@ -22,7 +23,7 @@ func isEmptyExec(r *resp.Replies) error {
 	return proofError(r, ErrNoTransactions)
 }
 
-func proofError(r *resp.Replies, err error) error { return cmp.Or(busy(r), err) }
+func proofError(r *resp.Replies, err error) error { return cmp.Or(turnedAway(r), err) }
 
 func isHello(r *resp.Replies) error {
 	if r.Kind() == '%' {
@@ -38,13 +39,13 @@ func isSet(r *resp.Replies) error {
 	return stateError(r)
 }
 
-func stateError(r *resp.Replies) error { return cmp.Or(busy(r), ErrState) }
+func stateError(r *resp.Replies) error { return cmp.Or(turnedAway(r), ErrState) }
 
 // isOKOrError judges the reply to CLIENT SETNAME: a name is worth no connection, but nothing else answers it.
 func isOKOrError(r *resp.Replies) error {
-	switch {
-	case isFull(r):
-		return ErrMaxClients // and it closes
+	switch err := turnedAway(r); {
+	case err != nil && !errors.Is(err, ErrScript) && !isLoading(err):
+		return err // and it closes
 	case r.Kind() == '-', r.Kind() == '+' && string(r.Line()) == "OK":
 		return nil
 	}
@@ -55,42 +56,61 @@ func isNoAuth(r *resp.Replies) error {
 	if r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "NOAUTH") {
 		return nil
 	}
-	return cmp.Or(busy(r), ErrOpen)
+	return cmp.Or(turnedAway(r), ErrOpen)
 }
 
+// isOK judges the reply to AUTH.
 func isOK(r *resp.Replies) error {
 	if r.Kind() == '+' && string(r.Line()) == "OK" {
 		return nil
 	}
-	return cmp.Or(busy(r), ErrAuth)
+	if r.Kind() == '-' && WantsNoPassword(string(r.Line())) {
+		return ErrNoneWanted
+	}
+	return cmp.Or(turnedAway(r), ErrAuth)
 }
 
-// busy returns which kind of ErrBusy a backend answers that is loading, runs a long script, or has no place: it has done nothing of what
-// was asked. nil: it answers something else.
-func busy(r *resp.Replies) error {
+// turnedAway returns why a backend has done nothing of what was asked, whatever that was: it is loading, runs a long script or has no
+// place (kinds of ErrBusy), it is in protected mode, or it speaks TLS on this port. nil: it answers something else.
+func turnedAway(r *resp.Replies) error {
 	if r.Kind() != '-' {
 		return nil
 	}
-	line := strings.TrimPrefix(string(r.Line()), execRefused)
+	return TurnedAway(string(r.Line()))
+}
+
+// TurnedAway is what an error reply, without its type and line end, tells of a backend that does nothing of what is asked: an error
+// that Explain knows. nil: it tells something else.
+func TurnedAway(line string) error {
+	line = strings.TrimPrefix(line, execRefused)
 	switch {
-	case isFull(r):
+	case strings.HasPrefix(line, "ERR max number of clients"): // and it closes
 		return ErrMaxClients
 	case strings.HasPrefix(line, "BUSY "):
 		return ErrScript
 	case strings.HasPrefix(line, "LOADING"):
 		return ErrBusy
+	case strings.HasPrefix(line, "DENIED "): // of Redis, on accept; then it closes
+		return ErrProtected
+	case strings.HasPrefix(line, "ERR Bad TLS header"): // of Dragonfly, which then closes
+		return ErrWantsTLS
 	}
 	return nil
+}
+
+// isLoading reports whether err is that the backend loads its data.
+func isLoading(err error) bool {
+	return errors.Is(err, ErrBusy) && !IsUp(err)
+}
+
+// WantsNoPassword recognises how Redis answers AUTH where it has no password, in an error reply without its type.
+func WantsNoPassword(line string) bool {
+	return strings.HasPrefix(line, "ERR AUTH <password> called without any password") || strings.HasPrefix(line, "ERR Client sent AUTH, but no password")
 }
 
 // execRefused begins Redis' answer to an EXEC that it does not run now, whatever follows (BUSY, OOM, READONLY,
 // MISCONF, ...); it discards the transaction.
 const execRefused = "EXECABORT Transaction discarded because of: "
-
-// isFull recognises what a backend says before it closes a connection that is beyond its maxclients.
-func isFull(r *resp.Replies) bool {
-	return r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "ERR max number of clients")
-}
 
 // EndsTransaction reports whether r is a reply to EXEC after which no transaction is open and no key is watched: it has run, or
 // it was discarded.

@@ -116,7 +116,7 @@ type Tokens struct {
 func (t *Tokens) NoteWait(client string) {
 	t.backend.Count("paced")
 	if !t.told.Swap(true) {
-		t.backend.c.Log.Warn().Str("client", client).Msg("a client needs new backend connections too fast: its commands wait for them")
+		t.backend.about(t.backend.c.Log.Warn()).Str("client", client).Msg("a client needs new backend connections too fast: its commands wait for them")
 	}
 }
 

@@ -41,7 +41,7 @@ func (b *Backend) tellPorts(err error) {
 	}
 	p.mu.Unlock()
 	if due {
-		b.c.Log.Error().Uint64("dials", n).Err(err).Str("cure", "widen net.ipv4.ip_local_port_range, have clients keep their connections, "+
-			"or reach the backend over a Unix socket").Msg("no local port is left to dial the backend from")
+		f := Explain(err)
+		b.about(b.c.Log.Error()).Str("reason", f.Reason).Uint64("dials", n).Str("error", Printable(err.Error())).Str("cure", f.Cure).Msg(f.Line)
 	}
 }

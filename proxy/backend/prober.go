@@ -3,8 +3,12 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"dragontls/proxy/clock"
 	"dragontls/proxy/resp"
@@ -17,31 +21,38 @@ const (
 )
 
 // Readiness tells whether the backend has answered a PING in the last 10 s, and lets the prober in as it should. With OK, Reason and
-// Detail are empty, or say that it has refused other connections in the last 10 s: its maxclients is reached.
+// Detail are empty, or say what keeps commands from being served all the same: it is loading, runs a long script, or has refused other
+// connections in the last 10 s, since its maxclients is reached.
 type Readiness struct {
 	OK     bool
-	Reason string // one word that says why not: see the function Reason, or "starting"
-	Detail string // why not; it may name addresses
+	Reason string // why not, in a word: see the function Reason, or "starting"
+	Detail string // why not, with the cure; it names addresses
 }
 
 // answers is what the prober has learnt.
 type answers struct {
 	up       atomic.Bool
 	answered clock.Atomic              // when the last answer came; 0 if there is none that counts
-	unready  atomic.Pointer[Readiness] // of the last failure; nil: there was none
+	ailing   atomic.Pointer[Readiness] // of the last probe; nil: all was well
 }
 
 // Ready returns what the prober has learnt, which Run starts.
 func (b *Backend) Ready() Readiness {
-	if b.isFresh() {
+	r := b.ailing.Load()
+	switch fresh := b.isFresh(); {
+	case fresh && r != nil && r.OK:
+		return *r
+	case fresh:
 		r := Readiness{OK: true, Detail: b.fullDetail()}
 		if r.Detail != "" {
 			r.Reason = Reason(ErrMaxClients)
 		}
 		return r
-	}
-	if r := b.unready.Load(); r != nil {
+	case r != nil && !r.OK:
 		return *r
+	case b.answered.Load() != 0:
+		f := Explain(ErrSilent)
+		return Readiness{Reason: f.Reason, Detail: fmt.Sprintf("%s: no answer within %v (%s); %s", f.Line, probeFresh, b.URL(), f.Cure)}
 	}
 	return Readiness{Reason: "starting", Detail: "the backend has not answered yet"}
 }
@@ -55,80 +66,128 @@ func (b *Backend) isFresh() bool {
 func (b *Backend) probe(ctx context.Context) {
 	t := time.NewTicker(probeInterval)
 	defer t.Stop()
-	var c *Conn
-	last := "starting"
+	p := prober{backend: b}
 	for {
-		var err error
-		c, err = b.probeOnce(ctx, c)
+		p.ailment.probed = time.Now()
+		heard, err := p.ask(ctx)
 		if ctx.Err() == nil {
-			last = b.note(err, last)
+			b.note(&p.ailment, heard, err)
 		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			if c != nil {
-				c.Drop()
+			if p.conn != nil {
+				p.conn.Drop()
 			}
 			return
 		}
 	}
 }
 
-// note takes over what came of a probe, and logs a change once: last is the reason of the last failure, or empty. It returns
-// the reason of this one.
-func (b *Backend) note(err error, last string) string {
+// note takes over what came of a probe, see prober.ask.
+func (b *Backend) note(a *ailment, heard answer, err error) {
 	if err == nil {
 		b.answered.Store(b.c.Now())
 		b.up.Store(true)
-		if last != "" {
-			b.c.Log.Info().Msg("backend answers")
-		}
-		return ""
+		b.ailing.Store(a.well(b, heard))
+		return
 	}
-	reason := Reason(err)
-	b.unready.Store(&Readiness{Reason: reason, Detail: err.Error()})
-	refuses := errors.Is(err, ErrAuth) || errors.Is(err, ErrOpen)
-	if refuses {
+	b.ailing.Store(a.ill(b, err, zerolog.ErrorLevel))
+	if of(ErrAuth, ErrOpen, ErrProtected, ErrWantsTLS, ErrNoTLS)(err) { // it is there, and of no use
 		b.answered.Store(0)
 	}
 	if !b.isFresh() {
 		b.up.Store(false)
 	}
-	if reason != last {
-		b.c.Log.Warn().Err(err).Str("reason", reason).Msg("backend does not answer")
-	}
-	return reason
 }
 
-// probeOnce sends PING. Any reply counts: NOAUTH, LOADING and NOPERM come from a backend that is up. Where clients have
-// users of their own, and the prober has none, it must be NOAUTH.
-func (b *Backend) probeOnce(ctx context.Context, c *Conn) (*Conn, error) {
-	l := b.proberLogin()
-	if c == nil {
-		var err error
-		if c, err = b.connect(ctx, l); err != nil {
-			b.outcome(l.blame(err))
-			b.noteLimits(err)
-			return nil, err
+// prober asks whether the backend answers. One goroutine uses it.
+type prober struct {
+	backend *Backend
+	conn    *Conn // nil: there is none
+	ailment ailment
+	nextLog clock.Atomic // of tellLate: no line is due before then
+}
+
+// answer is what the backend said to a PING, so that it counts as up.
+type answer struct {
+	busy     error // ErrScript, or ErrBusy if it is loading; nil: neither
+	isNoAuth bool  // it wants a password, and none is configured
+}
+
+// ask sends PING, over a new connection if there is none or the last one has ended: that the backend or an operator closes a connection is
+// no outage.
+func (p *prober) ask(ctx context.Context) (heard answer, err error) {
+	if p.conn != nil {
+		if heard, err = p.ping(ctx); !isClosed(err) {
+			return heard, err
 		}
-		b.outcome(nil)
 	}
+	l := p.backend.proberLogin()
+	if p.conn, err = p.backend.connect(ctx, l); err == nil {
+		p.backend.outcome(nil)
+		heard, err = p.ping(ctx)
+	} else {
+		p.backend.outcome(l.blame(err))
+		p.backend.noteLimits(err)
+	}
+	if err != nil && ctx.Err() == nil {
+		err = p.backend.lookAgain(ctx, err)
+	}
+	return heard, err
+}
+
+// ping sends PING and waits for the reply. Almost any counts: NOAUTH, LOADING and NOPERM come from a backend that is up. Where clients have
+// users of their own, and the prober has none, it must be NOAUTH. After an error the connection is closed.
+func (p *prober) ping(ctx context.Context) (heard answer, err error) {
+	c := p.conn
+	defer func() {
+		if err != nil {
+			c.Drop()
+			p.conn = nil
+		}
+	}()
 	c.Socket.SetReadDeadline(time.Now().Add(probeFresh))
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
+	late := time.AfterFunc(p.backend.c.ConnectTimeout, p.tellLate)
+	defer late.Stop()
 	if _, err := c.Stream.Write(resp.AppendCommand(nil, "PING")); err != nil {
-		c.Drop()
-		return nil, err
+		return heard, err
 	}
-	judge := func(*resp.Replies) error { return nil }
-	if l.Mapped && !c.Authenticated() {
+	judge := heard.judge
+	if l := p.backend.proberLogin(); l.Mapped && !c.Authenticated() {
 		judge = isNoAuth
 	}
-	if err := c.expect(question{"PING", judge}); err != nil {
-		c.Drop()
-		return nil, err
+	if err = c.expect(question{"PING", judge}); isTimeout(err) {
+		err = fmt.Errorf("%w: %w", ErrSilent, err)
 	}
-	return c, nil
+	p.backend.noteLimits(err)
+	return heard, err
+}
+
+// tellLate logs that a PING has no answer for so long that a session in need of a connection has given up. That is no outage before
+// probeFresh: the backend may be in a long command. A timer calls it, in a goroutine of its own.
+func (p *prober) tellLate() {
+	b := p.backend
+	now := b.c.Now()
+	if now < p.nextLog.Load() {
+		return
+	}
+	p.nextLog.Store(now.Add(ailmentInterval))
+	f := Explain(ErrSilent)
+	b.about(b.c.Log.Warn()).Str("reason", f.Reason).Stringer("for", b.c.ConnectTimeout).Str("cure", f.Cure).Msg("the backend does not answer a PING yet")
+}
+
+// judge judges the reply to PING where any user may ask.
+func (a *answer) judge(r *resp.Replies) error {
+	err := turnedAway(r)
+	if errors.Is(err, ErrScript) || isLoading(err) {
+		a.busy = err
+		return nil
+	}
+	a.isNoAuth = r.Kind() == '-' && strings.HasPrefix(string(r.Line()), "NOAUTH")
+	return err
 }
 
 // Answers asks the backend on a fresh connection, within Config.ConnectTimeout, and reports whether it is there and does what it is asked:
@@ -146,5 +205,5 @@ func (b *Backend) Answers(ctx context.Context) bool {
 	if _, err := c.Stream.Write(resp.AppendCommand(nil, "PING")); err != nil {
 		return false
 	}
-	return c.expect(question{"PING", busy}) == nil
+	return c.expect(question{"PING", turnedAway}) == nil
 }

@@ -3,7 +3,9 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 
 	"dragontls/proxy/resp"
 )
@@ -27,12 +29,19 @@ func (r *Refusal) Text() []byte { return resp.AppendError(nil, r.Answer) }
 // maxAnswer is more than an error of Redis or Dragonfly has.
 const maxAnswer = 512
 
-// refusal returns err, which judged the frame in answer to what was asked, as a Refusal, if it is of such a kind and the frame an error.
+// refusal returns err, which judged the frame in answer to what was asked, with what the frame says, if that is an error. Of an answer to
+// AUTH only the first word is told: the rest may quote the password.
 func refusal(err error, asked string, frame []byte) error {
-	if frame[0] != '-' || !errors.Is(err, ErrState) && !errors.Is(err, ErrBusy) {
+	if frame[0] != '-' {
 		return err
 	}
 	line, _, _ := strings.Cut(string(frame[1:]), "\r")
+	switch {
+	case errors.Is(err, ErrAuth):
+		return fmt.Errorf("%w: %s was answered %s", err, asked, Code(line))
+	case !errors.Is(err, ErrState) && !errors.Is(err, ErrBusy):
+		return err
+	}
 	printable := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'
@@ -40,4 +49,32 @@ func refusal(err error, asked string, frame []byte) error {
 		return r
 	}, strings.TrimPrefix(line, execRefused))
 	return &Refusal{Asked: asked, Answer: printable, kind: err}
+}
+
+// knownCodes are the first words of errors that may be shown where the error itself may quote a secret.
+var knownCodes = []string{"ERR", "WRONGPASS", "NOAUTH", "NOPERM", "DENIED", "LOADING", "BUSY", "MISCONF", "OOM", "READONLY", "MASTERDOWN", "NOPROTO"}
+
+// Code returns the first word of an error reply without its type, if backends have such a word.
+func Code(line string) string {
+	word, _, _ := strings.Cut(line, " ")
+	if !slices.Contains(knownCodes, word) {
+		return "by another error"
+	}
+	return word
+}
+
+// maxText bounds what a line of the log says of an error in full: names in certificates can be long.
+const maxText = 600
+
+// Printable returns text as it may be shown: bounded, on one line, and without what steers a terminal or the direction of writing.
+func Printable(text string) string {
+	if len(text) > maxText {
+		text = text[:maxText] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return '?'
+	}, text)
 }

@@ -29,8 +29,8 @@ var errAnotherProcess = errors.New("the backend does not know the witness")
 // beginLife dials a witness, which must answer a PING with whatever reply, like the prober's connection.
 func (b *Backend) beginLife(ctx context.Context) (*Life, error) {
 	c, channel, err := b.dialWitness(ctx, func(r *resp.Replies, _ []byte) error {
-		if isFull(r) {
-			return ErrMaxClients
+		if err := turnedAway(r); !errors.Is(err, ErrScript) && !isLoading(err) {
+			return err
 		}
 		return nil
 	}, "PING")
@@ -88,7 +88,7 @@ func (b *Backend) succeed(ctx context.Context, l *Life, why needs) verdict {
 	}
 	if why == witnessSilent {
 		b.Recovered("silent")
-		b.c.Log.Warn().Stringer("address", next.Socket.RemoteAddr()).
+		b.c.Log.Warn().Str("backend", b.URL()).Stringer("address", next.Socket.RemoteAddr()).
 			Msg("the witness is silent, while the backend answers on a new connection: that takes its place")
 	}
 	l.witness.Drop()
@@ -106,7 +106,7 @@ func (b *Backend) succeed(ctx context.Context, l *Life, why needs) verdict {
 func knowsSubscriber(channel string) func(*resp.Replies, []byte) error {
 	want := fmt.Appendf(nil, "*2\r\n$%d\r\n%s\r\n:1\r\n", len(channel), channel)
 	return func(r *resp.Replies, frames []byte) error {
-		if err := busy(r); err != nil || channel != "" && bytes.Equal(frames, want) {
+		if err := turnedAway(r); err != nil || channel != "" && bytes.Equal(frames, want) {
 			return err
 		}
 		return errAnotherProcess

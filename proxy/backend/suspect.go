@@ -90,7 +90,7 @@ func (b *Backend) moveInPlace(moves uint64) {
 	if m.Address == "" { // it has none but its path
 		_, m.Address, _ = b.c.Target()
 	}
-	b.c.Log.Warn().Str("address", m.Address).Dur("for", took).Dur("pause", pause).
+	b.c.Log.Warn().Str("backend", b.URL()).Str("address", m.Address).Dur("for", took).Dur("pause", pause).
 		Msg("the backend answers as a replica does: its connections are dialled again; if those get the same answer, they stay for a pause")
 	a.moved(m)
 }

@@ -38,7 +38,11 @@ func (set *Set) dial(l backend.Login, paced bool) {
 	}
 	if err != nil && barsLanes(err) {
 		c.Backend.Count("no_lanes")
-		c.Log.Warn().Err(err).Msg("no shared connections for some clients: each uses its own")
+		line := c.Log.Warn().Str("backend", c.Backend.URL()).Str("reason", backend.Reason(err)).Str("error", backend.Printable(err.Error()))
+		if set.key.User != "" {
+			line = line.Str("user", set.key.User)
+		}
+		line.Dur("pause", c.Retry).Msg("no shared connections for some clients: each uses its own")
 	}
 	set.mu.Lock()
 	set.dialing = false

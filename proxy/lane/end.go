@@ -57,7 +57,8 @@ func (l *Lane) conclude(cause error) {
 	l.set.all.count.Add(-1)
 	if poisoned {
 		l.set.all.c.Backend.Count("lane")
-		l.set.all.c.Log.Warn().AnErr("cause", cause).Int("in_flight", len(left)).Msg("lane closed: replies may be out of place")
+		l.set.all.c.Log.Warn().Str("backend", l.set.all.c.Backend.URL()).Stringer("address", l.up.Socket.RemoteAddr()).
+			AnErr("cause", cause).Int("in_flight", len(left)).Msg("lane closed: replies may be out of place")
 	} else if len(left) > 0 {
 		l.set.all.c.Backend.Count("lost")
 	}

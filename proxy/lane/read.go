@@ -299,7 +299,7 @@ func (l *Lane) notePush() {
 		return
 	}
 	l.set.all.c.Backend.Count("push")
-	l.set.all.c.Log.Warn().Msg("another client redirects its CLIENT TRACKING to a shared connection: its pushes are dropped, and the connection is replaced")
+	l.set.all.c.Log.Warn().Str("backend", l.set.all.c.Backend.URL()).Msg("another client redirects its CLIENT TRACKING to a shared connection: its pushes are dropped, and the connection is replaced")
 }
 
 // writeShare is how many clients one goroutine writes to, one after the other. If replies came for more clients, helpers

@@ -130,7 +130,7 @@ func (l *Lane) passedBy(asked int64) {
 	if silent {
 		level = zerolog.WarnLevel
 	}
-	e := c.Log.WithLevel(level).Stringer("address", l.up.Socket.RemoteAddr()).Dur("silent_for", time.Duration(asked-since)).Int("owed", owed)
+	e := c.Log.WithLevel(level).Str("backend", c.Backend.URL()).Stringer("address", l.up.Socket.RemoteAddr()).Dur("silent_for", time.Duration(asked-since)).Int("owed", owed)
 	switch {
 	case silent:
 		l.Retire()
