@@ -36,7 +36,7 @@ var limitTexts = [limitCount]struct{ of, name, message string }{
 		"BACKEND_MAX_CONNECTIONS is reached: commands that need a new backend connection wait until one is closed"},
 	limitDescriptors: {"descriptors", "the limit of open files (ulimit -n)",
 		"the limit of open files is reached: new connections wait or fail"},
-	limitMaxClients: {"backend_max_clients", "the backend's maxclients", "the backend refuses connections: its maxclients is reached"},
+	limitMaxClients: {"backend_max_clients", "the backend's maxclients", "the backend refuses some connections: its maxclients is reached"},
 }
 
 // limits are all limits, by limitID.

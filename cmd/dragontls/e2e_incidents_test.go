@@ -159,8 +159,8 @@ func (c incident) run(t *testing.T, mode string) {
 	f := faultNamed(t, c.reason)
 	p := servingIn(t, w.dir, append(append(proxyVars(url), "BACKEND_MODE="+mode), c.vars...)...)
 
-	line := p.wantLog(f.Line)
-	if line["level"] != "error" || line["backend"] != url || line["reason"] != c.reason || line["cure"] != f.Cure || line["tries"] != 1.0 || line["since"] == nil || line["error"] == "" {
+	line := p.wantLog(f.Line) // not always at the first try: a backend that refuses may reset the connection before its alert is read
+	if line["level"] != "error" || line["backend"] != url || line["reason"] != c.reason || line["cure"] != f.Cure || !(line["tries"].(float64) >= 1) || line["since"] == nil || line["error"] == "" {
 		t.Errorf("logged %v", line)
 	}
 	p.wantNotReady("backend_" + c.reason)
