@@ -73,31 +73,33 @@ func (l *loader) raiseHandshakes(limit int64) {
 	c.MaxHandshakes = max(c.MaxHandshakes, int(min(limit, fit, int64(c.MaxConnections))))
 }
 
-// leftBySessions returns how many descriptors are left by those sessions and backend connections whose number was asked for.
-func (l *loader) leftBySessions(limit int64) int64 {
+// leftForHandshakes returns how many of limit descriptors MAX_HANDSHAKES may take where it is not set: as many as MAX_CONNECTIONS
+// sessions leave, each with one connection to the backend, up to BACKEND_MAX_CONNECTIONS of these. Where MAX_CONNECTIONS is not
+// set either, it may be lowered until there are as many sessions as handshakes.
+func (l *loader) leftForHandshakes(limit int64) int64 {
 	c := &l.config
-	left := limit - reservedDescriptors
-	switch sessions, backend := int64(c.MaxConnections), int64(c.BackendMaxConnections); {
-	case l.explicit["MAX_CONNECTIONS"] && backend == 0:
-		left -= 3 * sessions
-	case l.explicit["MAX_CONNECTIONS"]:
-		left -= sessions + backend
-	default:
-		left -= backend
+	room := limit - reservedDescriptors
+	sessions, backend := int64(c.MaxConnections), int64(c.BackendMaxConnections)
+	left, even := room-2*sessions, room/3
+	if backend > 0 {
+		left, even = max(left, room-sessions-backend), max(even, (room-backend)/2)
 	}
-	return left
+	if l.explicit["MAX_CONNECTIONS"] {
+		return left
+	}
+	return max(left, even)
 }
 
 // fitHandshakes reports whether it leaves a descriptor for a session and one for its connection to the backend.
 func (l *loader) fitHandshakes(limit int64) bool {
 	c := &l.config
 	if !l.explicit["MAX_HANDSHAKES"] {
-		quarter := max(1, limit/4)
-		if int64(c.MaxHandshakes) > quarter {
-			l.note(NoteDescriptors, "MAX_HANDSHAKES", "lowered from %d to %d: the limit of open files is %d", c.MaxHandshakes, quarter, limit)
-			c.MaxHandshakes = int(quarter)
+		before := c.MaxHandshakes
+		c.MaxHandshakes = min(before, int(max(1, limit/4)))
+		l.raiseHandshakes(l.leftForHandshakes(limit))
+		if c.MaxHandshakes < before {
+			l.note(NoteDescriptors, "MAX_HANDSHAKES", "lowered from %d to %d: the limit of open files is %d", before, c.MaxHandshakes, limit)
 		}
-		l.raiseHandshakes(min(limit/8, l.leftBySessions(limit)))
 	}
 	if limit-reservedDescriptors-int64(c.MaxHandshakes) >= 2 {
 		return true

@@ -12,10 +12,11 @@ func TestDefaultsAreLoweredToTheDescriptorLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.MaxHandshakes != 256 || c.MaxConnections != 352 || c.BackendMaxConnections != 352 {
-		t.Errorf("got %d, %d, %d, want 256, 352, 352", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
+	if c.MaxHandshakes != 320 || c.MaxConnections != 320 || c.BackendMaxConnections != 320 {
+		t.Errorf("got %d, %d, %d, want 320, 320, 320", c.MaxHandshakes, c.MaxConnections, c.BackendMaxConnections)
 	}
-	if len(c.Notes) != 2 || !strings.Contains(c.Notes[1].String(), "MAX_CONNECTIONS lowered from 10000 to 352") {
+	if len(c.Notes) != 2 || !strings.Contains(c.Notes[0].String(), "MAX_HANDSHAKES lowered from 1000 to 320") ||
+		!strings.Contains(c.Notes[1].String(), "MAX_CONNECTIONS lowered from 10000 to 320") {
 		t.Errorf("got notes %q", c.Notes)
 	}
 }
@@ -82,17 +83,27 @@ func TestHandshakesFollowConnections(t *testing.T) {
 		{"MAX_CONNECTIONS=30000", 1 << 20, much, 30000, 30000},
 		{"MAX_CONNECTIONS=50", 1 << 20, much, 1000, 50},
 		{"MAX_HANDSHAKES=20", 1 << 20, much, 20, 10000},
-		{"", 1 << 20, 2 << 30, 2048, 10000},               // an eighth of MEMORY_LIMIT, 64 KiB for each
-		{"", 20000, much, 2500, 8718},                     // an eighth of the descriptors
-		{"", 4096, much, 1000, 1516},                      // as many as ever
-		{"MAX_CONNECTIONS=9468", 20000, much, 1000, 9468}, // it fits as ever
-		{"MAX_CONNECTIONS=5000", 20000, much, 2500, 5000}, // and so do 10,000 connections to the backend
-		{"BACKEND_MAX_CONNECTIONS=16", 20000, much, 2500, 10000},
+		{"", 1 << 20, 2 << 30, 2048, 10000}, // an eighth of MEMORY_LIMIT, 64 KiB for each
+		{"", 30064, much, 10000, 10000},     // 64 for files, and 10,000 each for handshakes, sessions and the backend
+		{"", 20000, much, 6645, 6645},
+		{"", 4096, much, 1344, 1344},
+		{"MAX_CONNECTIONS=9468", 20000, much, 1000, 9468}, // all that 9,468 connections to the backend leave
+		{"MAX_CONNECTIONS=9000", 20000, much, 1936, 9000},
+		{"MAX_CONNECTIONS=6000", 20000, much, 6000, 6000},
+		{"BACKEND_MAX_CONNECTIONS=16", 20000, much, 9960, 9960},
+		{"BACKEND_MAX_CONNECTIONS=16", 3000, much, 1460, 1460},
+		{"BACKEND_MAX_CONNECTIONS=16 MAX_CONNECTIONS=8000", 20000, much, 8000, 8000},
+		{"BACKEND_MAX_CONNECTIONS=19000", 20000, much, 6645, 6645}, // sessions can use no more than 6,645 of these
 	} {
 		c, err := load(environment(t, strings.Fields(tt.vars)...), machine{descriptors: tt.descriptors, memory: tt.memory})
 		if err != nil || c.MaxHandshakes != tt.handshakes || c.MaxConnections != tt.sessions {
 			t.Errorf("%q with %d descriptors: got %v, %d, %d, want %d, %d", tt.vars, tt.descriptors, err,
 				c.MaxHandshakes, c.MaxConnections, tt.handshakes, tt.sessions)
+			continue
+		}
+		used := c.MaxHandshakes + c.MaxConnections + min(c.BackendMaxConnections, c.MaxConnections) + reservedDescriptors
+		if tt.descriptors > 0 && used > int(tt.descriptors) {
+			t.Errorf("%q takes %d of %d descriptors", tt.vars, used, tt.descriptors)
 		}
 	}
 }
