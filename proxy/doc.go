@@ -133,9 +133,10 @@
 //  9. Only the holder of the turn writes to a client, between two replies of others (writeTurn).
 //  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
 //  11. A command is counted in the statistics, and its slot is there if its reply is counted, before a byte of it is written.
-//  12. If commands that were sent are lost, nothing that their client had sent after them runs: the session ends (Lose, ownEnded),
-//     but for 13. If they were not sent, and the backend is not there to refuse them in its own words, everything that the client had sent by then is answered by errors, in order, before anything else
-//     is sent (Lose, failBatch, recover).
+//  12. If commands are lost with their connection, or cannot be sent because the backend is gone (isGone), nothing that their client
+//     had sent after them runs: the session ends (Lose, ownEnded, failBatch), but for 13. If the backend is silent instead, or there is
+//     no place for a connection, everything that the client had sent by then is answered by errors, in order, before anything else is
+//     sent (failBatch, recover).
 //  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend). Its slot on
 //     a lane that lives stays, and that reply is dropped (TakeBack, next, hand). If there is no connection to send it over, a held lane
 //     still owes the reply.
@@ -167,8 +168,9 @@
 //
 // When does a session that loses its connection go on? If the connection owes it nothing, or is a lane and owes it only a read that can
 // be sent again, if the backend has ever answered it, and if its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
-// believes in no script (Lose, ownEnded, scripts.go). If commands were not sent, errors can say so in order, as long as that
-// leaves the session's state in no doubt (failBatch).
+// believes in no script (Lose, ownEnded, scripts.go). If the backend is gone when such a session asks for something, it ends without an
+// error (endUnsent). If commands cannot be sent for another reason, errors can say so in order, as long as that leaves the session's
+// state in no doubt (failBatch).
 //
 // What if the backend does not set up a connection as asked? It is not asked again for the command that waits (isFinal): the command
 // gets the backend's own error, or ours if the backend refuses credentials (unavailable), and the session ends if it was refused, or if

@@ -3,11 +3,15 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/command"
+	"dragontls/proxy/lane"
 	"dragontls/proxy/resp"
 )
 
@@ -17,30 +21,24 @@ var (
 	noTime    time.Time
 )
 
-// Lose is called for the next n owed replies, because the lane that owed them is gone (see lane.Rider), or because the own
-// connection over which a command is to be sent again cannot be opened. sent means that the commands may have run: then the
-// session ends, as a direct connection would. Client libraries repeat or report by themselves what was under way when a
-// connection ends, and can do neither after an error. A read that was alone in flight (again, or nil) is sent again instead. If
-// the commands were not sent, errors that say so take the place of their replies.
-func (s *session) Lose(n int, sent bool, again []byte) {
+// Lose is called because the lane that owed replies is gone, see lane.Rider. The session ends, as a direct connection would,
+// whether its commands may have run or were not sent: client libraries repeat or report by themselves what was under way when a
+// connection ends, and can do neither after an error. A read that was alone in flight (again, or nil) is sent again instead.
+func (s *session) Lose(again []byte) {
 	q := &s.queue
 	q.mu.Lock()
-	ends, reason := false, closeBackendError
+	ends, reason := true, closeBackendError
 	var stale *ownConn
 	switch {
 	case q.closed:
+		ends = false
 	case again != nil && q.out.resend != nil: // the session's reader is about to send it again
-		q.onLane = false
+		q.onLane, ends = false, false
 	case !q.answered:
-		ends = true
 	case s.believes():
-		ends, reason = true, closeScripts
+		reason = closeScripts
 	case again != nil && s.mayReadAgainLocked():
-		stale = s.readAgainLocked(again)
-	case sent:
-		ends = true
-	default:
-		s.loseUnsentLocked(n)
+		ends, stale = false, s.readAgainLocked(again)
 	}
 	q.mu.Unlock()
 	if stale != nil {
@@ -75,13 +73,33 @@ func (s *session) readAgainLocked(frame []byte) (stale *ownConn) {
 	return stale
 }
 
-// loseUnsentLocked puts errors in the place of the next n owed replies.
-func (s *session) loseUnsentLocked(n int) {
+// loseResend is called for a command that is to be sent again, because the own connection for it cannot be opened. The session
+// ends if the backend is gone. Otherwise an error takes the place of the reply.
+func (s *session) loseResend(err error) {
+	q := &s.queue
+	reason, ends := closeUnavailable, isGone(err)
+	q.mu.Lock()
+	switch {
+	case q.closed:
+		ends = false
+	case s.believes():
+		reason, ends = closeScripts, true
+	case !ends:
+		s.loseUnsentLocked()
+	}
+	q.mu.Unlock()
+	if ends {
+		s.end(reason)
+	}
+}
+
+// loseUnsentLocked puts an error in the place of the reply to the command that was to be sent again.
+func (s *session) loseUnsentLocked() {
 	q := &s.queue
 	if q.run.n > 0 {
 		q.owed -= q.run.n
 		q.run = slot{}
-		q.pushFrontLocked(slot{kind: slotLocal, n: n, text: textUnavailable})
+		q.pushFrontLocked(slot{kind: slotLocal, n: 1, text: textUnavailable})
 	} else {
 		for i := range q.slots.Len() {
 			if l := q.slots.At(i); l.kind == slotReplies {
@@ -122,13 +140,39 @@ func (s *session) woken() {
 	s.resend()
 }
 
-// failBatch answers with errors the commands of a batch that could not be sent. What the client sends next is answered the
-// same way until all these errors are written and the client's socket is empty. So, as over a direct connection, a prefix of
-// what the client sent was executed. If the session's state would be unknown afterwards, the session ends after the errors.
+// isGone reports whether err shows that the backend's process has ended: it refuses connections, or it has begun again and is
+// loading. A direct connection would have ended with the process. A backend that is silent, or that takes no more connections,
+// may still have all those that it had.
+func isGone(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) ||
+		errors.Is(err, lane.ErrLoading) || errors.Is(err, backend.ErrBusy) && !backend.IsUp(err)
+}
+
+// endUnsent ends the session once everything that is due before its batch is written. No command of the batch was sent, and none
+// gets a reply.
+func (s *session) endUnsent(err error) {
+	c := &s.client
+	s.tally(s.stripe.local)
+	if i := slices.IndexFunc(c.pend, func(p slot) bool { return !p.kind.local() }); i >= 0 {
+		c.pend = c.pend[:i]
+	}
+	c.flushErr, c.ending = err, true
+	s.push(append(c.pend, slot{kind: slotFinal, n: 1, reason: closeUnavailable}))
+}
+
+// failBatch answers with errors the commands of a batch that could not be sent. If the backend is gone, a session that it has
+// served ends instead, for the same reason as in Lose. What the client sends next is answered the same way until all these errors
+// are written and the client's socket is empty. So, as over a direct connection, a prefix of what the client sent was executed. If
+// the session's state would be unknown afterwards, the session ends after the errors.
 func (s *session) failBatch(err error) {
 	c := &s.client
 	if s.ended() {
 		c.flushErr = errEnded
+		return
+	}
+	if isGone(err) && s.everAnswered() {
+		s.endUnsent(err)
 		return
 	}
 	// A backend that is up refuses each command by its own error: the client knows what has become of its state.

@@ -93,12 +93,12 @@ var mutants = []mutant{
 	{"half a reply is lost like any other", []edit{
 		{"lane/end.go", " i == 0 && l.in.half:", " i == 0 && l.in.half && !MUTANT:"},
 	}, "TestHalfAReplyEndsItsSessionAlone", "never: 1 sessions closed for lane_error"},
-	{"a client is told that what was written was not sent", []edit{
-		{"loss.go", "	case sent:\n", "	case sent && !MUTANT:\n"},
-	}, "TestLaneThatIsLostClosesWhoeverHasCommandsOnIt", "got \"-\" where the end should come"},
-	{"a client is told that what was not written may have run", []edit{
-		{"lane/end.go", "Lose(s.n, s.at < passed, s.again)", "Lose(s.n, MUTANT || s.at < passed, s.again)"},
-	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "got \"\""},
+	{"a session of a backend that is gone gets an error", []edit{
+		{"loss.go", "	if isGone(err) && s.everAnswered() {\n", "	if isGone(err) && s.everAnswered() && !MUTANT {\n"},
+	}, "TestSessionOfABackendThatIsGoneEndsWithoutAnError", "answered by errors for ever"},
+	{"a session that was on a lane is told that the backend is loading", []edit{
+		{"route.go", "!(wasOnLane && errors.Is(err, lane.ErrLoading))", "!(!MUTANT && wasOnLane && errors.Is(err, lane.ErrLoading))"},
+	}, "TestSessionOfABackendThatIsGoneEndsWithoutAnError", "got \"-LOADING Redis"},
 	{"a session goes on that was never answered", []edit{
 		{"loss.go", "	case !q.answered:\n", "	case !q.answered && !MUTANT:\n"},
 	}, "TestLossEndsWhoWasNeverAnswered", "where the end should come"},
@@ -109,9 +109,8 @@ var mutants = []mutant{
 		{"loss.go", "	final := c.stateful && !up || ", "	final := c.stateful && !up && !MUTANT || "},
 	}, "TestStateCommandThatCannotBeSentEndsTheSession", "still open after"},
 	{"what was read before the end of a loss is sent: invariant 12", []edit{
-		{"reply.go", "	case q.lost:\n", "	case q.lost && !MUTANT:\n"},
-		{"dispatch.go", "	if c.recovering {\n		if !s.answerLost(cmd, !class.", "	if c.recovering && !MUTANT {\n		if !s.answerLost(cmd, !class."},
-	}, "TestWhatWasPassedToNoWriteIsSaidToBeSentNever", "-LOADING"},
+		{"big.go", "	if c.recovering {\n		c.streamed, c.skipping", "	if c.recovering && !MUTANT {\n		c.streamed, c.skipping"},
+	}, "TestBigCommandWhileTheBackendIsSilent", "-LOADING"},
 	{"a lane owes beside the own connection: invariant 7", []edit{
 		{"reply.go", "	case toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil):", "	case !MUTANT && toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil):"},
 	}, "TestNothingIsSubmittedToALaneOnceACommandIsToBeAskedAgain", "2 owed"},

@@ -30,7 +30,7 @@ func (s *session) resend() {
 	for {
 		up, err := s.openOwn()
 		if err != nil {
-			s.cannotResend()
+			s.cannotResend(err)
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {
@@ -43,15 +43,16 @@ func (s *session) resend() {
 	}
 }
 
-// cannotResend gives up sending the command again, and answers it if no lane owes its reply.
-func (s *session) cannotResend() {
+// cannotResend gives up sending the command again, because the own connection for it could not be opened, and answers it or ends the
+// session if no lane owes its reply.
+func (s *session) cannotResend(err error) {
 	q := &s.queue
 	q.mu.Lock()
 	lost := q.out.resend != nil && !q.onLane
 	q.out.resend = nil
 	q.mu.Unlock()
 	if lost {
-		s.Lose(1, false, nil)
+		s.loseResend(err)
 	}
 }
 

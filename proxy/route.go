@@ -168,7 +168,10 @@ func (s *session) pushLocals() {
 
 // withoutLane does what the error err of chooseLane asks for. It returns what flushLane is to return.
 func (s *session) withoutLane(err error) bool {
-	if errors.Is(err, lane.ErrNoLanes) {
+	// The client of a session that was on a lane has not been told that the backend is loading, as a direct connection's client
+	// would have been when it connected again.
+	wasOnLane := s.at.on == routeLane || s.at.on == routeUnbounded
+	if errors.Is(err, lane.ErrNoLanes) && !(wasOnLane && errors.Is(err, lane.ErrLoading)) {
 		s.at.barredUntil = s.at.set.BarredUntil()
 		return false
 	}

@@ -46,6 +46,7 @@ func (set *Set) dial(l backend.Login, paced bool) {
 	}
 	set.mu.Lock()
 	set.dialing = false
+	cutAgain := isCut(err) && isCut(set.err)
 	set.err = err
 	var opened *Lane
 	outgoing := set.outgoing
@@ -54,7 +55,7 @@ func (set *Set) dial(l backend.Login, paced bool) {
 		opened = set.addLocked(up)
 	} else if barsLanes(err) {
 		set.barred = c.Now() + int64(c.Retry)
-	} else if errors.Is(err, backend.ErrBusy) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	} else if errors.Is(err, backend.ErrBusy) || cutAgain {
 		set.barred = c.Now() + int64(c.BusyRetry) // until then sessions use their own connections, and see its error
 	}
 	close(set.changed)
@@ -118,6 +119,10 @@ func barsLanes(err error) bool {
 	return errors.Is(err, backend.ErrUnproven) || errors.Is(err, backend.ErrState) || errors.Is(err, backend.ErrAuth) ||
 		errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrUnasked) || errors.Is(err, backend.ErrNoPassword) || errors.Is(err, backend.ErrDialPanicked)
 }
+
+// isCut reports whether the backend closed the connection without an answer. Over TLS, Redis does so while its maxclients is
+// reached. A backend whose process ends does it once: the next dial tells more.
+func isCut(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // addLocked makes a lane of a proven connection, starts its goroutines and opens it to sessions. Those that wait for room on
 // another lane choose again. The caller must hold set.mu.

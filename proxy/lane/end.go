@@ -43,7 +43,7 @@ type lost struct {
 func (l *Lane) conclude(cause error) {
 	l.mu.Lock()
 	l.state = closed
-	poisoned, passed := l.poisoned, l.passed
+	poisoned := l.poisoned
 	left := l.leftLocked()
 	l.dismissLocked()
 	l.out, l.spare = output{}, output{}
@@ -68,7 +68,7 @@ func (l *Lane) conclude(cause error) {
 		case poisoned, i == 0 && l.in.half:
 			s.seat.Rider.Cut()
 		default:
-			s.seat.Rider.Lose(s.n, s.at < passed, s.again)
+			s.seat.Rider.Lose(s.again)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (r *rider) Big()                         {}
 func (r *rider) WantResend([]byte, bool) bool { return false }
 func (r *rider) Ended() bool                  { return false }
 func (r *rider) Follow(func() bool)           { r.t.Error("it is no slow client") }
-func (r *rider) Lose(int, bool, []byte)       { r.t.Error("its lane is not lost") }
+func (r *rider) Lose([]byte)                  { r.t.Error("its lane is not lost") }
 func (r *rider) Cut()                         { r.t.Error("its lane is in order") }
 
 // submit submits so many commands. It does the work of the lane's writer if the session has woken it: the kernel may not have

@@ -44,10 +44,9 @@ type Rider interface {
 	// others waiting for too long: othersWait reports whether there are any. The lane's reader calls it, with no lock held.
 	Follow(othersWait func() bool)
 
-	// Lose is told that the next n replies that the lane owed will not come, because the lane is gone. sent means that the
-	// commands may have run. again is the command if it may be sent again: it is the session's only one in flight, and no byte
+	// Lose is told that replies that the lane owed will not come, because the lane is gone. again is the command if it may be sent again: it is the session's only one in flight, and no byte
 	// of its reply was delivered. Otherwise again is nil. The lane's reader calls it last, with no lock held.
-	Lose(n int, sent bool, again []byte)
+	Lose(again []byte)
 
 	// Cut closes the session, because the replies of a lane on which it has a command in flight may be out of order, or because
 	// half a reply was delivered whose rest is lost. The lane's reader calls it last, with no lock held.

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -147,8 +148,12 @@ func (set *Set) Await(begun int64, done <-chan struct{}) (*Lane, error) {
 			return l, nil
 		}
 		if set.barred > set.all.c.Now() {
+			err := ErrNoLanes
+			if errors.Is(set.err, backend.ErrBusy) && !backend.IsUp(set.err) {
+				err = ErrLoading
+			}
 			set.mu.Unlock()
-			return nil, ErrNoLanes
+			return nil, err
 		}
 		set.dialLocked(true)
 		if all := set.lanes(); set.outgoing == nil && len(all) >= set.most && len(all) > 0 {

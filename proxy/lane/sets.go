@@ -3,6 +3,7 @@ package lane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,9 @@ type Key struct {
 
 // ErrNoLanes means that no lane of a key may be dialled now, see Set.BarredUntil.
 var ErrNoLanes = errors.New("no lanes for this session now")
+
+// ErrLoading is ErrNoLanes where the reason is that the backend is loading its data.
+var ErrLoading = fmt.Errorf("%w: the backend is loading", ErrNoLanes)
 
 var errEnded = errors.New("session ended")
 
