@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"dragontls/certs"
 	"dragontls/config"
@@ -213,9 +214,29 @@ func (b *backendCheck) dial(ctx context.Context, target config.Backend) (*respCo
 		}
 		return nil, fmt.Errorf("%w: %w", backend.ErrTLS, err)
 	}
+	if err := lateAlert(ctx, secure); err != nil {
+		raw.Close()
+		return nil, fmt.Errorf("%w: %w", backend.ErrTLS, err)
+	}
 	conn := newRESPConn(secure)
 	conn.peer = secure.ConnectionState().PeerCertificates
 	return conn, nil
+}
+
+// alertTimeout is how long a backend has to refuse our client certificate after the handshake, which TLS 1.3 allows.
+const alertTimeout = 200 * time.Millisecond
+
+// lateAlert returns the alert that follows the handshake, if there is one. It has to be read before anything is written: a backend that
+// closes with our bytes unread resets the connection, and the alert may be lost.
+func lateAlert(ctx context.Context, secure *tls.Conn) error {
+	secure.SetReadDeadline(time.Now().Add(alertTimeout))
+	_, err := secure.Read(make([]byte, 1)) // nothing but an alert comes, since nothing was asked
+	deadline, _ := ctx.Deadline()
+	secure.SetReadDeadline(deadline)
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
+		return err
+	}
+	return nil
 }
 
 func isTimeout(err error) bool {

@@ -73,7 +73,7 @@ func speaksClear(ctx context.Context, address string) bool {
 		}
 	}
 	text, _, whole := bytes.Cut(line[:n], []byte("\r\n"))
-	return whole && (text[0] == '+' || text[0] == '-') && !errors.Is(TurnedAway(string(text[1:])), ErrWantsTLS)
+	return whole && len(text) > 0 && (text[0] == '+' || text[0] == '-') && !errors.Is(TurnedAway(string(text[1:])), ErrWantsTLS)
 }
 
 // dialToLook connects; the deadline of ctx holds for all that is asked over the connection.
