@@ -33,7 +33,7 @@ func (s *Socket) waitsOn(err error) bool {
 // tryWrite is the part of writeAll that raw.Write calls whenever the kernel may take more. It returns false if it must be
 // called again: then the write timeout runs.
 func (s *Socket) tryWrite(fd uintptr) (done bool) {
-	if s.writing, s.writeErr = writeSome(fd, s.writing); s.writeErr == errKernelFull {
+	if s.writing, s.writeErr = writeSome(fd, s.writing); errors.Is(s.writeErr, errKernelFull) {
 		s.arm()
 		return false
 	}
@@ -215,7 +215,7 @@ func (s *Socket) tryFlush(fd uintptr) (done, finished bool) {
 	defer l.mu.Unlock()
 	rest, err := writeSome(fd, l.page[l.r:l.w])
 	l.r = l.w - len(rest)
-	if err == errKernelFull {
+	if errors.Is(err, errKernelFull) {
 		s.arm()
 		return l.err != nil, false
 	}

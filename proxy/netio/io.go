@@ -3,6 +3,7 @@ package netio
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"syscall"
@@ -248,7 +249,7 @@ func (s *Socket) write(p []byte, try func(fd uintptr) bool) (n int, err error) {
 	err = s.raw.Write(try)
 	n = len(p) - len(s.writing)
 	s.writing = nil
-	if err == nil && s.writeErr != errKernelFull {
+	if err == nil && !errors.Is(s.writeErr, errKernelFull) {
 		err = s.writeErr
 	}
 	return n, err
