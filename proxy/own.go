@@ -353,6 +353,15 @@ func (s *session) believeScripts() bool {
 		s.keepOwn()
 		return true
 	}
+	if last := s.life.Load(); last != nil && !last.Over() {
+		return true
+	}
+	return s.beginLife()
+}
+
+// beginLife waits until it is known in which life the backend is, for a session whose client begins to believe in scripts. See
+// believeScripts.
+func (s *session) beginLife() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
 	defer cancel()
 	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it

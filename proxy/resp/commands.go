@@ -2,8 +2,9 @@ package resp
 
 import (
 	"bytes"
-	"github.com/tidwall/redcon"
 	"math"
+
+	"github.com/tidwall/redcon"
 )
 
 // Limits bounds one command of a client. A zero field means its default.
@@ -279,4 +280,17 @@ func parseLenient(b []byte) number {
 		v = -max(v, 1) // "-0" is refused like any other negative
 	}
 	return number{value: v, size: end + 1, lenient: lenient}
+}
+
+// SplitArgs appends the arguments of a complete canonical frame to args[:0]; they alias the frame. It must never see
+// other bytes: redcon panics on a negative or huge length.
+func SplitArgs(frame []byte, args [][]byte) [][]byte {
+	if len(frame) == 0 || frame[0] != '*' { // redcon would take it as Tile38 or telnet
+		return args[:0]
+	}
+	_, args, _, _, err := redcon.ReadNextCommand(frame, args[:0])
+	if err != nil {
+		return args[:0]
+	}
+	return args
 }

@@ -25,16 +25,3 @@ func AppendWords(dst []byte, args [][]byte) []byte {
 	}
 	return dst
 }
-
-// SplitArgs appends the arguments of a complete canonical frame to args[:0]; they alias the frame. It must never see
-// other bytes: redcon panics on a negative or huge length.
-func SplitArgs(frame []byte, args [][]byte) [][]byte {
-	if len(frame) == 0 || frame[0] != '*' { // redcon would take it as Tile38 or telnet
-		return args[:0]
-	}
-	_, args, _, _, err := redcon.ReadNextCommand(frame, args[:0])
-	if err != nil {
-		return args[:0]
-	}
-	return args
-}
