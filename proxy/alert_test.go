@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"dragontls/proxy/backend"
 	"dragontls/proxy/netio"
@@ -33,22 +32,11 @@ func (c *splitAlert) Write(b []byte) (int, error) {
 	}
 	c.TCPConn.Write(append(c.held, b[:3]...))
 	peer := c.peer()
-	for queued(c.TCPConn, syscall.TIOCOUTQ) > 0 || queued(peer, syscall.TIOCINQ) > 0 {
+	for unacknowledged(c.TCPConn) > 0 || unread(peer) > 0 {
 		runtime.Gosched()
 	}
 	_, err := c.TCPConn.Write(b[3:])
 	return len(b), err
-}
-
-// queued is how many bytes a socket has sent that its peer's kernel has not acknowledged (TIOCOUTQ), or has received that
-// nobody has read (TIOCINQ).
-func queued(c syscall.Conn, what uintptr) (n int32) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) { _, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, what, uintptr(unsafe.Pointer(&n))) })
-	return n
 }
 
 // crypto/tls looks for the rest of an alert of TLS 1.2 before it gives away the last bytes in front of it.

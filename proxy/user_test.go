@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -268,7 +267,7 @@ func forgeReset(t *testing.T, m mode, subscribe string, pieces []string, at stri
 func (h *harness) takenIn() {
 	h.each(func(s *session) {
 		if up, _ := s.upstreamNow(); up != nil {
-			for !s.ended() && queued(up.Socket.Conn.(*net.TCPConn), syscall.TIOCINQ) > 0 {
+			for !s.ended() && unread(up.Socket.Conn.(*net.TCPConn)) > 0 {
 				runtime.Gosched()
 			}
 		}

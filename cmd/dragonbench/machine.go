@@ -56,7 +56,7 @@ func raiseDescriptors() (uint64, error) {
 	if limit.Max < wantedDescriptors { // root may raise this limit too
 		raised := syscall.Rlimit{Cur: wantedDescriptors, Max: wantedDescriptors}
 		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
-			return raised.Cur, nil
+			return uint64(raised.Cur), nil
 		}
 	}
 	limit.Cur = limit.Max
@@ -64,5 +64,5 @@ func raiseDescriptors() (uint64, error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, err
 	}
-	return limit.Cur, nil
+	return uint64(limit.Cur), nil
 }
