@@ -279,7 +279,7 @@ func TestImagesAreTheSameEverywhere(t *testing.T) {
 // portOf resolves the port of a probe.
 func portOf(c core.Container, port intstr.IntOrString) bool {
 	for _, p := range c.Ports {
-		if p.Name == port.StrVal || p.ContainerPort == port.IntVal {
+		if port.Type == intstr.String && p.Name == port.StrVal || port.Type == intstr.Int && p.ContainerPort == port.IntVal {
 			return true
 		}
 	}
