@@ -282,21 +282,23 @@ func TestBackendMaxConnections(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		d := dragonflyAt(t, proxytest.Options{})
 		full := func(c *Config) { c.Backend.MaxConnections = 2 }
-		h, hasty := m.start(t, d.Addr(), full), m.start(t, d.Addr(), func(c *Config) { full(c); soonUnavailable(c) })
-		a, b, c := h.dial(), h.dial(), hasty.dial()
+		h := m.start(t, d.Addr(), full)
+		// Its own dials have that time, too.
+		other := m.start(t, d.Addr(), func(c *Config) { full(c); c.unavailableTimeout = 2 * time.Second })
+		a, b, c := h.dial(), h.dial(), other.dial()
 		// Each has a connection of its own, which is not idle.
 		a.send(cmd("BLPOP", "a", "0"))
 		b.send(cmd("BLPOP", "b", "0"))
 		for i, key := range []string{"c", "d"} {
 			c.send(cmd("BLPOP", key, "0"))
 			eventually(t, "they block", func() bool { return d.Blocked() == 3+i })
-			c = hasty.dial()
+			c = other.dial()
 		}
 		c.send(cmd("PING"))
 		c.want(sayUnavailable)
 		c.wantCleanEnd()
-		if n := hasty.Stats().BackendErrors["max_connections"]; n == 0 {
-			t.Errorf("errors %v", hasty.Stats().BackendErrors)
+		if n := other.Stats().BackendErrors["max_connections"]; n == 0 {
+			t.Errorf("errors %v", other.Stats().BackendErrors)
 		}
 		before := h.Stats().BytesIn
 		w := h.dial()

@@ -82,9 +82,9 @@ type sharing struct {
 	life        atomic.Pointer[backend.Life] // see believeScripts; nil: its client believes in no script
 
 	credential     [32]byte // digest of the user and password that were configured when the session began
-	wrongPasswords uint8    // so many has the client sent
 	middle         *ownConn // has received the beginning of a command whose rest is still to come; nil if none has
 	asking         bool     // ASKING was passed on, and no command after it
+	wrongPasswords uint8    // so many has the client sent
 	asked          uint64   // what stickies became when ASKING was last passed on
 }
 

@@ -115,7 +115,7 @@ func newLane(t testing.TB, b *netio.Buffers) *Lane {
 	}
 	started := time.Now()
 	sets := New(Config{
-		Backend: backend.New(backend.Config{}), Buffers: b, Now: func() int64 { return int64(time.Since(started)) },
+		Backend: backend.New(backend.Config{Target: func() (string, string, error) { return "unix", "/backend", nil }}), Buffers: b, Now: func() int64 { return int64(time.Since(started)) },
 		Timeouts: Timeouts{LateAfter: time.Millisecond, SlowCommand: time.Hour, Idle: time.Hour, Unproven: time.Hour},
 	})
 	up := &backend.Conn{}
