@@ -31,7 +31,7 @@ func (p *places) enter(h *handshake, done <-chan struct{}) (loser *handshake, ok
 		p.limit.Reached(h.describe)
 	}
 	began := p.now()
-	limit := began + p.door.most + readWithin
+	limit := began.Add(p.door.most + readWithin)
 	for wait > 0 {
 		t := time.NewTimer(wait)
 		select {
@@ -43,7 +43,7 @@ func (p *places) enter(h *handshake, done <-chan struct{}) (loser *handshake, ok
 		}
 		t.Stop()
 		now := p.now()
-		loser, ok, wait = p.tryAdd(h, now-began, now < limit)
+		loser, ok, wait = p.tryAdd(h, now.Sub(began), now < limit)
 		began = now
 	}
 	return loser, ok
@@ -100,7 +100,7 @@ func (p *places) patience(loser *handshake) time.Duration {
 	case loser.hasArrived():
 		return readWithin
 	}
-	return max(0, min(p.door.left, silentAfter-(p.now()-loser.since)))
+	return max(0, min(p.door.left, silentAfter-p.now().Sub(loser.since)))
 }
 
 // hasArrived reports whether the peer of a handshake that waits for it has sent its flight, which we have not read yet: in truth the

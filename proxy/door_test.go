@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/proxytest"
 )
@@ -138,8 +139,8 @@ func TestWhoeverHasSentItsFlightKeepsItsPlace(t *testing.T) {
 func TestPeersThatNeverFinishWearTheDoorOut(t *testing.T) {
 	t.Parallel()
 	p := newPlaces(1, 1)
-	var now atomic.Int64
-	p.now = func() time.Duration { return time.Duration(now.Load()) }
+	var now clock.Atomic
+	p.now = now.Load
 	p.door = door{most: time.Hour, left: time.Hour}
 	next := func() *handshake { return &handshake{server: &Server{pending: p}, from: addressOf(1)} }
 	computes := next()
@@ -149,7 +150,7 @@ func TestPeersThatNeverFinishWearTheDoorOut(t *testing.T) {
 	waits := next()
 	entered := p.entering(waits)
 	eventually(t, "it waits", func() bool { return p.newcomersWaited() == 1 })
-	now.Add(int64(2 * time.Hour))
+	now.Store(now.Load().Add(2 * time.Hour))
 	p.mu.Lock()
 	p.change()
 	p.mu.Unlock()
@@ -167,7 +168,7 @@ func TestPeersThatNeverFinishWearTheDoorOut(t *testing.T) {
 		t.Fatal("a place is free")
 	}
 	silent.mute = true
-	now.Add(int64(2 * silentAfter))
+	now.Store(now.Load().Add(2 * silentAfter))
 	if loser, ok := p.enter(next(), nil); !ok || loser != silent || p.newcomersWaited() != 1 {
 		t.Errorf("nobody waits for a peer that is silent for long: %v, %v", ok, loser == silent)
 	}

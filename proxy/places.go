@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/limit"
 )
 
@@ -28,7 +29,7 @@ type places struct {
 	max   int // limit of sockets
 	slots int // limit of handshakes that compute at once
 
-	now     func() time.Duration // a monotonic clock
+	now     func() clock.Instant // a clock of its own, not Server.now
 	changed chan struct{}        // gets a value when a place was given back, or a handshake begins to wait for its peer
 	limit   *limit.Limit         // reached by each newcomer that finds all places taken; nil: nobody is told
 
@@ -59,7 +60,7 @@ type inPlaces struct {
 	stage   stage
 	greeted bool          // its ClientHello is whole
 	mute    bool          // what its peer sends now does not make it wait for us, see places.stop
-	since   time.Duration // when it began to wait for its peer, see places.now
+	since   clock.Instant // when it began to wait for its peer, see places.now
 
 	number uint64 // the lowest number loses its place first: assigned at accept, and again once the ClientHello is whole
 	origin *origin
@@ -70,10 +71,9 @@ type inPlaces struct {
 }
 
 func newPlaces(most, slots int) *places {
-	began := time.Now()
 	return &places{
 		max: most, slots: slots, idle: newIdlers(everywhere),
-		now: func() time.Duration { return time.Since(began) }, changed: make(chan struct{}, 1),
+		now: clock.Start(), changed: make(chan struct{}, 1),
 		held: make(map[*handshake]struct{}), origins: make(map[netip.Prefix]*origin),
 	}
 }
