@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/spool"
 )
@@ -34,9 +35,9 @@ const auditFlushTimeout = time.Second
 
 // auditEvent is what one line will say.
 type auditEvent struct {
-	kind     string // accepted, ended, command
-	at       int64  // see Server.now
-	peer     *Peer  // nil if the client was never judged
+	kind     string        // accepted, ended, command
+	at       clock.Instant // see Server.now
+	peer     *Peer         // nil if the client was never judged
 	remote   net.Addr
 	version  uint16 // of TLS; not for commands
 	resumed  bool
@@ -105,7 +106,7 @@ func (a *auditor) tellDropped(n uint64) bool {
 }
 
 func (a *auditor) write(e auditEvent) {
-	l := a.log.Info().Str("audit", e.kind).Time(zerolog.TimestampFieldName, a.started.Add(time.Duration(e.at))).Stringer("remote", e.remote)
+	l := a.log.Info().Str("audit", e.kind).Time(zerolog.TimestampFieldName, a.started.Add(e.at.Sub(0))).Stringer("remote", e.remote)
 	if p := e.peer; p != nil {
 		if p.Identity != [32]byte{} {
 			l.Str("identity", hex.EncodeToString(p.Identity[:])).Str("client", p.Name).Str("serial", p.Serial)
@@ -149,7 +150,7 @@ func (s *session) auditEnded() {
 	a.put(auditEvent{
 		kind: "ended", at: now, peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
 		version: st.Version, resumed: st.DidResume, reason: s.reason,
-		commands: s.client.commands, bytesIn: s.client.bytesIn, bytesOut: s.bytesOut, duration: time.Duration(now - s.begun),
+		commands: s.client.commands, bytesIn: s.client.bytesIn, bytesOut: s.bytesOut, duration: now.Sub(s.begun),
 	})
 }
 

@@ -56,7 +56,7 @@ func staysInDatabase(t *testing.T, m mode, user proxytest.User, selects string) 
 	for reset, refusal := range resets {
 		w.send(reset + cmd("GET", "a") + cmd("SET", reset, "1"))
 		w.want(refusal + "$1\r\n1\r\n+OK\r\n")
-		h.pass(int64(stayInterval)) // in mode shared, a session that need not use its own connection leaves it
+		h.pass(stayInterval) // in mode shared, a session that need not use its own connection leaves it
 		w.do("$1\r\n1\r\n", "GET", "a")
 		if _, there := d.String(7, reset); !there {
 			t.Errorf("after %q a SET goes to another database than 7", reset)
@@ -169,7 +169,7 @@ func ownAuthMoves(t *testing.T, m mode, backend, auth, after string) {
 			c.until(bulk("authenticated"))
 			for range 2 {
 				c.do(bulk(after), "GET", "where")
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 			}
 			c.actsAs("other")
 			c.send(cmd("RESET"))
@@ -199,7 +199,7 @@ func TestFailedHelloThatAuthenticatesIsNotUndone(t *testing.T) {
 		if got := w.line(); !strings.HasPrefix(got, "-") {
 			t.Fatalf("got %q", got)
 		}
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		direct := dialPlain(t, addr)
 		direct.do("+OK\r\n", "AUTH", "web", "webpw")
 		direct.send(cmd("HELLO", "2", "AUTH", "other", "otherpw", "SETNAME", "a b") + cmd("ACL", "WHOAMI"))

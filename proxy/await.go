@@ -210,7 +210,7 @@ func (s *session) awaitTaken() {
 		}
 	}
 	if s.ownUntil.Load() != forGood {
-		s.ownUntil.Store(s.server.now() + int64(s.server.c.ownAfterBig))
+		s.ownUntil.Store(s.server.now().Add(s.server.c.ownAfterBig))
 	}
 }
 

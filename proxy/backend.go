@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
-	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 )
 
@@ -44,7 +43,7 @@ func (s *Server) backendConfig() backend.Config {
 		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
 		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log,
 		Limits:      s.limits.backendLimits(),
-		Now:         func() clock.Instant { return clock.Instant(s.now()) },
+		Now:         s.now,
 		SessionPace: s.c.sessionPace, IdentityPace: s.c.identityPace, LanePace: s.c.lanePace,
 	}
 	if b.Shared {

@@ -60,7 +60,7 @@ func TestBigCommandWaitsForWhatALaneOwes(t *testing.T) {
 			if got := s.keepsOwn(); got != tt.pins {
 				t.Errorf("own for life: %v", got)
 			}
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.do(bulk("5 3"), "HGET", "h", "f")
 			h.wantOnLanes("HGET", map[bool]int{true: 2, false: 3}[tt.pins])
 			if n := len(h.Stats().SessionsClosed); n != 0 || b.lanes() != 1 {
@@ -186,7 +186,7 @@ func TestBigCommandInATransaction(t *testing.T) {
 	w.send(cmd("GET", "x") + cmd("MULTI") + cmd("SET", "k", bigArg) + cmd("GET", "k") + cmd("EXEC") + cmd("GET", "x"))
 	w.want("$1\r\n1\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n")
 	w.wantLong(bulk(bigArg) + "$1\r\n1\r\n")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	w.do("+OK\r\n", "SET", "x", "2")
 	h.wantOnLanes("SET", 2)
 	if got := h.Stats().CommandsLane["MULTI"]; got != 0 {

@@ -20,7 +20,7 @@ func TestSessionWithAFullBufferDoesNotOutliveItsClient(t *testing.T) {
 			w := h.dial()
 			w.get("0")
 			w.do(bulk("info"), "INFO") // without an own connection QUIT waits for nothing
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			head := b.hold("head")
 			w.send(cmd("GET", "head"))
 			<-head.reached

@@ -90,7 +90,7 @@ func TestExecThatBelongsElsewhereLeavesNoSessionSticky(t *testing.T) {
 			if s.sticky() || s.keepsOwn() {
 				t.Errorf("sticky %v, own for life %v", s.sticky(), s.keepsOwn())
 			}
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.get("on a lane")
 			h.wantOnLanes("GET", 2)
 		})
@@ -205,7 +205,7 @@ func TestRealClusterDiscardsWhatBelongsElsewhere(t *testing.T) {
 		h := m.start(t, c.sockets[0], nil)
 		w := h.dial()
 		w.do("$-1\r\n", "GET", "{b}none")
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		for range 3 {
 			w.send(cmd("MULTI") + cmd("SET", "{b}x", "1") + cmd("SET", "{bar}x", "1") + cmd("EXEC"))
 			w.want("+OK\r\n+QUEUED\r\n+QUEUED\r\n" + elsewhereReplies[0])
@@ -235,7 +235,7 @@ func TestAskingHoldsForTheNextCommandAlone(t *testing.T) {
 		h := m.start(t, c.sockets[1], func(c *Config) { c.Backend.Lanes = 1 })
 		w := h.dial()
 		wait := func() {
-			h.pass(laneIdle + int64(stayInterval))
+			h.pass(laneIdle + stayInterval)
 			h.sweepUnused()
 		}
 		w.do("$-1\r\n", "GET", "foo")
@@ -322,7 +322,7 @@ func TestReadonlyIsRememberedAndGoesWithTheSession(t *testing.T) {
 	onALane := uint64(0)
 	both := func(mode string) {
 		t.Helper()
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		h.closeOwnOf(w)
 		w.do(bulk(mode), "HGET", "h", "f")
 		other.do(bulk("READWRITE"), "HGET", "h", "f")

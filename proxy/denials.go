@@ -6,7 +6,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/limit"
 )
@@ -59,7 +58,7 @@ func (s *session) noteDenied(cmd *command.Command, by deniedBy) {
 	d := &s.server.denials[by]
 	d.count.Add(1)
 	log := &s.server.log
-	if log.GetLevel() > zerolog.InfoLevel || !d.lines.Pass(clock.Instant(s.lastActive.Load())) {
+	if log.GetLevel() > zerolog.InfoLevel || !d.lines.Pass(s.lastActive.Load()) {
 		return
 	}
 	e := log.Info().Stringer("by", by).Str("command", cmd.Name)

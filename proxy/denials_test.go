@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/limit"
 )
@@ -65,10 +66,10 @@ func TestDeniedCommandsDoNotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const tries = 500
-		stopped := int64(0)
+		stopped := clock.Instant(0)
 		h := m.start(t, redisServer(t), func(c *Config) {
 			swept(c)
-			c.DenyCommands, c.clock = []string{"SHUTDOWN"}, func() int64 { return stopped }
+			c.DenyCommands, c.clock = []string{"SHUTDOWN"}, func() clock.Instant { return stopped }
 		})
 		w := h.dial()
 		w.send(strings.Repeat(cmd("SHUTDOWN"), tries))

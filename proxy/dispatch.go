@@ -236,10 +236,10 @@ func (s *session) wantedRoute() routeKind {
 	c, at := &s.client, &s.at
 	switch c.route {
 	case routeOwn:
-		at.ownUntil = now + int64(s.server.c.stayInterval)
+		at.ownUntil = now.Add(s.server.c.stayInterval)
 		return routeOwn
 	case routeUnbounded:
-		at.unboundedUntil = now + int64(s.server.c.stayInterval)
+		at.unboundedUntil = now.Add(s.server.c.stayInterval)
 	}
 	s.queue.mu.Lock()
 	owed := s.queue.owed > 0 // before the rest: what a reply changes in the session is stored before the reply stops being owed

@@ -84,8 +84,8 @@
 //	lost            replies will never come, because their connection is gone
 //	resend          a read is sent again over the own connection: its reply was lost, is late because its lane is held, or is big
 //	                and others wait behind it. What the lane still brings of it is dropped
-//	instant         a reading of the monotonic clock that begins with a Server (clock.Instant); elsewhere than in package backend still an
-//	                int64 of nanoseconds
+//	instant         a reading of the monotonic clock that begins with a Server (clock.Instant, Server.now). The ends of certificates are
+//	                unix time instead (moment)
 //	life            a time through which the backend is one process, as a connection shows that stays open, the witness, or another one
 //	                that has taken its place and leads to the same process
 //	doubted         of a life: the backend has moved in place, and another witness has to show whether it is the same process still

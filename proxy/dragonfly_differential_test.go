@@ -172,7 +172,7 @@ func (d *dragonflyDifferential) playProxied(transcript [][]string, r *rand.Rand)
 			}
 		}
 		transcript = transcript[n:]
-		d.h.ahead.Add(int64(2 * time.Millisecond)) // beyond stayInterval: the session may leave its own connection
+		d.h.ahead.Add(2 * time.Millisecond) // beyond stayInterval: the session may leave its own connection
 	}
 	return replies
 }

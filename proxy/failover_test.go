@@ -231,7 +231,7 @@ func TestReplicaIsNotDialledAgainAndAgain(t *testing.T) {
 	if inPause := time.Since(begun) < time.Second; inPause && (moves != 1 || b.lanes() != 2) {
 		t.Errorf("moved %d times, with %d lanes in all", moves, b.lanes())
 	}
-	h.pass(int64(time.Minute))
+	h.pass(time.Minute)
 	other.do(sayReadonly, "SET", "k", "v")
 	eventually(t, "it is asked again after a pause", func() bool { return h.moves() > moves })
 }

@@ -95,7 +95,7 @@ func TestNewSessionIsToldThatTheBackendIsLoading(t *testing.T) {
 	w := h.dial()
 	w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 	for range 3 {
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		w.do(sayLoading, "GET", "k")
 	}
 	b.on(nil)

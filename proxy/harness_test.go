@@ -28,6 +28,7 @@ import (
 
 	"dragontls/certs/pki"
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 )
 
 func TestMain(m *testing.M) {
@@ -87,7 +88,7 @@ type harness struct {
 	addr  string
 	done  chan error
 	logs  *syncBuffer
-	ahead *atomic.Int64 // nanoseconds that a test has let pass at once
+	ahead *leap
 }
 
 type syncBuffer struct {
@@ -133,8 +134,8 @@ func startBehind(t testing.TB, backend string, change func(*Config), wrap func(n
 		sessionPace: anyPace, identityPace: anyPace, lanePace: anyPace,
 	}
 	patient(&c)
-	started, ahead := time.Now(), new(atomic.Int64)
-	c.clock = func() int64 { return int64(time.Since(started)) + ahead.Load() }
+	now, ahead := clock.Start(), new(leap)
+	c.clock = func() clock.Instant { return now().Add(ahead.Load()) }
 	if change != nil {
 		change(&c)
 	}
@@ -446,9 +447,16 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	t.Fatalf("never: %s", what)
 }
 
+// leap is how much time a test has let pass at once.
+type leap struct{ nanoseconds atomic.Int64 }
+
+func (l *leap) Add(d time.Duration) { l.nanoseconds.Add(int64(d)) }
+
+func (l *leap) Load() time.Duration { return time.Duration(l.nanoseconds.Load()) }
+
 // bareServer returns a Server with nothing but a clock, for sessions without a client.
 func bareServer() *Server {
-	return &Server{c: Config{clock: func() int64 { return 0 }}}
+	return &Server{c: Config{clock: func() clock.Instant { return 0 }}}
 }
 
 // owes reports whether the backend owes the session a reply.

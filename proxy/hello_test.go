@@ -31,7 +31,7 @@ func backToRESP2(t *testing.T, m mode, addr, greeting, nothing string) {
 	for range 2 {
 		w.send(cmd("GET", "no") + cmd("HGETALL", "no"))
 		w.want(nothing)
-		h.pass(int64(stayInterval)) // in mode shared, the next ones go over lanes
+		h.pass(stayInterval) // in mode shared, the next ones go over lanes
 	}
 	s := h.sessionOf(w)
 	if m.shared {

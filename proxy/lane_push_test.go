@@ -19,7 +19,7 @@ func TestLaneWithPushesIsReplacedAndClosesNobody(t *testing.T) {
 	for _, w := range []*wire{a, other} {
 		w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 	}
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	a.get("0")
 	other.get("1")
 	const rounds = 5
@@ -64,7 +64,7 @@ func TestLaneWithPushesServesOnWithoutASuccessor(t *testing.T) {
 	h := b.start(nil)
 	w := h.dial()
 	w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	w.get("0")
 	l := h.lane()
 	held := b.hold("a")
@@ -110,7 +110,7 @@ func TestPushesInASetUpAreDropped(t *testing.T) {
 				w := h.dial()
 				w.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
 				w.do("+OK\r\n", "SELECT", "7")
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 				h.closeOwnOf(w)
 				b.on(func(c *laneConn, args []string) (string, bool) {
 					if args[0] == at && len(c.commands()) <= 6 {

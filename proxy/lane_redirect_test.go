@@ -93,7 +93,7 @@ func TestRedirectedTrackingDisturbsNoOtherIdentity(t *testing.T) {
 			all = append(all, w)
 		}
 		if m.shared {
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			for _, w := range all {
 				h.closeOwnOf(w)
 			}
@@ -172,7 +172,7 @@ func TestPushInsideATransactionReachesNobody(t *testing.T) {
 			}
 			all[i] = w
 		}
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		for _, w := range all {
 			w.do(bulk("right"), "GET", "value") // on a lane from here on
 			h.closeOwnOf(w)

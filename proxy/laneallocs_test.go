@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/clock"
 )
 
 // The way of a command through its session and a lane, and of its reply back into the session, with the goroutines of the lane:
@@ -17,7 +19,7 @@ func TestLaneAllocatesNothingForACommand(t *testing.T) {
 		batch, replies := []byte(strings.Repeat(cmd("GET", "key:000001"), n)), []byte(strings.Repeat(bulk("value"), n))
 		srv, err := New(Config{
 			TLS: testPKI().serverConfig(), Backend: BackendConfig{Target: backendAt(""), Shared: true}, Log: zerolog.Nop(),
-			clock: func() int64 { return 0 }, // no nonce is due for its time
+			clock: func() clock.Instant { return 0 }, // no nonce is due for its time
 		})
 		if err != nil {
 			t.Fatal(err)

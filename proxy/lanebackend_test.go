@@ -408,14 +408,14 @@ func (c *laneConn) end() {
 }
 
 // pass lets time pass, once nothing is owed that was answered: a reply is out before it is accounted for.
-func (h *harness) pass(nanoseconds int64) {
+func (h *harness) pass(d time.Duration) {
 	h.t.Helper()
 	h.each(func(s *session) {
 		for s.owes() && s.mayBeSettled() {
 			runtime.Gosched()
 		}
 	})
-	h.ahead.Add(nanoseconds)
+	h.ahead.Add(d)
 }
 
 // closeUnused lets idle lanes and the session's idle own connection close, once they are idle: a reply may be out before

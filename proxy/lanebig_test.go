@@ -164,7 +164,7 @@ func TestClientThatDoesNotReadHoldsUpNobodyForLong(t *testing.T) {
 	eventually(t, "the lane retires", func() bool { return l.stateNow() == laneRetired })
 	h.dial().get("on another lane")
 	eventually(t, "the slow client is closed", func() bool {
-		h.ahead.Add(int64(followTimeout))
+		h.ahead.Add(followTimeout)
 		s.queue.notify()
 		return h.closedFor(closeSlow) == 1
 	})
@@ -190,7 +190,7 @@ func TestClientThatReadsInTimeAgainAndAgainHoldsUpNobodyForLong(t *testing.T) {
 	w.SetReadDeadline(time.Now().Add(patience))
 	took := 0
 	for b := make([]byte, 16<<10); took < len(c.replies); {
-		h.ahead.Add(int64(followTimeout) / 40) // a lane that waits goes on after some 32 records
+		h.ahead.Add(followTimeout / 40) // a lane that waits goes on after some 32 records
 		s.queue.notify()
 		c.gate.Admit()
 		n, err := w.r.Read(b)
@@ -213,7 +213,7 @@ func TestClientThatReadsSlowlyIsWaitedForWhileNobodyElseWaits(t *testing.T) {
 	c.held.release()
 	eventually(t, "the lane retires", func() bool { return l.stateNow() == laneRetired })
 	for range 100 {
-		h.ahead.Add(int64(followTimeout))
+		h.ahead.Add(followTimeout)
 		s.queue.notify()
 		runtime.Gosched()
 	}

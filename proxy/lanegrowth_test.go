@@ -87,7 +87,7 @@ func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
 	b := newLaneBackend(t)
 	h := b.start(func(c *Config) { c.Backend.Lanes, c.lateAfter = 0, 2*time.Millisecond })
 	crowd := b.busy(h, "held")
-	h.ahead.Add(int64(20 * time.Millisecond)) // and the backend is late
+	h.ahead.Add(20 * time.Millisecond) // and the backend is late
 	crowd.more(h, "behind it")
 	h.onlySet().notDialling(t)
 	crowd.release()
@@ -98,7 +98,7 @@ func TestKeyHasNoMoreLanesThanSessions(t *testing.T) {
 	crowd.held = b.hold("held again")
 	crowd.wire.send(cmd("GET", "held again"))
 	<-crowd.held.reached
-	h.ahead.Add(int64(20 * time.Millisecond))
+	h.ahead.Add(20 * time.Millisecond)
 	other.send(cmd("GET", "behind the other"))
 	eventually(t, "a lane for another session", func() bool { return b.lanes() == 2 })
 	crowd.held.release()
@@ -174,7 +174,7 @@ func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
 		if n == most {
 			break
 		}
-		h.ahead.Add(int64(20 * time.Millisecond)) // nothing was answered meanwhile
+		h.ahead.Add(20 * time.Millisecond) // nothing was answered meanwhile
 		s := h.sessionOf(w)
 		w.send(cmd("GET", "behind it"))
 		eventually(t, "it is in flight", func() bool { return s.commandsOnLanes() == 2 })
@@ -201,7 +201,7 @@ func TestKeyGetsAnotherLaneForALateBackend(t *testing.T) {
 func TestSessionWithSlowCommandsRidesApart(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { c.slowCommand = time.Duration(slowMemory / 6) })
+	h := b.start(func(c *Config) { c.slowCommand = slowMemory / 6 })
 	slow, quick := h.dial(), h.dial()
 	slow.get("0")
 	quick.get("1")
@@ -245,11 +245,11 @@ func TestSessionWithSlowCommandsRidesApart(t *testing.T) {
 func TestNoSessionIsSlowForTheWayToTheBackend(t *testing.T) {
 	t.Parallel()
 	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { c.slowCommand = time.Duration(slowMemory / 6) })
+	h := b.start(func(c *Config) { c.slowCommand = slowMemory / 6 })
 	w := h.dial()
 	w.get("on the lane")
 	l := h.lane()
-	l.locked(func() { l.up().Trip = time.Duration(slowMemory / 5) })
+	l.locked(func() { l.up().Trip = slowMemory / 5 })
 	for i := range 4 {
 		key := fmt.Sprint(i)
 		held := b.hold(key)

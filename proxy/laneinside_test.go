@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 )
@@ -61,15 +62,15 @@ const (
 	laneShare     = lane.Shares
 	maxLaneReply  = lane.MaxReply
 	nonceCommands = 1024
-	nonceInterval = int64(100 * time.Millisecond)
+	nonceInterval = 100 * time.Millisecond
 	growAbove     = 16
-	busyWindow    = int64(50 * time.Millisecond)
-	slowMemory    = int64(time.Minute)
+	busyWindow    = 50 * time.Millisecond
+	slowMemory    = time.Minute
 )
 
 func (l aLane) retire() { l.Retire() }
 
-func (l aLane) idleAt() (since int64, idle bool) { return l.Idle() }
+func (l aLane) idleAt() (since clock.Instant, idle bool) { return l.Idle() }
 
 func (l aLane) set() aSet { return aSet{*inside[*lane.Set](l.Lane, "set")} }
 
@@ -156,7 +157,7 @@ func (l aLane) unwritten() (n int, free bool) {
 // nonces lets every batch carry one from here on, or none.
 func (l aLane) nonces(always bool) {
 	l.locked(func() {
-		*inside[int64](l.Lane, "nonceAt") = map[bool]int64{false: math.MaxInt64, true: math.MinInt64 / 2}[always]
+		*inside[clock.Instant](l.Lane, "nonceAt") = map[bool]clock.Instant{false: math.MaxInt64, true: math.MinInt64 / 2}[always]
 	})
 }
 
@@ -174,8 +175,8 @@ func (l aLane) occupy(n int) {
 func (l aLane) hasBeenBusy() {
 	inside[atomic.Bool](l.Lane, "busy").Store(true)
 	l.locked(func() {
-		now := *inside[func() int64](l.Lane, "set.all.c.Now")
-		*inside[int64](l.Lane, "pulse.window"), *inside[int64](l.Lane, "pulse.idle") = now()-busyWindow, 0
+		now := *inside[func() clock.Instant](l.Lane, "set.all.c.Now")
+		*inside[clock.Instant](l.Lane, "pulse.window"), *inside[time.Duration](l.Lane, "pulse.idle") = now().Add(-busyWindow), 0
 	})
 }
 

@@ -37,7 +37,7 @@ func settledAtLast(h *harness) *wire {
 func (w *wire) settles(h *harness) bool {
 	for _, args := range [][]string{{"HELLO", "3"}, {"SELECT", "5"}, {"CLIENT", "SETNAME", "me"}, {"HGET", "h", "f"}} {
 		if args[0] == "HGET" {
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 		}
 		w.send(cmd(args...))
 		switch first, err := w.r.Peek(1); {
@@ -104,7 +104,7 @@ func TestLaneThatIsLostClosesWhoeverHasCommandsOnIt(t *testing.T) {
 				w.endsUnanswered()
 			}
 			h.wantClosed(closeBackendError, 3)
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			for _, w := range []*wire{reads, idle} {
 				w.do(bulk("5 3"), "HGET", "h", "f")
 				w.do(bulk("info"), "INFO")
@@ -123,7 +123,7 @@ func TestReadIsSentAgainOnce(t *testing.T) {
 	h := b.start(nil)
 	w := settled(h)
 	w.do(bulk("info"), "INFO") // over a connection that is older than the loss
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	b.on(func(c *laneConn, args []string) (string, bool) {
 		if args[0] != "GET" {
 			return "", false
@@ -475,7 +475,7 @@ func TestOwnConnectionCostsNothingThatALaneOwes(t *testing.T) {
 				return says
 			}
 			w.want(bulk("info"))
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.send(cmd("GET", "on lane") + cmd("GET", "x"))
 			<-onLane.reached
 			s := h.sessionOf(w)
@@ -486,7 +486,7 @@ func TestOwnConnectionCostsNothingThatALaneOwes(t *testing.T) {
 				w.want(valueOf("on lane") + valueOf("x"))
 				w.get("y")
 				w.do(bulk("info"), "INFO")
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 				w.get("z")
 			} else if got := w.wantEnd(); got != says {
 				t.Errorf("got %q", got)

@@ -14,8 +14,8 @@ var laneSetUps = []struct {
 	name    string
 	command string
 	reply   string
-	barred  int64 // for so long there are no lanes; 0: there are
-	exec    bool  // lanes carry transactions
+	barred  time.Duration // for so long there are no lanes; 0: there are
+	exec    bool          // lanes carry transactions
 }{
 	{name: "as it should", exec: true},
 	{name: "AUTH is refused", command: "AUTH", reply: "-WRONGPASS no\r\n", barred: laneRetry},
@@ -52,7 +52,7 @@ func TestLaneOpensOnlyWhenProven(t *testing.T) {
 				return tt.reply, c.lane && args[0] == tt.command && len(c.commands()) < 8
 			})
 			for _, w := range []*wire{w, other} {
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 				w.do(bulk("7 3"), "HGET", "h", "f")
 				w.send(cmd("MULTI") + cmd("HGET", "h", "f") + cmd("EXEC"))
 				w.want("+OK\r\n+QUEUED\r\n*1\r\n" + bulk("7 3"))
@@ -65,8 +65,8 @@ func TestLaneOpensOnlyWhenProven(t *testing.T) {
 					t.Errorf("%d lanes were used", n)
 				}
 				set := h.onlySet()
-				if until := set.BarredUntil(); until < before+tt.barred || until > h.now()+tt.barred {
-					t.Errorf("no lanes for %v", time.Duration(until-before))
+				if until := set.BarredUntil(); until < before.Add(tt.barred) || until > h.now().Add(tt.barred) {
+					t.Errorf("no lanes for %v", until.Sub(before))
 				}
 				return
 			}
@@ -90,10 +90,10 @@ func TestLanesComeBackBehindTheirBar(t *testing.T) {
 		t.Errorf("asked for lanes more than once: %v", h.Stats().BackendErrors)
 	}
 	b.on(nil)
-	h.pass(laneRetry - int64(time.Second))
+	h.pass(laneRetry - time.Second)
 	w.get("2")
 	h.wantOnLanes("GET", 0)
-	h.pass(int64(time.Second))
+	h.pass(time.Second)
 	w.get("3")
 	h.wantOnLanes("GET", 1)
 }
@@ -145,7 +145,7 @@ func TestOwnConnectionThatWasOpenedBehindALossCloses(t *testing.T) {
 			eventually(t, "it was read", func() bool { return s.holds.Load() == holdsCommands })
 			held.reply <- waysToGo["reset"]
 			w.want(valueOf("held") + behind[1])
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.get("1")
 			h.closeUnused(s)
 			eventually(t, "it is closed", func() bool { return !s.hasOwn() })
@@ -194,7 +194,7 @@ func TestLaneWithoutCredentialsEndsAfterAMinute(t *testing.T) {
 			})
 			w := h.dial()
 			w.get("0")
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.get("1")
 			h.wantOnLanes("GET", map[bool]int{true: 2, false: 1}[secret])
 			l := h.lane()
@@ -231,13 +231,13 @@ func TestSessionWithoutCredentialsIsToBeServedFirst(t *testing.T) {
 	w := h.dial()
 	for range 3 {
 		w.do("-NOAUTH Authentication required.\r\n", "GET", "refused")
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 	}
 	if b.lanes() != 0 {
 		t.Error("who was refused rides lanes")
 	}
 	w.get("0")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	w.get("1")
 	h.wantOnLanes("GET", 1)
 	other := h.dial()
@@ -247,7 +247,7 @@ func TestSessionWithoutCredentialsIsToBeServedFirst(t *testing.T) {
 	for range 2 {
 		transactions.send(cmd("MULTI") + cmd("GET", "3") + cmd("EXEC"))
 		transactions.want("+OK\r\n+QUEUED\r\n*1\r\n" + valueOf("3"))
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 	}
 	h.wantOnLanes("EXEC", 1)
 }
@@ -274,7 +274,7 @@ func TestProofOfOneSessionServesThoseThatBeginSoon(t *testing.T) {
 	ask(first, false) // what a client shows that has authenticated itself is no proof
 	ask(second, true)
 	ask(another, false) // of another identity
-	h.ahead.Add(int64(time.Hour) + 1)
+	h.ahead.Add(time.Hour + 1)
 	late := h.dialAs("a")
 	ask(late, false)
 	ask(h.dialAs("a"), true)
@@ -294,7 +294,7 @@ func TestOldConnectionIsNoProof(t *testing.T) {
 	first.get("0")
 	first.get("1") // on a lane, which stays open for a while
 	const noAuth = "-NOAUTH Authentication required.\r\n"
-	h.ahead.Add(int64(time.Minute) + 1)
+	h.ahead.Add(time.Minute + 1)
 	b.onAccept(func(c *laneConn) { // a password is wanted from here on
 		for {
 			if _, err := c.next(); err != nil {
@@ -355,10 +355,10 @@ func TestLanesAreKeyed(t *testing.T) {
 		w.get(fmt.Sprint(i))
 	}
 	a.do("+OK\r\n", "SELECT", "3")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	a.do(bulk("3 2"), "HGET", "h", "f")
 	second.do("%1\r\n$5\r\nproto\r\n:3\r\n", "HELLO", "3")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	second.do(bulk("0 3"), "HGET", "h", "f")
 	other.do(bulk("0 2"), "HGET", "h", "f")
 	a.do("+OK\r\n", "SET", "k", "v")

@@ -6,7 +6,6 @@ import (
 	"io"
 	"sync"
 	"testing"
-	"time"
 )
 
 // waysToRefuse end a connection while a lane is set up.
@@ -67,19 +66,19 @@ func closesInSetUp(t *testing.T, secure bool, at string, way func(*laneConn)) {
 	}
 	before := h.now()
 	for _, w := range []*wire{w, other} {
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		w.do(bulk("7 3"), "HGET", "h", "f")
 	}
 	set := h.onlySet()
-	if until := set.BarredUntil(); until < before+laneBusyRetry || until > h.now()+laneBusyRetry {
-		t.Errorf("no lanes for %v", time.Duration(until-before))
+	if until := set.BarredUntil(); until < before.Add(laneBusyRetry) || until > h.now().Add(laneBusyRetry) {
+		t.Errorf("no lanes for %v", until.Sub(before))
 	}
 	if n := len(h.Stats().SessionsClosed); n != 0 || h.Stats().CommandsLane["HGET"] != 0 || b.count("HGET", "f") != 2 {
 		t.Errorf("sessions closed: %v; %d on lanes", h.Stats().SessionsClosed, h.Stats().CommandsLane["HGET"])
 	}
 	b.on(nil)
 	b.onAccept(nil)
-	h.pass(laneBusyRetry + int64(stayInterval))
+	h.pass(laneBusyRetry + stayInterval)
 	for _, w := range []*wire{w, other} {
 		w.do(bulk("7 3"), "HGET", "h", "f")
 	}

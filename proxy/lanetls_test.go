@@ -96,7 +96,7 @@ func TestLongOnesOverTLS(t *testing.T) {
 			b.on(func(_ *laneConn, args []string) (string, bool) { return bulk(big), args[len(args)-1] == "big" })
 			w.send(cmd("SET", "k", big)) // over its own
 			w.want("+OK\r\n")
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.send(cmd("GET", "big"))
 			w.wantLong(bulk(big))
 			other.get("on another lane")
@@ -146,7 +146,7 @@ func TestLaneOverTLSIsLostAndFoundAgain(t *testing.T) {
 				a.want(bulk("5 3")) // a read that was alone in flight was sent again
 				other.endsUnanswered()
 				h.wantClosed(closeBackendError, 1)
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 				a.do(bulk("5 3"), "HGET", "h", "f")
 				a.do(bulk("info"), "INFO")
 				h.wantOnLanes("HGET", 2+11+1)

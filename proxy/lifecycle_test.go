@@ -174,7 +174,7 @@ func TestIdleTimeoutSparesWhoWaits(t *testing.T) {
 		idle.do("+PONG\r\n", "PING")
 		active.do("+PONG\r\n", "PING")
 		eventually(t, "two are owed a reply, and two are idle", func() bool { return h.owed() == 2 && h.idleSessions() == 2 })
-		const most = int64(40 * time.Minute) // of the timeout
+		const most = 40 * time.Minute // of the timeout
 		h.pass(most)
 		active.do("+PONG\r\n", "PING")
 		h.pass(most)

@@ -49,7 +49,7 @@ func TestLossEndsWhoIsOnItsOwnConnectionForLife(t *testing.T) {
 				w, other := h.dial(), h.dial()
 				for _, w := range []*wire{w, other} {
 					w.hello(tt.proto)
-					h.pass(int64(stayInterval))
+					h.pass(stayInterval)
 					w.do("+OK\r\n", "SET", "k", "v")
 				}
 				h.wantOnLanes("SET", 2)
@@ -58,7 +58,7 @@ func TestLossEndsWhoIsOnItsOwnConnectionForLife(t *testing.T) {
 					other.do(":1\r\n", tt.event...)
 					w.want(tt.told)
 				}
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 				other.do("$1\r\nv\r\n", "GET", "k")
 				s, lanes := h.sessionOf(w), h.openLanes()
 				lose(d, s)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"dragontls/proxy/backend"
-	"dragontls/proxy/clock"
 	"dragontls/proxy/limit"
 	"dragontls/proxy/resp"
 )
@@ -50,7 +49,7 @@ func (s *Server) newLimits() (all limits) {
 		limitBackend: int64(s.c.Backend.MaxConnections), limitDescriptors: maxDescriptors(),
 	}
 	for id, t := range limitTexts {
-		all[id] = limit.New(limit.Options{Name: t.name, Value: values[id], Message: t.message, Log: s.log, Now: func() clock.Instant { return clock.Instant(s.now()) }})
+		all[id] = limit.New(limit.Options{Name: t.name, Value: values[id], Message: t.message, Log: s.log, Now: s.now})
 	}
 	return all
 }

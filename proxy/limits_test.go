@@ -85,7 +85,7 @@ func TestFullProxySaysSo(t *testing.T) {
 		if n := len(h.linesWith("limit", "MAX_CONNECTIONS")); n != 1 {
 			t.Errorf("%d lines at once, want 1", n)
 		}
-		h.ahead.Add(int64(limit.Interval))
+		h.ahead.Add(limit.Interval)
 		eventually(t, "the others are told", func() bool { return len(h.linesWith("limit", "MAX_CONNECTIONS")) == 2 })
 		if second := h.linesWith("limit", "MAX_CONNECTIONS")[1]; second["count"] != 5.0 {
 			t.Errorf("then %v, want the other 5", second)

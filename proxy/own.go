@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
@@ -220,7 +221,7 @@ func (s *session) hasOwn() bool {
 
 // ownIdleAt reports whether the own connection may be closed now without the client noticing, and returns when it was last
 // used.
-func (s *session) ownIdleAt() (since int64, idle bool) {
+func (s *session) ownIdleAt() (since clock.Instant, idle bool) {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -261,7 +262,7 @@ func (s *session) endOwn() {
 }
 
 // closeOwn closes the own connection if it is idle and was not used after since. It reports whether it has closed it.
-func (s *session) closeOwn(since int64) bool {
+func (s *session) closeOwn(since clock.Instant) bool {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()

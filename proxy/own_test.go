@@ -107,7 +107,7 @@ func TestWhatPinsASessionToItsOwnConnection(t *testing.T) {
 				t.Errorf("own for life: %v, want %v", got, tt.pins)
 			}
 			before := h.Stats().CommandsLane["HGET"]
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			w.do(":1\r\n", "HGET", "h", "f")
 			if tt.pins {
 				if got := h.Stats().CommandsLane["HGET"]; got != before {
@@ -151,7 +151,7 @@ func TestSessionChangesItsConnectionWhenNothingIsOwed(t *testing.T) {
 			first := b.hold("first")
 			w.send(cmd(tt.first...))
 			<-first.reached
-			h.ahead.Add(int64(stayInterval))
+			h.ahead.Add(stayInterval)
 			read := h.Stats().BytesIn
 			w.send(cmd(tt.second...))
 			eventually(t, "the second was read", func() bool { return h.Stats().BytesIn > read })
@@ -177,7 +177,7 @@ func TestLineBreakKeepsACommandFromLanes(t *testing.T) {
 	h.wantOnLanes("EXPIRE", 1)
 	for _, arg := range []string{"\r\n", "10\n", "\r", "10\r\n+OK\r\n"} {
 		w.do("+OK\r\n", "EXPIRE", "k", arg)
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		w.do(valueOf("a\r\nb"), "GET", "a\r\nb")
 	}
 	if got := h.Stats().CommandsLane["EXPIRE"]; got != 1 || b.count("EXPIRE", "") != 5 {
@@ -238,12 +238,12 @@ func TestOwnConnectionIsGivenWhatTheSessionHasSet(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	w.do(bulk("4 3"), "HGET", "h", "f")
 	h.wantOnLanes("HGET", 1)
 	w.do("+RESET\r\n", "RESET")
 	w.do(bulk("info"), "INFO", "behind RESET")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	w.do(bulk("0 2"), "HGET", "h", "f")
 	h.wantOnLanes("HGET", 2)
 	if n := len(h.Stats().SessionsClosed); n != 0 {
@@ -318,7 +318,7 @@ func TestRefusalInsideATransactionKeepsItFromALane(t *testing.T) {
 			if got := h.Stats().CommandsLane["MULTI"]; got != before {
 				t.Error("it rode a lane")
 			}
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			before = h.Stats().CommandsLane["GET"]
 			w.get("1")
 			h.wantOnLanes("GET", int(before)+1)
@@ -339,7 +339,7 @@ func TestNoPlaceForAConnectionIsMadeByTheIdleOnes(t *testing.T) {
 		for i, w := range []*wire{a, c, d} { // each on a lane of its own
 			w.get(fmt.Sprint(i))
 			w.do(bulk("info"), "INFO")
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 		}
 	}
 	h.wantOnLanes("GET", 6)
@@ -408,7 +408,7 @@ func cycle(t *testing.T, h *harness, w *wire) {
 				{bulk(fmt.Sprint(db, " ", proto)), []string{"HGET", "h", "f"}},
 			} {
 				if step.args[0] == "HGET" {
-					h.pass(int64(stayInterval))
+					h.pass(stayInterval)
 				}
 				io.WriteString(w, cmd(step.args...))
 				got := make([]byte, len(step.reply))

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -12,9 +13,9 @@ import (
 type ownConn struct {
 	*backend.Conn
 	session *session
-	rests   rester      // reports whether the pump has a goroutine
-	opened  int64       // when the session got it, see Server.now
-	parts   atomic.Bool // see part
+	rests   rester        // reports whether the pump has a goroutine
+	opened  clock.Instant // when the session got it, see Server.now
+	parts   atomic.Bool   // see part
 }
 
 // Close ends the connection and wakes its pump, which finds the end; any number of times, from any goroutine.

@@ -37,7 +37,7 @@ func TestOwnConnectionSaysNothingInsideALanesReply(t *testing.T) {
 					c.w.Flush()
 					close(said)
 				})
-				h.pass(int64(stayInterval))
+				h.pass(stayInterval)
 				l := h.lane()
 				onLane, rest := b.hold("on lane"), make(chan struct{})
 				w.send(cmd("GET", "on lane"))
@@ -118,7 +118,7 @@ func TestPushesOfTheOwnConnectionBesideALane(t *testing.T) {
 			c.w.Flush()
 		}
 	})
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	close(say)
 	for i := range 300 {
 		key := fmt.Sprint(i)

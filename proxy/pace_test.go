@@ -123,10 +123,10 @@ func TestSessionsOfAnIdentityShareItsPace(t *testing.T) {
 		}
 		wg.Wait()
 		// Each of them has dialled at least rounds-1 times after its first connection.
-		tokens := int64(sessions * (rounds - 1))
-		took, least := h.now()-began, (tokens-burst)*int64(p.Every)
+		tokens := sessions * (rounds - 1)
+		took, least := h.now().Sub(began), time.Duration(tokens-burst)*p.Every
 		if took < least {
-			t.Errorf("%d connections took %v, which the pace allows in no less than %v", tokens, time.Duration(took), time.Duration(least))
+			t.Errorf("%d connections took %v, which the pace allows in no less than %v", tokens, took, least)
 		}
 		if n := len(h.Stats().SessionsClosed); n != 0 {
 			t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
@@ -145,11 +145,11 @@ func TestLanesOfManyDatabasesAreOpenedAtTheirPace(t *testing.T) {
 	w := h.dial()
 	for db := range burst {
 		w.do("+OK\r\n", "SELECT", fmt.Sprint(db))
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		w.do(bulk(fmt.Sprintf("%d 2", db)), "HGET", "h", "f")
 	}
 	w.do("+OK\r\n", "SELECT", "9")
-	h.pass(int64(stayInterval))
+	h.pass(stayInterval)
 	w.send(cmd("HGET", "h", "f"))
 	eventually(t, "it waits for a lane", func() bool { return h.Stats().BackendErrors["paced"] == 1 })
 	other.get("1")
@@ -179,7 +179,7 @@ func TestWaitForATokenIsNoOutage(t *testing.T) {
 	wg.Go(func() {
 		lane.get("0")
 		lane.do("+OK\r\n", "SELECT", "1")
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		lane.do(bulk("1 2"), "HGET", "h", "f")
 	})
 	wg.Go(func() {

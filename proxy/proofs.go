@@ -3,6 +3,7 @@ package proxy
 import (
 	"sync"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 )
 
@@ -10,21 +11,21 @@ import (
 // value works. Safe for concurrent use.
 type proofs struct {
 	mu  sync.Mutex
-	all map[lane.Key]int64 // when the latest such connection was opened; guarded by mu
+	all map[lane.Key]clock.Instant // when the latest such connection was opened; guarded by mu
 }
 
 // note records such a proof by a connection that was opened at the time opened.
-func (p *proofs) note(key lane.Key, opened int64) {
+func (p *proofs) note(key lane.Key, opened clock.Instant) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = make(map[lane.Key]int64)
+		p.all = make(map[lane.Key]clock.Instant)
 	}
 	p.all[key] = max(p.all[key], opened)
 }
 
 // since reports whether a connection that was opened at from or later has shown it for key.
-func (p *proofs) since(key lane.Key, from int64) bool {
+func (p *proofs) since(key lane.Key, from clock.Instant) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	at, ok := p.all[key]
@@ -32,7 +33,7 @@ func (p *proofs) since(key lane.Key, from int64) bool {
 }
 
 // tidy forgets the proofs by connections that were opened before from.
-func (p *proofs) tidy(from int64) {
+func (p *proofs) tidy(from clock.Instant) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, at := range p.all {
@@ -45,15 +46,17 @@ func (p *proofs) tidy(from int64) {
 // isProven reports whether the backend is known to serve the session without further authentication: its own connection has
 // shown that, or another of its lane key has that was opened within proofAge. A session that has a configured password begins
 // as proven.
-func (s *session) isProven(now int64) bool { return s.proven.Load() || s.isProvenByAnother(now) }
+func (s *session) isProven(now clock.Instant) bool {
+	return s.proven.Load() || s.isProvenByAnother(now)
+}
 
 // isProvenByAnother reports whether a new connection of another session has proven this one.
-func (s *session) isProvenByAnother(now int64) bool {
+func (s *session) isProvenByAnother(now clock.Instant) bool {
 	if s.hasOwn() {
 		return false // the own connection is about to show it
 	}
 	key, _ := s.laneKey(false)
-	if !s.server.proofs.since(key, now-int64(s.server.c.proofAge)) {
+	if !s.server.proofs.since(key, now.Add(-s.server.c.proofAge)) {
 		return false
 	}
 	s.proven.Store(true)

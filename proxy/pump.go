@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/resp"
 )
 
@@ -36,9 +37,9 @@ type pump struct {
 	awaited awaited       // the reply for which the session's reader waits, see await
 	outcome outcome       // what that reply was
 
-	inUse bool  // the session's reader uses the connection: nobody may close it for being idle
-	used  int64 // when the reader last stopped using it, see Server.now
-	dirty bool  // it is to be closed once it is idle: an error reply has left its state in doubt, or it is from before a move
+	inUse bool          // the session's reader uses the connection: nobody may close it for being idle
+	used  clock.Instant // when the reader last stopped using it, see Server.now
+	dirty bool          // it is to be closed once it is idle: an error reply has left its state in doubt, or it is from before a move
 }
 
 // runPump is the pump goroutine: it dials the own connection if there is none, and passes the backend's replies on as they

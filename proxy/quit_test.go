@@ -146,7 +146,7 @@ func TestAbortedTransactionDoesNotQuit(t *testing.T) {
 			w.do("+QUEUED\r\n", queued)
 			w.do("*-1\r\n", "EXEC")
 			w.do("$1\r\nv\r\n", "GET", "k")
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			before := h.Stats().CommandsLane["GET"]
 			w.do("$1\r\nv\r\n", "GET", "k")
 			if m.shared {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/limit"
 )
 
@@ -187,8 +188,8 @@ func TestCertificateThatIsNotValidYetHasAReasonOfItsOwn(t *testing.T) {
 func TestRefusedHandshakesDoNotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	const tries = 60
-	stopped := int64(0)
-	h := start(t, "127.0.0.1:1", func(c *Config) { swept(c); c.clock = func() int64 { return stopped } })
+	stopped := clock.Instant(0)
+	h := start(t, "127.0.0.1:1", func(c *Config) { swept(c); c.clock = func() clock.Instant { return stopped } })
 	refuse := func(n int) {
 		t.Helper()
 		before := h.refused(handshakePlaintext)

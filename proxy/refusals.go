@@ -13,7 +13,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"dragontls/proxy/clock"
 	"dragontls/proxy/limit"
 )
 
@@ -74,7 +73,7 @@ func (h *handshake) describe(e *zerolog.Event) { e.Stringer("remote", h.sock.Rem
 func (h *handshake) logRefused(reason string, err error, st *tls.ConnectionState) {
 	s := h.server
 	level := refusalLevel(reason)
-	if s.log.GetLevel() > level || !s.refusals.lines(reason).Pass(clock.Instant(s.now())) {
+	if s.log.GetLevel() > level || !s.refusals.lines(reason).Pass(s.now()) {
 		return
 	}
 	e := s.log.WithLevel(level).Str("reason", reason)
@@ -106,7 +105,7 @@ func withoutNumbers(text string) string {
 
 // tellMore logs how many lines of refused handshakes and of denied commands were left out. The sweeper calls it.
 func (s *Server) tellMore() {
-	now := clock.Instant(s.now())
+	now := s.now()
 	s.refusals.mu.Lock()
 	more := make(map[string]uint64)
 	for reason, l := range s.refusals.of {

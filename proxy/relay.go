@@ -219,7 +219,7 @@ func (d *relaying) count() {
 	if q.run.blocking {
 		d.unblocked++
 	} else {
-		d.s.stripe.durations.observe(time.Duration(d.s.server.now()-q.run.sent), 1)
+		d.s.stripe.durations.observe(d.s.server.now().Sub(q.run.sent), 1)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 	"dragontls/proxy/limit"
 	"dragontls/proxy/netio"
@@ -19,7 +20,7 @@ const (
 	reliefEighths = 7
 	// A session that had a command or a reply within atWork is taken to be at work, and about to give back what it holds. Relief
 	// ends it only if those that are stuck do not hold enough.
-	atWork = int64(100 * time.Millisecond)
+	atWork = 100 * time.Millisecond
 	// reliefPause is the time between two looks, in which the sessions and lanes that were ended can give their memory back.
 	reliefPause = 5 * time.Millisecond
 	// A paused session checks after memoryPause whether there is memory again, and then after twice as long each time, up to
@@ -32,10 +33,10 @@ type holder struct {
 	account *netio.Account
 	session *session // nil for a lane
 	lane    *lane.Lane
-	held    int64 // what its quota gets back
-	size    int64 // what comes back in all when it ends
-	active  int64 // when it last had a command or a reply
-	working bool  // see atWork
+	held    int64         // what its quota gets back
+	size    int64         // what comes back in all when it ends
+	active  clock.Instant // when it last had a command or a reply
+	working bool          // see atWork
 }
 
 // reliever ends the sessions and lanes that hold most when a quota passes its share, or when all together pass the limit. Its
@@ -142,7 +143,7 @@ func (s *Server) holders() []holder {
 			all = append(all, holder{account: a, lane: l, held: held, size: held + kept, active: l.LastReply()})
 		}
 	}
-	begun := s.now() - atWork
+	begun := s.now().Add(-atWork)
 	for i := range all {
 		all[i].working = all[i].active > begun
 	}

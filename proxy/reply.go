@@ -1,8 +1,7 @@
 package proxy
 
 import (
-	"time"
-
+	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
 )
@@ -11,7 +10,7 @@ import (
 // where replies that the client does not take wait in the backend, not here.
 // If they are pushed, a local reply is due and the turn is free, it returns the turn, which the caller must release. The
 // caller must hold queue.mu. hot
-func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission, writeTurn) {
+func (s *session) admitLocked(slots []slot, now clock.Instant, toLane bool) (submission, writeTurn) {
 	q := &s.queue
 	switch {
 	case q.closed:
@@ -29,7 +28,7 @@ func (s *session) admitLocked(slots []slot, now int64, toLane bool) (submission,
 }
 
 // Admit enters the batch into the reply order and into the ring of a lane, in the same order, see lane.Rider. hot
-func (s *session) Admit(to lane.Entry, now int64) (submission, lane.Turn) {
+func (s *session) Admit(to lane.Entry, now clock.Instant) (submission, lane.Turn) {
 	c := &s.client
 	s.queue.mu.Lock()
 	defer s.queue.mu.Unlock()
@@ -50,7 +49,7 @@ func (s *session) Admit(to lane.Entry, now int64) (submission, lane.Turn) {
 }
 
 // pushLocked appends slots, stamped with now, to the queue. Only the session's reader calls it. hot
-func (q *replyOrder) pushLocked(slots []slot, now int64) {
+func (q *replyOrder) pushLocked(slots []slot, now clock.Instant) {
 	before := q.slots.Cap()
 	for i := range slots {
 		l := &slots[i]
@@ -99,7 +98,7 @@ func (q *replyOrder) localFirstLocked() bool {
 
 // Receive puts b, which a lane has brought, into the outbox, see lane.Rider. The run that b belongs to is one slot of the
 // queue. slow is true if more than the budget is unsent: the session then uses its own connection for good. hot
-func (s *session) Receive(b []byte, n int, half bool, now int64) (slow bool, t lane.Turn) {
+func (s *session) Receive(b []byte, n int, half bool, now clock.Instant) (slow bool, t lane.Turn) {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -121,7 +120,7 @@ func (s *session) Receive(b []byte, n int, half bool, now int64) (slow bool, t l
 		q.answered = true
 		s.lastActive.Store(now)
 		if q.run.n == 0 {
-			s.stripe.durations.observe(time.Duration(now-q.run.sent), 1)
+			s.stripe.durations.observe(now.Sub(q.run.sent), 1)
 		}
 	}
 	if !q.turn {

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/ring"
 )
@@ -29,10 +30,10 @@ type slot struct {
 	tx       bool // with slotReplies: a whole transaction, from MULTI to EXEC
 	proves   bool // a reply other than an error proves the session
 	n        int
-	text     []byte      // with slotLocal and slotFinal; never modified, shared by sessions
-	reason   closeReason // with slotFinal
-	sent     int64       // when the slot entered the queue; monotonic nanoseconds
-	note     *note       // with slotNoted; may be set with slotQuit
+	text     []byte        // with slotLocal and slotFinal; never modified, shared by sessions
+	reason   closeReason   // with slotFinal
+	sent     clock.Instant // when the slot entered the queue
+	note     *note         // with slotNoted; may be set with slotQuit
 }
 
 func (k slotKind) local() bool { return k == slotLocal || k == slotFinal }

@@ -38,7 +38,7 @@ func (s *Server) restIdle() {
 	if s.rests == nil {
 		return
 	}
-	idle := s.now() - int64(s.c.restAfter)
+	idle := s.now().Add(-s.c.restAfter)
 	s.each(func(n *session) {
 		if n.lastActive.Load() > idle || n.holds.Load() != holdsNothing || n.owing() {
 			return

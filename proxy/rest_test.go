@@ -21,7 +21,7 @@ func (h *harness) rest(w *wire) *session {
 	h.t.Helper()
 	s := h.anySessionOf(w)
 	eventually(h.t, "the session rests", func() bool {
-		h.ahead.Add(int64(h.c.restAfter))
+		h.ahead.Add(h.c.restAfter)
 		h.restIdle()
 		up, _ := s.upstreamNow()
 		return s.rests.state.Load() == restResting && (up == nil || up.rests.state.Load() == restResting)
@@ -58,7 +58,7 @@ func TestSessionThatRestsGoesOn(t *testing.T) {
 		w.send("*2\r\n$3\r\nGET\r\n$1\r\n") // half a command keeps the reader
 		s := h.anySessionOf(w)
 		eventually(t, "it is read", func() bool { return s.holds.Load() == holdsPart })
-		h.ahead.Add(int64(time.Hour))
+		h.ahead.Add(time.Hour)
 		h.restIdle()
 		w.send("k\r\n")
 		w.want("$1\r\nv\r\n")
@@ -149,7 +149,7 @@ func TestTimeLimitOfABackendIsNotRenewed(t *testing.T) {
 		h.rest(w)
 		w.Close()
 		eventually(t, "the session has ended", func() bool {
-			h.ahead.Add(int64(h.c.restAfter))
+			h.ahead.Add(h.c.restAfter)
 			h.restIdle()
 			return h.live() == 0
 		})

@@ -22,7 +22,7 @@ func (s *session) HasRoom() {
 // Big moves the session to its own connection for ownAfterBig.
 func (s *session) Big() {
 	if s.ownUntil.Load() != forGood {
-		s.ownUntil.Store(s.server.now() + int64(s.server.c.ownAfterBig))
+		s.ownUntil.Store(s.server.now().Add(s.server.c.ownAfterBig))
 	}
 }
 
@@ -32,13 +32,13 @@ func (s *session) Follow(othersWait func() bool) {
 	q, now, followTimeout := &s.queue, s.server.now, s.server.c.followTimeout
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	since := now() - s.followed
-	defer func() { s.followed = now() - since }()
+	since := now().Add(-s.followed)
+	defer func() { s.followed = now().Sub(since) }()
 	for !q.closed && q.out.unsent > q.out.budget()/2 {
 		t := time.AfterFunc(followTimeout/4, q.notify)
 		q.changed.Wait()
 		t.Stop()
-		if now()-since < int64(followTimeout) || q.closed {
+		if now().Sub(since) < followTimeout || q.closed {
 			continue
 		}
 		q.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/lane"
 )
 
@@ -28,9 +29,9 @@ type route struct {
 	lane           *lane.Lane // the session stays on it, since replies may be owed there; or nil
 	set            *lane.Set  // the lanes of setFor, or nil
 	setFor         setFor
-	ownUntil       int64 // until then the session stays on its own connection
-	barredUntil    int64 // until then there are no lanes for the session
-	unboundedUntil int64 // until then the session stays on unbounded lanes
+	ownUntil       clock.Instant // until then the session stays on its own connection
+	barredUntil    clock.Instant // until then there are no lanes for the session
+	unboundedUntil clock.Instant // until then the session stays on unbounded lanes
 }
 
 // setFor says for what a session uses a lane set.

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
@@ -47,7 +48,7 @@ type Config struct {
 	Log         zerolog.Logger
 
 	timeouts
-	clock  func() int64                                    // see Server.now
+	clock  func() clock.Instant                            // see Server.now
 	lookup func(context.Context, string) ([]string, error) // of the backend's name; net.DefaultResolver.LookupHost
 	// The paces of new backend connections, see backend.Config.
 	sessionPace, identityPace, lanePace backend.Pace
@@ -61,7 +62,6 @@ type Server struct {
 	buffers        *netio.Buffers
 	backend        *backend.Backend
 	commands       *command.Table
-	started        time.Time
 	audit          *auditor
 	auditsCommands bool
 	pending        *places
@@ -135,20 +135,20 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	s := &Server{
-		c: c, log: c.Log, commands: table, started: time.Now(),
+		c: c, log: c.Log, commands: table,
 		buffers:  netio.NewBuffers(c.BufferLimit),
 		pending:  newPlaces(c.MaxHandshakes, 2*runtime.GOMAXPROCS(0)),
 		sessions: make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
 	if s.c.clock == nil {
-		s.c.clock = func() int64 { return int64(time.Since(s.started)) }
+		s.c.clock = clock.Start()
 	}
 	s.pending.door = door{most: c.doorTimeout, left: c.doorTimeout}
 	s.limits = s.newLimits()
 	s.pending.limit = s.limits[limitHandshakes]
 	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
-	s.audit = newAuditor(c.Audit, s.started)
+	s.audit = newAuditor(c.Audit, time.Now())
 	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
@@ -168,8 +168,8 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	}
 }
 
-// now is the time since New: monotonic, in nanoseconds.
-func (s *Server) now() int64 { return s.c.clock() }
+// now reads the monotonic clock that begins with New.
+func (s *Server) now() clock.Instant { return s.c.clock() }
 
 // Serve accepts on ln until Close or Drain; then it returns nil.
 func (s *Server) Serve(ln net.Listener) error {

@@ -7,10 +7,12 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/lane"
 	"dragontls/proxy/netio"
@@ -39,7 +41,7 @@ type session struct {
 	peer atomic.Pointer[Peer] // nil until the client's certificate has been judged
 	ends atomic.Int64         // when the session ends because its certificate expires, in unix nanoseconds
 
-	lastActive atomic.Int64 // monotonic nanoseconds, see Server.now
+	lastActive clock.Atomic // when the client last sent something or was last answered, see Server.now
 	holds      atomic.Int32 // what the reader holds, see holdsNothing
 	rests      rester       // whether the reader has a goroutine
 
@@ -49,14 +51,14 @@ type session struct {
 	reason  closeReason
 	done    chan struct{} // closed by end
 
-	begun    int64     // see Server.now
-	bytesOut uint64    // RESP bytes passed to writes to the client; the holder of the turn counts them
-	identity *identity // the identity in whose limit the session is counted, or nil. Guarded by Server.mu
-	leaving  *identity // the identity among whose leaving sessions it is counted, or nil. Guarded by Server.mu
+	begun    clock.Instant // see Server.now
+	bytesOut uint64        // RESP bytes passed to writes to the client; the holder of the turn counts them
+	identity *identity     // the identity in whose limit the session is counted, or nil. Guarded by Server.mu
+	leaving  *identity     // the identity among whose leaving sessions it is counted, or nil. Guarded by Server.mu
 }
 
 // forGood, as the value of sharing.ownUntil, is a time that never comes.
-const forGood = math.MaxInt64
+const forGood = clock.Instant(math.MaxInt64)
 
 const (
 	holdsNothing  int32 = iota
@@ -73,8 +75,8 @@ type sharing struct {
 	proven      atomic.Bool                  // the backend is known to serve it
 	proofOnly   atomic.Bool                  // no command has needed its own connection, which is open only to prove the session
 	gen         atomic.Uint64                // counts the changes of what decides which lanes it may use
-	ownUntil    atomic.Int64                 // until then it uses its own connection, see Server.now; may be forGood
-	followed    int64                        // how long lanes have waited for its client in all; guarded by queue.mu
+	ownUntil    clock.Atomic                 // until then it uses its own connection, see Server.now; may be forGood
+	followed    time.Duration                // how long lanes have waited for its client in all; guarded by queue.mu
 	stickies    atomic.Uint64                // commands that opened a transaction, watched keys or were ASKING; the reader counts them
 	stickyEnded atomic.Uint64                // so many of stickies, the first ones, are known to have ended
 	state       backend.State                // what the backend has confirmed; guarded by pump.mu

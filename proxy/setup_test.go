@@ -230,7 +230,7 @@ func TestResetThatABusyBackendRefusesKeepsTheDatabase(t *testing.T) {
 	})
 	w.do("-NOPERM no\r\n", "RESET")
 	b.on(nil)
-	h.pass(laneBusyRetry + int64(stayInterval))
+	h.pass(laneBusyRetry + stayInterval)
 	w.do(bulk("7 2"), "HGET", "h", "f")
 }
 

@@ -178,7 +178,7 @@ func (d *laneDifferential) playPhases(w *wire, phases [][][]byte, end ending, cu
 			d.together.Add(int64(d.proxied.sharedNow()))
 		}
 		if proxied {
-			d.proxied.ahead.Add(int64(2 * time.Millisecond)) // beyond stayInterval: the session may leave its own connection
+			d.proxied.ahead.Add(2 * time.Millisecond) // beyond stayInterval: the session may leave its own connection
 		}
 	}
 	return got
@@ -335,7 +335,7 @@ func TestEndOfAWholeTransactionIsNotThatOfTheNext(t *testing.T) {
 	w := h.dial()
 	w.send(cmd("MULTI") + cmd("SET", "k", "1") + cmd("EXEC") + cmd("MULTI"))
 	w.want("+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+OK\r\n")
-	h.pass(int64(5 * time.Millisecond))
+	h.pass(5 * time.Millisecond)
 	w.send(cmd("GET", "k"))
 	w.want("+QUEUED\r\n")
 	w.do("*1\r\n$1\r\n1\r\n", "EXEC")

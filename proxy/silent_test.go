@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/proxytest"
 )
 
@@ -127,7 +128,7 @@ func TestSessionThatWaitsForALaneTakesOneThatHasAnswered(t *testing.T) {
 func (h *harness) hasLeft(s *session) bool {
 	left := s.ended() || s.pump.limit.Load() != 0
 	for _, l := range h.lanes.Live() {
-		left = left || inside[atomic.Int64](l, "abandoned").Load() != 0
+		left = left || inside[clock.Atomic](l, "abandoned").Load() != 0
 	}
 	return left
 }
@@ -135,7 +136,7 @@ func (h *harness) hasLeft(s *session) bool {
 // overdue lets so much time pass, and has the lanes looked at.
 func (h *harness) overdue(d time.Duration) {
 	h.t.Helper()
-	h.ahead.Add(int64(d))
+	h.ahead.Add(d)
 	h.lanes.Watch(h.now())
 }
 
@@ -254,7 +255,7 @@ func TestLaneThatIsNotSilentStays(t *testing.T) {
 		<-more
 		return "whole\r\n"
 	}
-	h.ahead.Add(int64(2 * patience))
+	h.ahead.Add(2 * patience)
 	more <- struct{}{}
 	slow.want("$10\r\nhalf ")
 	h.overdue(0)
@@ -350,7 +351,7 @@ func TestReplyToWhatWasSentAgainIsDropped(t *testing.T) {
 			eventually(t, "a pipeline is behind them", func() bool { return l.inFlight() == 4 })
 			h.overdue(2 * time.Second)
 			behind.want(valueOf("behind"))
-			h.pass(int64(stayInterval))
+			h.pass(stayInterval)
 			next := b.hold("next")
 			behind.send(cmd("GET", "next"))
 			<-next.reached

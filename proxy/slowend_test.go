@@ -54,7 +54,7 @@ func TestLastBytesThatWaitAreOwedStill(t *testing.T) {
 			idle := l.h.dial()
 			idle.get("1")
 			eventually(t, "the other is idle", func() bool { return l.s.owing() && l.h.idleSessions() == 1 })
-			l.h.ahead.Add(int64(2 * time.Hour))
+			l.h.ahead.Add(2 * time.Hour)
 			l.h.closeIdle()
 			idle.wantCleanEnd()
 			l.arrives(t)

@@ -39,7 +39,7 @@ func (s *Server) sweepOnce() {
 
 // closeIdle ends the sessions that were idle for IdleTimeout.
 func (s *Server) closeIdle() {
-	limit := s.now() - int64(s.c.IdleTimeout)
+	limit := s.now().Add(-s.c.IdleTimeout)
 	s.each(func(n *session) {
 		if n.lastActive.Load() < limit && !n.owing() && !n.uncounting() {
 			n.end(closeIdle)

@@ -9,11 +9,11 @@ import (
 // long runs into none of it. A test that is about one lets the time pass at once (see harness.pass).
 const (
 	stayInterval  = time.Minute
-	laneBusyRetry = int64(time.Minute)
-	laneIdle      = int64(5 * time.Minute)
-	laneRetry     = int64(30 * time.Minute)
-	ownAfterBig   = int64(time.Hour)
-	unprovenLane  = int64(time.Hour)
+	laneBusyRetry = time.Minute
+	laneIdle      = 5 * time.Minute
+	laneRetry     = 30 * time.Minute
+	ownAfterBig   = time.Hour
+	unprovenLane  = time.Hour
 	followTimeout = 2 * time.Minute
 )
 
@@ -43,9 +43,9 @@ func patient(c *Config) {
 		doorTimeout:        time.Second, // that of a user is longer than a test about attackers needs to be
 		wrongPasswordPause: 1,
 		followTimeout:      followTimeout, stuckTimeout: patience, lateAfter: patience, slowCommand: patience,
-		stayInterval: stayInterval, ownAfterBig: time.Duration(ownAfterBig), laneIdle: time.Duration(laneIdle), laneStay: time.Duration(laneIdle),
+		stayInterval: stayInterval, ownAfterBig: ownAfterBig, laneIdle: laneIdle, laneStay: laneIdle,
 		laneHeld: patience, laneSilent: patience, watchInterval: time.Hour,
 		sweepInterval: time.Hour, restAfter: time.Hour, proofAge: -1,
-		unprovenLane: time.Duration(unprovenLane), laneRetry: time.Duration(laneRetry), laneBusyRetry: time.Duration(laneBusyRetry),
+		unprovenLane: unprovenLane, laneRetry: laneRetry, laneBusyRetry: laneBusyRetry,
 	}
 }

@@ -3,22 +3,24 @@ package proxy
 import (
 	"cmp"
 	"slices"
+
+	"dragontls/proxy/clock"
 )
 
 // sweepUnused closes lanes and own connections that no session has used for a while.
 func (s *Server) sweepUnused() {
 	now := s.now()
 	s.lanes.Sweep(now)
-	s.proofs.tidy(now - int64(s.c.proofAge))
+	s.proofs.tidy(now.Add(-s.c.proofAge))
 	s.each(func(n *session) {
 		n.shedDirty()
-		n.closeOwn(now - int64(s.c.laneIdle))
+		n.closeOwn(now.Add(-s.c.laneIdle))
 	})
 }
 
 // idleConn is a backend connection that nobody uses.
 type idleConn struct {
-	since int64
+	since clock.Instant
 	close func() bool // reports whether it was idle still
 }
 

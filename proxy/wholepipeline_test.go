@@ -16,7 +16,7 @@ func TestWholePipelineIsWrittenBeforeAReplyIsRead(t *testing.T) {
 		h, gates := m.startGated(t, redisServer(t), func(c *Config) { c.followTimeout = 20 * time.Millisecond })
 		w := h.dial()
 		w.do("+OK\r\n", "SET", "k", strings.Repeat("v", value))
-		h.pass(int64(stayInterval))
+		h.pass(stayInterval)
 		w.do(bulk(strings.Repeat("v", value)), "GET", "k")
 		gates.of(w).Stop() // from here on the client takes nothing
 		b := bufio.NewWriterSize(w, 16<<10)

@@ -26,7 +26,7 @@ func TestReplicaEndsNobodyWhoBelievesInScripts(t *testing.T) {
 				h.closeUnused(h.sessionOf(w))
 			}
 			w.do(":1\r\n", "EVALSHA", scriptSum, "0")
-			h.pass(int64(time.Minute))
+			h.pass(time.Minute)
 		}
 		a.Retarget("unix:" + a.second)
 		if m.shared {

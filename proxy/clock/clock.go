@@ -31,3 +31,11 @@ func (a *Atomic) Load() Instant { return Instant(a.at.Load()) }
 
 // Store stores an instant.
 func (a *Atomic) Store(i Instant) { a.at.Store(int64(i)) }
+
+// Swap stores an instant and returns the one that was stored before.
+func (a *Atomic) Swap(i Instant) (last Instant) { return Instant(a.at.Swap(int64(i))) }
+
+// CompareAndSwap stores i if last is stored, and reports whether it was.
+func (a *Atomic) CompareAndSwap(last, i Instant) bool {
+	return a.at.CompareAndSwap(int64(last), int64(i))
+}

@@ -16,6 +16,19 @@ func TestInstantsAreAsFarApartAsWhatWasAdded(t *testing.T) {
 	}
 }
 
+func TestAtomicIsSwappedOnlyFromWhatWasExpected(t *testing.T) {
+	var a Atomic
+	if last := a.Swap(1); last != 0 || a.Load() != 1 {
+		t.Errorf("%d was replaced by %d, want 0 by 1", last, a.Load())
+	}
+	if a.CompareAndSwap(0, 2) || a.Load() != 1 {
+		t.Errorf("it was swapped from 0, or is %d instead of 1", a.Load())
+	}
+	if !a.CompareAndSwap(1, 2) || a.Load() != 2 {
+		t.Errorf("it was not swapped from 1, and is %d", a.Load())
+	}
+}
+
 func TestClockStartsAtZeroAndNeverGoesBack(t *testing.T) {
 	outside := time.Now()
 	now := Start()

@@ -54,9 +54,9 @@ func (set *Set) dial(l backend.Login, paced bool) {
 	if err == nil {
 		opened = set.addLocked(up)
 	} else if barsLanes(err) {
-		set.barred = c.Now() + int64(c.Retry)
+		set.barred = c.Now().Add(c.Retry)
 	} else if errors.Is(err, backend.ErrBusy) || cutAgain {
-		set.barred = c.Now() + int64(c.BusyRetry) // until then sessions use their own connections, and see its error
+		set.barred = c.Now().Add(c.BusyRetry) // until then sessions use their own connections, and see its error
 	}
 	close(set.changed)
 	set.changed = make(chan struct{})

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/resp"
 )
@@ -37,13 +38,13 @@ func newRider(t testing.TB, b *netio.Buffers) *rider {
 	return r
 }
 
-func (r *rider) Admit(to Entry, _ int64) (Result, Turn) {
+func (r *rider) Admit(to Entry, _ clock.Instant) (Result, Turn) {
 	to.Owe(r.batch.Replies, r.tx)
 	r.owed += r.batch.Replies
 	return Submitted, nil
 }
 
-func (r *rider) Receive(b []byte, n int, half bool, _ int64) (slow bool, t Turn) {
+func (r *rider) Receive(b []byte, n int, half bool, _ clock.Instant) (slow bool, t Turn) {
 	r.got = append(r.got, b...)
 	whole := 0
 	for len(b) > 0 {
@@ -72,7 +73,7 @@ func (r *rider) Cut()                         { r.t.Error("its lane is in order"
 
 // submit submits so many commands. It does the work of the lane's writer if the session has woken it: the kernel may not have
 // taken the whole batch at once.
-func (r *rider) submit(l *Lane, commands []byte, n int, now int64) {
+func (r *rider) submit(l *Lane, commands []byte, n int, now clock.Instant) {
 	r.batch.Bytes, r.batch.Replies = commands, n
 	if got := l.Submit(&r.seat, &r.batch, now); got != Submitted {
 		r.t.Fatalf("the result is %v", got)
@@ -113,9 +114,8 @@ func newLane(t testing.TB, b *netio.Buffers) *Lane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	started := time.Now()
 	sets := New(Config{
-		Backend: backend.New(backend.Config{Target: func() (string, string, error) { return "unix", "/backend", nil }}), Buffers: b, Now: func() int64 { return int64(time.Since(started)) },
+		Backend: backend.New(backend.Config{Target: func() (string, string, error) { return "unix", "/backend", nil }}), Buffers: b, Now: clock.Start(),
 		Timeouts: Timeouts{LateAfter: time.Millisecond, SlowCommand: time.Hour, Idle: time.Hour, Unproven: time.Hour},
 	})
 	up := &backend.Conn{}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 	"dragontls/proxy/ring"
 )
@@ -27,7 +28,7 @@ const (
 	Shares      = 4
 	// A nonce follows the batch with which this many commands, or this much time, have passed since the last nonce.
 	nonceCommands = 1024
-	nonceInterval = int64(100 * time.Millisecond)
+	nonceInterval = 100 * time.Millisecond
 )
 
 type state uint8
@@ -49,7 +50,7 @@ type slot struct {
 	// resent means that the reply is dropped: the command is sent again over the session's own connection
 	resent bool
 	nonce  uint64
-	sent   int64 // when the commands were handed to the lane
+	sent   clock.Instant // when the commands were handed to the lane
 }
 
 // Lane is a backend connection that the sessions of one Key share, for commands that have exactly one reply each. Replies
@@ -59,13 +60,13 @@ type slot struct {
 type Lane struct {
 	set    *Set
 	up     *backend.Conn
-	opened int64
+	opened clock.Instant
 	load   atomic.Int32  // commands in flight or waiting for room, read when a session chooses a lane
 	late   atomic.Bool   // the backend does not keep up on this lane, see judgePulseLocked
 	busy   atomic.Bool   // the lane nearly always has commands in flight, see judgePulseLocked
 	wake   chan struct{} // wakes the lane's writer and hands it the token
 	closed chan struct{} // closed by conclude, when the lane's reader ends
-	heard  atomic.Int64  // when a part of the replies to a slot last came
+	heard  clock.Atomic  // when a part of the replies to a slot last came
 	pushed atomic.Bool   // a push has come: Sweep replaces the lane, see Set.renew
 	shunned
 
@@ -104,7 +105,7 @@ type writes struct {
 // nonces decides when the next nonce is due. Guarded by Lane.mu.
 type nonces struct {
 	unnonced int // commands since the last nonce
-	nonceAt  int64
+	nonceAt  clock.Instant
 }
 
 // loadLocked publishes the lane's load for sessions that choose a lane. hot
@@ -119,14 +120,14 @@ func (l *Lane) idleLocked() bool { return l.slots.Len() == 0 && l.commands == 0 
 func (l *Lane) overLocked() bool { return l.state == retired && l.idleLocked() }
 
 // Idle reports whether the lane is open and idle, and returns since when nothing has been in flight.
-func (l *Lane) Idle() (since int64, idle bool) {
+func (l *Lane) Idle() (since clock.Instant, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.pulse.idleSince, l.state == open && l.idleLocked()
 }
 
 // LastReply returns when the backend last answered on this lane, or when the lane was opened if it has not.
-func (l *Lane) LastReply() int64 {
+func (l *Lane) LastReply() clock.Instant {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return max(l.opened, l.pulse.replied)

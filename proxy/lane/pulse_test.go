@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -16,7 +17,7 @@ func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
 	l.set.refs.Store(2)
 	l.set.open.Store(&[]*Lane{l})
 	l.load.Store(growAbove + 1)
-	now := int64(time.Hour)
+	now := clock.Instant(time.Hour)
 	l.pulse.window = now
 	for i, tt := range []struct {
 		idle time.Duration // in a window of 50 ms
@@ -26,16 +27,16 @@ func TestKeyGetsNoOtherLaneForALaneThatIsNotBusy(t *testing.T) {
 		{13 * time.Millisecond, false}, {0, true},
 	} {
 		l.pulse.idleSince = now
-		l.pulse.begin(now + int64(tt.idle))
-		l.judgePulseLocked(now + busyWindow - 1)
+		l.pulse.begin(now.Add(tt.idle))
+		l.judgePulseLocked(now.Add(busyWindow - 1))
 		if l.pulse.window != now {
 			t.Errorf("%d: judged before its time", i)
 		}
-		now += busyWindow
+		now = now.Add(busyWindow)
 		l.judgePulseLocked(now)
 		if l.busy.Load() != tt.busy || l.set.calledFor(l) != tt.busy {
 			t.Errorf("%d: nothing in flight for %v of %v: busy %v, another lane is called for: %v",
-				i, tt.idle, time.Duration(busyWindow), l.busy.Load(), l.set.calledFor(l))
+				i, tt.idle, busyWindow, l.busy.Load(), l.set.calledFor(l))
 		}
 	}
 	l.load.Store(growAbove)
@@ -68,18 +69,18 @@ func TestSessionsTakeTheFirstLaneUnlessTheBackendIsSlow(t *testing.T) {
 	first.late.Store(true)
 	want("late", other)
 	first.late.Store(false)
-	now := int64(time.Hour)
+	now := clock.Instant(time.Hour)
 	for _, tt := range []struct {
-		each int64
+		each time.Duration
 		slow bool
 	}{{lateEach, false}, {lateEach + 1, true}} {
 		first.pulse.idleSince = now
 		first.pulse.begin(now)
 		n := int(2 * pulseWindow / tt.each)
-		first.pulse.finished(n, now, now+int64(n)*tt.each)
+		first.pulse.finished(n, now, now.Add(time.Duration(n)*tt.each))
 		first.judgePulseLocked(now)
 		if set.slow.Load() != tt.slow {
-			t.Errorf("%v for a command: the backend is slow: %v", time.Duration(tt.each), !tt.slow)
+			t.Errorf("%v for a command: the backend is slow: %v", tt.each, !tt.slow)
 		}
 	}
 	want("the backend is slow", other)
@@ -105,13 +106,13 @@ func TestLaneIsJudgedInTime(t *testing.T) {
 	}
 	each, due := newLane(t, netio.NewBuffers(0)), newLane(t, netio.NewBuffers(0))
 	var seats [2]Seat
-	now, judged := int64(time.Hour), 0
+	now, judged := clock.Instant(time.Hour), 0
 	var late, busy, slow int
 	for i := range 200_000 {
 		phase := phases[i/5000%len(phases)]
-		now += 1 + r.Int64N(int64(phase.step))
+		now = now.Add(time.Duration(1 + r.Int64N(int64(phase.step))))
 		if r.IntN(2000) == 0 {
-			now += int64(12 * time.Millisecond) // a stall
+			now = now.Add(12 * time.Millisecond) // a stall
 		}
 		enters, big := r.Float64() < phase.enters, r.IntN(1000) == 0
 		for k, l := range []*Lane{each, due} {
@@ -153,15 +154,15 @@ func TestLaneIsJudgedInTime(t *testing.T) {
 }
 
 func TestNonceIsDue(t *testing.T) {
-	const now = int64(time.Hour)
+	const now = clock.Instant(time.Hour)
 	for _, tt := range []struct {
 		commands int // since the last one, with that which is submitted
-		since    int64
+		since    time.Duration
 		due      bool
 	}{{1, 0, false}, {nonceCommands - 1, nonceInterval - 1, false}, {nonceCommands, 0, true}, {1, nonceInterval, true}} {
 		b := netio.NewBuffers(0)
 		l, r := newLane(t, b), newRider(t, b)
-		l.unnonced, l.nonceAt = tt.commands-1, now-tt.since
+		l.unnonced, l.nonceAt = tt.commands-1, now.Add(-tt.since)
 		r.submit(l, []byte(cmd("GET", "k")), 1, now)
 		if got := l.slots.Len() == 2; got != tt.due {
 			t.Errorf("%+v: due is %v", tt, got)

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/resp"
 )
 
@@ -139,7 +140,7 @@ func (l *Lane) deliver(b []byte) error {
 // is set, further bytes have come: next moves on to the slot whose reply they begin, and returns false if no reply is owed: there is no
 // slot, or the commands of the first one were not passed to a write yet. Otherwise it closes the lane if that is retired and owes nothing
 // more. hot
-func (l *Lane) next(now int64, more bool) bool {
+func (l *Lane) next(now clock.Instant, more bool) bool {
 	r, over := &l.in, false
 	l.mu.Lock()
 	defer func() {
@@ -151,7 +152,7 @@ func (l *Lane) next(now int64, more bool) bool {
 	if r.open {
 		r.open, l.pulse.big = false, false
 		if s := r.cur.seat; s != nil {
-			if now-max(l.pulse.replied, r.cur.sent) > int64(l.up.Trip+l.set.all.c.SlowCommand) {
+			if now.Sub(max(l.pulse.replied, r.cur.sent)) > l.up.Trip+l.set.all.c.SlowCommand {
 				s.noteSlow(now)
 			}
 			l.pulse.finished(r.cur.n, r.cur.sent, now)
@@ -216,7 +217,7 @@ func (l *Lane) judge() error {
 
 // hand gives b to the session of the current slot. b holds as many whole replies as whole says, and maybe the beginning of
 // another. hand checks the reply to a nonce itself, and drops a reply whose command is sent again. hot
-func (l *Lane) hand(b []byte, whole int, now int64) error {
+func (l *Lane) hand(b []byte, whole int, now clock.Instant) error {
 	r := &l.in
 	s := r.cur.seat
 	switch {
@@ -270,7 +271,7 @@ func (l *Lane) nonceCame(b []byte, whole int) error {
 // number. No command on a lane causes pushes, so another client has redirected its CLIENT TRACKING to this connection, which
 // Redis allows with RESP3 only. A whole push between two replies leaves their order as it was, and the sessions on the lane
 // go on. With RESP2, and for a push above backend.MaxPush, it returns errPush.
-func (l *Lane) skipPush(b []byte, now int64) (n int, err error) {
+func (l *Lane) skipPush(b []byte, now clock.Instant) (n int, err error) {
 	r := &l.in
 	if !r.push {
 		r.push, r.size = true, 0

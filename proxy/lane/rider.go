@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -15,14 +16,14 @@ type Rider interface {
 	// returns Submitted it counts the commands, since a byte of them may be written at once. It may return the turn only with
 	// Submitted, if a local reply is due and nobody was writing to the client. Submit calls it, and so the session's reader;
 	// Lane.mu is held. After a panic the lane is poisoned.
-	Admit(to Entry, now int64) (Result, Turn)
+	Admit(to Entry, now clock.Instant) (Result, Turn)
 
 	// Receive takes b, which the lane has brought; the bytes live until it returns. b completes n replies and, if half is set,
 	// ends in the middle of another. All of them belong to one run that Admit has entered. It returns the turn if nobody had
 	// it: the lane then calls Turn.DrainNow. slow means that the client has not taken more than it may: the session does not
 	// choose a lane any more, and the lane retires and calls Follow. A session that has ended drops b. The lane's reader calls
 	// it, with no lock held. hot
-	Receive(b []byte, n int, half bool, now int64) (slow bool, t Turn)
+	Receive(b []byte, n int, half bool, now clock.Instant) (slow bool, t Turn)
 
 	// HasRoom wakes the session's reader, which waits for room on a lane or for another lane. Lane.mu is held.
 	HasRoom()
@@ -110,8 +111,8 @@ type Seat struct {
 	// already be on another lane.
 	commands, bytes atomic.Int32
 
-	slowAt    atomic.Int64 // when a command of the session was last found to be slow, see noteSlow
-	slowUntil atomic.Int64
+	slowAt    clock.Atomic // when a command of the session was last found to be slow, see noteSlow
+	slowUntil clock.Atomic
 
 	waiter // guarded by the mu of the lane for which the session waits
 
@@ -142,15 +143,15 @@ func (s *Seat) count(commands, bytes int) {
 }
 
 // slowMemory is how long a session that has sent two slow commands in that time rides unbounded lanes, after the last one.
-const slowMemory = int64(time.Minute)
+const slowMemory = time.Minute
 
 // noteSlow notes that the session sent a slow command. The second one within slowMemory moves it to unbounded lanes. A lane's
 // reader calls it.
-func (s *Seat) noteSlow(now int64) {
-	if last := s.slowAt.Swap(now); last != 0 && now-last < slowMemory {
-		s.slowUntil.Store(now + slowMemory)
+func (s *Seat) noteSlow(now clock.Instant) {
+	if last := s.slowAt.Swap(now); last != 0 && now.Sub(last) < slowMemory {
+		s.slowUntil.Store(now.Add(slowMemory))
 	}
 }
 
 // SlowUntil returns the time until which the session is to ride unbounded lanes, because it has sent slow commands.
-func (s *Seat) SlowUntil() int64 { return s.slowUntil.Load() }
+func (s *Seat) SlowUntil() clock.Instant { return s.slowUntil.Load() }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 )
 
 // growAbove is the load above which a busy lane is crowded. When all lanes of a key have such a load and one is crowded, the
@@ -36,7 +37,7 @@ type Set struct {
 	dialing  bool
 	paced    bool          // the dial under way waits for a token
 	outgoing *Lane         // the lane to retire once the dial under way has succeeded, or nil
-	barred   int64         // no lane is dialled before this time
+	barred   clock.Instant // no lane is dialled before this time
 	err      error         // of the last dial
 	changed  chan struct{} // closed and replaced when a lane opens or closes, a dial fails or has its token
 }
@@ -52,7 +53,7 @@ func (set *Set) lanes() []*Lane {
 // Choose returns a lane for a session that is owed nothing and began at the given time: the first one that is neither late nor
 // crowded, so that lanes that are not needed become idle and close. If there is none, or the backend is slow, it returns the
 // least loaded lane, or nil if no lane is open that the session may ride. hot
-func (set *Set) Choose(begun int64) *Lane {
+func (set *Set) Choose(begun clock.Instant) *Lane {
 	if !set.slow.Load() {
 		for _, l := range set.lanes() {
 			if !l.late.Load() && !l.held.Load() && !l.crowded() && l.mayCarry(begun) {
@@ -71,7 +72,7 @@ func (l *Lane) crowded() bool { return l.load.Load() > growAbove && l.busy.Load(
 func (set *Set) least() *Lane { return set.leastFor(0) }
 
 // leastFor is least among the lanes that a session may ride which began at the given time. hot
-func (set *Set) leastFor(begun int64) *Lane {
+func (set *Set) leastFor(begun clock.Instant) *Lane {
 	var best *Lane
 	var least int32
 	for _, l := range set.lanes() {
@@ -129,7 +130,7 @@ func (set *Set) calledFor(l *Lane) bool {
 }
 
 // BarredUntil returns the time before which no lane is dialled for the key.
-func (set *Set) BarredUntil() int64 {
+func (set *Set) BarredUntil() clock.Instant {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	return set.barred
@@ -138,7 +139,7 @@ func (set *Set) BarredUntil() int64 {
 // Await waits until a lane is open that a session may ride which began at the given time, and returns it. It returns ErrNoLanes
 // if the key is barred, errEnded if done was closed, and the error of the last dial after Timeouts.Unavailable, in which the wait
 // for a token does not count. A lane that is dialled although the key has as many as it may have takes the place of another one.
-func (set *Set) Await(begun int64, done <-chan struct{}) (*Lane, error) {
+func (set *Set) Await(begun clock.Instant, done <-chan struct{}) (*Lane, error) {
 	t := time.NewTimer(set.all.c.Unavailable)
 	defer t.Stop()
 	for {

@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/netio"
 )
 
@@ -25,7 +26,7 @@ type Config struct {
 	// CloseAccount closes the account of a lane that has ended.
 	CloseAccount func(*netio.Account)
 
-	Now      func() int64    // monotonic nanoseconds
+	Now      func() clock.Instant
 	Done     <-chan struct{} // closed when no lane may be dialled any more; Sets.Close follows
 	Running  *sync.WaitGroup // counts the goroutines of lanes
 	Panicked func(v any)     // called in a goroutine that has panicked
@@ -82,7 +83,7 @@ type Sets struct {
 	live  sync.Map // of *Lane: lanes that have not ended, retired ones included
 	count atomic.Int64
 
-	nextAsk int64 // belongs to the goroutine that calls Watch
+	nextAsk clock.Instant // belongs to the goroutine that calls Watch
 }
 
 // New returns Sets without lanes.
@@ -152,11 +153,11 @@ func (a *Sets) Each(f func(*Lane)) {
 }
 
 // sheddingAfter is how long a lane is idle before it gives its buffers back.
-const sheddingAfter = int64(time.Second)
+const sheddingAfter = time.Second
 
 // Sweep closes lanes that no session has used for a while, replaces those that have carried a push, has idle ones give back
 // their buffers, and forgets sets that nobody uses. It is called at intervals.
-func (a *Sets) Sweep(now int64) {
+func (a *Sets) Sweep(now clock.Instant) {
 	spare := a.c.Backend.HasSpare()
 	a.Each(func(l *Lane) {
 		l.set.slow.Store(false)
@@ -166,11 +167,11 @@ func (a *Sets) Sweep(now int64) {
 			stays = a.c.Stay
 		}
 		switch {
-		case idle && now-since >= int64(stays) || !l.up.Authenticated() && now-l.opened >= int64(a.c.Unproven):
+		case idle && now.Sub(since) >= stays || !l.up.Authenticated() && now.Sub(l.opened) >= a.c.Unproven:
 			l.Retire()
 		case l.pushed.Load():
 			l.set.renew(l)
-		case idle && now-since >= sheddingAfter:
+		case idle && now.Sub(since) >= sheddingAfter:
 			l.shed()
 		}
 	})
@@ -178,7 +179,7 @@ func (a *Sets) Sweep(now int64) {
 }
 
 // tidy forgets the sets that no session uses, that have no lanes and whose lanes are not barred.
-func (a *Sets) tidy(now int64) {
+func (a *Sets) tidy(now clock.Instant) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for key, set := range a.sets {

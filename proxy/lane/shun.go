@@ -4,14 +4,15 @@ import (
 	"sync/atomic"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 )
 
 // shunned says which sessions and commands avoid a lane, although it is open. Its connection may be of no use any more, while new ones
 // are: a client that reconnects for that reason must get another lane, or its reconnecting would cure nothing.
 type shunned struct {
 	// Sessions that began after one of these times do not ride the lane; 0 means that there is no such time.
-	doubted   atomic.Int64 // the lane may lead to a replica, see Sets.Suspect. It retires soon
-	abandoned atomic.Int64 // it owes a reply to a client that has left, see Abandon
+	doubted   clock.Atomic // the lane may lead to a replica, see Sets.Suspect. It retires soon
+	abandoned clock.Atomic // it owes a reply to a client that has left, see Abandon
 
 	abandonedAt uint64 // what writes.given was when such a client left last; guarded by Lane.mu
 
@@ -19,7 +20,7 @@ type shunned struct {
 }
 
 // mayCarry reports whether a session that began at the given time may ride the lane. hot
-func (l *Lane) mayCarry(begun int64) bool {
+func (l *Lane) mayCarry(begun clock.Instant) bool {
 	d, a := l.doubted.Load(), l.abandoned.Load()
 	return (d == 0 || begun <= d) && (a == 0 || begun <= a)
 }

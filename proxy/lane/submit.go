@@ -4,11 +4,12 @@ import (
 	"math/rand/v2"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 )
 
 // Submit hands the session's batch to the lane, whole or not at all. After Wait the session has a place among the waiters,
 // until its next Submit or StopWaiting. The session's reader calls it. hot
-func (l *Lane) Submit(s *Seat, b *Batch, now int64) Result {
+func (l *Lane) Submit(s *Seat, b *Batch, now clock.Instant) Result {
 	t := l.take(s, b, now)
 	switch {
 	case t.direct:
@@ -39,7 +40,7 @@ type taken struct {
 
 // take enters the session's batch into its reply order and into the lane. A panic in take leaves the slots of both in doubt,
 // so it poisons the lane, once the lock is free. hot
-func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
+func (l *Lane) take(s *Seat, b *Batch, now clock.Instant) (t taken) {
 	defer l.poisonOnPanic()
 	size := len(b.Bytes)
 	l.mu.Lock()
@@ -79,7 +80,7 @@ func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
 		l.judgePulseLocked(now)
 	}
 	t.out = b.Bytes
-	if l.unnonced >= nonceCommands || now-l.nonceAt >= nonceInterval {
+	if l.unnonced >= nonceCommands || now.Sub(l.nonceAt) >= nonceInterval {
 		t.out = l.appendNonceLocked(t.out, now)
 	}
 	t.start = !l.token
@@ -99,7 +100,7 @@ func (l *Lane) take(s *Seat, b *Batch, now int64) (t taken) {
 type Entry struct {
 	lane *Lane
 	seat *Seat
-	now  int64
+	now  clock.Instant
 }
 
 // Owe enters a run of commands that are owed n replies. tx means that they are a whole transaction. hot
@@ -111,7 +112,7 @@ func (e Entry) Owe(n int, tx bool) {
 
 // appendNonceLocked appends an ECHO of a random word to a batch, and a slot for its reply, which must return in exactly that
 // place.
-func (l *Lane) appendNonceLocked(out []byte, now int64) []byte {
+func (l *Lane) appendNonceLocked(out []byte, now clock.Instant) []byte {
 	word := rand.Uint64()
 	nonce := backend.AppendNonce(make([]byte, 0, backend.NonceSize), word)
 	l.slots.Push(slot{n: 1, at: l.given, nonce: word, sent: now}, 16)

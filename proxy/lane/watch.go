@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // Timeouts.Ask. If it does, then the fault is with the lane's connection or with its oldest command. Commands that only read leave such a
 // lane: it is held. One that has been silent for Timeouts.Silent takes no more work. Watch also closes lanes that have been silent for so long and
 // serve nobody any more. One goroutine calls it, at short intervals.
-func (a *Sets) Watch(now int64) {
+func (a *Sets) Watch(now clock.Instant) {
 	var overdue []*Lane
 	a.live.Range(func(k, _ any) bool {
 		switch l := k.(*Lane); l.overdue(now) {
@@ -36,7 +37,7 @@ func (a *Sets) Watch(now int64) {
 	if len(overdue) == 0 || now < a.nextAsk {
 		return
 	}
-	a.nextAsk = now + int64(a.c.Ask)
+	a.nextAsk = now.Add(a.c.Ask)
 	if !a.backendAnswers() {
 		return
 	}
@@ -62,33 +63,33 @@ const (
 )
 
 // overdue judges how long the lane has owed a reply.
-func (l *Lane) overdue(now int64) overdueness {
+func (l *Lane) overdue(now clock.Instant) overdueness {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	since, owes := l.silentSinceLocked()
 	if !owes || l.state == closed {
 		return isInTime
 	}
-	silent := now-since >= l.patience(l.set.all.c.Silent)
+	silent := now.Sub(since) >= l.patience(l.set.all.c.Silent)
 	switch {
 	case silent && l.state == retired && l.allLeftLocked():
 		return isForsaken
-	case silent && l.state == open, !l.held.Load() && now-since >= l.patience(l.set.all.c.Held):
+	case silent && l.state == open, !l.held.Load() && now.Sub(since) >= l.patience(l.set.all.c.Held):
 		return isOverdue
 	}
 	return isInTime
 }
 
 // patience is how long the lane may take for a reply, where a lane that is near has the time d for commands with bounded work.
-func (l *Lane) patience(d time.Duration) int64 {
+func (l *Lane) patience(d time.Duration) time.Duration {
 	if l.set.key.Unbounded {
 		d *= unboundedPatience
 	}
-	return int64(max(d, farTrips*l.up.Trip))
+	return max(d, farTrips*l.up.Trip)
 }
 
 // silentSinceLocked returns since when nothing has come on a lane that owes a reply.
-func (l *Lane) silentSinceLocked() (since int64, owes bool) {
+func (l *Lane) silentSinceLocked() (since clock.Instant, owes bool) {
 	head := l.headLocked()
 	if head == nil {
 		return 0, false
@@ -111,7 +112,7 @@ func (l *Lane) allLeftLocked() bool {
 
 // passedBy is called when the backend has answered on another connection, for which it was asked at the given time, when this lane was
 // overdue. If nothing has come on the lane since, it holds the lane, and retires it if that has been silent for too long.
-func (l *Lane) passedBy(asked int64) {
+func (l *Lane) passedBy(asked clock.Instant) {
 	c := &l.set.all.c
 	l.mu.Lock()
 	since, owes := l.silentSinceLocked()
@@ -123,14 +124,14 @@ func (l *Lane) passedBy(asked int64) {
 	if newly {
 		again = l.resendReadsLocked()
 	}
-	silent := l.state == open && asked-since >= l.patience(c.Silent)
+	silent := l.state == open && asked.Sub(since) >= l.patience(c.Silent)
 	owed := l.commands
 	l.mu.Unlock()
 	level := zerolog.InfoLevel
 	if silent {
 		level = zerolog.WarnLevel
 	}
-	e := c.Log.WithLevel(level).Str("backend", c.Backend.URL()).Stringer("address", l.up.Socket.RemoteAddr()).Dur("silent_for", time.Duration(asked-since)).Int("owed", owed)
+	e := c.Log.WithLevel(level).Str("backend", c.Backend.URL()).Stringer("address", l.up.Socket.RemoteAddr()).Dur("silent_for", asked.Sub(since)).Int("owed", owed)
 	switch {
 	case silent:
 		l.Retire()
