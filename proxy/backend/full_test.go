@@ -75,10 +75,10 @@ func TestLogSaysHowManyConnectionsAFullBackendRefused(t *testing.T) {
 		}
 	}
 	refused(3)
-	said(`"count":1,"backend":"redis://`+addr+`","answer":"ERR max number of clients reached"`)
+	said(`"count":1,"backend":"redis://` + addr + `","answer":"ERR max number of clients reached"`)
 	now.Store(now.Load().Add(limit.Interval))
 	refused(1)
-	said(`"count":3,"backend":"redis://`+addr+`","answer":"ERR max number of clients reached"`)
+	said(`"count":3,"backend":"redis://` + addr + `","answer":"ERR max number of clients reached"`)
 	if b.IsFailing() {
 		t.Error("others have to wait before they dial")
 	}
