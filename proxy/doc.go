@@ -12,7 +12,7 @@
 //	                │ queueFrame: a slot and the canonical bytes                dispatch.go queueFrame
 //	                │ flush, before a read that waits                           dispatch.go flush
 //	                ├── lane ──> choose a lane for the batch                    dispatch.go flushLane, chooseLane
-//	                │            take: slots into the reply order and           lane/lane.go Submit, take
+//	                │            take: slots into the reply order and           lane/submit.go Submit, take
 //	                │            into the lane's ring, under Lane.mu            reply.go    Admit
 //	                │            written by the session if the lane is idle     lane/submit.go writeOne
 //	                │            or the batch large, and not over TLS,

@@ -32,6 +32,10 @@ func (s *Server) Drain(timeout time.Duration) error {
 	defer t.Stop()
 	for {
 		now := time.Now()
+		// In the order in which a client passes: it may go from the listener to a handshake, and from there to a session, while
+		// this looks. What is empty here stays empty, if what comes before it is.
+		arriving := s.isListening()
+		shaking := s.pending.len()
 		left := 0
 		s.each(func(n *session) {
 			left++
@@ -47,7 +51,7 @@ func (s *Server) Drain(timeout time.Duration) error {
 				n.end(closeDrain)
 			}
 		})
-		if left == 0 && s.pending.len() == 0 && !s.isListening() {
+		if !arriving && shaking == 0 && left == 0 {
 			s.Close()
 			return nil
 		}

@@ -271,12 +271,16 @@ func (s *session) acquireTurn() writeTurn {
 	return writeTurn{s}
 }
 
+// owesElsewhere reports whether what is owed is not for the own connection to answer: lanes owe it, or it is a read that is to be sent again
+// and was not yet. The caller must hold q.mu.
+func (q *replyOrder) owesElsewhere() bool { return q.onLane || q.out != nil && q.out.resend != nil }
+
 // lanesOwe tells the pump about a frame that begins now: owe reports whether lanes owe what is owed, so that the own
 // connection has nothing to answer; due reports whether otherwise the frame belongs to the current run.
 func (q *replyOrder) lanesOwe() (owe, due bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	owe = q.onLane && !q.uncounted()
+	owe = q.owesElsewhere() && !q.uncounted()
 	return owe, !owe && q.run.n > 0
 }
 
@@ -290,7 +294,7 @@ func (q *replyOrder) nextRun() (ok, uncounted bool) {
 	if q.uncounted() {
 		return false, true
 	}
-	if q.onLane || q.slots.Len() == 0 || q.slots.At(0).kind.local() {
+	if q.owesElsewhere() || q.slots.Len() == 0 || q.slots.At(0).kind.local() {
 		return false, false
 	}
 	q.run = q.popLocked()

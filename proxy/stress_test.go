@@ -157,7 +157,7 @@ func (st *stress) report(took time.Duration) {
 
 // stressFaults are counted as they are done.
 var stressFaults = []string{"client reset", "client close", "kill a lane", "kill any", "relay resets all", "relay cuts",
-	"answered unavailable", "closed by the proxy"}
+	"closed by the proxy"}
 
 // storm ends backend connections once a quarter of the commands was sent.
 func (st *stress) storm(done <-chan struct{}) {

@@ -90,6 +90,7 @@ func (l *Lane) leftLocked() []lost {
 			continue
 		case s.resent:
 			left[i].seat = nil // as below; the session may be submitting to another lane by now
+		case i == 0 && current && l.in.dropped: // the session's own connection answers the command
 		default:
 			left[i].again = s.seat.askedAlone()
 		}

@@ -114,33 +114,51 @@ func (l *Lane) allLeftLocked() bool {
 // overdue. If nothing has come on the lane since, it holds the lane, and retires it if that has been silent for too long.
 func (l *Lane) passedBy(asked clock.Instant) {
 	c := &l.set.all.c
-	l.mu.Lock()
-	since, owes := l.silentSinceLocked()
-	if !owes || since > asked || l.state == closed {
-		l.mu.Unlock()
+	p, overdue := l.hold(asked)
+	if !overdue {
 		return
 	}
-	newly, again := !l.held.Swap(true), 0
-	if newly {
-		again = l.resendReadsLocked()
-	}
-	silent := l.state == open && asked.Sub(since) >= l.patience(c.Silent)
-	owed := l.commands
-	l.mu.Unlock()
 	level := zerolog.InfoLevel
-	if silent {
+	if p.silent {
 		level = zerolog.WarnLevel
 	}
-	e := c.Log.WithLevel(level).Str("backend", c.Backend.URL()).Stringer("address", l.up.Socket.RemoteAddr()).Dur("silent_for", asked.Sub(since)).Int("owed", owed)
+	e := c.Log.WithLevel(level).Str("backend", c.Backend.URL()).Stringer("address", l.up.Socket.RemoteAddr()).Dur("silent_for", p.silence).Int("owed", p.owed)
 	switch {
-	case silent:
+	case p.silent:
 		l.Retire()
 		c.Backend.Recovered("silent")
 		e.Msg("a shared connection is silent, while the backend answers on a new one: it takes no more work")
-	case newly:
+	case p.newly:
 		c.Backend.Recovered("held")
-		e.Int("sent_again", again).Msg("a command keeps a shared connection waiting, while the backend answers on a new one: reads leave it")
+		e.Int("sent_again", p.again).Msg("a command keeps a shared connection waiting, while the backend answers on a new one: reads leave it")
 	}
+}
+
+// passing is what hold has found: whether the lane was not held before, how many reads are sent again, whether it has been silent for too
+// long, for how long, and how many commands it owes.
+type passing struct {
+	newly   bool
+	again   int
+	silent  bool
+	silence time.Duration
+	owed    int
+}
+
+// hold holds the lane unless something has come on it since the given time. It reports whether the lane is held. The lock is given back also
+// if a rider panics.
+func (l *Lane) hold(asked clock.Instant) (p passing, overdue bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since, owes := l.silentSinceLocked()
+	if !owes || since > asked || l.state == closed {
+		return p, false
+	}
+	p = passing{newly: !l.held.Swap(true), silence: asked.Sub(since), owed: l.commands}
+	if p.newly {
+		p.again = l.resendReadsLocked()
+	}
+	p.silent = l.state == open && p.silence >= l.patience(l.set.all.c.Silent)
+	return p, true
 }
 
 // resendReadsLocked has each session that waits behind the oldest command on the lane, for a single command which only reads, send it again
