@@ -6,6 +6,9 @@ import (
 	"crypto/subtle"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
@@ -119,8 +122,7 @@ func (s *session) answer(cmd *command.Command, text []byte, as commandFate) clas
 // wrongPassword answers a login that is not the one of dragontls, at once, and then has the session take nothing more from
 // its client for a while, or end. Nobody else waits: the reader, which is this session's own, has submitted all that it held.
 func (s *session) wrongPassword(cmd *command.Command) classified {
-	s.server.lastWrong.Store(s.peer.Load())
-	s.server.passwordsWrong.Add(1)
+	s.noteWrongPassword()
 	s.wrongPasswords++
 	if s.wrongPasswords == maxWrongPasswords {
 		s.countLocal(cmd, commandRefused)
@@ -148,15 +150,17 @@ func (s *session) parkFor(d time.Duration) bool {
 	return s.park(func() bool { return over })
 }
 
-// tellPasswords logs that clients have sent wrong passwords, and names the client that did so last. The sweeper calls it.
-func (s *Server) tellPasswords(l *limitTeller) {
-	n := l.due(s.now(), s.passwordsWrong.Load())
-	if n == 0 {
+// noteWrongPassword counts a wrong password, and logs its client, limit.MaxLines a second.
+func (s *session) noteWrongPassword() {
+	sv := s.server
+	sv.passwordsWrong.Add(1)
+	if sv.log.GetLevel() > zerolog.WarnLevel || !sv.passwordLines.Pass(clock.Instant(sv.now())) {
 		return
 	}
-	e := s.log.Warn().Uint64("count", n)
-	if p := s.lastWrong.Load(); p != nil {
-		e.Str("client", p.Name)
+	e := sv.log.Warn()
+	s.describe(e)
+	if p := s.peer.Load(); p != nil && p.User != nil {
+		e.Str("user", p.User.Name)
 	}
 	e.Msg("a client sent a password that is not the one it acts with")
 }

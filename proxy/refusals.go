@@ -103,7 +103,7 @@ func withoutNumbers(text string) string {
 	return text
 }
 
-// tellMore logs how many lines of refused handshakes and of denied commands were left out. The sweeper calls it.
+// tellMore logs how many of the lines were left out that are written limit.MaxLines a second at most. The sweeper calls it.
 func (s *Server) tellMore() {
 	now := s.now()
 	s.refusals.mu.Lock()
@@ -121,6 +121,15 @@ func (s *Server) tellMore() {
 		if n := s.denials[by].lines.TakeMore(now); n > 0 {
 			s.log.Info().Stringer("by", by).Uint64("more", n).Msg("and more commands denied")
 		}
+	}
+	if n := s.passwordLines.TakeMore(now); n > 0 {
+		s.log.Warn().Uint64("more", n).Msg("and more wrong passwords of clients")
+	}
+	if n := s.userLines.TakeMore(now); n > 0 {
+		s.log.Warn().Uint64("more", n).Msg("and more clients whose users get no backend connection")
+	}
+	if n := s.unaskedLines.TakeMore(now); n > 0 {
+		s.log.Warn().Uint64("more", n).Msg("and more replies that nobody asked for")
 	}
 }
 

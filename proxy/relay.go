@@ -5,6 +5,8 @@ import (
 	"os"
 	"time"
 
+	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/resp"
 )
 
@@ -242,8 +244,8 @@ func (d *relaying) malformed(err error, begins bool) {
 	s.end(closeBackendError)
 }
 
-// unasked ends the session because of a reply that nobody asked for, which begins rest. It passes that reply on if it is an
-// error, since it may be what the backend says before it closes.
+// unasked logs and counts a reply that nobody asked for, which begins rest, and ends the session. It passes that reply on if it is
+// an error, since it may be what the backend says before it closes.
 func (s *session) unasked(rest []byte) error {
 	if rest[0] == '-' {
 		var r resp.Replies
@@ -251,8 +253,24 @@ func (s *session) unasked(rest []byte) error {
 			_ = s.pump.turn.write(rest[:n])
 		}
 	}
+	s.noteUnasked()
 	s.end(closeBackendError)
 	return errEnded
+}
+
+// noteUnasked counts that the session's own connection brought a reply that nobody asked for, and logs it, limit.MaxLines a second. A
+// session that has ended has nothing to say of what still comes.
+func (s *session) noteUnasked() {
+	if s.ended() {
+		return
+	}
+	s.server.backend.Count("unasked")
+	if !s.server.unaskedLines.Pass(clock.Instant(s.server.now())) {
+		return
+	}
+	e := s.server.log.Warn().Str("backend", s.server.backend.URL())
+	s.describe(e)
+	e.Str("cure", backend.Explain(backend.ErrUnasked).Cure).Msg("the backend sent a reply that nobody asked for: the session ends")
 }
 
 // acquireTurn waits until nobody else has the turn and no reply of a lane is half delivered, and then takes the turn. The

@@ -18,6 +18,7 @@ import (
 	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/lane"
+	"dragontls/proxy/limit"
 	"dragontls/proxy/netio"
 )
 
@@ -111,7 +112,9 @@ type counters struct {
 	acceptErrors   atomic.Uint64
 	passwordsRight atomic.Uint64 // that clients have sent, see checkPassword
 	passwordsWrong atomic.Uint64
-	lastWrong      atomic.Pointer[Peer] // whose client has sent the last wrong password; nil if it has no certificate
+	passwordLines  limit.Lines // about them
+	userLines      limit.Lines // about clients whose own users get no backend connection
+	unaskedLines   limit.Lines // about replies that nobody asked for, on own connections
 	limits         limits
 	refusals       refusals
 	denials        denials

@@ -11,7 +11,6 @@ func (s *Server) sweep() {
 	}
 	t := time.NewTicker(interval)
 	defer t.Stop()
-	var passwords limitTeller
 	for {
 		select {
 		case <-s.done:
@@ -19,7 +18,6 @@ func (s *Server) sweep() {
 		case <-t.C:
 		}
 		s.sweepOnce()
-		s.tellPasswords(&passwords)
 		s.limits.tell()
 		s.tellMore()
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dragontls/proxy/backend"
+	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 )
 
@@ -96,14 +97,18 @@ func connectionName(name string) string {
 	return full[:min(len(full), maxConnectionName)]
 }
 
-// logUserRefused tells why the session's own user has no connection; what ails the backend itself its prober tells.
+// logUserRefused logs why the session's own user has no connection, limit.MaxLines a second. What is wrong with the backend itself
+// is logged by its prober.
 func (s *session) logUserRefused(err error) {
 	ofUser := errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrNoPassword)
-	if p := s.peer.Load(); p != nil && p.User != nil && ofUser {
-		f := faultOfUser(err)
-		s.event(s.server.log.Warn()).Str("backend", s.server.backend.URL()).Str("reason", f.Reason).Str("error", backend.Printable(err.Error())).
-			Str("client", p.Name).Str("user", p.User.Name).Str("finding", f.Line).Str("cure", f.Cure).Msg("a client's user gets no backend connection")
+	p := s.peer.Load()
+	if p == nil || p.User == nil || !ofUser || !s.server.userLines.Pass(clock.Instant(s.server.now())) {
+		return
 	}
+	f := faultOfUser(err)
+	e := s.server.log.Warn().Str("backend", s.server.backend.URL()).Str("reason", f.Reason).Str("error", backend.Printable(err.Error()))
+	s.describe(e)
+	e.Str("user", p.User.Name).Str("finding", f.Line).Str("cure", f.Cure).Msg("a client's user gets no backend connection")
 }
 
 // faultOfUser is backend.Explain where the credentials are those of a rule in the users file.
