@@ -3,10 +3,10 @@ package proxy
 import (
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"dragontls/proxy/clock"
 	"dragontls/proxy/limit"
 )
 
@@ -25,7 +25,7 @@ func TestRefusedUsersDoNotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const sessions = limit.MaxLines + 5
-		var stopped atomic.Int64
+		var stopped clock.Atomic
 		j := mapping("web")
 		j.change("web", func(u *User) { u.Password = secret("an old one") })
 		h := m.start(t, redisWithUsers(t, "web"), func(c *Config) {
@@ -40,7 +40,7 @@ func TestRefusedUsersDoNotFloodTheLog(t *testing.T) {
 			w.Close()
 		}
 		const message = "a client's user gets no backend connection"
-		stopped.Add(int64(time.Second)) // the sweeper may just have told of some of them
+		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
 		eventually(t, "the others are counted", func() bool {
 			lines, more := h.told(message, "and more clients whose users get no backend connection")
 			return lines == limit.MaxLines && more == sessions-limit.MaxLines
@@ -59,7 +59,7 @@ func TestWrongPasswordsDoNotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const sessions = limit.MaxLines + 5
-		var stopped atomic.Int64
+		var stopped clock.Atomic
 		h := m.start(t, dragonflyWithUsers(t).Addr(), func(c *Config) {
 			swept(c)
 			asUser("", top)(c)
@@ -74,7 +74,7 @@ func TestWrongPasswordsDoNotFloodTheLog(t *testing.T) {
 		told := func() (lines, more int) {
 			return h.told("a client sent a password that is not the one it acts with", "and more wrong passwords of clients")
 		}
-		stopped.Add(int64(time.Second)) // the sweeper may just have told of some of them
+		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
 		eventually(t, "the others are counted", func() bool {
 			lines, more := told()
 			return lines == limit.MaxLines && more == sessions-limit.MaxLines
@@ -94,7 +94,7 @@ func TestUnaskedRepliesOnOwnConnectionsAreLogged(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
 		const sessions = limit.MaxLines + 5
-		var stopped atomic.Int64
+		var stopped clock.Atomic
 		d := dragonflyWithUsers(t, "web")
 		h := m.start(t, d.Addr(), func(c *Config) {
 			swept(c)
@@ -119,7 +119,7 @@ func TestUnaskedRepliesOnOwnConnectionsAreLogged(t *testing.T) {
 		}
 		h.wantClosed(closeBackendError, sessions)
 		const message = "the backend sent a reply that nobody asked for: the session ends"
-		stopped.Add(int64(time.Second)) // the sweeper may just have told of some of them
+		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
 		eventually(t, "the others are counted", func() bool {
 			lines, more := h.told(message, "and more replies that nobody asked for")
 			return lines == limit.MaxLines && more == sessions-limit.MaxLines

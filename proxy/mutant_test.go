@@ -127,7 +127,7 @@ var mutants = []mutant{
 		{"relay.go", "(q.turn || q.half)", "(q.turn || q.half && !MUTANT)"},
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
-		{"relay.go", "	owe = q.onLane && !q.uncounted()\n", "	owe = !MUTANT && q.onLane && !q.uncounted()\n"},
+		{"relay.go", "	owe = q.owesElsewhere() && !q.uncounted()\n", "	owe = !MUTANT && q.owesElsewhere() && !q.uncounted()\n"},
 		{"relay.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
