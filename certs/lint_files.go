@@ -114,7 +114,6 @@ func LintReload(paths []string) []Finding {
 	files := &reload.Files{Paths: paths}
 	l.mounts(files.Mounted())
 	l.events(files.TryEvents())
-	l.clock(paths)
 	return l.found
 }
 
@@ -139,7 +138,14 @@ func (l *linter) events(dir string, err error) {
 	l.add(SeverityWarning, "no_file_events", cmp.Or(dir, "file events"), fmt.Sprintf("no file events: %v; changes are seen by the poll only", err), cure)
 }
 
-// clock compares with the file that claims to be the newest.
+// LintClock finds that the clock of this machine is behind the files that it reads.
+func LintClock(paths []string) []Finding {
+	l := newLinter(LintOptions{})
+	l.clock(paths)
+	return l.found
+}
+
+// clock compares the clock with the file that claims to be the newest.
 func (l *linter) clock(paths []string) {
 	newest, ahead := "", clockTolerance
 	for _, path := range paths {

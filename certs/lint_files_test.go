@@ -154,7 +154,7 @@ func TestLintFindsAClockThatIsBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	found := LintReload([]string{older, newer, withMode(t, 0o600)})
+	found := LintClock([]string{older, newer, withMode(t, 0o600)})
 	wantIDs(t, found, "clock_behind") // one clock, one finding
 	if found[0].Subject != newer {
 		t.Errorf("got %+v, want %s", found, newer)

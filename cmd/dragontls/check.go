@@ -151,7 +151,8 @@ func (s *service) lint(hosts []string) []certs.Finding {
 	if users := s.store.Snapshot().Users(); users != nil {
 		secrets = append(secrets, users.PasswordFiles()...)
 	}
-	return append(found, certs.LintSecrets(secrets...)...)
+	found = append(found, certs.LintSecrets(secrets...)...)
+	return append(found, certs.LintClock(s.files())...)
 }
 
 // files are those that are read again while the proxy runs, because they may be replaced.

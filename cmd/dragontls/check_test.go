@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -386,12 +387,17 @@ func TestServeWarnsOfWhatCheckFinds(t *testing.T) {
 		t.Errorf("got %v of a good deployment", found)
 	}
 	good.wantEnd()
-	if err := os.Chmod(filepath.Join(dir, "pki", "server.key"), 0o644); err != nil {
+	key := filepath.Join(dir, "pki", "server.key")
+	tomorrow := time.Now().Add(24 * time.Hour)
+	if err := errors.Join(os.Chmod(key, 0o644), os.Chtimes(key, tomorrow, tomorrow)); err != nil {
 		t.Fatal(err)
 	}
 	bad := servingIn(t, dir, vars...)
 	found := bad.logged("deployment finding")
-	if len(found) != 1 || found[0]["id"] != "key_mode" || found[0]["level"] != "error" || found[0]["subject"] != "pki/server.key" ||
+	if len(found) != 2 || found[1]["id"] != "clock_behind" || found[1]["level"] != "warn" || found[1]["subject"] != "pki/server.key" {
+		t.Fatalf("got %v", found)
+	}
+	if found[0]["id"] != "key_mode" || found[0]["level"] != "error" || found[0]["subject"] != "pki/server.key" ||
 		!strings.Contains(found[0]["cure"].(string), "chmod") || found[0]["finding"] == "" || found[0]["severity"] != nil {
 		t.Errorf("got %v", found)
 	}
