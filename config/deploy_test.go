@@ -52,3 +52,38 @@ func TestSystemdUnits(t *testing.T) {
 		t.Errorf("the exposure level is %s (%v), want at most 2.0", level[1], err)
 	}
 }
+
+// The drop-in of the manual, for a service without a password of its own, takes away all that the unit demands of that password, and
+// systemd understands it. The unit's comment has the same lines.
+func TestSystemdUnitWithoutAPassword(t *testing.T) {
+	t.Parallel()
+	need(t, "systemd-analyze")
+	unit, err := os.ReadFile("deploy/systemd/dragontls.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropIn := regexp.MustCompile("(?s)```\n(\\[Service\\]\n.*?)```").FindSubmatch(manual)
+	if dropIn == nil {
+		t.Fatal("the manual has no drop-in")
+	}
+	commented := "#   " + strings.ReplaceAll(strings.TrimSpace(string(dropIn[1])), "\n", "\n#   ")
+	if !strings.Contains(string(unit), commented) {
+		t.Errorf("the comment of the unit lacks\n%s", commented)
+	}
+	variable := regexp.MustCompile(`(?m)^Environment=(\w+)=%d/`).FindSubmatch(unit)
+	if variable == nil || !strings.Contains(string(dropIn[1]), "\nUnsetEnvironment="+string(variable[1])+"\n") || !strings.Contains(string(dropIn[1]), "\nLoadCredential=\n") {
+		t.Errorf("the drop-in leaves %s or its credential:\n%s", variable, dropIn[1])
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "dragontls-without.service")
+	if err := os.WriteFile(path, append(dropIn[1], "ExecStart=/bin/true\n"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", "--man=no", path).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("verify: %v\n%s", err, out)
+	}
+}
