@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
