@@ -44,6 +44,8 @@ func Listen(address string, keepAlive, writeTimeout time.Duration) (*Listener, e
 	if err := l.adopt(ln); err != nil {
 		return nil, err
 	}
+	// What a process before the last one has left in the kernel would lead all new connections here.
+	netio.LeadNowhere(l.raw)
 	return l, nil
 }
 

@@ -121,4 +121,20 @@ func TestHandOverLosesNoConnection(t *testing.T) {
 		}
 		c.Close()
 	}
+	// A third listener does not get everything because the first one has led connections to the second.
+	third, err := Listen(address, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Close()
+	for range 3 {
+		dial() // sixty connections: that none of them goes to one of two has a chance of 2^-59
+	}
+	for _, l := range []*Listener{successor, third} {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
 }

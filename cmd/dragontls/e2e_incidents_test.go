@@ -99,10 +99,10 @@ var incidents = []incident{
 	}, []string{"BACKEND_PASSWORD=" + marker}, "wants_tls", "backend_wants_tls", "say rediss://", textNotSent},
 	{"rediss:// at the port in clear of redis-server", func(t *testing.T, _ *incidentFiles) string {
 		return strings.Replace(redisOnTCP(t).url(), "redis://", "rediss://", 1)
-	}, []string{"BACKEND_CA_FILE=pki/ca.crt", "BACKEND_CONNECT_TIMEOUT=1s"}, "no_tls", "backend_no_tls", "say redis://", textNotSent},
+	}, []string{"BACKEND_CA_FILE=pki/ca.crt", "BACKEND_CONNECT_TIMEOUT=1s"}, "no_tls", "backend_no_tls", "name its TLS port", textNotSent},
 	{"rediss:// at the port in clear of Dragonfly", func(t *testing.T, _ *incidentFiles) string {
 		return "rediss://" + playedDragonfly(t, proxytest.Options{})
-	}, []string{"BACKEND_CA_FILE=pki/ca.crt", "BACKEND_CONNECT_TIMEOUT=1s"}, "no_tls", "backend_no_tls", "say redis://", textNotSent},
+	}, []string{"BACKEND_CA_FILE=pki/ca.crt", "BACKEND_CONNECT_TIMEOUT=1s"}, "no_tls", "backend_no_tls", "name its TLS port", textNotSent},
 	{"a wrong password", func(t *testing.T, _ *incidentFiles) string { return redisOnTCP(t, "--requirepass", "other").url() },
 		[]string{"BACKEND_PASSWORD=" + marker}, "auth", "backend_credentials", "BACKEND_PASSWORD", "-ERR dragontls: the backend refused the proxy's credentials"},
 	{"a wrong password for Dragonfly", func(t *testing.T, _ *incidentFiles) string {

@@ -34,7 +34,10 @@ func TestSuccessorTakesOverWithoutARefusal(t *testing.T) {
 	}
 	vars := append(proxyVars(r.url()), "DRAIN_TIMEOUT=30s")
 	p := servingIn(t, dir, vars...).wantReady()
-	vars = append(vars, "LISTEN="+p.addr, "ADMIN_LISTEN="+p.admin)
+	second := dragontls(t, dir, []string{"serve"}, append(vars, "LISTEN="+p.addr))
+	second.wantExit(exitFailed) // by mistake, nobody shares the clients
+	wantParts(t, second.stderr.String(), "address already in use", "DRAGONTLS_TAKE_OVER=true")
+	vars = append(vars, "LISTEN="+p.addr, "TAKE_OVER=true")
 	stop := make(chan struct{})
 	var clients sync.WaitGroup
 	var mu sync.Mutex
@@ -59,8 +62,8 @@ func TestSuccessorTakesOverWithoutARefusal(t *testing.T) {
 	connected := func() int { mu.Lock(); defer mu.Unlock(); return served }
 	last := p
 	for range restarts {
-		successor := servingIn(t, dir, vars...)
-		successor.wantLog("another process of this user listens on this address too: each gets a part of the clients until one of them stops")
+		successor := servingIn(t, dir, vars...).wantReady()
+		successor.wantLog("another process listens on this address: new clients go to either, until it is told to stop")
 		before := connected()
 		last.signal(syscall.SIGTERM)
 		last.wantExit(exitOK)

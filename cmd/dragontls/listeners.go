@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -57,12 +58,17 @@ func (s *service) clientListener(given net.Listener) (*proxy.Listener, error) {
 		return l, nil
 	}
 	served := proxy.IsServed(s.c.Listen)
-	l, err := proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout)
+	var l *proxy.Listener
+	err := fmt.Errorf("listen tcp %s: %w", s.c.Listen, syscall.EADDRINUSE)
+	if !served || s.c.TakeOver {
+		l, err = proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout)
+	}
 	if err != nil {
-		return nil, &listenError{config.Prefix + "LISTEN", err, "set DRAGONTLS_LISTEN to an address that is free"}
+		return nil, &listenError{config.Prefix + "LISTEN", err,
+			"set DRAGONTLS_LISTEN to an address that is free, or DRAGONTLS_TAKE_OVER=true to take over from another dragontls of this user that listens there"}
 	}
 	if served {
-		s.log.Warn().Str("address", s.c.Listen).Msg("another process of this user listens on this address too: each gets a part of the clients until one of them stops")
+		s.log.Info().Str("address", s.c.Listen).Msg("another process listens on this address: new clients go to either, until it is told to stop")
 	}
 	return l, nil
 }

@@ -288,9 +288,6 @@ func (s *service) serveAdmin() {
 func (s *service) drain(sig os.Signal) int {
 	s.draining.Store(true)
 	s.notify(daemon.SdNotifyStopping)
-	if s.admin != nil {
-		s.admin.HandOver()
-	}
 	s.log.Info().Stringer("signal", sig).Dur("delay", s.c.DrainDelay).Dur("timeout", s.c.DrainTimeout).Msg("draining")
 	delay := time.NewTimer(s.c.DrainDelay)
 	defer delay.Stop()

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -402,49 +401,5 @@ func TestListenFault(t *testing.T) {
 	defer other.Close()
 	if _, err := Listen(Options{Listen: other.Addr().String()}); err == nil {
 		t.Error("it listens on an address that another program has")
-	}
-}
-
-// While a server hands over, new requests get the answers of its successor.
-func TestSuccessorAnswersAfterHandOver(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("addresses are shared on Linux only")
-	}
-	start := func(address, reason string) *Server {
-		s, err := Listen(Options{Listen: address, Ready: func() Readiness { return Readiness{Reason: reason} }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var running sync.WaitGroup
-		running.Go(func() { s.Serve() })
-		t.Cleanup(func() { s.Close(context.Background()); running.Wait() })
-		return s
-	}
-	reason := func(address string) string {
-		res, err := http.Get("http://" + address + "/readyz")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	last := start("127.0.0.1:0", "draining")
-	address := last.Addr().String()
-	if body := reason(address); !strings.Contains(body, "draining") {
-		t.Errorf("got %q of the only server", body)
-	}
-	last.HandOver()
-	if body := reason(address); !strings.Contains(body, "draining") {
-		t.Errorf("got %q without a successor", body)
-	}
-	start(address, "successor")
-	for range 20 {
-		if body := reason(address); !strings.Contains(body, "successor") {
-			t.Errorf("got %q, want the successor's answer", body)
-		}
 	}
 }

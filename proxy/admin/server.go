@@ -10,12 +10,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
-
-	"dragontls/proxy/netio"
 )
 
 const (
@@ -29,7 +26,7 @@ const (
 
 // Options says what to serve. All functions may be called concurrently.
 type Options struct {
-	Listen  string                  // host:port; processes of one user may share it on Linux, see HandOver
+	Listen  string                  // host:port
 	Inherit net.Listener            // in place of Listen, a listener that another process has opened
 	Token   func() (string, error)  // asked at every use; nil: there is none
 	Ready   func() Readiness        // nil: always ready
@@ -74,21 +71,7 @@ func listen(o Options) (net.Listener, error) {
 	if o.Inherit != nil {
 		return o.Inherit, nil
 	}
-	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		netio.ShareAddress(raw)
-		return nil
-	}}
-	c.SetMultipathTCP(false) // the kernel takes no filter for its sockets
-	return c.Listen(context.Background(), "tcp", o.Listen)
-}
-
-// HandOver has new connections go to another process that listens on the same address, if there is one.
-func (s *Server) HandOver() {
-	if tcp, ok := s.listener.(*placesListener).Listener.(*net.TCPListener); ok {
-		if raw, err := tcp.SyscallConn(); err == nil {
-			netio.LeadToSuccessor(raw) // fails for a listener that is not shared
-		}
-	}
+	return net.Listen("tcp", o.Listen)
 }
 
 func onLoopback(a net.Addr) bool {

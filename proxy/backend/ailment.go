@@ -13,6 +13,9 @@ import (
 // ailmentInterval is the minimum time between two lines of the log about one ailment, unless its cause is a new one.
 const ailmentInterval = 30 * time.Second
 
+// maxAilments is how many ailments are told in ailmentInterval, of a backend that comes and goes.
+const maxAilments = 3
+
 // ailment is the time through which the backend does not serve as it should, as the prober sees it: an outage, or a time of loading. The
 // log tells of its begin, of each cause once, of its length every ailmentInterval, and of its end. The prober's goroutine owns it.
 type ailment struct {
@@ -22,28 +25,41 @@ type ailment struct {
 	told   []string      // reasons that have a line in the log; there are as many as faults
 	next   clock.Instant // no line is due before then
 	spoken bool          // the log has said once that the backend answers
+	shown  bool          // the log has told of this ailment
+
+	windowEnd clock.Instant // until then, only maxAilments are told
+	begun     int           // ailments that have begun in this window
 }
 
 // ill takes over a probe that failed, or found the backend busy, and returns what Ready is to say.
 func (a *ailment) ill(b *Backend, err error, level zerolog.Level) *Readiness {
+	now := b.c.Now()
 	if a.since.IsZero() {
-		*a = ailment{probed: a.probed, since: a.probed, spoken: a.spoken}
+		a.since = a.probed
+		if now >= a.windowEnd {
+			a.windowEnd, a.begun = now.Add(ailmentInterval), 0
+		}
+		if a.begun++; a.begun <= maxAilments {
+			a.told = nil
+		}
 	}
 	a.tries++
 	f, text, url := Explain(err), Printable(err.Error()), b.URL()
-	now := b.c.Now()
+	if url != "" {
+		url += " "
+	}
 	if fresh := !slices.Contains(a.told, f.Reason); fresh || now >= a.next {
 		if fresh {
 			a.told = append(a.told, f.Reason)
 		}
-		a.next = now.Add(ailmentInterval)
+		a.next, a.shown = now.Add(ailmentInterval), true
 		line := b.about(b.c.Log.WithLevel(level)).Str("reason", f.Reason).Str("error", text).Time("since", a.since).Int("tries", a.tries)
 		if d := time.Since(a.since); a.tries > 1 {
 			line = line.Str("for", d.Round(time.Second).String())
 		}
 		line.Str("cure", f.Cure).Msg(f.Line)
 	}
-	detail := fmt.Sprintf("%s; %s (%s since %s, tries: %d): %s", f.Line, f.Cure, url, a.since.Format(time.RFC3339), a.tries, text)
+	detail := fmt.Sprintf("%s; %s (%ssince %s, tries: %d): %s", f.Line, f.Cure, url, a.since.Format(time.RFC3339), a.tries, text)
 	return &Readiness{OK: level != zerolog.ErrorLevel, Reason: f.Reason, Detail: detail}
 }
 
@@ -52,18 +68,19 @@ func (a *ailment) well(b *Backend, heard answer) *Readiness {
 	if heard.busy != nil {
 		return a.ill(b, heard.busy, zerolog.WarnLevel)
 	}
-	if a.spoken && a.since.IsZero() {
+	ended := *a
+	*a = ailment{probed: a.probed, spoken: true, told: a.told, next: a.next, windowEnd: a.windowEnd, begun: a.begun}
+	if ended.spoken && !ended.shown {
 		return nil
 	}
 	line := b.about(b.c.Log.Info())
-	if !a.since.IsZero() {
-		line = line.Time("since", a.since).Str("lasted", time.Since(a.since).Round(time.Millisecond).String()).Int("tries", a.tries)
+	if !ended.since.IsZero() {
+		line = line.Time("since", ended.since).Str("lasted", time.Since(ended.since).Round(time.Millisecond).String()).Int("tries", ended.tries)
 	}
 	if heard.isNoAuth && !b.proberLogin().Mapped {
 		line = line.Str("note", "it wants a password, and none is configured: clients have to authenticate themselves")
 	}
 	line.Msg("backend answers")
-	*a = ailment{probed: a.probed, spoken: true}
 	return nil
 }
 

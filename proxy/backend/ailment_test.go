@@ -101,3 +101,24 @@ func TestWhatTheBackendSaysIsBoundedAndClean(t *testing.T) {
 		}
 	}
 }
+
+// A backend that answers every other second does not fill the log.
+func TestABackendThatComesAndGoesIsToldNowAndThen(t *testing.T) {
+	t.Parallel()
+	var logs bytes.Buffer
+	var now clock.Atomic
+	b := New(Config{
+		Buffers: netio.NewBuffers(0), Log: zerolog.New(&logs), Now: func() clock.Instant { return now.Load().Add(1) },
+		Target: func() (string, string, error) { return "tcp", "cache:6379", nil },
+	})
+	a := ailment{probed: time.Now(), spoken: true}
+	for range int(3 * ailmentInterval / (2 * time.Second)) {
+		b.note(&a, answer{}, syscall.ECONNREFUSED)
+		now.Store(now.Load().Add(time.Second))
+		b.note(&a, answer{}, nil)
+		now.Store(now.Load().Add(time.Second))
+	}
+	if failed, answers := strings.Count(logs.String(), `"level":"error"`), strings.Count(logs.String(), "backend answers"); failed != 3*maxAilments || answers != 3*maxAilments {
+		t.Errorf("%d lines of failures and %d of answers in three intervals:\n%s", failed, answers, &logs)
+	}
+}

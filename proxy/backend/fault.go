@@ -39,7 +39,7 @@ var knownFaults = []knownFault{
 	{Fault{"wants_tls", "the backend speaks TLS on this port, and DRAGONTLS_BACKEND_URL says redis://",
 		"say rediss:// in DRAGONTLS_BACKEND_URL and name the CA of its certificate in DRAGONTLS_BACKEND_CA_FILE, or name its port without TLS"}, of(ErrWantsTLS)},
 	{Fault{"no_tls", "the backend speaks no TLS on this port, and DRAGONTLS_BACKEND_URL says rediss://",
-		"say redis:// in DRAGONTLS_BACKEND_URL, or name its TLS port"}, of(ErrNoTLS)},
+		"name its TLS port; redis:// would send the password and all data in clear: if this backend spoke TLS before, find out who answers now"}, of(ErrNoTLS)},
 	{Fault{"protected", "the backend is in protected mode: it has no password, and refuses other machines for that",
 		"give it a password (requirepass), and dragontls the same in DRAGONTLS_BACKEND_PASSWORD_FILE"}, of(ErrProtected)},
 	{Fault{"no_password", "a password is configured, and the backend has none",

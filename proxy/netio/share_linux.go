@@ -18,6 +18,11 @@ func LeadToSuccessor(raw syscall.RawConn) bool {
 	return attach(raw, unix.SO_ATTACH_REUSEPORT_CBPF, []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1}})
 }
 
+// LeadNowhere takes back what LeadToSuccessor has done, through whichever of the sockets: the kernel chooses among them again.
+func LeadNowhere(raw syscall.RawConn) bool {
+	return control(raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_REUSEPORT_BPF, 0) })
+}
+
 // DropNewcomers has a listening socket ignore the first packet of every new connection. The peer sends it again after a second,
 // to whichever socket listens then; connections that have begun go on. It reports whether that worked.
 func DropNewcomers(raw syscall.RawConn) bool {

@@ -10,6 +10,9 @@ func ShareAddress(syscall.RawConn) bool { return false }
 // LeadToSuccessor does nothing and reports false, as ShareAddress does.
 func LeadToSuccessor(syscall.RawConn) bool { return false }
 
+// LeadNowhere does nothing and reports false.
+func LeadNowhere(syscall.RawConn) bool { return false }
+
 // DropNewcomers does nothing and reports false.
 func DropNewcomers(syscall.RawConn) bool { return false }
 

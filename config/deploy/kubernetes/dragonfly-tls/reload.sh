@@ -2,8 +2,10 @@
 # The kubelet replaces a Secret's files together. Dragonfly may still read one before and the other after that, does not
 # notice, and then fails every handshake; INFO lacks the certificate's lines in that state, and it is asked again.
 set -u
+# The kernel gives the first process of a container no signal that it does not handle, and the pod ends with its last container.
+trap 'exit 0' TERM INT
 seen=
-while sleep 10; do
+while sleep 10 & wait $!; do
   now=$(cat /run/secrets/server/tls.crt /run/secrets/server/tls.key | cksum)
   [ "$now" != "$seen" ] || continue
   # A file that is not whole must not be tried: a reload that fails closes a connection of somebody else.
