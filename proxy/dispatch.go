@@ -280,6 +280,7 @@ func (s *session) flushLane(want routeKind) bool {
 		return s.notSubmitted(result)
 	}
 	s.at.on, s.at.lane = want, l
+	s.noteServed()
 	s.dropBatch()
 	return true
 }

@@ -169,7 +169,7 @@
 // When does a session that loses its connection go on? If the connection owes it nothing, or is a lane and owes it only a read that can
 // be sent again, if the backend has ever answered it, and if its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
 // believes in no script (Lose, ownEnded, scripts.go). If the backend is gone when such a session asks for something, it ends without an
-// error (endUnsent). If commands cannot be sent for another reason, errors can say so in order, as long as that leaves the session's
+// error (endUnsent); a session that has connected since gets the words of a backend that is loading (loading.go). If commands cannot be sent for another reason, errors can say so in order, as long as that leaves the session's
 // state in no doubt (failBatch).
 //
 // What if the backend does not set up a connection as asked? It is not asked again for the command that waits (isFinal): the command
@@ -193,5 +193,5 @@
 //
 // How does a new lane come to be? A session that finds none of its key waits for one (Await); growWith dials another after a
 // submission, if the lane used and the least loaded one are crowded or late and the key may have more (calledFor). Set.dial proves it
-// with an empty transaction, if the user may run one, and a nonce, before anybody rides it.
+// with a PING that no loading backend answers, an empty transaction, if the user may run one, and a nonce, before anybody rides it.
 package proxy

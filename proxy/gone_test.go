@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,7 @@ func (b *laneBackend) falls(how string) {
 		})
 	case "is loading":
 		b.on(func(_ *laneConn, args []string) (string, bool) {
-			return sayLoading, !strings.Contains("AUTH HELLO SELECT CLIENT", args[0])
+			return sayLoading, !strings.Contains("AUTH HELLO SELECT CLIENT MULTI EXEC ECHO INFO", args[0]) // as Redis 7 does
 		})
 	}
 }
@@ -64,9 +65,6 @@ func TestSessionOfABackendThatIsGoneEndsWithoutAnError(t *testing.T) {
 	}
 	for name, ask := range asks {
 		for _, how := range []string{"refuses", "is loading", "ends and is loading"} {
-			if how != "refuses" && (name == "its own" || name == "a big one") {
-				continue // these go over the session's own connection, which brings the backend's answer
-			}
 			t.Run(name+", it "+how, func(t *testing.T) {
 				t.Parallel()
 				b := newLaneBackend(t)
@@ -105,6 +103,83 @@ func TestNewSessionIsToldThatTheBackendIsLoading(t *testing.T) {
 	if n := len(h.Stats().SessionsClosed); n != 0 {
 		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
 	}
+	// From here on it has been served, and is told no more.
+	h.closeUnused(h.sessionOf(w))
+	eventually(t, "the lane is closed", func() bool { return len(h.openLanes()) == 0 })
+	b.falls("is loading")
+	w.send(cmd("GET", "k"))
+	w.endsUnanswered()
+}
+
+// A session that has used no lane has been served by its own connection.
+func TestSessionThatOwnConnectionsServedEndsWhileTheBackendIsLoading(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := h.dial()
+	w.do(bulk("info"), "INFO")
+	s := h.sessionOf(w)
+	h.closeUnused(s)
+	eventually(t, "it has no connection", func() bool { return !s.hasOwn() })
+	b.falls("is loading")
+	w.send(cmd("INFO"))
+	w.endsUnanswered()
+	h.wantClosed(closeUnavailable, 1)
+}
+
+// A read that was on a lane when the backend was lost is not answered by the LOADING of the backend that has come back.
+func TestReadThatIsToBeSentAgainIsNotToldThatTheBackendIsLoading(t *testing.T) {
+	t.Parallel()
+	b := newLaneBackend(t)
+	h := b.start(nil)
+	w := settled(h)
+	onLane := b.hold("k")
+	w.send(cmd("GET", "k"))
+	<-onLane.reached
+	b.falls("is loading")
+	onLane.reply <- func(c *laneConn) string {
+		c.reset()
+		return ""
+	}
+	w.endsUnanswered()
+	h.wantClosed(closeUnavailable, 1)
+}
+
+// What a client gets of a Dragonfly that has begun again and is loading: the end of a session from before, whatever it asks, and
+// Dragonfly's own words where it has connected since, until the data is there.
+func TestDragonflyThatIsLoadingHasItsOwnWordsForNewSessionsOnly(t *testing.T) {
+	t.Parallel()
+	const loading = "-LOADING Dragonfly is loading the dataset in memory\r\n"
+	eachMode(t, func(t *testing.T, m mode) {
+		for name, ask := range map[string]string{"on a lane": cmd("GET", "k"), "its own": cmd("SET", "k", bigArg)} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				d, err := proxytest.NewDragonfly(proxytest.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(d.Close)
+				h := m.start(t, d.Addr(), nil)
+				before := h.dial()
+				before.do("+OK\r\n", "SET", "k", "v")
+				h.pass(stayInterval)
+				before.do("$1\r\nv\r\n", "GET", "k")
+				d.SetLoading(true)
+				d.KillAll()
+				eventually(t, "the lanes have ended", func() bool { return len(h.openLanes()) == 0 })
+				io.WriteString(before, ask) // in mode paired the end may come first
+				before.endsUnanswered()
+				since := h.dial()
+				for range 2 {
+					since.do(loading, "GET", "k")
+					h.pass(stayInterval)
+				}
+				d.SetLoading(false)
+				h.pass(laneBusyRetry)
+				since.do("$1\r\nv\r\n", "GET", "k")
+			})
+		}
+	})
 }
 
 // In mode paired a session ends with its connection. In no mode does a client that the backend has served get an error of ours once

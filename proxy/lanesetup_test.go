@@ -50,7 +50,7 @@ func closesInSetUp(t *testing.T, secure bool, at string, way func(*laneConn)) {
 	}
 	closes := func(c *laneConn, args []string) (string, bool) {
 		switch {
-		case !c.lane || len(c.commands()) > 6:
+		case !c.lane || len(c.commands()) > 7:
 		case args[0] == "ECHO" && at == "half of ECHO":
 			c.w.WriteString(bulk(args[1])[:10])
 			way(c)

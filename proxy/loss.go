@@ -146,7 +146,7 @@ func (s *session) woken() {
 func isGone(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) ||
-		errors.Is(err, lane.ErrLoading) || errors.Is(err, backend.ErrBusy) && !backend.IsUp(err)
+		errors.Is(err, lane.ErrLoading) || backend.IsLoading(err)
 }
 
 // endUnsent ends the session once everything that is due before its batch is written. No command of the batch was sent, and none

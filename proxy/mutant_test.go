@@ -96,8 +96,8 @@ var mutants = []mutant{
 	{"a session of a backend that is gone gets an error", []edit{
 		{"loss.go", "	if isGone(err) && s.everAnswered() {\n", "	if isGone(err) && s.everAnswered() && !MUTANT {\n"},
 	}, "TestSessionOfABackendThatIsGoneEndsWithoutAnError", "answered by errors for ever"},
-	{"a session that was on a lane is told that the backend is loading", []edit{
-		{"route.go", "!(wasOnLane && errors.Is(err, lane.ErrLoading))", "!(!MUTANT && wasOnLane && errors.Is(err, lane.ErrLoading))"},
+	{"a session that was served is told that the backend is loading", []edit{
+		{"loading.go", "	if s.at.whileLoading == backend.LoadingNoted {\n", "	if s.at.whileLoading == backend.LoadingNoted && !MUTANT {\n"},
 	}, "TestSessionOfABackendThatIsGoneEndsWithoutAnError", "got \"-LOADING Redis"},
 	{"a session goes on that was never answered", []edit{
 		{"loss.go", "	case !q.answered:\n", "	case !q.answered && !MUTANT:\n"},

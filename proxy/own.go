@@ -41,6 +41,7 @@ func (s *session) share() bool {
 		return false
 	}
 	close(s.pump.done)
+	s.at.whileLoading = backend.LoadingNoted
 	s.proven.Store(s.rememberLogin()) // with a password each connection authenticates when it is dialled: nothing is left to show
 	return true
 }
@@ -131,6 +132,7 @@ func (s *session) openOwn() (*ownConn, error) {
 		up := p.up
 		p.mu.Unlock()
 		if up != nil {
+			s.noteOwn(up)
 			return up, nil
 		}
 		select {
@@ -140,7 +142,11 @@ func (s *session) openOwn() (*ownConn, error) {
 			}
 			s.startPump()
 		default:
-			if up, err := s.upstream(); up != nil || !errors.Is(err, errReopen) {
+			up, err := s.upstream()
+			if up != nil {
+				s.noteOwn(up)
+			}
+			if up != nil || !errors.Is(err, errReopen) {
 				return up, err
 			}
 			<-p.done
@@ -159,7 +165,7 @@ func (s *session) dialEnded() error {
 // startPump starts a pump for a new own connection. The pump of the last one, if there was one, must have ended.
 func (s *session) startPump() {
 	p := &s.pump
-	p.replies, p.turn = resp.Replies{}, noTurn
+	p.replies, p.turn, p.whileLoading = resp.Replies{}, noTurn, s.at.whileLoading
 	s.dropHeld()
 	p.mu.Lock()
 	p.done, p.want = make(chan struct{}), make(chan struct{})

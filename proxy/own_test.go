@@ -234,7 +234,7 @@ func TestOwnConnectionIsGivenWhatTheSessionHasSet(t *testing.T) {
 			got = append(got, strings.Join(args, " "))
 		}
 	}
-	want := []string{"AUTH secret", "HELLO 3", "SELECT 4", "CLIENT SETNAME second", "CLIENT SETINFO LIB-NAME lib", "CLIENT SETINFO LIB-VER 1.2", "INFO anew"}
+	want := []string{"AUTH secret", "HELLO 3", "SELECT 4", "CLIENT SETNAME second", "CLIENT SETINFO LIB-NAME lib", "CLIENT SETINFO LIB-VER 1.2", "PING", "INFO anew"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}

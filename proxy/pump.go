@@ -40,6 +40,8 @@ type pump struct {
 	inUse bool          // the session's reader uses the connection: nobody may close it for being idle
 	used  clock.Instant // when the reader last stopped using it, see Server.now
 	dirty bool          // it is to be closed once it is idle: an error reply has left its state in doubt, or it is from before a move
+
+	whileLoading backend.WhileLoading // of the pump, not guarded: what its dials do while the backend is loading
 }
 
 // runPump is the pump goroutine: it dials the own connection if there is none, and passes the backend's replies on as they
@@ -192,7 +194,7 @@ func (s *session) connect() bool {
 		if errors.Is(err, backend.ErrNoPassword) {
 			pauseBeforeRetry(ctx)
 		}
-		if ctx.Err() != nil || isFinal(err) {
+		if ctx.Err() != nil || isFinal(err) || backend.IsLoading(err) && s.pump.whileLoading == backend.LoadingRefused {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return false

@@ -104,6 +104,9 @@ func (d *relaying) nameAgain() error {
 // dragontls chose. The session's reader waits meanwhile. If it fails, the session has ended.
 func (s *session) replaceUpstream() error {
 	s.pump.conn.Drop()
+	if s.pump.whileLoading != backend.LoadingUnasked {
+		s.pump.whileLoading = backend.LoadingNoted // the old connection leads to the same process
+	}
 	if _, ok := s.awaitDial(); !ok {
 		return errEnded
 	}

@@ -26,8 +26,9 @@ const maxBatch = 512
 // to what it sent has arrived. The session's reader owns the route.
 type route struct {
 	on             routeKind
-	lane           *lane.Lane // the session stays on it, since replies may be owed there; or nil
-	set            *lane.Set  // the lanes of setFor, or nil
+	whileLoading   backend.WhileLoading // what a new own connection does while the backend is loading its data, see wasServed
+	lane           *lane.Lane           // the session stays on it, since replies may be owed there; or nil
+	set            *lane.Set            // the lanes of setFor, or nil
 	setFor         setFor
 	ownUntil       clock.Instant // until then the session stays on its own connection
 	barredUntil    clock.Instant // until then there are no lanes for the session
@@ -169,10 +170,7 @@ func (s *session) pushLocals() {
 
 // withoutLane does what the error err of chooseLane asks for. It returns what flushLane is to return.
 func (s *session) withoutLane(err error) bool {
-	// The client of a session that was on a lane has not been told that the backend is loading, as a direct connection's client
-	// would have been when it connected again.
-	wasOnLane := s.at.on == routeLane || s.at.on == routeUnbounded
-	if errors.Is(err, lane.ErrNoLanes) && !(wasOnLane && errors.Is(err, lane.ErrLoading)) {
+	if errors.Is(err, lane.ErrNoLanes) && !(s.wasServed() && errors.Is(err, lane.ErrLoading)) {
 		s.at.barredUntil = s.at.set.BarredUntil()
 		return false
 	}

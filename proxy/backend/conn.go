@@ -17,6 +17,7 @@ type Conn struct {
 	Stream net.Conn      // TLS, or else Socket: what is written to it goes to the backend
 	Trip   time.Duration // that the introduction took: a round trip, where the backend has nothing else to do
 	Bare   bool          // see Login.Bare
+	Ready  bool          // the backend was asked whether it is loading its data, and is not, see WhileLoading
 	Pushed bool          // a push came during the introduction, and was dropped: another client redirects its tracking here
 
 	source      Source      // Socket, or what reads from TLS: what the backend sends comes from it

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 
 	"dragontls/proxy/resp"
@@ -30,6 +31,10 @@ func (c *Conn) introduce(l *Login, user, password string) error {
 		state.Database, state.ReadOnly = 0, false
 	}
 	out, want = state.replay(out, want)
+	if l.Proof != NoProof || l.WhileLoading == LoadingRefused || l.WhileLoading == LoadingNoted && len(want) > 0 {
+		out = resp.AppendCommand(out, "PING")
+		want = append(want, question{"PING", func(r *resp.Replies) error { return c.notLoading(r, l) }})
+	}
 	x := expectation{replies: new(resp.Replies), want: want, drop: l.State.RESP3}
 	if l.Proof != NoProof {
 		x.replies.Strict = true
@@ -46,6 +51,22 @@ func (c *Conn) introduce(l *Login, user, password string) error {
 		return writeErr
 	}
 	return err
+}
+
+// notLoading judges the reply to PING of an authenticated connection: it tells only whether the backend is loading its data. A user may
+// be refused PING, and a backend that runs a script refuses it too.
+func (c *Conn) notLoading(r *resp.Replies, l *Login) error {
+	err := turnedAway(r)
+	switch {
+	case IsLoading(err) && l.WhileLoading == LoadingNoted && l.Proof == NoProof:
+		return nil
+	case err != nil && !errors.Is(err, ErrScript):
+		return err
+	case r.Kind() != '+' && r.Kind() != '-':
+		return ErrUnasked
+	}
+	c.Ready = true
+	return nil
 }
 
 // prove asks what shows that a connection may be shared: an empty transaction runs, and a random word returns.

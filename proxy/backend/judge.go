@@ -44,7 +44,7 @@ func stateError(r *resp.Replies) error { return cmp.Or(turnedAway(r), ErrState) 
 // isOKOrError judges the reply to CLIENT SETNAME: a name is worth no connection, but nothing else answers it.
 func isOKOrError(r *resp.Replies) error {
 	switch err := turnedAway(r); {
-	case err != nil && !errors.Is(err, ErrScript) && !isLoading(err):
+	case err != nil && !errors.Is(err, ErrScript) && !IsLoading(err):
 		return err // and it closes
 	case r.Kind() == '-', r.Kind() == '+' && string(r.Line()) == "OK":
 		return nil
@@ -98,8 +98,8 @@ func TurnedAway(line string) error {
 	return nil
 }
 
-// isLoading reports whether err is that the backend loads its data.
-func isLoading(err error) bool {
+// IsLoading reports whether err means that the backend is loading its data.
+func IsLoading(err error) bool {
 	return errors.Is(err, ErrBusy) && !IsUp(err)
 }
 

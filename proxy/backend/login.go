@@ -15,12 +15,14 @@ type Login struct {
 	Credentials Credentials // nil: it does not authenticate
 	// Mapped: clients have users of their own, so the backend must refuse what comes before AUTH. One that does not would let a client
 	// drop the user it was given (ErrOpen).
-	Mapped  bool
-	Name    string         // for CLIENT SETNAME, if it is not empty. State.Name comes before it
-	State   State          // what the connection is given; ErrState if the backend refuses it
-	Bare    bool           // it is not given those parts of State that a backend which runs a script refuses: database and READONLY
-	Proof   Proof          // what the backend is to show (ErrNoTransactions, ErrUnproven)
-	Account *netio.Account // counts the bytes that the connection holds; nil: they are counted for no session or lane
+	Mapped bool
+	Name   string // for CLIENT SETNAME, if it is not empty. State.Name comes before it
+	State  State  // what the connection is given; ErrState if the backend refuses it
+	Bare   bool   // it is not given those parts of State that a backend which runs a script refuses: database and READONLY
+	Proof  Proof  // what the backend is to show (ErrNoTransactions, ErrUnproven)
+	// WhileLoading says what becomes of the dial if the backend is loading its data. With a Proof it fails.
+	WhileLoading WhileLoading
+	Account      *netio.Account // counts the bytes that the connection holds; nil: they are counted for no session or lane
 }
 
 // Proof is what the backend has to show on a connection before sessions share it.
@@ -30,6 +32,16 @@ const (
 	NoProof             Proof = iota
 	WithTransactions          // a nonce returns in its place, and an empty transaction runs
 	WithoutTransactions       // a nonce returns in its place
+)
+
+// WhileLoading says what a dial does about a backend that is loading its data. Such a backend grants everything that a Login asks, and
+// a lane's proof: Redis answers AUTH, SELECT, MULTI, EXEC and ECHO. Redis and Dragonfly refuse PING.
+type WhileLoading uint8
+
+const (
+	LoadingUnasked WhileLoading = iota // the backend is not asked whether it is loading
+	LoadingNoted                       // it is asked where that costs no round trip, and the dial succeeds whatever it says, see Conn.Ready
+	LoadingRefused                     // it is asked, and the dial fails with ErrBusy if it is loading, see IsLoading
 )
 
 // proberLogin is that of the prober's connection.

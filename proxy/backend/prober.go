@@ -182,7 +182,7 @@ func (p *prober) tellLate() {
 // judge judges the reply to PING where any user may ask.
 func (a *answer) judge(r *resp.Replies) error {
 	err := turnedAway(r)
-	if errors.Is(err, ErrScript) || isLoading(err) {
+	if errors.Is(err, ErrScript) || IsLoading(err) {
 		a.busy = err
 		return nil
 	}

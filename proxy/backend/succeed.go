@@ -29,7 +29,7 @@ var errAnotherProcess = errors.New("the backend does not know the witness")
 // beginLife dials a witness, which must answer a PING with whatever reply, like the prober's connection.
 func (b *Backend) beginLife(ctx context.Context) (*Life, error) {
 	c, channel, err := b.dialWitness(ctx, func(r *resp.Replies, _ []byte) error {
-		if err := turnedAway(r); !errors.Is(err, ErrScript) && !isLoading(err) {
+		if err := turnedAway(r); !errors.Is(err, ErrScript) && !IsLoading(err) {
 			return err
 		}
 		return nil

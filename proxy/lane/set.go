@@ -2,7 +2,6 @@ package lane
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -150,7 +149,7 @@ func (set *Set) Await(begun clock.Instant, done <-chan struct{}) (*Lane, error) 
 		}
 		if set.barred > set.all.c.Now() {
 			err := ErrNoLanes
-			if errors.Is(set.err, backend.ErrBusy) && !backend.IsUp(set.err) {
+			if backend.IsLoading(set.err) {
 				err = ErrLoading
 			}
 			set.mu.Unlock()
