@@ -354,7 +354,7 @@ func TestLaneThatIsRefusedIsNotAskedForAtOnceAgain(t *testing.T) {
 			t.Parallel()
 			b, h := grown(t, 0)
 			b.on(func(c *laneConn, args []string) (string, bool) {
-				return reply, c.lane && args[0] == "ECHO" && len(c.commands()) <= 4
+				return reply, c.lane && args[0] == "ECHO" && len(c.commands()) <= 5
 			})
 			w := h.dial()
 			w.get("1")

@@ -97,7 +97,7 @@ func TestBackendThatClosesBehindTheSetUpOfALane(t *testing.T) {
 			closed := make(chan struct{})
 			var once sync.Once
 			b.on(func(c *laneConn, args []string) (string, bool) {
-				if c.lane && args[0] == "ECHO" && len(c.commands()) <= 6 {
+				if c.lane && args[0] == "ECHO" && len(c.commands()) <= 7 {
 					c.w.WriteString(bulk(args[1]))
 					way(c)
 					once.Do(func() { close(closed) })
