@@ -70,7 +70,7 @@ func (s *session) hold(cond func() bool) bool {
 		s.fill()
 		q.mu.Lock()
 		q.wake = nil
-		if !q.closed && q.out.resend == nil && (!q.lost || c.recovering) { // otherwise the deadline must stay until woken runs
+		if !q.closed && q.out.resend == nil { // otherwise the deadline must stay until woken runs
 			c.conn.SetReadDeadline(time.Time{})
 		}
 		q.mu.Unlock()
@@ -198,7 +198,7 @@ func (s *session) awaitTaken() {
 		})
 		over := false
 		goesOn := s.park(func() bool {
-			over = q.out.littleUnsent() || q.lost
+			over = q.out.littleUnsent()
 			return over || late
 		})
 		t.Stop()

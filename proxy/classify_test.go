@@ -77,7 +77,6 @@ func TestWhatWasAnsweredIsNotAskedAgain(t *testing.T) {
 		frame, again bool
 	}{
 		"it is owed":             {func(*session) {}, true, false},
-		"it was lost":            {func(s *session) { s.queue.lost = true }, false, false},
 		"nothing is owed":        {func(s *session) { s.queue.owed = 0 }, false, false},
 		"the session has ended":  {func(s *session) { s.queue.closed = true }, false, false},
 		"the connection is gone": {func(s *session) { s.pump.up = nil }, false, true},

@@ -16,7 +16,6 @@ import (
 )
 
 var (
-	errLost   = errors.New("replies were lost with their connection")
 	errReopen = errors.New("the own connection was closed")
 	noTime    time.Time
 )
@@ -55,7 +54,7 @@ func (s *session) mayReadAgainLocked() bool {
 	q, p := &s.queue, &s.pump
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return q.owed == 1 && q.run.n == 0 && !q.lost && q.out.resend == nil && (p.up == nil || !p.inUse)
+	return q.owed == 1 && q.run.n == 0 && q.out.resend == nil && (p.up == nil || !p.inUse)
 }
 
 // readAgainLocked has the session's reader send the command again, over a fresh own connection: the last one was opened before
@@ -73,68 +72,13 @@ func (s *session) readAgainLocked(frame []byte) (stale *ownConn) {
 	return stale
 }
 
-// loseResend is called for a command that is to be sent again, because the own connection for it cannot be opened. The session
-// ends if the backend is gone. Otherwise an error takes the place of the reply.
-func (s *session) loseResend(err error) {
-	q := &s.queue
-	reason, ends := closeUnavailable, isGone(err)
-	q.mu.Lock()
-	switch {
-	case q.closed:
-		ends = false
-	case s.believes():
-		reason, ends = closeScripts, true
-	case !ends:
-		s.loseUnsentLocked()
-	}
-	q.mu.Unlock()
-	if ends {
-		s.end(reason)
-	}
-}
-
-// loseUnsentLocked puts an error in the place of the reply to the command that was to be sent again.
-func (s *session) loseUnsentLocked() {
-	q := &s.queue
-	if q.run.n > 0 {
-		q.owed -= q.run.n
-		q.run = slot{}
-		q.pushFrontLocked(slot{kind: slotLocal, n: 1, text: textUnavailable})
-	} else {
-		for i := range q.slots.Len() {
-			if l := q.slots.At(i); l.kind == slotReplies {
-				q.owed -= l.n
-				*l = slot{kind: slotLocal, n: l.n, text: textUnavailable}
-				break
-			}
-		}
-	}
-	s.lostLocked()
-}
-
-// lostLocked has the errors written, by a writer goroutine unless somebody has the turn already, and wakes the session's
-// reader to recover.
-func (s *session) lostLocked() {
-	q := &s.queue
-	q.lost, q.out.resend = true, nil
-	if !q.turn {
-		q.turn = true
-		writeTurn{s}.leaveToWriterLocked()
-	}
-	q.notifyLocked()
-	s.interrupt()
-}
-
-// woken clears the read deadline by which the session's reader was interrupted, and does what the reader may be wanted for:
-// it begins to recover after a loss, and sends a command again. The reader calls it.
+// woken clears the read deadline by which the session's reader was interrupted, and sends a command again if the reader
+// is wanted for that. The reader calls it.
 func (s *session) woken() {
 	q := &s.queue
 	q.mu.Lock()
 	if !q.closed {
 		s.client.conn.SetReadDeadline(noTime)
-	}
-	if q.lost {
-		s.client.recovering = true
 	}
 	q.mu.Unlock()
 	s.resend()
@@ -204,7 +148,7 @@ func (s *session) everAnswered() bool {
 	return s.queue.answered
 }
 
-// answerLost answers a command by an error, because the session has not recovered from a loss. A stateful command ends the
+// answerLost answers a command by an error, because a command before it was not sent (failBatch). A stateful command ends the
 // session. It returns false if the session takes no more from its client.
 func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 	if stateful {
@@ -219,7 +163,7 @@ func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 	return len(c.pend) < 256 || s.flush() == nil
 }
 
-// recover ends a loss. The session's reader calls it before it asks the kernel for more. It waits until every error reply is
+// recover ends the time in which commands are answered by errors (failBatch). The session's reader calls it before it asks the kernel for more. It waits until every error reply is
 // written; if the client's socket and the buffer are then empty, commands are passed on again.
 func (s *session) recover() {
 	c, q := &s.client, &s.queue
@@ -229,9 +173,6 @@ func (s *session) recover() {
 	if c.r < c.w || c.streamed != nil || c.sock.Readable() {
 		return
 	}
-	q.mu.Lock()
-	q.lost = false
-	q.mu.Unlock()
 	c.recovering = false
 }
 

@@ -72,13 +72,13 @@ func slotsCost(n int) int64 {
 	return int64(n) * slotCost
 }
 
-// called reports whether the session's reader has something else to do than to read from the client: to recover from a loss,
-// or to send a command again.
+// called reports whether the session's reader has something else to do than to read from the client: to send a command
+// again.
 func (s *session) called() bool {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lost || q.out != nil && q.out.resend != nil
+	return q.out != nil && q.out.resend != nil
 }
 
 // quotaKey returns the quota key of the session's client: its identity, or its network if it has shown no certificate.

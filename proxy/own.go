@@ -88,10 +88,6 @@ func (s *session) flushOwn() bool {
 	}
 	switch s.admitOwn(up) {
 	case submitted:
-	case submitLost:
-		s.failBatch(errLost)
-		s.leaveOwnAlone()
-		return true
 	case submitNever:
 		c.flushErr = errEnded
 		return true
@@ -176,14 +172,14 @@ func (s *session) startPump() {
 }
 
 // admitOwn pushes the batch's slots to the queue. If up is no longer the own connection, it pushes nothing and returns
-// submitGone, or submitLost if replies were lost with up.
+// submitGone.
 func (s *session) admitOwn(up *ownConn) submission {
 	q, p := &s.queue, &s.pump
 	q.mu.Lock()
 	p.mu.Lock()
 	gone := p.up != up
 	p.mu.Unlock()
-	if gone && !q.lost {
+	if gone {
 		q.mu.Unlock()
 		return submitGone
 	}

@@ -15,8 +15,6 @@ func (s *session) admitLocked(slots []slot, now clock.Instant, toLane bool) (sub
 	switch {
 	case q.closed:
 		return submitNever, noTurn
-	case q.lost:
-		return submitLost, noTurn
 	case toLane && q.owed > 0 && (!q.onLane || q.out.resend != nil): // the own connection owes the reply, or soon will: see WantResend
 		return submitOwn, noTurn
 	case toLane && q.out.tooMuchUnsent():

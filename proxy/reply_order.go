@@ -76,7 +76,6 @@ type replyOrder struct {
 	turn     bool // a goroutine has the right to write to the client; the pump keeps it while a frame is written in part
 	closed   bool // the session has ended
 	answered bool // the backend has answered at least once
-	lost     bool // replies were lost with their connection; the session's reader must recover
 	full     bool // maxSlots slots were there when the session's reader last pushed some; only the reader uses it
 	ofLanes
 
@@ -94,13 +93,6 @@ type ofLanes struct {
 }
 
 func (q *replyOrder) init(a *netio.Account) { q.account, q.changed.L = a, &q.mu }
-
-// pushFrontLocked puts a local reply in front of all slots.
-func (q *replyOrder) pushFrontLocked(l slot) {
-	before := q.slots.Cap()
-	q.slots.PushFront(l, 2)
-	q.grownLocked(before)
-}
 
 // grownLocked counts the memory of the queue, which had room for before slots when it was last counted.
 func (q *replyOrder) grownLocked(before int) {

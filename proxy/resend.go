@@ -7,7 +7,7 @@ func (s *session) WantResend(frame []byte, owed bool) bool {
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.lost || q.owed != 1 || q.run.n > 0 || owed && q.out.resend != nil {
+	if q.closed || q.owed != 1 || q.run.n > 0 || owed && q.out.resend != nil {
 		return false
 	}
 	q.out.resend, q.onLane = frame, owed
@@ -30,7 +30,7 @@ func (s *session) resend() {
 	for {
 		up, err := s.openOwn()
 		if err != nil {
-			s.cannotResend(err)
+			s.cannotResend()
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {
@@ -43,16 +43,20 @@ func (s *session) resend() {
 	}
 }
 
-// cannotResend gives up sending the command again, because the own connection for it could not be opened, and answers it or ends the
-// session if no lane owes its reply.
-func (s *session) cannotResend(err error) {
+// cannotResend gives up sending the command again, because the own connection for it could not be opened, and ends the session if no lane
+// owes its reply.
+func (s *session) cannotResend() {
 	q := &s.queue
 	q.mu.Lock()
 	lost := q.out.resend != nil && !q.onLane
 	q.out.resend = nil
 	q.mu.Unlock()
-	if lost {
-		s.loseResend(err)
+	switch {
+	case !lost:
+	case s.believes():
+		s.end(closeScripts)
+	default:
+		s.end(closeUnavailable)
 	}
 }
 
@@ -68,7 +72,7 @@ func (s *session) takeResend(up *ownConn) (frame []byte, again bool) {
 		gone := p.up != up
 		p.mu.Unlock()
 		switch {
-		case q.out.resend == nil || q.closed || q.lost || q.owed != 1 || q.onLane && !laneOwes:
+		case q.out.resend == nil || q.closed || q.owed != 1 || q.onLane && !laneOwes:
 			q.out.resend = nil
 		case gone:
 			again = true

@@ -113,7 +113,7 @@ func (s *session) mayRest() bool {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !q.closed && !q.lost && (q.out == nil || q.out.resend == nil)
+	return !q.closed && (q.out == nil || q.out.resend == nil)
 }
 
 // askPump asks the pump to check whether it may rest, unless the session's reader waits for the outcome of a reply (await),

@@ -55,7 +55,6 @@ const (
 // These are the session's own results, see Admit.
 const (
 	submitLater = lane.Refused + iota // the client must take more of its replies first, or the session leave the lanes
-	submitLost                        // replies were lost, and the session must recover first
 	submitNever                       // the session has ended
 	submitOwn                         // a reply is owed by the own connection, and must come first: see WantResend
 )
@@ -76,15 +75,9 @@ func (s *session) settledForRoute() bool {
 func (s *session) awaitRoom(l *lane.Lane) submission {
 	defer l.StopWaiting(&s.seat)
 	for {
-		lost := false
-		s.park(func() bool {
-			lost = s.queue.lost
-			return s.queue.room || lost
-		})
+		s.park(func() bool { return s.queue.room })
 		s.queue.takeRoom()
 		switch {
-		case lost: // there is nothing to wait for
-			return submitLost
 		case s.ended():
 			return submitNever
 		case !l.Waits(&s.seat):
@@ -189,15 +182,12 @@ func (s *session) notSubmitted(result submission) bool {
 				below = max(1, q.owed*3/4)
 			}
 			q.out.below = below
-			return q.owed < below || q.lost
+			return q.owed < below
 		})
 	case submitGone, submitOwn:
 		s.settledForRoute()
 	case submitLater:
 		s.awaitTaken()
-	case submitLost:
-		s.failBatch(errLost)
-		return true
 	case submitNever:
 		s.client.flushErr = errEnded
 		return true

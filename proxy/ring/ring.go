@@ -25,14 +25,6 @@ func (r *Ring[T]) Push(x T, least int) {
 	r.n++
 }
 
-// PushFront puts x before all other elements. least is that of Push.
-func (r *Ring[T]) PushFront(x T, least int) {
-	r.grow(least)
-	r.head = (r.head - 1) & (len(r.all) - 1)
-	r.all[r.head] = x
-	r.n++
-}
-
 func (r *Ring[T]) grow(least int) {
 	if r.n < len(r.all) {
 		return
