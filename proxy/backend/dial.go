@@ -117,18 +117,7 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 			return nil, fmt.Errorf("%w: %w", errSettings, err)
 		}
 	}
-	d := net.Dialer{KeepAlive: -1}
-	network, target, err := b.c.Target()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSettings, err)
-	}
-	var raw net.Conn
-	var moves uint64
-	if b.address != nil {
-		raw, moves, err = b.address.dial(ctx, &d, network, target)
-	} else {
-		raw, err = d.DialContext(ctx, network, target)
-	}
+	raw, target, moves, err := b.reach(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +157,22 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 	}
 	raw.SetReadDeadline(time.Time{})
 	return c, nil
+}
+
+// reach opens a socket to the backend's address. It also returns the address as it is configured, and how often the backend had moved when
+// its address was chosen.
+func (b *Backend) reach(ctx context.Context) (raw net.Conn, target string, moves uint64, err error) {
+	d := net.Dialer{KeepAlive: -1}
+	network, target, err := b.c.Target()
+	if err != nil {
+		return nil, "", 0, fmt.Errorf("%w: %w", errSettings, err)
+	}
+	if b.address != nil {
+		raw, moves, err = b.address.dial(ctx, &d, network, target)
+	} else {
+		raw, err = d.DialContext(ctx, network, target)
+	}
+	return raw, target, moves, err
 }
 
 // tls returns how to speak TLS with the backend; nil: it is reached in clear.
