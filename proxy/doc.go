@@ -96,23 +96,26 @@
 //	refusal         why a client gets no session, or why a handshake fails (refusals.go); a command is denied instead (denials.go)
 //	move            from one of the addresses that the backend's name leads to, to another one, or in place, where the address leads to
 //	                another backend: connections that were dialled before come to an end, but for those that a session cannot leave (moved)
-//	suspect         to take the backend for a replica, since it answers as one, maybe inside an EXEC: it moves then, if it has not just done so (Backend.Suspect)
+//	suspect         to take the backend for a replica, because it answers as one, maybe inside an EXEC. The connections then move away from
+//	                it, unless a move has just been made (Backend.Suspect)
 //	held            of a lane: its oldest command keeps the others waiting, while the backend answers on a new connection; reads leave it
 //	abandoned       of a lane: it owes a reply to a client that has left, and carries no session that has begun since its oldest
 //	                owed command was sent (Lane.Abandon)
-//	late, busy      what a lane's pulse says: its backend does not keep up; it seldom has nothing to do
+//	late            of a lane, by its pulse: its backend does not keep up
+//	busy            of a lane, by its pulse: it seldom has nothing to do
 //	rest            an idle session without goroutines
 //
 // # Locks
 //
-// They are taken from left to right, and none is held across a read, or a write to a client or to a lane:
+// They are taken from left to right, and none of them is held across a read, or a write to a client or to a lane:
 //
 //	Sets.mu > Set.mu > Lane.mu (those of package lane) > replyOrder.mu > pump.mu > those of the backend, accounts, statistics and the watcher
 //
-// Lane.mu is held while a lane calls Rider.Admit, HasRoom and WantResend, and the function that TakeBack is given, which take replyOrder.mu. Server.mu is not held when any of
-// these is taken, but for those of accounts. places.mu is taken under Server.mu (register), and nothing under it. session.end takes the locks of the session and Server.mu: whoever calls it holds none of
-// them. crypto/tls holds a lock of its own during a write to the client, so
-// a write that may wait belongs to whoever has the turn.
+// Lane.mu is held while a lane calls Rider.Admit, HasRoom and Ended, WantResend for a read of a held lane, and the function that TakeBack is
+// given; most of these take replyOrder.mu. Server.mu is not held when any of these is taken, but for those of accounts. places.mu is taken
+// under Server.mu (register), and nothing under it. session.end takes the locks of the session and Server.mu: its caller holds none of them.
+// Two locks are held during a write, and order those who write: that of backend.Conn, and that of crypto/tls for a client. A write that may
+// wait therefore belongs to the holder of the turn.
 //
 // # What must always hold
 //
@@ -122,8 +125,8 @@
 //  2. Only the holder of the token writes to a lane, and hands it on after its write has returned (writeOne, writeBatch).
 //  3. A reply that comes before its command was passed to a write, or for which there is no slot, closes the lane (next).
 //  4. So does whatever else shows that order may be lost: a bad byte, a push inside a reply, a nonce out of place, a protocol
-//     error, an EXEC that neither ran nor was discarded, a panic. Everybody with a command in flight on the lane is closed
-//     (poison, conclude). These find lost order soon; that it is not lost rests on 1, 2 and 5.
+//     error, an EXEC that neither ran nor was discarded, a panic. Every session that the lane owes a reply is closed
+//     (poison, conclude), except one whose command is sent again elsewhere. These find lost order soon; that it is not lost rests on 1, 2 and 5.
 //  5. Only commands that were audited to have exactly one reply ride lanes (command.Table.Classify,
 //     command/commands.txt), and only whole transactions, without any other byte between MULTI and EXEC.
 //  6. The slots of a session that has ended stay in the ring: their replies come, and nobody gets them.
@@ -131,19 +134,22 @@
 //     that is sent again (13).
 //  8. Sessions whose commands the backend could answer differently never share a lane (lane.Key); an own connection never changes hands.
 //  9. Only the holder of the turn writes to a client, between two replies of others (writeTurn).
-//  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal).
+//  10. Local replies are written in their place: the queue gives one out only when nothing before it is owed (nextLocal,
+//     nextLaneRunLocked).
 //  11. A command is counted in the statistics, and its slot is there if its reply is counted, before a byte of it is written.
 //  12. If commands are lost with their connection, or cannot be sent because the backend is gone (isGone), nothing that their client
 //     had sent after them runs: the session ends (Lose, ownEnded, failBatch), but for 13. If the backend is silent instead, or there is
 //     no place for a connection, everything that the client had sent by then is answered by errors, in order, before anything else is
 //     sent (failBatch, recover).
-//  13. A command is sent again only if it reads, is alone in flight, and nothing of its reply was delivered (WantResend). Its slot on
+//  13. A command is sent again only if it reads, is alone in flight, has at most as many bytes as a seat keeps, and nothing of its
+//     reply was delivered (WantResend, Lose). Its slot on
 //     a lane that lives stays, and that reply is dropped (TakeBack, next, hand). If there is no connection to send it over, a held lane
 //     still owes the reply.
 //
 // # Questions that a reader of this code may have
 //
-// Where does a reply go whose client is gone? A client that has only ended its sending still gets its replies, for eofTimeout. After
+// Where does a reply go whose client is gone? A client that has only ended its sending still gets its replies, for eofTimeout, unless one
+// of its commands blocks or its replies are not counted: the backend is told at once then (clientEOF). After
 // the session's end the lane's reader pops its slots as always; session.Receive finds the queue closed and drops the bytes.
 //
 // Why can no reply be written twice? Its bytes are in one place at a time: with the lane's reader, in the outbox, or with the
@@ -154,10 +160,12 @@
 // a RESET, if dragontls has authenticated it, which has another dialled in its place. If nothing is owed over it, the pump mostly leaves
 // it to Backend.Part, so that the backend closes first and keeps the port that waits (ownConn.part).
 //
-// When does a command go alone? RESET and QUIT, an EXEC that runs a queued QUIT, and the DISCARD in place of a doomed EXEC are sent once
-// nothing is owed, and the reader sends nothing more until their reply has come (await). If replies are not counted, they cannot wait.
+// When does a command go alone? RESET, QUIT and an EXEC that runs a queued QUIT are sent once nothing is owed. The reader sends nothing more
+// until their reply has come (await), nor after a bare command or the DISCARD in place of a doomed EXEC. If replies are not counted, they
+// cannot wait.
 //
-// What ends a lane? Its backend; anything of invariant 4; Retire, once nothing is in flight: when it is idle, has carried a
+// What ends a lane? Its backend; a write that fails; anything of invariant 4; the end of the server; a dial that needs its place while it is
+// idle (closeIdlest); Retire, once nothing is in flight: when it is idle, has carried a
 // push, was dialled before a move, has been there unproven for too long, has a client that does not read, or is silent
 // (lane.Sets.Watch). A silent one also ends with the last of the sessions that wait for it, and the reliever closes one that holds too
 // much memory.
@@ -166,9 +174,9 @@
 // beyond it the lane is retired, the session uses its own connection for good, and it is closed if others have waited for a
 // second (Follow).
 //
-// When does a session that loses its connection go on? If the connection owes it nothing, or is a lane and owes it only a read that can
-// be sent again, if the backend has ever answered it, and if its state can be given to another connection: it is neither sticky nor on its own connection for life, and its client
-// believes in no script (Lose, ownEnded, scripts.go). If the backend is gone when such a session asks for something, it ends without an
+// When does a session that loses its connection go on? First, the connection must owe it nothing, or be a lane that owes it only a read that
+// can be sent again (for which the backend must have answered the session before). Second, its state must be one that another connection
+// can be given: it is neither sticky nor on its own connection for life, and its client believes in no script (Lose, ownEnded, scripts.go). If the backend is gone when such a session asks for something, it ends without an
 // error (endUnsent); a session that has connected since gets the words of a backend that is loading (loading.go). If commands cannot be sent for another reason, errors can say so in order, as long as that leaves the session's
 // state in no doubt (failBatch).
 //
