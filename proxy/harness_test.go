@@ -245,8 +245,8 @@ func (m mode) wantOfTheProxy(t *testing.T, words []string) {
 
 // withoutLaneSetUp takes the last part of a lane's set-up off what came on a new connection.
 func (m mode) withoutLaneSetUp(came string) string {
-	i := strings.Index(came, cmd("MULTI"))
-	if m.shared && i >= 0 && laneSetUp.MatchString(came[i:]) {
+	i := strings.LastIndex(came, cmd("PING"))
+	if m.shared && i >= 0 && laneSetUp.MatchString(came[i+len(cmd("PING")):]) {
 		return came[:i]
 	}
 	return came

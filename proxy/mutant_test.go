@@ -128,7 +128,7 @@ var mutants = []mutant{
 	}, "TestOwnConnectionSaysNothingInsideALanesReply", "want \"e of on lane"},
 	{"the own connection answers what a lane owes: invariant 3", []edit{
 		{"relay.go", "	owe = q.owesElsewhere() && !q.uncounted()\n", "	owe = !MUTANT && q.owesElsewhere() && !q.uncounted()\n"},
-		{"relay.go", "	if q.onLane || q.slots.Len() == 0 ||", "	if q.onLane && !MUTANT || q.slots.Len() == 0 ||"},
+		{"relay.go", "	if q.owesElsewhere() || q.slots.Len() == 0 ||", "	if q.owesElsewhere() && !MUTANT || q.slots.Len() == 0 ||"},
 	}, "TestOwnConnectionCostsNothingThatALaneOwes", "still open after \"-ERR unasked"},
 	{"something is written after what was dropped: invariant 9", []edit{
 		{"reply.go", "	if q.closed {\n		q.out.clear", "	if q.closed && !MUTANT {\n		q.out.clear"},
