@@ -8,7 +8,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 	"dragontls/proxy/resp"
 )
@@ -154,7 +153,7 @@ func (s *session) parkFor(d time.Duration) bool {
 func (s *session) noteWrongPassword() {
 	sv := s.server
 	sv.passwordsWrong.Add(1)
-	if sv.log.GetLevel() > zerolog.WarnLevel || !sv.passwordLines.Pass(clock.Instant(sv.now())) {
+	if sv.log.GetLevel() > zerolog.WarnLevel || !sv.passwordLines.Pass(sv.now(), s.quotaKey()) {
 		return
 	}
 	e := sv.log.Warn()

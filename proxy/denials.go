@@ -8,6 +8,7 @@ import (
 
 	"dragontls/proxy/command"
 	"dragontls/proxy/limit"
+	"dragontls/proxy/netio"
 )
 
 // deniedBy says what denied a command. Its text is the label of a metric.
@@ -32,7 +33,7 @@ func (by deniedBy) String() string { return deniedTexts[by] }
 // denials count and log denied commands, by deniedBy.
 type denials [deniedKinds]struct {
 	count atomic.Uint64
-	lines limit.Lines
+	lines limit.Lines[netio.QuotaKey]
 }
 
 // snapshot returns how many commands were denied, by each kind.
@@ -52,13 +53,13 @@ func formOr(by deniedBy, text []byte) deniedBy {
 	return byForm
 }
 
-// noteDenied counts a denied command, and logs its name in the table and its client, MaxLines a second for each kind. No argument is
-// logged, and no name that a client has made up.
+// noteDenied counts a denied command, and logs its name in the table and its client, MaxLines a second for each kind and
+// MaxLinesOfOne for each client. No argument is logged, and no name that a client has made up.
 func (s *session) noteDenied(cmd *command.Command, by deniedBy) {
 	d := &s.server.denials[by]
 	d.count.Add(1)
 	log := &s.server.log
-	if log.GetLevel() > zerolog.InfoLevel || !d.lines.Pass(s.lastActive.Load()) {
+	if log.GetLevel() > zerolog.InfoLevel || !d.lines.Pass(s.lastActive.Load(), s.quotaKey()) {
 		return
 	}
 	e := log.Info().Stringer("by", by).Str("command", cmd.Name)

@@ -62,7 +62,7 @@ func TestDeniedCommandsAreCountedByKind(t *testing.T) {
 	})
 }
 
-// A client that goes on sending denied commands does not flood the log.
+// A client that goes on sending denied commands neither floods the log nor hides those of others.
 func TestDeniedCommandsDoNotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
@@ -70,22 +70,29 @@ func TestDeniedCommandsDoNotFloodTheLog(t *testing.T) {
 		var stopped clock.Atomic
 		h := m.start(t, redisServer(t), func(c *Config) {
 			swept(c)
-			c.DenyCommands, c.clock = []string{"SHUTDOWN"}, stopped.Load
+			c.DenyCommands, c.Recheck = []string{"SHUTDOWN"}, (&judgement{}).recheck
+			c.clock = stopped.Load
 		})
-		w := h.dial()
+		w := h.dialAs("noisy")
 		w.send(strings.Repeat(cmd("SHUTDOWN"), tries))
 		for range tries {
 			if got := w.line(); !strings.HasPrefix(got, "-NOPERM") {
 				t.Fatalf("got %q", got)
 			}
 		}
-		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
-		eventually(t, "the others are counted", func() bool { return h.more("deny_commands") == tries-limit.MaxLines })
-		if n := len(h.linesWith("message", "command denied")); n != limit.MaxLines {
-			t.Errorf("%d lines, want %d", n, limit.MaxLines)
+		if got := h.dialAs("hidden").answer("SHUTDOWN"); !strings.HasPrefix(got, "-NOPERM") { // in the same second
+			t.Fatalf("got %q", got)
 		}
-		if n := h.Stats().Denied["deny_commands"]; n != tries {
-			t.Errorf("%d counted, want %d", n, tries)
+		if n := len(h.linesWith("client", "hidden")); n != 1 {
+			t.Errorf("%d lines about the other client, want 1", n)
+		}
+		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
+		eventually(t, "the others are counted", func() bool { return h.more("deny_commands") == tries-limit.MaxLinesOfOne })
+		if n := len(h.linesWith("message", "command denied")); n != limit.MaxLinesOfOne+1 {
+			t.Errorf("%d lines, want %d and one of the other client", n, limit.MaxLinesOfOne)
+		}
+		if n := h.Stats().Denied["deny_commands"]; n != tries+1 {
+			t.Errorf("%d counted, want %d", n, tries+1)
 		}
 	})
 }

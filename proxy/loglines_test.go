@@ -43,7 +43,7 @@ func TestRefusedUsersDoNotFloodTheLog(t *testing.T) {
 		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
 		eventually(t, "the others are counted", func() bool {
 			lines, more := h.told(message, "and more clients whose users get no backend connection")
-			return lines == limit.MaxLines && more == sessions-limit.MaxLines
+			return lines == limit.MaxLinesOfOne && more == sessions-limit.MaxLinesOfOne
 		})
 		for _, line := range h.linesWith("message", message) {
 			if line["level"] != "warn" || line["client"] != "web" || line["user"] != "web" || line["reason"] != "auth" || line["remote"] == nil ||
@@ -77,13 +77,13 @@ func TestWrongPasswordsDoNotFloodTheLog(t *testing.T) {
 		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
 		eventually(t, "the others are counted", func() bool {
 			lines, more := told()
-			return lines == limit.MaxLines && more == sessions-limit.MaxLines
+			return lines == limit.MaxLinesOfOne && more == sessions-limit.MaxLinesOfOne
 		})
 		w := h.dial()
 		w.send(cmd("AUTH", "wrong"))
 		w.want(string(textWrongPass))
-		if lines, _ := told(); lines != limit.MaxLines+1 {
-			t.Errorf("%d lines after a second, want %d", lines, limit.MaxLines+1)
+		if lines, _ := told(); lines != limit.MaxLinesOfOne+1 {
+			t.Errorf("%d lines after a second, want %d", lines, limit.MaxLinesOfOne+1)
 		}
 	})
 }
@@ -122,7 +122,7 @@ func TestUnaskedRepliesOnOwnConnectionsAreLogged(t *testing.T) {
 		stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
 		eventually(t, "the others are counted", func() bool {
 			lines, more := h.told(message, "and more replies that nobody asked for")
-			return lines == limit.MaxLines && more == sessions-limit.MaxLines
+			return lines == limit.MaxLinesOfOne && more == sessions-limit.MaxLinesOfOne
 		})
 		for _, line := range h.linesWith("message", message) {
 			if line["level"] != "warn" || line["client"] != "web" || line["remote"] == nil || line["backend"] == nil || line["cure"] == nil {

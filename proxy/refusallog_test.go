@@ -183,33 +183,39 @@ func TestCertificateThatIsNotValidYetHasAReasonOfItsOwn(t *testing.T) {
 	})
 }
 
-// However many handshakes are refused, the log has MaxLines of a reason in a second, and then how many more there were. Another
-// reason has its own lines.
+// However many handshakes are refused, the log has MaxLinesOfOne of a reason and an address in a second, and then how many more
+// there were. Another reason has its own lines.
 func TestRefusedHandshakesDoNotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	const tries = 60
 	var stopped clock.Atomic
 	h := start(t, "127.0.0.1:1", func(c *Config) { swept(c); c.clock = stopped.Load })
-	refuse := func(n int) {
+	refuse := func(n int, from net.IP) {
 		t.Helper()
 		before := h.refused(handshakePlaintext)
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
 		for range n {
-			c := dialRaw(t, h.addr)
+			c, err := d.Dial("tcp", h.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.SetDeadline(time.Now().Add(patience))
 			c.Write([]byte("PING\r\n"))
 			io.Copy(io.Discard, c) // a client that leaves first is refused for another reason
 			c.Close()
 		}
 		eventually(t, "all are refused", func() bool { return h.refused(handshakePlaintext) == before+uint64(n) })
 	}
-	refuse(tries)
+	refuse(tries, net.IPv4(127, 0, 0, 1))
+	refuse(1, net.IPv4(127, 0, 0, 2))
 	if err := handshakeWith(h.addr, func(c *tls.Config) { c.Certificates = nil }); err == nil {
 		t.Fatal("it was let in")
 	}
 	eventually(t, "the other reason is logged", func() bool { return len(h.linesWith("reason", handshakeNoCertificate)) == 1 })
 	stopped.Store(stopped.Load().Add(time.Second)) // the sweeper may just have told of some of them
-	eventually(t, "the others are counted", func() bool { return h.more(handshakePlaintext) == tries-limit.MaxLines })
-	if n := len(h.linesWith("message", "handshake refused")); n != limit.MaxLines+1 {
-		t.Errorf("%d lines, want %d and one of the other reason", n, limit.MaxLines)
+	eventually(t, "the others are counted", func() bool { return h.more(handshakePlaintext) == tries-limit.MaxLinesOfOne })
+	if n := len(h.linesWith("message", "handshake refused")); n != limit.MaxLinesOfOne+2 {
+		t.Errorf("%d lines, want %d, one of the other address and one of the other reason", n, limit.MaxLinesOfOne)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -36,21 +37,22 @@ type offer struct {
 	suites   []uint16
 }
 
-// refusals write the log lines of refused handshakes, MaxLines a second for each reason. Safe for concurrent use.
+// refusals write the log lines of refused handshakes, MaxLines a second for each reason and MaxLinesOfOne for each origin of
+// handshakes. Safe for concurrent use.
 type refusals struct {
 	mu sync.Mutex
-	of map[string]*limit.Lines // by reason, of which there are few; guarded by mu
+	of map[string]*limit.Lines[netip.Prefix] // by reason, of which there are few; guarded by mu
 }
 
-func (r *refusals) lines(reason string) *limit.Lines {
+func (r *refusals) lines(reason string) *limit.Lines[netip.Prefix] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := r.of[reason]
 	if l == nil {
 		if r.of == nil {
-			r.of = make(map[string]*limit.Lines)
+			r.of = make(map[string]*limit.Lines[netip.Prefix])
 		}
-		l = new(limit.Lines)
+		l = new(limit.Lines[netip.Prefix])
 		r.of[reason] = l
 	}
 	return l
@@ -73,7 +75,7 @@ func (h *handshake) describe(e *zerolog.Event) { e.Stringer("remote", h.sock.Rem
 func (h *handshake) logRefused(reason string, err error, st *tls.ConnectionState) {
 	s := h.server
 	level := refusalLevel(reason)
-	if s.log.GetLevel() > level || !s.refusals.lines(reason).Pass(s.now()) {
+	if s.log.GetLevel() > level || !s.refusals.lines(reason).Pass(s.now(), h.from) {
 		return
 	}
 	e := s.log.WithLevel(level).Str("reason", reason)

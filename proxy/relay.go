@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"dragontls/proxy/backend"
-	"dragontls/proxy/clock"
 	"dragontls/proxy/resp"
 )
 
@@ -265,7 +264,7 @@ func (s *session) noteUnasked() {
 		return
 	}
 	s.server.backend.Count("unasked")
-	if !s.server.unaskedLines.Pass(clock.Instant(s.server.now())) {
+	if !s.server.unaskedLines.Pass(s.server.now(), s.quotaKey()) {
 		return
 	}
 	e := s.server.log.Warn().Str("backend", s.server.backend.URL())

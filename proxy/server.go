@@ -112,9 +112,9 @@ type counters struct {
 	acceptErrors   atomic.Uint64
 	passwordsRight atomic.Uint64 // that clients have sent, see checkPassword
 	passwordsWrong atomic.Uint64
-	passwordLines  limit.Lines // about them
-	userLines      limit.Lines // about clients whose own users get no backend connection
-	unaskedLines   limit.Lines // about replies that nobody asked for, on own connections
+	passwordLines  limit.Lines[netio.QuotaKey] // about them
+	userLines      limit.Lines[netio.QuotaKey] // about clients whose own users get no backend connection
+	unaskedLines   limit.Lines[netio.QuotaKey] // about replies that nobody asked for, on own connections
 	limits         limits
 	refusals       refusals
 	denials        denials

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"dragontls/proxy/backend"
-	"dragontls/proxy/clock"
 	"dragontls/proxy/command"
 )
 
@@ -102,7 +101,7 @@ func connectionName(name string) string {
 func (s *session) logUserRefused(err error) {
 	ofUser := errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrNoPassword)
 	p := s.peer.Load()
-	if p == nil || p.User == nil || !ofUser || !s.server.userLines.Pass(clock.Instant(s.server.now())) {
+	if p == nil || p.User == nil || !ofUser || !s.server.userLines.Pass(s.server.now(), s.quotaKey()) {
 		return
 	}
 	f := faultOfUser(err)

@@ -1,5 +1,6 @@
 // Package limit counts how often the limits of the proxy are reached and keeps the log short: a limit that is reached says so at
-// once, and then every Interval at most how often since; lines of one kind are written MaxLines a second, and then counted.
+// once, and then every Interval at most how often since; lines of one kind are written MaxLines a second, MaxLinesOfOne for each
+// client, and then counted.
 package limit
 
 import (

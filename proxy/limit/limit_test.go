@@ -102,12 +102,12 @@ func TestLimitLosesNoTime(t *testing.T) {
 // In a second MaxLines pass, and the others are counted.
 func TestLinesPassAtALimitedRate(t *testing.T) {
 	t.Parallel()
-	var l Lines
+	var l Lines[int]
 	at := clock.Instant(5 * time.Hour)
 	for second := time.Duration(0); second < 30*time.Second; second += 10 * time.Second {
 		passed := 0
 		for i := range time.Duration(100) {
-			if l.Pass(at.Add(second + i)) {
+			if l.Pass(at.Add(second+i), int(i)) {
 				passed++
 			}
 		}
@@ -117,7 +117,7 @@ func TestLinesPassAtALimitedRate(t *testing.T) {
 		if more := l.TakeMore(at.Add(second + 100)); more != 100-MaxLines {
 			t.Errorf("after %v: %d more lines, want %d", second, more, 100-MaxLines)
 		}
-		l.Pass(at.Add(second + 200))
+		l.Pass(at.Add(second+200), 0)
 		if more := l.TakeMore(at.Add(second + 300)); more != 0 {
 			t.Errorf("after %v: told of %d more lines again within the second", second, more)
 		}
@@ -127,15 +127,47 @@ func TestLinesPassAtALimitedRate(t *testing.T) {
 	}
 }
 
+// Whatever one client does, others have lines of their own in the same second, as long as there are any.
+func TestLinesOfOneClientLeaveSomeForOthers(t *testing.T) {
+	t.Parallel()
+	var l Lines[string]
+	passed := map[string]int{}
+	write := func(now clock.Instant, n int, client string) {
+		for range n {
+			if l.Pass(now, client) {
+				passed[client]++
+			}
+		}
+	}
+	for second := range clock.Instant(3) {
+		now := second * clock.Instant(time.Second)
+		clear(passed)
+		for _, client := range []string{"a", "b", "a", "c", "d", "a", "late"} {
+			write(now, 100, client)
+		}
+		for _, client := range []string{"a", "b", "c", "d"} {
+			if n := passed[client]; n != MaxLinesOfOne {
+				t.Errorf("second %d: %d lines of %s passed, want %d", second, n, client, MaxLinesOfOne)
+			}
+		}
+		if n := passed["late"]; n != 0 {
+			t.Errorf("second %d: %d lines too many passed", second, n)
+		}
+		if n := l.TakeMore(now); n != 700-MaxLines {
+			t.Errorf("second %d: %d more lines, want %d", second, n, 700-MaxLines)
+		}
+	}
+}
+
 // A flood costs nothing but an addition.
 func TestLinesThatDoNotPassAllocateNothing(t *testing.T) {
-	var l Lines
-	for range MaxLines + 1 {
-		l.Pass(1)
+	var l Lines[int]
+	for i := range MaxLines + 1 {
+		l.Pass(1, i)
 	}
 	full := New(Options{Message: "full", Log: zerolog.Nop(), Now: func() clock.Instant { return 1 }})
 	full.Reached(nil)
-	if n := testing.AllocsPerRun(100, func() { l.Pass(2); full.Reached(nil) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { l.Pass(2, 0); full.Reached(nil) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
