@@ -17,6 +17,8 @@ const (
 	// unknownMemory is assumed where nothing says how much there is.
 	unknownMemory = 1 << 30
 	minMemory     = 16 << 20
+	// fewHandshakes is the default of MAX_HANDSHAKES where MAX_CONNECTIONS is not larger.
+	fewHandshakes = 1000
 )
 
 // What MEMORY_LIMIT is for, in eighths. The rest is for the runtime, for what dragontls itself needs and for garbage.
@@ -90,13 +92,16 @@ func (l *loader) leftForHandshakes(limit int64) int64 {
 	return max(left, even)
 }
 
-// fitHandshakes reports whether it leaves a descriptor for a session and one for its connection to the backend.
+// fitHandshakes lowers or raises the default of MAX_HANDSHAKES to what the limit of open files allows. It reports whether there is a
+// descriptor left for a session and one for its connection to the backend.
 func (l *loader) fitHandshakes(limit int64) bool {
 	c := &l.config
 	if !l.explicit["MAX_HANDSHAKES"] {
 		before := c.MaxHandshakes
 		c.MaxHandshakes = min(before, int(max(1, limit/4)))
-		l.raiseHandshakes(l.leftForHandshakes(limit))
+		left := l.leftForHandshakes(limit)
+		l.raiseHandshakes(left)
+		c.MaxHandshakes = int(max(1, min(int64(c.MaxHandshakes), left)))
 		if c.MaxHandshakes < before {
 			l.note(NoteDescriptors, "MAX_HANDSHAKES", "lowered from %d to %d: the limit of open files is %d", before, c.MaxHandshakes, limit)
 		}
@@ -104,8 +109,12 @@ func (l *loader) fitHandshakes(limit int64) bool {
 	if limit-reservedDescriptors-int64(c.MaxHandshakes) >= 2 {
 		return true
 	}
-	l.refuse("MAX_HANDSHAKES", fmt.Sprintf("leaves no descriptor for a session under a limit of %d open files", limit),
-		"lower it, or raise the limit")
+	raise := fmt.Sprintf("raise the limit to %d", l.enoughDescriptors())
+	if l.explicit["MAX_HANDSHAKES"] {
+		l.refuse("MAX_HANDSHAKES", fmt.Sprintf("leaves no descriptor for a session under a limit of %d open files", limit), "lower it, or "+raise)
+	} else {
+		l.refuse("MAX_CONNECTIONS", fmt.Sprintf("not even one session fits a limit of %d open files", limit), raise)
+	}
 	return false
 }
 
@@ -121,16 +130,31 @@ func (l *loader) fitSessions(limit, room int64) {
 	switch sessions := int64(c.MaxConnections); {
 	case sessions <= fit:
 	case l.explicit["MAX_CONNECTIONS"]:
-		need := 2 * sessions
-		if most > 0 {
-			need = min(need, sessions+most)
-		}
 		l.refuse("MAX_CONNECTIONS", fmt.Sprintf("at most %d under a limit of %d open files", fit, limit),
-			fmt.Sprintf("lower it, or raise the limit to %d", need+limit-room))
+			fmt.Sprintf("lower it, or raise the limit to %d", l.enoughDescriptors()))
 	default:
 		l.note(NoteDescriptors, "MAX_CONNECTIONS", "lowered from %d to %d: the limit of open files is %d", sessions, fit, limit)
 		c.MaxConnections = int(fit)
 	}
+}
+
+// enoughDescriptors returns a limit of open files that is enough for what is set: MAX_CONNECTIONS, or one session, with their
+// connections to the backend, and MAX_HANDSHAKES, or a quarter of the limit up to fewHandshakes.
+func (l *loader) enoughDescriptors() int64 {
+	c := &l.config
+	sessions := int64(1)
+	if l.explicit["MAX_CONNECTIONS"] {
+		sessions = int64(c.MaxConnections)
+	}
+	need := 2 * sessions
+	if most := int64(c.BackendMaxConnections); most > 0 {
+		need = min(need, sessions+most)
+	}
+	need += reservedDescriptors
+	if l.explicit["MAX_HANDSHAKES"] {
+		return need + int64(c.MaxHandshakes)
+	}
+	return need + min(need/3, fewHandshakes)
 }
 
 func (l *loader) fitMemory() {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +36,41 @@ func TestExplicitConnectionsMustFit(t *testing.T) {
 	}
 	if _, err := load(environment(t, "MAX_CONNECTIONS=1000000"), machine{}); err != nil {
 		t.Errorf("an unknown limit refuses nothing: %v", err)
+	}
+}
+
+// A setting that does not fit says which limit of open files is enough for it, and with that limit it is accepted.
+func TestAdvisedDescriptorLimitIsAccepted(t *testing.T) {
+	for _, tt := range []struct {
+		vars        string
+		descriptors uint64
+	}{
+		{"MAX_CONNECTIONS=450", 900}, {"MAX_CONNECTIONS=480", 1024}, {"MAX_CONNECTIONS=10", 70}, {"MAX_CONNECTIONS=1", 64},
+		{"MAX_CONNECTIONS=10000", 1024}, {"MAX_CONNECTIONS=10000", 20064}, {"MAX_CONNECTIONS=450 MAX_HANDSHAKES=1000", 1024},
+		{"MAX_CONNECTIONS=450 MAX_HANDSHAKES=100", 1000}, {"MAX_HANDSHAKES=1000", 1024}, {"", 66}, {"", 1},
+		{"MAX_CONNECTIONS=2000 BACKEND_MAX_CONNECTIONS=16", 1024}, {"MAX_CONNECTIONS=2000 BACKEND_MAX_CONNECTIONS=5000", 1024},
+		{"MAX_CONNECTIONS=2000 BACKEND_MAX_CONNECTIONS=16 MAX_HANDSHAKES=3000", 1024}, {"BACKEND_MAX_CONNECTIONS=16", 60},
+	} {
+		vars := strings.Fields(tt.vars)
+		_, err := load(environment(t, vars...), machine{descriptors: tt.descriptors, memory: 8 << 30})
+		if err == nil {
+			t.Errorf("%q fits into %d", tt.vars, tt.descriptors)
+			continue
+		}
+		var advised uint64
+		if _, after, _ := strings.Cut(err.Error(), "raise the limit to "); after != "" {
+			fmt.Sscan(after, &advised)
+		}
+		if advised <= tt.descriptors {
+			t.Errorf("%q with %d: %v", tt.vars, tt.descriptors, err)
+			continue
+		}
+		if _, err := load(environment(t, vars...), machine{descriptors: advised, memory: 8 << 30}); err != nil {
+			t.Errorf("%q with %d: advised %d: %v", tt.vars, tt.descriptors, advised, err)
+		}
+		if _, set, _ := strings.Cut(err.Error(), "MAX_HANDSHAKES"); set != "" && !strings.Contains(tt.vars, "MAX_HANDSHAKES") {
+			t.Errorf("%q names what is not set: %v", tt.vars, err)
+		}
 	}
 }
 
@@ -88,6 +124,10 @@ func TestHandshakesFollowConnections(t *testing.T) {
 		{"", 20000, much, 6645, 6645},
 		{"", 4096, much, 1344, 1344},
 		{"MAX_CONNECTIONS=9468", 20000, much, 1000, 9468}, // all that 9,468 connections to the backend leave
+		{"MAX_CONNECTIONS=450", 1024, much, 60, 450},      // fewer than usual: the sessions come first
+		{"MAX_CONNECTIONS=479", 1024, much, 2, 479},
+		{"MAX_CONNECTIONS=2", 70, much, 2, 2},
+		{"", 70, much, 2, 2},
 		{"MAX_CONNECTIONS=9000", 20000, much, 1936, 9000},
 		{"MAX_CONNECTIONS=6000", 20000, much, 6000, 6000},
 		{"BACKEND_MAX_CONNECTIONS=16", 20000, much, 9960, 9960},
