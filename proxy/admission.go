@@ -12,9 +12,13 @@ import (
 type identity struct {
 	key      [32]byte
 	sessions int         // with a place: at most MaxPerIdentity
-	leaving  int         // without a place: they wait until their clients have read why, at most MaxPerIdentity
-	waiting  []*newcomer // in the order in which they came: at most MaxPerIdentity
+	leaving  int         // without a place: they wait until their clients have read why, at most maxAside
+	waiting  []*newcomer // in the order in which they came: at most maxAside
 }
+
+// maxAside is how many sessions of one identity may wait for a place, and how many without one may wait until their clients have read
+// why. They hold places of MaxConnections beside the MaxPerIdentity that have one.
+func (s *Server) maxAside() int { return max(1, s.c.MaxPerIdentity/4) }
 
 // newcomer is a session that waits for a place.
 type newcomer struct {
@@ -118,7 +122,7 @@ func (s *Server) admit(n *session) bool {
 		s.mu.Unlock()
 		return true
 	}
-	if len(i.waiting) >= s.c.MaxPerIdentity {
+	if len(i.waiting) >= s.maxAside() {
 		s.startLeaving(i, n)
 		s.mu.Unlock()
 		return false
@@ -152,10 +156,10 @@ func (s *Server) awaitPlace(i *identity, w *newcomer) bool {
 	return false
 }
 
-// startLeaving lets a session without a place wait until its client has read why, unless as many do as may. Those that wait hold places
-// of MaxConnections. The caller must hold Server.mu.
+// startLeaving lets a session without a place wait until its client has read why, unless as many do as may. The caller must hold
+// Server.mu.
 func (s *Server) startLeaving(i *identity, n *session) {
-	if i.leaving < s.c.MaxPerIdentity {
+	if i.leaving < s.maxAside() {
 		i.leaving++
 		n.leaving = i
 	}

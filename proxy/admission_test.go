@@ -126,6 +126,16 @@ func TestPlaceIsFreeWhenTheSessionEnds(t *testing.T) {
 	})
 }
 
+// waiting is the number of sessions that wait for a place.
+func (h *harness) waiting() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, i := range h.identities {
+		n += len(i.waiting)
+	}
+	return n
+}
+
 // Whoever waits for a place ends with the server.
 func TestCloseEndsThoseWhoWaitForAPlace(t *testing.T) {
 	t.Parallel()
@@ -133,14 +143,7 @@ func TestCloseEndsThoseWhoWaitForAPlace(t *testing.T) {
 		h := m.start(t, dragonfly(t, proxytest.Options{}).Addr(), func(c *Config) { c.Recheck, c.MaxPerIdentity = (&judgement{}).recheck, 1 })
 		h.dial().do("+PONG\r\n", "PING")
 		w := h.dial()
-		eventually(t, "it waits", func() bool {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			for _, i := range h.identities {
-				return len(i.waiting) == 1
-			}
-			return false
-		})
+		eventually(t, "it waits", func() bool { return h.waiting() == 1 })
 		h.Close()
 		if got := w.wantEnd(); got != "" {
 			t.Errorf("got %q", got)

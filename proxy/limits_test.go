@@ -3,7 +3,6 @@ package proxy
 import (
 	"crypto/tls"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -148,22 +147,27 @@ func TestClientAtItsLimitIsToldSo(t *testing.T) {
 	})
 }
 
-// However many sessions of a client are refused, no more of them than it may have wait for it to read why.
+// However many sessions of a client are refused, a quarter of as many as it may have wait for a place, and a quarter for it to read
+// why.
 func TestRefusedSessionsOfOneClientAreBounded(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, m mode) {
-		const most = 3
+		const most, aside = 8, 2
 		h := m.start(t, redisServer(t), func(c *Config) {
-			c.MaxPerIdentity, c.Recheck, c.placeTimeout = most, (&judgement{}).recheck, time.Millisecond
+			c.MaxPerIdentity, c.Recheck = most, (&judgement{}).recheck
 			c.lingerTimeout, c.lingerLimit = patience, patience
 		})
 		for range most {
 			h.dialAs("web").do("+PONG\r\n", "PING")
 		}
+		for range aside {
+			h.dialAs("web")
+		}
+		eventually(t, "two wait for a place", func() bool { return h.waiting() == aside })
 		for range 20 {
 			h.dialAs("web").want(string(textIdentityFull)) // and stays
 		}
-		eventually(t, fmt.Sprint("few are left, have ", h.Stats().Sessions), func() bool { return h.Stats().Sessions == 2*most })
+		eventually(t, "few are left", func() bool { return h.Stats().Sessions == most+2*aside })
 		h.dialAs("other").do("+PONG\r\n", "PING")
 	})
 }

@@ -33,7 +33,7 @@ type Config struct {
 	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
 	MaxHandshakes    int           // sockets without a finished handshake; 1000
 	MaxConnections   int           // sessions; 10000
-	MaxPerIdentity   int           // sessions of one Peer.Identity, and as many that wait a second for a place; 0: as many as MaxConnections
+	MaxPerIdentity   int           // sessions of one Peer.Identity; a quarter as many wait a second for a place, see maxAside; 0: as many as MaxConnections
 	IdleTimeout      time.Duration // 0: never
 	WriteTimeout     time.Duration // a client that accepts no byte for this long is closed; 0: never
 	KeepAlive        time.Duration // both sides; 0: off
