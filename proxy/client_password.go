@@ -17,7 +17,8 @@ import (
 
 // maxWrongPasswords is the number of wrong passwords with which a session ends. After the first one the session takes no
 // more commands for wrongPasswordPause, and after each further one for twice as long as before. So all its pauses together
-// are 31 times as long as the first.
+// are 31 times as long as the first. A password that cannot be compared, since that of dragontls cannot be read, counts like a
+// wrong one.
 const maxWrongPasswords = 6
 
 // textWrongPass is the error of Redis and of Dragonfly.
@@ -53,9 +54,10 @@ func (s *session) checkPassword(cmd *command.Command, exact bool, args [][]byte)
 	case l.Unread:
 		return l.Rest, classifiedToQueue
 	case verdict == passwordWrong:
-		return nil, s.wrongPassword(cmd)
+		s.noteWrongPassword()
+		return nil, s.refusePassword(cmd, textWrongPass)
 	case verdict == passwordUnknown:
-		return nil, s.answer(cmd, textUnavailable, commandRefused)
+		return nil, s.refusePassword(cmd, textUnavailable) // no faster, for it is not the one that is known
 	}
 	s.server.passwordsRight.Add(1)
 	if l.Rest != nil {
@@ -118,18 +120,23 @@ func (s *session) answer(cmd *command.Command, text []byte, as commandFate) clas
 	return classifiedAnswered
 }
 
-// wrongPassword answers a login that is not the one of dragontls, at once, and then has the session take nothing more from
-// its client for a while, or end. Nobody else waits: the reader, which is this session's own, has submitted all that it held.
-func (s *session) wrongPassword(cmd *command.Command) classified {
-	s.noteWrongPassword()
+// refusePassword answers a login that is not known to be the one of dragontls with text, and then has the session take nothing
+// more from its client for a while, or end. If the client has sent many of them lately, maybe in other sessions, the answer waits
+// too. Nobody else waits: the reader, which is this session's own, has submitted all that it held.
+func (s *session) refusePassword(cmd *command.Command, text []byte) classified {
 	s.wrongPasswords++
+	if n := s.server.guesses.add(s.quotaKey(), s.server.now()); n > 0 {
+		if s.flush() != nil || !s.parkFor(s.server.c.wrongPasswordPause<<(n-1)) {
+			return classifiedNoMore
+		}
+	}
 	if s.wrongPasswords == maxWrongPasswords {
 		s.countLocal(cmd, commandRefused)
-		s.lastWord(textWrongPass, closeWrongPassword)
+		s.lastWord(text, closeWrongPassword)
 		return classifiedNoMore
 	}
 	pause := s.server.c.wrongPasswordPause << (s.wrongPasswords - 1)
-	if s.answer(cmd, textWrongPass, commandRefused) == classifiedNoMore || s.flush() != nil || !s.parkFor(pause) {
+	if s.answer(cmd, text, commandRefused) == classifiedNoMore || s.flush() != nil || !s.parkFor(pause) {
 		return classifiedNoMore
 	}
 	return classifiedAnswered

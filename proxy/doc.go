@@ -7,7 +7,7 @@
 //
 //	client ─TLS─> session's reader                                              client.go   read, fill, consume
 //	                │ dispatch: rules, deny list, traits                        dispatch.go dispatch; package command
-//	                │ checkPassword: AUTH and HELLO with AUTH                   client_password.go
+//	                │ checkPassword: AUTH and HELLO with AUTH                   client_password.go; guesses.go
 //	                │ classify: class, and so lane, unbounded lane or own       dispatch.go classify; command.Table.Classify
 //	                │ queueFrame: a slot and the canonical bytes                dispatch.go queueFrame
 //	                │ flush, before a read that waits                           dispatch.go flush

@@ -27,7 +27,7 @@ const (
 	closeBackendBusy   closeReason = "backend_busy"              // the session was about to keep a connection, which the backend did not set up while a script ran
 	closeBackendOpen   closeReason = "backend_open"              // the backend serves connections without AUTH, see backend.ErrOpen
 	closeRefused       closeReason = "refused_command"           // a command was refused while replies could not be counted
-	closeWrongPassword closeReason = "wrong_password"            // the client has sent maxWrongPasswords wrong passwords
+	closeWrongPassword closeReason = "wrong_password"            // the client has sent maxWrongPasswords wrong passwords, or such that could not be compared
 	closeReset         closeReason = "reset_refused"             // RESET or QUIT got an error or no reply, and the state of the connection is in doubt
 	closeRevoked       closeReason = "certificate_revoked"       // a CRL names the client's certificate
 	closeUntrusted     closeReason = "untrusted"                 // the client's CA is no longer trusted

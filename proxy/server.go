@@ -118,6 +118,7 @@ type counters struct {
 	limits         limits
 	refusals       refusals
 	denials        denials
+	guesses        *guesses
 	panics         atomic.Uint64
 }
 
@@ -149,6 +150,7 @@ func New(c Config) (*Server, error) {
 	s.pending.door = door{most: c.doorTimeout, left: c.doorTimeout}
 	s.limits = s.newLimits()
 	s.pending.limit = s.limits[limitHandshakes]
+	s.guesses = newGuesses(c.forgetGuessAfter)
 	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
 	s.audit = newAuditor(c.Audit, time.Now())

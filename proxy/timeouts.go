@@ -37,6 +37,8 @@ type timeouts struct {
 	// wrongPasswordPause is how long a session takes no more commands after its first wrong password, see maxWrongPasswords;
 	// 100 ms.
 	wrongPasswordPause time.Duration
+	// forgetGuessAfter is how long it takes until a client has one wrong password less to its account, see guesses; 10 s.
+	forgetGuessAfter time.Duration
 
 	// stayInterval is how long a session stays on its own connection, or on unbounded lanes, after a command that needed them:
 	// otherwise commands of alternating kinds would wait for each other's replies at each step; 1 s. Below 0 it does not stay.
@@ -89,6 +91,7 @@ func (t *timeouts) setDefaults(writeTimeout time.Duration) {
 	setDefault(&t.followTimeout, time.Second)
 	setDefault(&t.stuckTimeout, time.Second)
 	setDefault(&t.wrongPasswordPause, 100*time.Millisecond)
+	setDefault(&t.forgetGuessAfter, 10*time.Second)
 	setDefault(&t.stayInterval, time.Second)
 	setDefault(&t.lateAfter, time.Millisecond)
 	setDefault(&t.slowCommand, 5*time.Millisecond)
