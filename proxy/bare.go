@@ -7,11 +7,12 @@ import "dragontls/proxy/command"
 // without it ("bare"), and closed after the reply, before any other command.
 
 // mayGoBare reports whether a bare connection would be of use, and could take the place of the own connection: the session has
-// a state that the backend may refuse to restore, and nothing ties it to a connection.
+// a state that the backend may refuse to restore, or a client that believes in scripts of which the backend may refuse to speak, and
+// nothing ties it to a connection.
 func (s *session) mayGoBare() bool {
 	c, p := &s.client, &s.pump
 	p.mu.Lock()
-	restores := s.state.Database != 0 || s.state.ReadOnly
+	restores := s.state.Database != 0 || s.state.ReadOnly || s.believes()
 	p.mu.Unlock()
 	return restores && !s.keepsOwn() && !s.sticky() && c.tx == txNone && c.whole == 0
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -66,6 +65,9 @@ func (s *session) flushOwn() bool {
 	s.at.on, s.at.lane = routeOwn, nil
 	proofOnly := c.route != routeOwn && !s.proven.Load()
 	up, err := s.openOwn()
+	if err == nil && c.scripting {
+		up, err = s.believeScripts(up)
+	}
 	if err != nil {
 		s.failBatch(err)
 		return true
@@ -81,10 +83,6 @@ func (s *session) flushOwn() bool {
 	}
 	if !proofOnly {
 		s.proofOnly.Store(false)
-	}
-	if c.scripting && !s.believeScripts() {
-		c.flushErr = errEnded
-		return true
 	}
 	switch s.admitOwn(up) {
 	case submitted:
@@ -343,48 +341,4 @@ func (s *session) ownUser() bool {
 	up, err := s.openOwn()
 	s.leaveOwnAlone()
 	return err != nil || up.Authenticated()
-}
-
-// believeScripts runs before a batch with scripts is sent over the own connection, which is open. It notes in which life of the
-// backend that is. Where the life cannot be known, the session keeps its own connection and ends with it. It returns false if
-// the session has ended.
-func (s *session) believeScripts() bool {
-	if s.keepsOwn() {
-		return true
-	}
-	if s.ownIsDirty() { // it may lead to the backend from before a move, and a life may be that of the backend after it
-		s.keepOwn()
-		return true
-	}
-	if last := s.life.Load(); last != nil && !last.Over() {
-		return true
-	}
-	return s.beginLife()
-}
-
-// beginLife waits until it is known in which life the backend is, for a session whose client begins to believe in scripts. See
-// believeScripts.
-func (s *session) beginLife() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
-	defer cancel()
-	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
-	for {
-		last := s.life.Load()
-		if last != nil && !last.Over() {
-			return true
-		}
-		if last != nil {
-			s.end(closeScripts)
-			return false
-		}
-		now, err := s.server.backend.Life(ctx)
-		if s.ended() {
-			return false
-		}
-		if err != nil {
-			s.keepOwn()
-			return true
-		}
-		s.life.Store(now)
-	}
 }

@@ -15,8 +15,8 @@ import (
 // believes reports whether the client may believe that the backend knows a script or a function.
 func (s *session) believes() bool { return s.life.Load() != nil }
 
-// dialOwn dials an own connection. If the client believes in scripts, and the backend was lost since it began to, the session
-// ends, and dialOwn returns an error. bare means that the connection does without the session's database, see sendBare.
+// dialOwn dials an own connection. If the client believes in scripts, the connection must lead to the process of its life; if that is over,
+// the session ends, and dialOwn returns an error. bare means that the connection does without the session's database, see sendBare.
 func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error) {
 	l := s.login()
 	l.Bare, l.WhileLoading = bare, s.pump.whileLoading
@@ -25,14 +25,84 @@ func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error)
 	if err != nil || life == nil {
 		return up, err
 	}
-	if err := life.Confirm(ctx); err != nil {
-		up.Drop()
-		if errors.Is(err, backend.ErrLifeOver) {
-			s.end(closeScripts)
-		}
-		return nil, err
+	err = life.Confirm(ctx, up)
+	if err == nil || bare && errors.Is(err, backend.ErrScript) { // it is for one command, which may end the script that is in the way
+		return up, nil
 	}
-	return up, nil
+	up.Drop()
+	if errors.Is(err, backend.ErrLifeOver) {
+		s.end(closeScripts)
+	}
+	return nil, err
+}
+
+// believeScripts runs before a batch with scripts is sent over up, the own connection. It notes in which life of the backend that is, and
+// returns the connection for the batch: another one unless up leads to the process of that life. Where the life cannot be known, the
+// session keeps its own connection and ends with it. It returns an error if there is no connection, or the session has ended.
+func (s *session) believeScripts(up *ownConn) (*ownConn, error) {
+	if s.keepsOwn() || up.Bare { // what a bare one carries does not load scripts
+		return up, nil
+	}
+	life := s.life.Load()
+	if life == nil || life.Over() {
+		if !s.beginLife() {
+			return nil, errEnded
+		}
+		life = s.life.Load()
+	}
+	switch {
+	case s.keepsOwn(), up.Confirmed(life) && !s.ownIsDirty():
+		return up, nil
+	case !s.giveOwnBack():
+		s.keepOwn()
+		return up, nil
+	}
+	return s.openOwn()
+}
+
+// beginLife waits until it is known in which life the backend is, for a session whose client begins to believe in scripts. See
+// believeScripts.
+func (s *session) beginLife() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), s.server.c.unavailableTimeout)
+	defer cancel()
+	go backend.CancelWith(ctx, s.done, cancel) // ends with ctx; nobody waits for it
+	for {
+		last := s.life.Load()
+		if last != nil && !last.Over() {
+			return true
+		}
+		if last != nil {
+			s.end(closeScripts)
+			return false
+		}
+		now, err := s.server.backend.Life(ctx)
+		if s.ended() {
+			return false
+		}
+		if err != nil {
+			s.keepOwn()
+			return true
+		}
+		s.life.Store(now)
+	}
+}
+
+// giveOwnBack closes the own connection, which the session's reader has opened for its batch, once nothing is owed, unless something else
+// depends on it. It reports whether it has closed it. The caller then opens another one.
+func (s *session) giveOwnBack() bool {
+	if s.middle != nil || s.client.tx != txNone || s.sticky() || s.uncounting() || !s.park(func() bool { return s.queue.owed == 0 }) {
+		return false
+	}
+	s.pump.mu.Lock()
+	s.pump.inUse = false
+	s.pump.mu.Unlock()
+	if s.closeOwn(s.server.now()) {
+		return true
+	}
+	s.pump.mu.Lock()
+	s.pump.inUse = true
+	s.pump.mu.Unlock()
+	return false
 }
 
 // endBelievers ends the sessions whose clients believe in scripts of a life that is over. A session that keeps its own connection for

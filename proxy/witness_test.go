@@ -98,3 +98,95 @@ func TestMessagesToTheWitnessEndNothing(t *testing.T) {
 		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
 	}
 }
+
+// Anybody may find the channel of the witness, subscribe to it, and have the backend look like a replica. That ends nobody.
+func TestSubscribersOfTheWitnessEndNothing(t *testing.T) {
+	t.Parallel()
+	h := start(t, redisServer(t), func(c *Config) {
+		share(c)
+		c.Backend.Credentials, c.unavailableTimeout = credentials("", ""), patience
+	})
+	w, other, subscriber := h.dial(), h.dial(), h.dial()
+	w.do(":1\r\n", "EVAL", script, "0")
+	other.send(cmd("PUBSUB", "CHANNELS", "dragontls:witness:*"))
+	other.want("*1\r\n$34\r\n")
+	channel := strings.TrimSpace(other.line())
+	subscriber.do("*3\r\n$9\r\nsubscribe\r\n"+bulk(channel)+":1\r\n", "SUBSCRIBE", channel)
+	other.do("-READONLY x\r\n", "EVAL", "return redis.error_reply('READONLY x')", "0")
+	eventually(t, "the backend moves", func() bool { return h.moves() == 1 })
+	for range 3 {
+		h.closeUnused(h.sessionOf(w))
+		w.do(":1\r\n", "EVALSHA", scriptSum, "0")
+	}
+	if n := h.Stats().SessionsClosed[string(closeScripts)]; n != 0 {
+		t.Errorf("sessions closed: %v", h.Stats().SessionsClosed)
+	}
+}
+
+// Behind a stable address another process may take the place of the last one, which lives on, and nobody notices. A transaction with a
+// script runs wholly or not at all then, even if somebody in the other process pretends to be the witness.
+func TestNoHalfTransactionAfterAFailoverThatNobodyHasNoticed(t *testing.T) {
+	t.Parallel()
+	const transaction = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:1\r\n"
+	send := func(h *harness, w *wire) {
+		h.closeUnused(h.sessionOf(w))
+		w.send(cmd("MULTI") + cmd("SET", "paid", "1") + cmd("EVALSHA", scriptSum, "0") + cmd("EXEC"))
+	}
+	begin := func(t *testing.T) (*stableAddress, *harness, *wire) {
+		a := newStableAddress(t, "")
+		h := start(t, a.Addr(), func(c *Config) {
+			share(c)
+			c.Backend.Credentials, c.unavailableTimeout = credentials("", ""), patience
+		})
+		return a, h, h.dial()
+	}
+	t.Run("after the first script", func(t *testing.T) {
+		t.Parallel()
+		a, h, w := begin(t)
+		w.do(":1\r\n", "EVAL", script, "0")
+		direct := dialPlain(t, a.first)
+		direct.send(cmd("PUBSUB", "CHANNELS", "dragontls:witness:*"))
+		direct.want("*1\r\n$34\r\n")
+		channel := strings.TrimSpace(direct.line())
+		a.Retarget("unix:" + a.second)
+		forger := dialPlain(t, a.second)
+		forger.do("*3\r\n$9\r\nsubscribe\r\n"+bulk(channel)+":1\r\n", "SUBSCRIBE", channel)
+		send(h, w)
+		w.endsUnanswered()
+		a.at(a.second, "$-1\r\n", "GET", "paid")
+		h.wantClosed(closeScripts, 1)
+	})
+	t.Run("before the first script", func(t *testing.T) {
+		t.Parallel()
+		a, h, w := begin(t)
+		w.do("$-1\r\n", "CLIENT", "GETNAME")
+		a.Retarget("unix:" + a.second)
+		w.do(":1\r\n", "EVAL", script, "0")
+		send(h, w)
+		w.want(transaction)
+	})
+}
+
+// A script that runs for long can be ended by a client that believes in scripts, and has no connection then.
+func TestClientThatBelievesInScriptsMayEndOne(t *testing.T) {
+	t.Parallel()
+	socket := redisServer(t, "--busy-reply-threshold", "1")
+	h := start(t, socket, func(c *Config) {
+		share(c)
+		c.Backend.Credentials, c.unavailableTimeout = credentials("", ""), patience
+	})
+	w, other := h.dial(), h.dial()
+	w.do(":1\r\n", "EVAL", script, "0")
+	h.closeUnused(h.sessionOf(w))
+	other.send(cmd("EVAL", "while true do end", "0"))
+	probe := dialPlain(t, socket)
+	eventually(t, "the script runs for long", func() bool {
+		probe.send(cmd("PING"))
+		return strings.HasPrefix(probe.line(), "-BUSY")
+	})
+	w.do("+OK\r\n", "SCRIPT", "KILL")
+	if line := other.line(); !strings.HasPrefix(line, "-") { // until then the script may be running
+		t.Errorf("the script was answered %q", line)
+	}
+	w.do(":1\r\n", "EVALSHA", scriptSum, "0")
+}

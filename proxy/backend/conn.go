@@ -10,7 +10,7 @@ import (
 )
 
 // Conn is one connection to the store, which Backend.Dial returns. One goroutine reads and may change the read deadline of Socket. The
-// owner decides which goroutines may write; callers of Write wait for one another. Exported fields do not change.
+// owner decides which goroutines may write; callers of Write wait for one another. Exported fields do not change after Dial and Life.Confirm.
 type Conn struct {
 	Socket *netio.Socket
 	TLS    *tls.Conn     // over Socket; nil: in clear
@@ -18,12 +18,14 @@ type Conn struct {
 	Trip   time.Duration // that the introduction took: a round trip, where the backend has nothing else to do
 	Bare   bool          // see Login.Bare
 	Ready  bool          // the backend was asked whether it is loading its data, and is not, see WhileLoading
-	Pushed bool          // a push came during the introduction, and was dropped: another client redirects its tracking here
+	Pushed bool          // a push came during the introduction or Life.Confirm, and was dropped: another client redirects its tracking here
 
 	source      Source      // Socket, or what reads from TLS: what the backend sends comes from it
 	user        string      // whom dragontls authenticated as
 	credentials Credentials // nil: it did not
 	proof       Proof       // what the backend has shown on it
+	resp3       bool        // pushes may come
+	life        *Life       // that has confirmed it; nil: none has
 	moves       uint64      // how often the backend had moved when its address was chosen
 	release     func()      // nil: there is nothing to give back
 	once        sync.Once

@@ -131,7 +131,7 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	c := &Conn{Bare: l.Bare, moves: moves}
+	c := &Conn{Bare: l.Bare, resp3: l.State.RESP3, moves: moves}
 	c.Carry(sock, nil)
 	if password != "" {
 		c.user, c.credentials = user, l.Credentials

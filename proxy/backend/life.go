@@ -17,27 +17,29 @@ var ErrLifeOver = errors.New("the backend was lost since then")
 // has loaded, it still remembers while the life goes on that was there before. Safe for concurrent use.
 type Life struct {
 	over    chan struct{} // closed when the life is over
+	doubts  chan struct{} // gets one when the backend has moved in place, see settleDoubts
 	replies resp.Replies  // of the witness; for the goroutine that reads it
+	head    []byte        // the first bytes of the frame that is read; for the same goroutine
+
+	asking sync.Mutex // held while the witness is asked, so that inquiries have the order of what is written. It is locked before mu
 
 	mu sync.Mutex
 	// guarded by mu
-	witness  *Conn
-	channel  string // by which the witness is recognised, see subscription; empty if it cannot be
-	trust    trust
-	asked    uint64        // PINGs that were given to a write, or whose answer another witness is to give
-	answered uint64        // so many of them were answered
-	heard    time.Time     // since when the witness has been silent, if it owes an answer
-	changed  chan struct{} // closed and replaced when answered grows
+	witness   *Conn
+	channel   string // the witness is subscribed to it; empty if the user may not subscribe
+	succeeded uint64 // so often another witness has taken its place, or is about to
+	inquiries []*inquiry
+	heard     time.Time // since when the witness has been silent, if it owes an answer
 }
 
-// trust says whether a reply of the witness shows that connections which were dialled before lead to its process.
-type trust uint8
-
-const (
-	trusted trust = iota // it does: the backend has not moved in place through this life
-	doubted              // it does not: another witness has to show first that it leads to the same process
-	kept                 // it does not: the life was doubted before and went on, and whoever asks next doubts it again
-)
+// inquiry is what the witness was asked.
+type inquiry struct {
+	asked    []byte
+	answered chan struct{} // closed after the answer
+	refused  error         // why the answer was an error; for a SUBSCRIBE only. Written before answered is closed, as is succeeded
+	// succeeded is Life.succeeded at the answer.
+	succeeded uint64
+}
 
 // lives finds the life of the present. There is one only after somebody has asked for it.
 type lives struct {
@@ -98,7 +100,10 @@ func (v *lives) leave(m Move) {
 	switch {
 	case !l.witness.DialledBefore(m.N):
 	case m.InPlace:
-		l.doubtLocked()
+		select {
+		case l.doubts <- struct{}{}:
+		default:
+		}
 	default:
 		l.witness.Close()
 	}
@@ -121,60 +126,39 @@ func (l *Life) Over() bool {
 	}
 }
 
-// Confirm asks the witness, and returns nil if the life still goes on: then a connection that was dialled before the call
-// leads to the process of this life. It returns ErrLifeOver if the life is over, and the error of ctx if the witness does
-// not answer in time.
-func (l *Life) Confirm(ctx context.Context) error {
-	mine, w := l.inquire()
-	// PINGs that others asked for later may be written before this one. They do as well: they are later than this call.
-	if w != nil {
-		if _, err := w.Write(resp.AppendCommand(nil, "PING")); err != nil {
-			w.Close()
-		}
-	}
-	for {
-		l.mu.Lock()
-		answered, changed := l.answered >= mine, l.changed
-		l.mu.Unlock()
-		if answered {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-l.over:
-			return ErrLifeOver
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// inquire enters a PING among those that were asked, and returns its number, and the witness to which the caller must write it. It
-// returns nil for that if another witness is to answer, which takes the place of this one.
-func (l *Life) inquire() (mine uint64, to *Conn) {
+// close closes the witness, any number of times, from any goroutine.
+func (l *Life) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.asked == l.answered {
+	l.witness.Close()
+}
+
+// ask writes a command to the witness.
+func (l *Life) ask(args ...string) *inquiry {
+	q := &inquiry{asked: resp.AppendCommand(nil, args...), answered: make(chan struct{})}
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	l.mu.Lock()
+	if len(l.inquiries) == 0 {
 		l.heard = time.Now()
 	}
-	l.asked++
-	if l.trust == kept {
-		l.doubtLocked()
+	l.inquiries = append(l.inquiries, q)
+	w := l.witness
+	l.mu.Unlock()
+	if _, err := w.Write(q.asked); err != nil {
+		w.Close()
 	}
-	if l.trust == doubted {
-		return l.asked, nil
-	}
-	return l.asked, l.witness
+	return q
 }
 
-// doubtLocked has another witness take the place of this one, see succeed.
-func (l *Life) doubtLocked() {
-	l.trust = doubted
-	l.witness.Socket.SetReadDeadline(time.Unix(1, 0)) // wakes the goroutine that reads it
-}
-
-func (l *Life) doubted() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.trust == doubted
+// await waits for the answer to q. It returns ErrLifeOver if the life is over before, and the error of ctx if that ends first.
+func (l *Life) await(ctx context.Context, q *inquiry) error {
+	select {
+	case <-q.answered:
+		return nil
+	case <-l.over:
+		return ErrLifeOver
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -57,7 +57,7 @@ func (w *witnessed) follow(address string) {
 	w.t.Cleanup(func() { cancel(); <-stopped })
 }
 
-// begin answers the first PING of a witness, which may not subscribe, and returns its life and the backend's end of it.
+// begin answers the SUBSCRIBE of a witness, and returns its life and the backend's end of it.
 func (w *witnessed) begin(reply string) (*Life, *bufio.ReadWriter, net.Conn, error) {
 	w.t.Helper()
 	var c net.Conn
@@ -67,9 +67,8 @@ func (w *witnessed) begin(reply string) (*Life, *bufio.ReadWriter, net.Conn, err
 		defer close(answered)
 		c = <-w.conns
 		rw = bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c))
-		takePing(w.t, rw)
 		takeLines(w.t, rw, 5) // SUBSCRIBE and its channel
-		_, _ = c.Write([]byte(reply + "-NOPERM this user has no permissions\r\n"))
+		_, _ = c.Write([]byte(reply))
 	}()
 	l, err := w.Life(w.t.Context())
 	<-answered
@@ -110,11 +109,11 @@ func TestLifeLastsAsLongAsItsWitness(t *testing.T) {
 			}
 			impatient, cancel := context.WithCancel(t.Context())
 			cancel()
-			if err := l.Confirm(impatient); !errors.Is(err, context.Canceled) || l.Over() {
+			if err := l.Confirm(impatient, new(Conn)); !errors.Is(err, context.Canceled) || l.Over() {
 				t.Errorf("a witness that is silent: %v, over: %v", err, l.Over())
 			}
 			confirmed := make(chan error)
-			go func() { confirmed <- l.Confirm(t.Context()) }() // ends with the replies below
+			go func() { confirmed <- l.Confirm(t.Context(), new(Conn)) }() // ends with the replies below
 			takePing(t, rw)
 			takePing(t, rw)
 			if _, err := c.Write([]byte("+PONG\r\n+PONG\r\n")); err != nil {
@@ -127,10 +126,10 @@ func TestLifeLastsAsLongAsItsWitness(t *testing.T) {
 			if got := <-w.over; got != l {
 				t.Error("another life is over")
 			}
-			if err := l.Confirm(t.Context()); !errors.Is(err, ErrLifeOver) || !l.Over() {
+			if err := l.Confirm(t.Context(), new(Conn)); !errors.Is(err, ErrLifeOver) || !l.Over() {
 				t.Errorf("after the end: %v, over: %v", err, l.Over())
 			}
-			next, _, _, err := w.begin("+PONG\r\n")
+			next, _, _, err := w.begin("-NOPERM this user has no permissions\r\n")
 			if err != nil || next == l || next.Over() {
 				t.Errorf("the next life: %v", err)
 			}
@@ -138,11 +137,22 @@ func TestLifeLastsAsLongAsItsWitness(t *testing.T) {
 	}
 }
 
-// A backend that is full has taken no connection, and so shows nothing.
-func TestFullBackendHasNoLife(t *testing.T) {
+// A backend that is full has taken no connection, and one that can do nothing now has not said whether the witness may subscribe: there is
+// no life that could never be recognised.
+func TestBackendThatCannotAnswerHasNoLife(t *testing.T) {
 	t.Parallel()
-	w := newWitnessed(t)
-	if l, _, _, err := w.begin("-ERR max number of clients reached\r\n"); l != nil || !errors.Is(err, ErrBusy) {
-		t.Errorf("got %v, %v", l, err)
+	for name, reply := range map[string]string{
+		"full":            "-ERR max number of clients reached\r\n",
+		"loading":         "-LOADING Redis is loading the dataset in memory\r\n",
+		"runs a long one": "-BUSY Redis is busy running a script.\r\n",
+		"something else":  "+PONG\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWitnessed(t)
+			if l, _, _, err := w.begin(reply); l != nil || !errors.Is(err, ErrBusy) && !errors.Is(err, ErrUnasked) {
+				t.Errorf("got %v, %v", l, err)
+			}
+		})
 	}
 }

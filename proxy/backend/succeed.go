@@ -1,48 +1,35 @@
 package backend
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
+	"time"
 
 	"dragontls/proxy/resp"
 )
 
-// A witness subscribes to a channel whose name nobody can guess. A backend tells on any connection how many subscribers a channel has
-// among its own connections, and a replica does not count those of its master. So another connection leads to the process of the
-// witness if the backend knows the subscriber there. A run_id would tell the same, but Dragonfly names none.
-
-// verdict says what another connection has shown of a witness.
+// verdict says what another connection has shown of a witness that is silent.
 type verdict uint8
 
 const (
 	processUnknown verdict = iota // nothing: the backend does not answer, or is not able to now
-	sameProcess                   // it leads to the process of the witness
+	sameProcess                   // it leads to the process of the witness; or the witness is not silent any more
 	anotherProcess                // it leads to another one, or the user may not know
 )
 
-var errAnotherProcess = errors.New("the backend does not know the witness")
-
-// beginLife dials a witness, which must answer a PING with whatever reply, like the prober's connection.
+// beginLife dials a witness.
 func (b *Backend) beginLife(ctx context.Context) (*Life, error) {
-	c, channel, err := b.dialWitness(ctx, func(r *resp.Replies, _ []byte) error {
-		if err := turnedAway(r); !errors.Is(err, ErrScript) && !IsLoading(err) {
-			return err
-		}
-		return nil
-	}, "PING")
+	c, channel, err := b.dialWitness(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Life{witness: c, channel: channel, over: make(chan struct{}), changed: make(chan struct{})}, nil
+	return &Life{witness: c, channel: channel, over: make(chan struct{}), doubts: make(chan struct{}, 1)}, nil
 }
 
-// dialWitness dials a connection that is to be a witness, asks it something, of which judge gets the reply, and subscribes to a channel. It
-// returns no channel if the user may not subscribe.
-func (b *Backend) dialWitness(ctx context.Context, judge func(r *resp.Replies, frames []byte) error, asked ...string) (c *Conn, channel string, err error) {
+// dialWitness dials a connection that is to be a witness, has it judged, unless judge is nil, and subscribes to a channel. It returns no
+// channel if the user may not subscribe.
+func (b *Backend) dialWitness(ctx context.Context, judge func(context.Context, *Conn) error) (c *Conn, channel string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
 	defer cancel()
 	c, err = b.connect(ctx, b.proberLogin())
@@ -51,17 +38,15 @@ func (b *Backend) dialWitness(ctx context.Context, judge func(r *resp.Replies, f
 	}
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
-	channel = fmt.Sprintf("dragontls:witness:%016x", rand.Uint64())
-	x := expectation{replies: new(resp.Replies)}
-	x.want = []question{{asked[0], func(r *resp.Replies) error { return judge(r, x.frames) }}, {"SUBSCRIBE", func(r *resp.Replies) error {
-		if r.Kind() != '*' {
-			channel = ""
-		}
-		return nil
-	}}}
-	_, err = c.Write(resp.AppendCommand(resp.AppendCommand(nil, asked...), "SUBSCRIBE", channel))
+	if judge != nil {
+		err = judge(ctx, c)
+	}
 	if err == nil {
-		err = x.receive(c)
+		channel = newChannel()
+		err = c.subscribe(channel)
+	}
+	if errors.Is(err, errMayNotKnow) {
+		channel, err = "", nil
 	}
 	if err != nil || !stop() {
 		c.Drop()
@@ -70,61 +55,81 @@ func (b *Backend) dialWitness(ctx context.Context, judge func(r *resp.Replies, f
 	return c, channel, nil
 }
 
-// succeed puts another witness in the place of the one that is doubted or silent, if the backend shows that it leads to the same process,
-// and returns what it has shown. A silent witness stays as long as the backend does not answer on another connection either.
-func (b *Backend) succeed(ctx context.Context, l *Life, why needs) verdict {
-	if l.channel == "" && why == witnessDoubted {
-		return anotherProcess
-	}
-	l.mu.Lock()
-	covered := l.asked // whoever has asked by now is answered by what another connection shows from here on
-	l.mu.Unlock()
-	next, channel, err := b.dialWitness(ctx, knowsSubscriber(l.channel), "PUBSUB", "NUMSUB", l.channel)
-	switch {
-	case errors.Is(err, errAnotherProcess):
-		return anotherProcess
-	case err != nil:
-		return processUnknown
-	}
-	if why == witnessSilent {
-		b.Recovered("silent")
-		b.c.Log.Warn().Str("backend", b.URL()).Stringer("address", next.Socket.RemoteAddr()).
-			Msg("the witness is silent, while the backend answers on a new connection: that takes its place")
-	}
-	l.witness.Drop()
-	again := l.handOver(next, channel, covered)
-	b.leaveIfLate(next)
-	if len(again) > 0 {
-		if _, err := next.Write(again); err != nil {
-			next.Close()
+// subscribe has c subscribe to a channel, and waits for the answer.
+func (c *Conn) subscribe(channel string) error {
+	x := expectation{replies: new(resp.Replies), want: []question{{"SUBSCRIBE", func(r *resp.Replies) error {
+		if err := refusesToKnow(r); err != nil || r.Kind() == '*' {
+			return err
 		}
-	}
-	return sameProcess
+		return ErrUnasked
+	}}}}
+	return c.ask(resp.AppendCommand(nil, "SUBSCRIBE", channel), &x)
 }
 
-// knowsSubscriber judges the reply to PUBSUB NUMSUB for a channel that has one subscriber.
-func knowsSubscriber(channel string) func(*resp.Replies, []byte) error {
-	want := fmt.Appendf(nil, "*2\r\n$%d\r\n%s\r\n:1\r\n", len(channel), channel)
-	return func(r *resp.Replies, frames []byte) error {
-		if err := turnedAway(r); err != nil || channel != "" && bytes.Equal(frames, want) {
+// lastLook is how long a silent witness has for an answer once the backend has answered on another connection. A backend that stood still
+// has answered the witness before.
+const lastLook = 500 * time.Millisecond
+
+// succeed puts another witness in the place of a silent one, if the backend shows that it leads to the same process, and returns what it
+// has shown. The silent one stays as long as the backend does not answer on another connection either, or if it then turns out that the
+// backend only stood still. A silent witness cannot subscribe to another channel: it is recognised by the one that it has had from the
+// beginning.
+func (b *Backend) succeed(ctx context.Context, l *Life) verdict {
+	next, channel, err := b.dialWitness(ctx, func(ctx context.Context, c *Conn) error {
+		if err := c.knows(ctx, l.channel); !errors.Is(err, errMayNotKnow) {
 			return err
 		}
 		return errAnotherProcess
+	})
+	if err != nil && !errors.Is(err, errAnotherProcess) {
+		return processUnknown
+	}
+	if l.answers() {
+		if next != nil {
+			next.Drop()
+		}
+		return sameProcess
+	}
+	if err != nil {
+		return anotherProcess
+	}
+	b.Recovered("silent")
+	b.c.Log.Warn().Str("backend", b.URL()).Stringer("address", next.Socket.RemoteAddr()).
+		Msg("the witness is silent, while the backend answers on a new connection: that takes its place")
+	l.handOver(next, channel)
+	b.leaveIfLate(next)
+	return sameProcess
+}
+
+// answers looks at a silent witness once more and reports whether it answers.
+func (l *Life) answers() bool {
+	for until := time.Now().Add(lastLook); ; {
+		n, err := l.hear(until)
+		if n > 0 || err != nil {
+			return n > 0
+		}
 	}
 }
 
-// handOver makes next the witness. covered is how many PINGs what it has shown answers. handOver returns what the caller must write to it
-// for those that were asked since.
-func (l *Life) handOver(next *Conn, channel string, covered uint64) (again []byte) {
+// handOver makes next the witness, and asks it what the last one has not answered.
+func (l *Life) handOver(next *Conn, channel string) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.witness, l.channel, l.replies = next, channel, resp.Replies{}
-	l.answerLocked(covered)
-	switch {
-	case l.trust == trusted:
-		again = bytes.Repeat(resp.AppendCommand(nil, "PING"), int(l.asked-l.answered))
-	case l.asked == l.answered:
-		l.trust = kept
+	l.succeeded++ // before the backend can forget what the last one has subscribed to
+	l.mu.Unlock()
+	l.witness.Drop() // whoever writes to it gives up asking
+	l.asking.Lock()
+	defer l.asking.Unlock()
+	l.mu.Lock()
+	l.witness, l.channel, l.replies, l.heard = next, channel, resp.Replies{}, time.Now()
+	var again []byte
+	for _, q := range l.inquiries {
+		again = append(again, q.asked...)
 	}
-	return again
+	l.mu.Unlock()
+	if len(again) == 0 {
+		return
+	}
+	if _, err := next.Write(again); err != nil {
+		next.Close()
+	}
 }
