@@ -29,7 +29,6 @@ var laneSetUps = []struct {
 	{name: "EXEC is refused", command: "EXEC", reply: "-ERR unknown command\r\n"},
 	{name: "EXEC answers what was not asked", command: "EXEC", reply: "*1\r\n+OK\r\n"},
 	{name: "EXEC answers null", command: "EXEC", reply: "*-1\r\n"},
-	{name: "it is loading", command: "AUTH", reply: "-LOADING Dragonfly is loading\r\n", barred: laneBusyRetry},
 	{name: "a script runs for long", command: "ECHO", reply: "-BUSY Redis is busy running a script.\r\n", barred: laneBusyRetry},
 	{name: "EXEC while a script runs for long", command: "EXEC", reply: "-EXECABORT Transaction discarded because of: BUSY Redis is busy running a script.\r\n", barred: laneBusyRetry},
 	{name: "it is full", command: "AUTH", reply: "-ERR max number of clients reached\r\n", barred: laneBusyRetry},
