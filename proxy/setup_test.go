@@ -219,11 +219,13 @@ func TestResetThatABusyBackendRefusesKeepsTheDatabase(t *testing.T) {
 	h := b.start(nil)
 	w := h.dial()
 	h.silent(w, []string{"SELECT", "7"})
+	var refused atomic.Bool
 	b.on(func(c *laneConn, args []string) (string, bool) {
 		switch args[0] {
-		case "SELECT":
-			return "-BUSY Redis is busy running a script.\r\n", true
+		case "SELECT": // the proxy selects the database again after the RESET, and the session ends if it cannot
+			return "-BUSY Redis is busy running a script.\r\n", !refused.Load()
 		case "RESET":
+			refused.Store(true)
 			return "-NOPERM no\r\n", true
 		}
 		return "", false

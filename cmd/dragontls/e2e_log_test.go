@@ -197,8 +197,8 @@ func TestTheReaderOfTheLogIsGone(t *testing.T) {
 	p.refuse(20)
 	c := session(t, p)
 	wantAnswer(t, c, "PING", "+PONG\r\n")
-	if n := p.metrics().sum("log_dropped_total"); n < 20 {
-		t.Errorf("%v lines dropped, want 20 at least", n)
+	if n := p.metrics().sum("log_dropped_total"); n < 5 { // of one address, so many refusals a second have lines of their own
+		t.Errorf("%v lines dropped, want 5 at least", n)
 	}
 	// Another reader comes: it gets whole lines, and learns how many are missing.
 	out.listen()
@@ -210,7 +210,7 @@ func TestTheReaderOfTheLogIsGone(t *testing.T) {
 		if err := json.Unmarshal(lines.Bytes(), &fields); err != nil {
 			t.Fatalf("%q: %v", lines.Text(), err)
 		}
-		if gap = gap || fields["message"] == "log lines were dropped" && fields["lines"].(float64) >= 20; gap {
+		if gap = gap || fields["message"] == "log lines were dropped" && fields["lines"].(float64) >= 5; gap {
 			break
 		}
 	}
