@@ -109,6 +109,20 @@ func (s *session) endAfter(d time.Duration) *time.Timer {
 	return time.AfterFunc(d, func() { s.end(closeClient) })
 }
 
+// parkWithin is park that waits for d at most.
+func (s *session) parkWithin(d time.Duration, cond func() bool) bool {
+	q := &s.queue
+	late := false
+	t := time.AfterFunc(d, func() {
+		q.mu.Lock()
+		late = true
+		q.notifyLocked()
+		q.mu.Unlock()
+	})
+	defer t.Stop()
+	return s.park(func() bool { return late || cond() })
+}
+
 // park waits until cond, which it calls with the queue's lock held, returns true. Unlike hold it does not read from the
 // client, since frames in the buffer may be in use, but it notices a client whose connection breaks, or which has left: then
 // the session ends when nothing changes for eofTimeout. It returns false if the session has ended. The session's reader calls

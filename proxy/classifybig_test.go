@@ -141,12 +141,7 @@ func TestBigCommandWhileTheBackendIsSilent(t *testing.T) {
 	for name, before := range map[string]string{"alone": "", "behind another": cmd("GET", "not sent")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := newLaneBackend(t)
-			h := b.start(func(c *Config) { c.unavailableTimeout = outage })
-			w := settledAtLast(h)
-			s := h.sessionOf(w)
-			h.closeUnused(s)
-			eventually(t, "it has no connection", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 })
+			b, h, w := unconnected(t)
 			b.falls("is silent")
 			head, tail := cutBig("SET", "k")
 			if before != "" {

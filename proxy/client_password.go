@@ -144,16 +144,7 @@ func (s *session) refusePassword(cmd *command.Command, text []byte) classified {
 
 // parkFor waits for d. It returns false if the session has ended.
 func (s *session) parkFor(d time.Duration) bool {
-	q := &s.queue
-	over := false
-	t := time.AfterFunc(d, func() {
-		q.mu.Lock()
-		over = true
-		q.notifyLocked()
-		q.mu.Unlock()
-	})
-	defer t.Stop()
-	return s.park(func() bool { return over })
+	return s.parkWithin(d, func() bool { return false })
 }
 
 // noteWrongPassword counts a wrong password, and logs its client, limit.MaxLines a second.

@@ -69,7 +69,7 @@
 //	batch           the commands that a session has framed and not yet submitted, with their slots (clientSide.batch)
 //	slot            the place of one or more replies: in the reply order of a session, and in the ring of a lane
 //	local reply     a reply of ours, such as a refusal; it has a slot too
-//	turn            the right to write to a session's client. Whoever holds it writes
+//	turn            the right to write to a session's client. Only its holder writes
 //	token           the right to write to a lane. A session that writes its own batch has it, or the lane's writer.
 //	                The tokens with which an identity may dial are something else (backend.Tokens)
 //	nonce           an ECHO of a random word that a lane sends now and then: it must return in exactly its place

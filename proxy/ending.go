@@ -130,15 +130,7 @@ func (s *session) settled(rest int) bool {
 // settledWithin waits until nothing is owed to the client and everything is written, but at most d.
 func (s *session) settledWithin(d time.Duration) {
 	q := &s.queue
-	late := false
-	t := time.AfterFunc(d, func() {
-		q.mu.Lock()
-		late = true
-		q.notifyLocked()
-		q.mu.Unlock()
-	})
-	defer t.Stop()
-	s.park(func() bool { return late || q.owed == 0 && q.slots.Len() == 0 && !q.turn })
+	s.parkWithin(d, func() bool { return q.owed == 0 && q.slots.Len() == 0 && !q.turn })
 }
 
 // linger runs after the last reply was queued (lastWord): it waits until the client has that reply, and drops what the

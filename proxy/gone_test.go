@@ -67,12 +67,7 @@ func TestSessionOfABackendThatIsGoneEndsWithoutAnError(t *testing.T) {
 		for _, how := range []string{"refuses", "is loading", "ends and is loading"} {
 			t.Run(name+", it "+how, func(t *testing.T) {
 				t.Parallel()
-				b := newLaneBackend(t)
-				h := b.start(func(c *Config) { c.unavailableTimeout = outage })
-				w := settledAtLast(h)
-				s := h.sessionOf(w)
-				h.closeUnused(s)
-				eventually(t, "it has no connection", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 })
+				b, h, w := unconnected(t)
 				b.falls(how)
 				w.endsOnceItKnows(ask, commandsIn(ask))
 				h.wantClosed(closeUnavailable, 1)

@@ -488,3 +488,15 @@ func pipelineOf(n int, prefix string) (commands, replies string) {
 	}
 	return c.String(), r.String()
 }
+
+// unconnected returns a backend, a proxy in front of it, and a session that the backend has served and that has no connection any more.
+func unconnected(t *testing.T) (*laneBackend, *harness, *wire) {
+	t.Helper()
+	b := newLaneBackend(t)
+	h := b.start(func(c *Config) { c.unavailableTimeout = outage })
+	w := settledAtLast(h)
+	s := h.sessionOf(w)
+	h.closeUnused(s)
+	eventually(t, "it has no connection", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 })
+	return b, h, w
+}

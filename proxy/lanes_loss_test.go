@@ -531,12 +531,7 @@ func TestStateCommandBehindALoss(t *testing.T) {
 // state.
 func TestStateCommandThatCannotBeSentEndsTheSession(t *testing.T) {
 	t.Parallel()
-	b := newLaneBackend(t)
-	h := b.start(func(c *Config) { c.unavailableTimeout = outage })
-	w := settledAtLast(h)
-	s := h.sessionOf(w)
-	h.closeUnused(s)
-	eventually(t, "it has no connection", func() bool { return !s.hasOwn() && len(h.openLanes()) == 0 })
+	b, h, w := unconnected(t)
 	b.falls("is silent")
 	w.send(cmd("SELECT", "1") + cmd("GET", "behind"))
 	if got := w.wantEnd(); got != sayUnavailable+sayUnavailable {

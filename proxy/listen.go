@@ -5,7 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,8 +19,7 @@ type Listener struct {
 	tuned  bool // its connections need no netio.Tune
 	shared bool // the address is shared by sockets, so that each process has an accept queue of its own
 
-	mu      sync.Mutex
-	leaving bool // HandOver has been called. Guarded by mu
+	leaving atomic.Bool // connections that had begun before HandOver have had their time to arrive
 }
 
 // emptyTime is how long the accept queue must have been empty before a listener that hands over is closed.
@@ -50,7 +49,7 @@ func Listen(address string, keepAlive, writeTimeout time.Duration) (*Listener, e
 }
 
 // Inherit returns a Listener for one that another process has opened, such as systemd. It must be of TCP. The socket belongs to
-// that process: what is in its accept queue at the end stays there, for whoever listens next.
+// that process: what is in its accept queue at the end stays there for the next process that listens.
 func Inherit(ln net.Listener) (*Listener, error) {
 	l := &Listener{}
 	if err := l.adopt(ln); err != nil {
@@ -94,7 +93,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return conn, err
 		}
-		if l.isLeaving() && !netio.AcceptsMore(l.raw) {
+		if l.leaving.Load() && !netio.AcceptsMore(l.raw) {
 			l.Close()
 			return nil, net.ErrClosed
 		}
@@ -112,16 +111,8 @@ func (l *Listener) HandOver(patience time.Duration) {
 	}
 	netio.LeadToSuccessor(l.raw)
 	time.AfterFunc(patience, func() { // does nothing if the listener is closed by then
-		l.mu.Lock()
-		l.leaving = true
-		l.mu.Unlock()
+		l.leaving.Store(true)
 		netio.DropNewcomers(l.raw)
 		l.SetDeadline(time.Now().Add(emptyTime))
 	})
-}
-
-func (l *Listener) isLeaving() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.leaving
 }

@@ -18,7 +18,7 @@ import (
 // pump is the state of a session's pump, the goroutine that reads its own connection. The fields belong to that goroutine,
 // except limit, which any goroutine may use, and those that mu guards.
 type pump struct {
-	conn    *ownConn // what the pump reads until it ends; up is the same connection, until whoever gives it up clears it
+	conn    *ownConn // what the pump reads until it ends; up is the same connection until it is given up
 	replies resp.Replies
 	held    []byte          // a reply that is passed on only once it is whole, see withhold
 	done    chan struct{}   // closed when the pump has ended

@@ -1,9 +1,6 @@
 package proxy
 
-import (
-	"syscall"
-	"unsafe"
-)
+import "syscall"
 
 // From FreeBSD's sys/filio.h.
 const (
@@ -16,14 +13,3 @@ func unacknowledged(c syscall.Conn) int32 { return queued(c, fionwrite) }
 
 // unread returns how many bytes a socket has received that its owner has not read.
 func unread(c syscall.Conn) int32 { return queued(c, fionread) }
-
-func queued(c syscall.Conn, request uintptr) (n int32) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	_ = raw.Control(func(fd uintptr) {
-		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(&n)))
-	})
-	return n
-}

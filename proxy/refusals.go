@@ -10,11 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode"
 
 	"github.com/rs/zerolog"
 
+	"dragontls/proxy/backend"
 	"dragontls/proxy/limit"
+	"dragontls/proxy/netio"
 )
 
 const (
@@ -124,14 +125,14 @@ func (s *Server) tellMore() {
 			s.log.Info().Stringer("by", by).Uint64("more", n).Msg("and more commands denied")
 		}
 	}
-	if n := s.passwordLines.TakeMore(now); n > 0 {
-		s.log.Warn().Uint64("more", n).Msg("and more wrong passwords of clients")
-	}
-	if n := s.userLines.TakeMore(now); n > 0 {
-		s.log.Warn().Uint64("more", n).Msg("and more clients whose users get no backend connection")
-	}
-	if n := s.unaskedLines.TakeMore(now); n > 0 {
-		s.log.Warn().Uint64("more", n).Msg("and more replies that nobody asked for")
+	for message, l := range map[string]*limit.Lines[netio.QuotaKey]{
+		"and more wrong passwords of clients":                    &s.passwordLines,
+		"and more clients whose users get no backend connection": &s.userLines,
+		"and more replies that nobody asked for":                 &s.unaskedLines,
+	} {
+		if n := l.TakeMore(now); n > 0 {
+			s.log.Warn().Uint64("more", n).Msg(message)
+		}
 	}
 }
 
@@ -188,17 +189,11 @@ func cleaned(text string, most int) string {
 	if long {
 		text = text[:most-len(cut)]
 	}
-	var b strings.Builder
-	for _, r := range text {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			r = '?'
-		}
-		b.WriteRune(r)
-	}
+	text = backend.OnlyPrintable(text)
 	if long {
-		b.WriteString(cut)
+		text += cut
 	}
-	return b.String()
+	return text
 }
 
 // shownOffers returns the names of what a client has offered. Those without a name, which clients add to keep servers tolerant

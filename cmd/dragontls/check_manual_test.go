@@ -67,14 +67,5 @@ func TestFindingsOfCheckAreDocumented(t *testing.T) {
 			}
 		}
 	}
-	for id := range inCode {
-		if !documented[id] {
-			t.Errorf("%s is not documented", id)
-		}
-	}
-	for id := range documented {
-		if !inCode[id] {
-			t.Errorf("%s is documented, and no finding", id)
-		}
-	}
+	wantDocumented(t, inCode, documented)
 }

@@ -58,17 +58,21 @@ func (s *service) clientListener(given net.Listener) (*proxy.Listener, error) {
 		return l, nil
 	}
 	served := proxy.IsServed(s.c.Listen)
-	var l *proxy.Listener
-	err := fmt.Errorf("listen tcp %s: %w", s.c.Listen, syscall.EADDRINUSE)
-	if !served || s.c.TakeOver {
-		l, err = proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout)
+	if served && !s.c.TakeOver {
+		return nil, notListening(fmt.Errorf("listen tcp %s: %w", s.c.Listen, syscall.EADDRINUSE))
 	}
+	l, err := proxy.Listen(s.c.Listen, s.c.KeepAlive, s.c.WriteTimeout)
 	if err != nil {
-		return nil, &listenError{config.Prefix + "LISTEN", err,
-			"set DRAGONTLS_LISTEN to an address that is free, or DRAGONTLS_TAKE_OVER=true to take over from another dragontls of this user that listens there"}
+		return nil, notListening(err)
 	}
 	if served {
 		s.log.Info().Str("address", s.c.Listen).Msg("another process listens on this address: new clients go to either, until it is told to stop")
 	}
 	return l, nil
+}
+
+// notListening returns the fault of LISTEN, with its cure.
+func notListening(err error) error {
+	return &listenError{config.Prefix + "LISTEN", err,
+		"set DRAGONTLS_LISTEN to an address that is free, or DRAGONTLS_TAKE_OVER=true to take over from another dragontls of this user that listens there"}
 }

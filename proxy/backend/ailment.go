@@ -69,7 +69,7 @@ func (a *ailment) well(b *Backend, heard answer) *Readiness {
 		return a.ill(b, heard.busy, zerolog.WarnLevel)
 	}
 	ended := *a
-	*a = ailment{probed: a.probed, spoken: true, told: a.told, next: a.next, windowEnd: a.windowEnd, begun: a.begun}
+	a.since, a.tries, a.spoken, a.shown = time.Time{}, 0, true, false
 	if ended.spoken && !ended.shown {
 		return nil
 	}

@@ -41,6 +41,12 @@ func (c *Conn) Carry(sock *netio.Socket, over *tls.Conn) {
 	}
 }
 
+// farTrips is how many of its own round trips a connection has for an answer in any case, before its silence means anything.
+const farTrips = 8
+
+// Patience returns how long the backend may take for an answer on this connection, where one that is near has the time d.
+func (c *Conn) Patience(d time.Duration) time.Duration { return max(d, farTrips*c.Trip) }
+
 // Authenticated reports whether this connection acts as a user whom dragontls chose.
 func (c *Conn) Authenticated() bool { return c.credentials != nil }
 

@@ -12,7 +12,7 @@ import (
 	"dragontls/proxy/resp"
 )
 
-// Fault is a way in which a backend fails, in words for whoever is on call.
+// Fault is a way in which a backend fails, in words for the person on call.
 type Fault struct {
 	Reason string // a word: the label of a metric, and what /readyz says
 	Line   string // the message of its log line

@@ -71,6 +71,11 @@ func Printable(text string) string {
 	if len(text) > maxText {
 		text = text[:maxText] + "..."
 	}
+	return OnlyPrintable(text)
+}
+
+// OnlyPrintable returns text with "?" in place of each byte or character that does not print.
+func OnlyPrintable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
 			return r

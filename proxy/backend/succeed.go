@@ -116,7 +116,7 @@ func (l *Life) handOver(next *Conn, channel string) {
 	l.mu.Lock()
 	l.succeeded++ // before the backend can forget what the last one has subscribed to
 	l.mu.Unlock()
-	l.witness.Drop() // whoever writes to it gives up asking
+	l.witness.Drop() // a goroutine that is writing to it gives up asking
 	l.asking.Lock()
 	defer l.asking.Unlock()
 	l.mu.Lock()

@@ -129,14 +129,11 @@ func (l *Life) silentAt(now time.Time) (silent bool, until time.Time) {
 	if len(l.inquiries) == 0 {
 		return false, until
 	}
-	if end := l.heard.Add(max(probeInterval, farTrips*l.witness.Trip)); end.After(now) {
+	if end := l.heard.Add(l.witness.Patience(probeInterval)); end.After(now) {
 		return false, end
 	}
 	return true, until
 }
-
-// farTrips is how many of its own round trips a witness has for an answer in any case.
-const farTrips = 8
 
 // quiet reports whether the witness owes nothing.
 func (l *Life) quiet() bool {

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// farTrips is how many of its own round trips a lane has for a reply in any case, before its silence means anything.
-	farTrips = 8
 	// unboundedPatience multiplies the time that a lane has for a reply if the work of its commands has no bound.
 	unboundedPatience = 10
 	// maxResentAtOnce bounds how many reads leave a lane that becomes held: each has an own connection dialled.
@@ -85,7 +83,7 @@ func (l *Lane) patience(d time.Duration) time.Duration {
 	if l.set.key.Unbounded {
 		d *= unboundedPatience
 	}
-	return max(d, farTrips*l.up.Trip)
+	return l.up.Patience(d)
 }
 
 // silentSinceLocked returns since when nothing has come on a lane that owes a reply.
