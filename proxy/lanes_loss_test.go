@@ -159,6 +159,7 @@ func TestInternalErrorOfTheBackendReachesNobody(t *testing.T) {
 			h := b.start(nil)
 			a, other := settled(h), settled(h)
 			l := h.lane()
+			l.nonces(false) // what the test says in the backend's place answers none, and on a busy machine one may be due
 			held := b.hold("held")
 			a.send(cmd("HGET", "h", "held"))
 			<-held.reached
