@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"dragontls/proxy/proxytest"
 )
@@ -28,6 +30,33 @@ func TestDialThatFailedIsFinalForASessionOfItsOwn(t *testing.T) {
 	}
 	if n := len(b.connsWith(false, "GET")); n != 0 {
 		t.Errorf("%d connections got the GET", n)
+	}
+}
+
+// A client that connects while nobody listens at the backend's address is told so at once, as its connection would be refused directly.
+// As soon as the backend listens, the next client is served.
+func TestClientThatConnectsToARefusingBackendDoesNotWait(t *testing.T) {
+	t.Parallel()
+	addr := reserve(t, "127.0.0.1")[0]
+	h := mode{name: "paired"}.start(t, addr, func(c *Config) { c.unavailableTimeout = time.Hour })
+	var clients sync.WaitGroup
+	for range 20 {
+		w := h.dial()
+		clients.Go(func() {
+			w.send(cmd("PING") + cmd("GET", "k"))
+			if got, want := w.wantEnd(), sayUnavailable+sayUnavailable; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+	clients.Wait()
+	h.wantClosed(closeUnavailable, 20)
+	newLaneBackendOn(t, addr)
+	for served := false; !served; { // a dial that was refused a moment ago speaks for those that follow it
+		w := h.dial()
+		w.send(cmd("PING"))
+		first, err := w.r.Peek(1)
+		served = err == nil && first[0] == '+'
 	}
 }
 

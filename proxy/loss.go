@@ -3,10 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"slices"
-	"syscall"
 	"time"
 
 	"dragontls/proxy/backend"
@@ -88,9 +85,7 @@ func (s *session) woken() {
 // loading. A direct connection would have ended with the process. A backend that is silent, or that takes no more connections,
 // may still have all those that it had.
 func isGone(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)) ||
-		errors.Is(err, lane.ErrLoading) || backend.IsLoading(err)
+	return backend.IsRefused(err) || errors.Is(err, lane.ErrLoading) || backend.IsLoading(err)
 }
 
 // endUnsent ends the session once everything that is due before its batch is written. No command of the batch was sent, and none

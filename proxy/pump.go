@@ -122,7 +122,9 @@ func (s *session) dialOnce() {
 	}()
 	ctx, cancel := s.dialContext()
 	defer cancel()
-	up, err := s.server.backend.Dial(ctx, s.login())
+	l := s.login()
+	l.AtOnce = s.failsAtOnce()
+	up, err := s.server.backend.Dial(ctx, l)
 	if err == nil {
 		s.setUpstream(up, nil)
 	}
@@ -194,7 +196,7 @@ func (s *session) connect() bool {
 		if errors.Is(err, backend.ErrNoPassword) {
 			pauseBeforeRetry(ctx)
 		}
-		if ctx.Err() != nil || isFinal(err) || backend.IsLoading(err) && s.pump.whileLoading == backend.LoadingRefused {
+		if ctx.Err() != nil || isFinal(err) || backend.IsRefused(err) && s.failsAtOnce() || backend.IsLoading(err) && s.pump.whileLoading == backend.LoadingRefused {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return false
@@ -206,6 +208,11 @@ func (s *session) connect() bool {
 func isFinal(err error) bool {
 	return errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState) || backend.IsUp(err)
 }
+
+// failsAtOnce reports whether a refused dial is final: the session owns its connection from birth, and its client has had no reply,
+// so it has just connected. Directly its connection would have been refused. Client libraries tell that from a connection that
+// works after a while: kombu, for one, forgets its other connections, which ended with the backend, only if it cannot connect.
+func (s *session) failsAtOnce() bool { return s.tie.Load() == ownFromBirth && !s.everAnswered() }
 
 // passwordPause is how long a dial waits before it asks again for a password that could not be read.
 const passwordPause = 100 * time.Millisecond

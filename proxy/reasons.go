@@ -20,7 +20,7 @@ const (
 	closeLane          closeReason = "lane_error"                // replies on its lane may have been out of place, or one was lost half delivered
 	closeScripts       closeReason = "scripts_lost"              // the backend was lost, and with it the scripts and functions that the client believes loaded
 	closeMoved         closeReason = "backend_moved"             // its own connection led to an address that is no longer the backend's
-	closeUnavailable   closeReason = "backend_unavailable"       // the backend could not be reached within 2 s
+	closeUnavailable   closeReason = "backend_unavailable"       // the backend could not be reached within 2 s, or refused at once
 	closeBackendAuth   closeReason = "backend_auth"              // the backend refused the proxy's credentials
 	closeBackendState  closeReason = "backend_state"             // the backend refused the database, protocol or READONLY that the session had
 	closeMaxClients    closeReason = "backend_max_clients"       // the session needed a connection, and the backend's maxclients was reached

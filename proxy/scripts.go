@@ -19,7 +19,7 @@ func (s *session) believes() bool { return s.life.Load() != nil }
 // the session ends, and dialOwn returns an error. bare means that the connection does without the session's database, see sendBare.
 func (s *session) dialOwn(ctx context.Context, bare bool) (*backend.Conn, error) {
 	l := s.login()
-	l.Bare, l.WhileLoading = bare, s.pump.whileLoading
+	l.Bare, l.WhileLoading, l.AtOnce = bare, s.pump.whileLoading, s.failsAtOnce()
 	up, err := s.server.backend.Dial(ctx, l)
 	life := s.life.Load()
 	if err != nil || life == nil {

@@ -82,6 +82,9 @@ type Backend struct {
 	// guarded by mu
 	pause time.Duration // distance of the next dial after a failure; 0: the last dial worked
 	next  time.Time
+
+	refused   error     // the error of the last dial, if the backend refused it
+	refusedAt time.Time // when that was, or when another dial began for a caller that does not wait for its turn
 }
 
 const (

@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"syscall"
 	"time"
 
 	"dragontls/proxy/netio"
@@ -29,7 +31,7 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 			}
 		}()
 	}
-	done, err := b.takeTurn(ctx)
+	done, err := b.takeTurn(ctx, l.AtOnce)
 	if err != nil {
 		return nil, err
 	}
@@ -61,10 +63,18 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	return c, nil
 }
 
-// takeTurn lets everybody dial at once while dials work; after a failure one at a time.
-func (b *Backend) takeTurn(ctx context.Context) (done func(error), err error) {
+// takeTurn lets everybody dial at once while dials work; after a failure one at a time. If atOnce is set, and the last dial was
+// refused, it does not wait: it returns the error of that dial, unless firstPause has passed since.
+func (b *Backend) takeTurn(ctx context.Context, atOnce bool) (done func(error), err error) {
 	if !b.IsFailing() {
 		return b.outcome, nil
+	}
+	if atOnce {
+		if err, dials := b.refusedLately(); dials {
+			return b.outcomeOutOfTurn, nil
+		} else if err != nil {
+			return nil, err
+		}
 	}
 	select {
 	case b.gate <- struct{}{}:
@@ -90,6 +100,31 @@ func (b *Backend) takeTurn(ctx context.Context) (done func(error), err error) {
 	return func(err error) { b.outcome(err); <-b.gate }, nil
 }
 
+// refusedLately returns the error of the last dial if it was refused. Once in firstPause it lets the caller dial instead, and then
+// returns true.
+func (b *Backend) refusedLately() (err error, dials bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refused == nil || time.Since(b.refusedAt) < firstPause {
+		return b.refused, false
+	}
+	b.refusedAt = time.Now() // the next caller waits for the outcome of this dial no longer than for one of its own
+	return nil, true
+}
+
+// IsRefused reports whether err is that of a dial to which nobody listens: a direct connection would be refused as well.
+func IsRefused(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist))
+}
+
+// outcomeOutOfTurn is outcome for a dial that did not wait for its turn. One more refusal does not prolong the pauses of those that wait.
+func (b *Backend) outcomeOutOfTurn(err error) {
+	if !IsRefused(err) {
+		b.outcome(err)
+	}
+}
+
 // outcome takes over what a dial says of the backend; nil: it works.
 func (b *Backend) outcome(err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrNoPassword) {
@@ -97,9 +132,12 @@ func (b *Backend) outcome(err error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err == nil {
+	if b.refused = nil; err == nil {
 		b.pause = 0
 		return
+	}
+	if IsRefused(err) {
+		b.refused, b.refusedAt = err, time.Now()
 	}
 	b.pause = min(maxPause, max(firstPause, 2*b.pause))
 	b.next = time.Now().Add(b.pause)

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,5 +63,47 @@ func TestDialsAfterAFailureGoOneAtATime(t *testing.T) {
 	defer b.mu.Unlock()
 	if b.pause != 0 {
 		t.Error("still pausing")
+	}
+}
+
+// A dial that does not wait for its turn learns of a refusal from the last one, and the pause of those that wait stays as it is. It
+// finds a backend that listens again although nobody else dials.
+func TestDialAtOnceDoesNotWaitForARefusingBackend(t *testing.T) {
+	t.Parallel()
+	gone, here := listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0")
+	gone.Close()
+	var addr atomic.Pointer[net.Listener]
+	addr.Store(&gone)
+	b := New(Config{Buffers: netio.NewBuffers(0), ConnectTimeout: time.Minute, Target: func() (string, string, error) {
+		return "tcp", (*addr.Load()).Addr().String(), nil
+	}})
+	if _, err := b.Dial(t.Context(), Login{AtOnce: true}); !IsRefused(err) {
+		t.Fatal(err)
+	}
+	b.mu.Lock()
+	b.pause, b.next = time.Hour, time.Now().Add(time.Hour)
+	b.mu.Unlock()
+	b.gate <- struct{}{} // somebody waits for its turn
+	for range 100 {
+		if _, err := b.Dial(t.Context(), Login{AtOnce: true}); !IsRefused(err) {
+			t.Fatal(err)
+		}
+	}
+	b.mu.Lock()
+	pause := b.pause
+	b.mu.Unlock()
+	if pause != time.Hour {
+		t.Errorf("the pause is %v", pause)
+	}
+	addr.Store(&here)
+	for {
+		c, err := b.Dial(t.Context(), Login{AtOnce: true})
+		if err == nil {
+			c.Close()
+			return
+		}
+		if !IsRefused(err) {
+			t.Fatal(err)
+		}
 	}
 }
