@@ -110,7 +110,7 @@ func (s *session) failBatch(err error) {
 		c.flushErr = errEnded
 		return
 	}
-	if isGone(err) && s.everAnswered() {
+	if isGone(err) {
 		s.endUnsent(err)
 		return
 	}

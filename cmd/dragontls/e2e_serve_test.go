@@ -256,8 +256,8 @@ func TestBackendDownAtStart(t *testing.T) {
 	c := session(t, p)
 	io.WriteString(c, "PING\r\n")
 	got, err := io.ReadAll(c)
-	if string(got) != "-LOADING dragontls: backend unavailable, the command was not sent\r\n" || err != nil {
-		t.Errorf("got %q (%v), want -LOADING and the end", got, err)
+	if len(got) > 0 || err != nil {
+		t.Errorf("got %q (%v), want the end", got, err)
 	}
 	c.Close()
 	p.wantMetric(1, "sessions_closed_total", "reason", "backend_unavailable")
