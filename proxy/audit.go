@@ -150,7 +150,7 @@ func (s *session) auditEnded() {
 	a.put(auditEvent{
 		kind: "ended", at: now, peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
 		version: st.Version, resumed: st.DidResume, reason: s.reason,
-		commands: s.client.commands, bytesIn: s.client.bytesIn, bytesOut: s.bytesOut, duration: now.Sub(s.begun),
+		commands: s.client.commands.Load(), bytesIn: s.client.bytesIn, bytesOut: s.bytesOut, duration: now.Sub(s.begun),
 	})
 }
 

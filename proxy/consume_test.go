@@ -33,7 +33,7 @@ func (s *session) take(b []byte) {
 	s.consume()
 	s.handOnCount()
 	s.dropBatch()
-	c.tallied = c.tallied[:0]
+	s.tally(s.stripe.own)
 }
 
 var consumed = map[string]*User{
@@ -53,8 +53,8 @@ func TestCommandsAreJudgedWithoutAllocation(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { s.take(pipeline) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
-		if s.client.commands != 102*16 {
-			t.Errorf("%s: counted %d commands", name, s.client.commands)
+		if n := s.client.commands.Load(); n != 102*16 {
+			t.Errorf("%s: counted %d commands", name, n)
 		}
 	}
 }

@@ -182,7 +182,6 @@ func (s *session) handOnCount() {
 		return
 	}
 	s.client.tallied = append(s.client.tallied, tally{c.last.ID, c.lastN})
-	c.commands += c.lastN
 	c.lastN = 0
 }
 
@@ -279,7 +278,7 @@ func (s *session) flushLane(want routeKind) bool {
 	if result != submitted {
 		return s.notSubmitted(result)
 	}
-	s.at.on, s.at.lane = want, l
+	s.goOver(want, l)
 	s.noteServed()
 	s.dropBatch()
 	return true

@@ -153,7 +153,7 @@ func (s *session) answerLost(cmd *command.Command, stateful bool) bool {
 	}
 	c := &s.client
 	s.stripe.local[cmd.ID].Add(1)
-	c.commands++
+	c.commands.Add(1)
 	c.pend = append(c.pend, slot{kind: slotLocal, n: 1, text: textUnavailable})
 	return len(c.pend) < 256 || s.flush() == nil
 }

@@ -34,7 +34,7 @@ func (s *session) ownsFromBirth() bool { return s.tie.Load() == ownFromBirth }
 func (s *session) share() bool {
 	p := s.peer.Load()
 	if !s.server.c.Backend.Shared || p == nil || p.Identity == [32]byte{} {
-		s.at.on = routeOwn
+		s.goOver(routeOwn, nil)
 		s.tie.Store(ownFromBirth)
 		s.rememberLogin()
 		return false
@@ -62,7 +62,7 @@ func (s *session) rememberLogin() bool {
 // must be decided again. If it returns true, the batch was submitted or answered by failBatch, or the session has ended.
 func (s *session) flushOwn() bool {
 	c := &s.client
-	s.at.on, s.at.lane = routeOwn, nil
+	s.goOver(routeOwn, nil)
 	proofOnly := c.route != routeOwn && !s.proven.Load()
 	up, err := s.openOwn()
 	if err == nil && c.scripting {

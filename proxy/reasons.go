@@ -10,6 +10,7 @@ const (
 	closeProtocol      closeReason = "protocol_error"            // what the client sent is not RESP
 	closeHTTP          closeReason = "http"                      // the client sent an HTTP request inside TLS
 	closeSlow          closeReason = "slow_client"               // it took no byte for WRITE_TIMEOUT, others waited behind it, or what it did not take filled the memory
+	closeKilled        closeReason = "killed"                    // an operator closed it, see Server.KillSessions
 	closeMemory        closeReason = "memory_limit"              // it held most when MEMORY_LIMIT or its identity's share of it was exceeded
 	closeIdle          closeReason = "idle_timeout"              // it was idle for IDLE_TIMEOUT
 	closeDrain         closeReason = "drain"                     // the server drained, after SIGTERM

@@ -34,7 +34,7 @@ func (s *session) resend() {
 			return
 		}
 		if frame, again := s.takeResend(up); frame != nil {
-			s.at.on, s.at.lane = routeOwn, nil
+			s.goOver(routeOwn, nil)
 			_, _ = up.Write(frame) // if it fails, the pump notices and answers
 			return
 		} else if !again {

@@ -59,6 +59,15 @@ const (
 	submitOwn                         // a reply is owed by the own connection, and must come first: see WantResend
 )
 
+// goOver notes over which connection the session's commands go from now on: over the lane l, or over its own connection, where l is
+// nil. hot
+func (s *session) goOver(on routeKind, l *lane.Lane) {
+	if s.at.on != on {
+		s.goesOver.Store(int32(on))
+	}
+	s.at.on, s.at.lane = on, l
+}
+
 // settledForRoute waits until nothing is owed, so that the session may change its connection. It returns false if the
 // session has ended.
 func (s *session) settledForRoute() bool {
@@ -157,6 +166,7 @@ func (s *session) pushLocals() {
 	if len(s.client.out.Bytes) > 0 || s.client.out.Replies > 0 {
 		panic("commands without a way to go")
 	}
+	s.tally(s.stripe.local) // a QUIT, say
 	s.push(s.client.pend)
 	s.dropBatch()
 }

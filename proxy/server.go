@@ -105,7 +105,7 @@ type certificateEnds struct {
 // counters are what Stats reads.
 type counters struct {
 	stripes        [stripes]stripe
-	nextStripe     atomic.Uint32
+	lastSession    atomic.Uint64   // the id of the newest session
 	rulesWouldDeny []atomic.Uint64 // by Command.ID
 	closed         counts
 	handshakes     handshakeCounts

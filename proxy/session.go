@@ -33,6 +33,7 @@ const (
 type session struct {
 	server *Server
 	stripe *stripe
+	id     uint64 // see SessionInfo
 
 	client clientSide
 	pump   pump
@@ -74,6 +75,7 @@ type sharing struct {
 	tie         atomic.Int32                 // sharesLanes, ownForLife or ownFromBirth
 	proven      atomic.Bool                  // the backend is known to serve it
 	proofOnly   atomic.Bool                  // no command has needed its own connection, which is open only to prove the session
+	goesOver    atomic.Int32                 // at.on, for goroutines other than the reader
 	gen         atomic.Uint64                // counts the changes of what decides which lanes it may use
 	ownUntil    clock.Atomic                 // until then it uses its own connection, see Server.now; may be forGood
 	followed    time.Duration                // how long lanes have waited for its client in all; guarded by queue.mu
@@ -97,19 +99,19 @@ type clientSide struct {
 	cmds resp.Commands
 
 	input
-	eof      bool
-	skipping bool             // streamed is refused, or its connection is lost: the rest of it is read and dropped
 	failed   error            // of a read of the client
 	streamed *command.Command // the big command in the middle of which the reader is, or nil
 
 	batch
 	next     nextCommand
 	rules    *command.Rules   // by which the last command was judged; nil allows every command
-	commands uint64           // commands passed on or refused
+	commands atomic.Uint64    // commands passed on or answered here; only the reader adds to it, once for each batch
 	bytesIn  uint64           // RESP bytes read
 	last     *command.Command // the kind of command that lastN counts
 	lastN    uint64           // commands of that kind that are not yet in tallied
 
+	eof        bool
+	skipping   bool // streamed is refused, or its connection is lost: the rest of it is read and dropped
 	tx         transaction
 	holding    bool  // the reader is in hold, and the command for which it waits may not be in the queue yet
 	ending     bool  // the last reply is queued; whatever else the client sends is dropped
@@ -118,8 +120,8 @@ type clientSide struct {
 }
 
 func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
-	n := &session{server: s, done: make(chan struct{})}
-	n.stripe = &s.stripes[s.nextStripe.Add(1)%stripes]
+	n := &session{server: s, id: s.lastSession.Add(1), done: make(chan struct{})}
+	n.stripe = &s.stripes[n.id%stripes]
 	n.client.sock, n.client.conn = sock, conn
 	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
 	n.client.buf = n.client.small[:]

@@ -100,7 +100,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 // countLocal counts a command that is not passed on.
 func (s *session) countLocal(cmd *command.Command, as commandFate) {
 	s.stripe.local[cmd.ID].Add(1)
-	s.client.commands++
+	s.client.commands.Add(1)
 	if s.server.auditsCommands {
 		s.auditCommand(cmd, as)
 	}

@@ -205,8 +205,13 @@ type tally struct {
 // tally counts the batch's commands in the counters of the path that they take. The caller calls it before a byte of them is
 // written. hot
 func (s *session) tally(path pathCounters) {
+	all := uint64(0)
 	for _, t := range s.client.tallied {
 		path[t.id].Add(t.n)
+		all += t.n
+	}
+	if all > 0 {
+		s.client.commands.Add(all)
 	}
 	s.client.tallied = s.client.tallied[:0]
 	if cap(s.client.tallied) > fewSlots {
