@@ -52,6 +52,8 @@ func (s *Server) register(h *handshake, conn *tls.Conn) (n *session, refused clo
 // client is told.
 func (s *Server) turnAway(h *handshake, conn *tls.Conn, reason closeReason) {
 	s.closed.add(string(reason))
+	st := conn.ConnectionState()
+	h.notify(string(reason), true, nil, &st)
 	defer h.sock.Release()
 	defer conn.Close()
 	if reason != closeFull {
@@ -59,7 +61,7 @@ func (s *Server) turnAway(h *handshake, conn *tls.Conn, reason closeReason) {
 	}
 	s.limits[limitConnections].Reached(func(e *zerolog.Event) {
 		h.describe(e)
-		if sent := conn.ConnectionState().PeerCertificates; len(sent) > 0 {
+		if sent := st.PeerCertificates; len(sent) > 0 {
 			describeCertificate(e, sent[0])
 		}
 	})
@@ -207,6 +209,7 @@ func (s *Server) remove(n *session) {
 		s.forgetLocked(i)
 	}
 	s.mu.Unlock()
+	n.notifyEnd()
 	s.closed.add(string(n.reason))
 	s.running.Done()
 }

@@ -137,6 +137,9 @@ func (h *handshake) run() {
 	if err != nil {
 		key = HandshakeKey{Reason: h.reason(err), Version: versionName(st.Version)}
 	}
+	if err != nil {
+		h.notify(key.Reason, false, err, &st)
+	}
 	s.handshakes.add(key)
 	if err != nil {
 		h.fail(key.Reason, err, &st)

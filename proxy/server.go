@@ -46,6 +46,7 @@ type Config struct {
 	// holds at most a quarter of it in buffers. MaxHandshakes times HandshakeMemory come on top. 0 means no limit. See memory.go.
 	BufferLimit int64
 	Audit       Audit
+	Notice      func(Notice) // called by many goroutines at once; it must not wait for anything. nil: nobody is told
 	Log         zerolog.Logger
 
 	timeouts
@@ -259,6 +260,7 @@ func (s *Server) accept(conn net.Conn) {
 	h := &handshake{server: s, sock: sock, from: originOf(conn.RemoteAddr())}
 	if reason := s.enter(h, full); reason != "" {
 		s.handshakes.add(HandshakeKey{Reason: reason})
+		h.notify(reason, false, nil, &tls.ConnectionState{})
 		conn.Close()
 		s.running.Done()
 		return

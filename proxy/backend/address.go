@@ -236,6 +236,15 @@ func (b *Backend) currentAddress(target string) string {
 	return b.address.current
 }
 
+// CurrentAddress returns the address that took the last connection, or else what Target returns; empty if that cannot be read.
+func (b *Backend) CurrentAddress() string {
+	_, target, err := b.c.Target()
+	if err != nil {
+		return ""
+	}
+	return b.currentAddress(target)
+}
+
 // DialledBeforeMove reports whether the backend has moved since the dial of c began; n is how often it has moved so far.
 // Make c visible to Config.Moved first, then call this: if it reports true, end c as Moved does, which may have run before it could
 // see c.

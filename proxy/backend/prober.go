@@ -34,6 +34,24 @@ type answers struct {
 	up       atomic.Bool
 	answered clock.Atomic              // when the last answer came; 0 if there is none that counts
 	ailing   atomic.Pointer[Readiness] // of the last probe; nil: all was well
+	changed  atomic.Int64              // when up last changed, in unix nanoseconds; 0 before the first probe has come to an end
+	pinged   atomic.Int64              // how long the last PING took that was answered, in nanoseconds; 0 before the first
+}
+
+// UpSince returns since when the backend has been up, or down, and how long the last PING took that it has answered. Both are zero before
+// the first probe has come to an end.
+func (b *Backend) UpSince() (since time.Time, ping time.Duration) {
+	if at := b.changed.Load(); at != 0 {
+		since = time.Unix(0, at)
+	}
+	return since, time.Duration(b.pinged.Load())
+}
+
+// setUp notes whether the backend is up.
+func (b *Backend) setUp(up bool) {
+	if b.up.Swap(up) != up || b.changed.Load() == 0 {
+		b.changed.Store(time.Now().UnixNano())
+	}
 }
 
 // Ready returns what the prober has learnt, which Run starts.
@@ -88,7 +106,7 @@ func (b *Backend) probe(ctx context.Context) {
 func (b *Backend) note(a *ailment, heard answer, err error) {
 	if err == nil {
 		b.answered.Store(b.c.Now())
-		b.up.Store(true)
+		b.setUp(true)
 		b.ailing.Store(a.well(b, heard))
 		return
 	}
@@ -97,7 +115,7 @@ func (b *Backend) note(a *ailment, heard answer, err error) {
 		b.answered.Store(0)
 	}
 	if !b.isFresh() {
-		b.up.Store(false)
+		b.setUp(false)
 	}
 }
 
@@ -152,6 +170,7 @@ func (p *prober) ping(ctx context.Context) (heard answer, err error) {
 	defer stop()
 	late := time.AfterFunc(p.backend.c.ConnectTimeout, p.tellLate)
 	defer late.Stop()
+	asked := p.backend.c.Now()
 	if _, err := c.Stream.Write(resp.AppendCommand(nil, "PING")); err != nil {
 		return heard, err
 	}
@@ -161,6 +180,9 @@ func (p *prober) ping(ctx context.Context) (heard answer, err error) {
 	}
 	if err = c.expect(question{"PING", judge}); isTimeout(err) {
 		err = fmt.Errorf("%w: %w", ErrSilent, err)
+	}
+	if err == nil {
+		p.backend.pinged.Store(int64(p.backend.c.Now().Sub(asked)))
 	}
 	p.backend.noteLimits(err)
 	return heard, err
