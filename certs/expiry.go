@@ -176,6 +176,18 @@ func (w *expiryWatch) onDisk(e Expiry) string {
 	return ""
 }
 
+// InUse lists everything that is in use and has an end, but for a CRL that another one follows, with the time that is left now. client may
+// be nil.
+func InUse(s *Store, client *Client, now time.Time) []Expiry {
+	w := expiryWatch{ExpiryOptions: ExpiryOptions{Store: s, Client: client}}
+	all := w.inUse(now)
+	for i := range all {
+		e := &all[i]
+		e.Left, e.OnDisk = e.NotAfter.Sub(now), w.onDisk(*e)
+	}
+	return all
+}
+
 // inUse lists everything that has an end and matters: not a CRL that another one follows.
 func (w *expiryWatch) inUse(now time.Time) []Expiry {
 	snapshot := w.Store.Snapshot()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/admin/statuspage"
 )
 
 // A typo in ALLOW_FILE does not keep a revoked client connected. Whoever looks at
@@ -60,7 +61,7 @@ func TestATypoHoldsNoRevocationBack(t *testing.T) {
 		t.Errorf("held back since %v", since)
 	}
 	var status struct {
-		Reloads map[string]struct{ Held []heldSource }
+		Reloads map[string]struct{ Held []statuspage.HeldSource }
 	}
 	if _, body := p.get("/status.json"); json.Unmarshal([]byte(body), &status) != nil || len(status.Reloads["listener"].Held) != 1 {
 		t.Fatalf("/status.json: %s", body)

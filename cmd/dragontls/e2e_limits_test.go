@@ -15,17 +15,18 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/admin/statuspage"
 )
 
 // limitInStatus returns what /status.json says of a limit.
-func (p *instance) limitInStatus(of string) (found statusLimit) {
+func (p *instance) limitInStatus(of string) (found statuspage.Limit) {
 	p.t.Helper()
 	code, body := p.get("/status.json")
-	var s struct{ Limits []statusLimit }
+	var s struct{ Limits []statuspage.Limit }
 	if err := json.Unmarshal([]byte(body), &s); err != nil || code != http.StatusOK {
 		p.t.Fatalf("/status.json: %d %v %s", code, err, body)
 	}
-	i := slices.IndexFunc(s.Limits, func(l statusLimit) bool { return l.Of == of })
+	i := slices.IndexFunc(s.Limits, func(l statuspage.Limit) bool { return l.Of == of })
 	if i < 0 {
 		p.t.Fatalf("/status.json has no limit %s: %s", of, body)
 	}

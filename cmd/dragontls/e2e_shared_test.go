@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dragontls/proxy/admin/statuspage"
 )
 
 // sharing starts a proxy in BACKEND_MODE=shared. Where the backend wants a password, its sessions ride lanes from their
@@ -56,7 +58,7 @@ func (p *instance) wantOwn(n float64) {
 	eventually(p.t, fmt.Sprint(n, " own connections"), func() bool { return p.metrics().sum("backend_connections", "kind", "own") == n })
 }
 
-func (p *instance) statusOf() (s status) {
+func (p *instance) statusOf() (s statuspage.Status) {
 	p.t.Helper()
 	_, body := p.get("/status.json")
 	if err := json.Unmarshal([]byte(body), &s); err != nil {

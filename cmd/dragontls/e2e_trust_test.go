@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"dragontls/certs/pki"
+	"dragontls/proxy/admin/statuspage"
 )
 
 // Who may connect changes while clients are connected: those who lost trust go, and nobody else notices.
@@ -237,7 +238,7 @@ func (p *instance) wantSessionsByCA(want map[string]int) {
 	p.t.Helper()
 	eventually(p.t, fmt.Sprintf("sessions by client CA: %v", want), func() bool {
 		_, body := p.get("/status.json")
-		var s status
+		var s statuspage.Status
 		if err := json.Unmarshal([]byte(body), &s); err != nil {
 			p.t.Fatal(err)
 		}

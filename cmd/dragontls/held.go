@@ -6,22 +6,17 @@ import (
 	"time"
 
 	"dragontls/certs"
+	"dragontls/proxy/admin/statuspage"
 )
 
-// heldSource is a source of files that is held back, as /status.json shows it.
-type heldSource struct {
-	Source string    `json:"source"`
-	File   string    `json:"file"`
-	Reason string    `json:"reason"`
-	Error  string    `json:"error"`
-	Since  time.Time `json:"since"`
-}
-
-func heldSources(held []certs.Held) []heldSource {
-	out := []heldSource{} // never null
+// heldSources are the sources of files that are held back, as /status.json shows them.
+func heldSources(held []certs.Held) []statuspage.HeldSource {
+	out := []statuspage.HeldSource{} // never null
 	for _, h := range held {
 		fault := h.Fault()
-		out = append(out, heldSource{h.Name, fault.File, fault.Reason, fault.Err.Error(), h.Since})
+		out = append(out, statuspage.HeldSource{
+			Source: h.Name, File: fault.File, Reason: fault.Reason, Error: fault.Err.Error(), Cure: fault.Cure, Since: h.Since,
+		})
 	}
 	return out
 }

@@ -15,28 +15,3 @@ func collectLimits(m metrics, all []proxy.Limit) {
 		}
 	}
 }
-
-// statusLimit is what /status.json says of a limit.
-type statusLimit struct {
-	Of   string `json:"of"`
-	Name string `json:"name"`
-	// Value is absent without a limit, or where it is not known; so is Used where it is not known.
-	Value   *int64 `json:"value,omitempty"`
-	Used    *int64 `json:"used,omitempty"`
-	Reached uint64 `json:"reached"`
-}
-
-func statusLimits(all []proxy.Limit) []statusLimit {
-	out := make([]statusLimit, len(all))
-	for i := range all {
-		l := &all[i]
-		out[i] = statusLimit{Of: l.Of, Name: l.Name, Reached: l.Reached}
-		if l.Value > 0 {
-			out[i].Value = &l.Value
-		}
-		if l.Used >= 0 {
-			out[i].Used = &l.Used
-		}
-	}
-	return out
-}

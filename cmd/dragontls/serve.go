@@ -59,6 +59,7 @@ type service struct {
 	alerts   *admin.Alerts // nil: no webhook
 	draining atomic.Bool
 	watching sync.WaitGroup
+	watched  watched
 	signals  chan os.Signal
 
 	notifying chan struct{} // holds one element while a message to the service manager is on its way
@@ -137,7 +138,7 @@ func (s *service) openProxy() error {
 			Shared: c.BackendMode == "shared", Lanes: c.BackendLanes,
 		},
 		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.out.auditLogger()},
-		DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs, SessionBuffer: int64(c.SessionBuffer),
+		Notice: s.watched.notice, DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs, SessionBuffer: int64(c.SessionBuffer),
 		BufferLimit: c.ClientMemory(), Log: s.log,
 	})
 	if err != nil {
@@ -222,6 +223,11 @@ func (s *service) run(started func()) int {
 		s.watching.Go(func() { s.backend.Watch(ctx, s.c.TLSReloadInterval) })
 	}
 	if s.admin != nil {
+		s.store.OnFault(s.watched.fault)
+		if s.backend != nil {
+			s.backend.OnFault(s.watched.fault)
+		}
+		s.watching.Go(func() { s.watch(ctx) })
 		s.watching.Go(s.serveAdmin)
 	}
 	serving := make(chan error, 1)

@@ -3,7 +3,6 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -28,17 +27,19 @@ type handler struct {
 	token    func() (string, error)
 	ready    func() Readiness
 	loopback bool
+	name     string // of the host that Options.Listen names, if it is no address
 	log      zerolog.Logger
 }
 
 func newHandler(o Options, loopback bool) http.Handler {
-	h := &handler{token: o.Token, ready: o.Ready, loopback: loopback, log: o.Log}
+	h := &handler{token: o.Token, ready: o.Ready, loopback: loopback, name: nameOf(o.Listen), log: o.Log}
 	mux := http.NewServeMux() // GET is HEAD too; the rest is 405
 	mux.HandleFunc("GET /livez", h.livez)
 	mux.HandleFunc("GET /readyz", h.readyz)
 	mux.Handle("GET /metrics", h.guard(newMetricsHandler(o)))
 	if o.Status != nil {
-		mux.Handle("GET /status.json", h.guard(statusHandler(o.Status)))
+		mux.Handle("GET /status.json", h.guard(newStatusHandler(o.Status, "application/json", writeJSON)))
+		mux.Handle("GET /{$}", forBrowsers(offerPassword(h.guard(newStatusHandler(o.Status, "text/html; charset=utf-8", writePage)))))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		noteAsked(r)
@@ -72,18 +73,6 @@ func (h *handler) readyz(w http.ResponseWriter, req *http.Request) {
 	answer(w, code, text)
 }
 
-func statusHandler(status func() any) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		text, err := json.MarshalIndent(status(), "", "  ")
-		if err != nil {
-			answer(w, http.StatusInternalServerError, "status cannot be shown\n")
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(append(text, '\n'))
-	})
-}
-
 func answer(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
@@ -96,7 +85,7 @@ func (h *handler) guard(next http.Handler) http.Handler {
 		if h.loopback {
 			// A page in a local browser can reach us through a name of its own that
 			// it points at 127.0.0.1 (DNS rebinding); the Host header gives it away.
-			if !localHost(r.Host) {
+			if !localHost(r.Host) && !h.isNamed(r.Host) {
 				answer(w, http.StatusForbidden, textWrongHost)
 				return
 			}
@@ -134,14 +123,34 @@ func equal(a, b string) bool {
 	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-func localHost(hostport string) bool {
+// nameOf returns the host of a host:port, unless it is an IP address.
+func nameOf(hostport string) string {
+	host := hostOf(hostport)
+	if _, err := netip.ParseAddr(host); err == nil {
+		return ""
+	}
+	return host
+}
+
+// isNamed reports whether a request asks for the host by the name that the operator gave it: who answers for that name is the operator's
+// choice.
+func (h *handler) isNamed(hostport string) bool {
+	return h.name != "" && strings.EqualFold(hostOf(hostport), h.name)
+}
+
+func hostOf(hostport string) string {
 	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
 		host = strings.TrimSuffix(strings.TrimPrefix(hostport, "["), "]")
 	}
+	return host
+}
+
+func localHost(hostport string) bool {
+	host := hostOf(hostport)
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}
-	_, err = netip.ParseAddr(host)
+	_, err := netip.ParseAddr(host)
 	return err == nil
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/admin/statuspage"
 )
 
 func TestWhoLosesAPlace(t *testing.T) {
@@ -105,7 +107,7 @@ func TestReachableWhateverOthersHold(t *testing.T) {
 					}
 					return Readiness{OK: true}
 				},
-				Status: func() any { return "x" },
+				Status: func(statuspage.Query) *statuspage.Status { return &statuspage.Status{} },
 			}, false)
 			var unlock sync.Once
 			defer unlock.Do(func() { close(release) })

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"dragontls/proxy/admin/statuspage"
 )
 
 const (
@@ -31,8 +33,9 @@ type Options struct {
 	Token   func() (string, error)  // asked at every use; nil: there is none
 	Ready   func() Readiness        // nil: always ready
 	Collect func(emit func(Metric)) // called at each scrape; nil: nothing of ours
-	Status  func() any              // called for /status.json, which is its JSON; nil: there is none
-	Log     zerolog.Logger
+	// Status is called for /status.json and the page at /; nil: there are none.
+	Status func(statuspage.Query) *statuspage.Status
+	Log    zerolog.Logger
 }
 
 // Readiness is what /readyz says.

@@ -1,0 +1,68 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+
+	"dragontls/proxy/admin/statuspage"
+)
+
+const textStatusTimeout = "the status could not be gathered in time: too many requests at once, or no processor time; try again\n"
+
+// newStatusHandler answers with what status returns, as write words it.
+func newStatusHandler(status func(statuspage.Query) *statuspage.Status, kind string, write func(*bytes.Buffer, *statuspage.Status) error) http.Handler {
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q, err := statuspage.ParseQuery(r.URL.Query())
+		if err != nil {
+			answer(w, http.StatusBadRequest, err.Error()+"\n")
+			return
+		}
+		var text bytes.Buffer
+		if err := write(&text, status(q)); err != nil {
+			answer(w, http.StatusInternalServerError, "status cannot be shown\n")
+			return
+		}
+		w.Header().Set("Content-Type", kind)
+		_, _ = w.Write(text.Bytes())
+	})
+	// As with scrapes: the client gets nothing before its status is complete, and so cannot keep others waiting.
+	return http.TimeoutHandler(inTurn(h, maxScrapes), scrapeTimeout, textStatusTimeout)
+}
+
+func writeJSON(to *bytes.Buffer, s *statuspage.Status) error { return json.NewEncoder(to).Encode(s) }
+
+func writePage(to *bytes.Buffer, s *statuspage.Status) error { return statuspage.WritePage(to, s) }
+
+// forBrowsers adds to a page what keeps a browser from showing it to, or loading it with, anything else.
+func forBrowsers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", statuspage.Policy())
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// offerPassword lets a browser, which cannot be told to send a token, ask for a user, which is ignored, and a password, which is the token.
+// A browser sends these again by itself, so that other sites can make it ask for pages: only those that change nothing may be behind it.
+func offerPassword(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, password, ok := r.BasicAuth(); ok {
+			r.Header.Set("Authorization", "Bearer "+password)
+		}
+		next.ServeHTTP(passwordOffer{w}, r)
+	})
+}
+
+// passwordOffer adds to an answer that asks for a token that a password will do.
+type passwordOffer struct{ http.ResponseWriter }
+
+func (o passwordOffer) WriteHeader(code int) {
+	if code == http.StatusUnauthorized {
+		o.Header().Add("WWW-Authenticate", `Basic realm="dragontls: any user, and the token as password", charset="UTF-8"`)
+	}
+	o.ResponseWriter.WriteHeader(code)
+}
