@@ -35,7 +35,7 @@ type SessionInfo struct {
 
 // The values of SessionInfo.Place: over what the session's last commands went, or why it cannot leave its own connection.
 const (
-	placeNone      = "none" // it has sent nothing yet that needs the backend
+	placeNone      = "none" // it has sent nothing yet, or its own connection was closed since it was idle
 	placeLane      = "lane"
 	placeUnbounded = "unbounded lane"
 	placeOwn       = "own"
