@@ -38,8 +38,8 @@ func newHandler(o Options, loopback bool) http.Handler {
 	mux.HandleFunc("GET /readyz", h.readyz)
 	mux.Handle("GET /metrics", h.guard(newMetricsHandler(o)))
 	if o.Status != nil {
-		mux.Handle("GET /status.json", h.guard(newStatusHandler(o.Status, "application/json", writeJSON)))
-		mux.Handle("GET /{$}", forBrowsers(offerPassword(h.guard(newStatusHandler(o.Status, "text/html; charset=utf-8", writePage)))))
+		mux.Handle("GET /status.json", h.guard(newStatusHandler(o.Status, statusJSON)))
+		mux.Handle("GET /{$}", forBrowsers(offerPassword(h.guard(newStatusHandler(o.Status, statusPage)))))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		noteAsked(r)

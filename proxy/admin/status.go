@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 
 	"dragontls/proxy/admin/statuspage"
@@ -10,29 +11,43 @@ import (
 
 const textStatusTimeout = "the status could not be gathered in time: too many requests at once, or no processor time; try again\n"
 
-// newStatusHandler answers with what status returns, as write words it.
-func newStatusHandler(status func(statuspage.Query) *statuspage.Status, kind string, write func(*bytes.Buffer, *statuspage.Status) error) http.Handler {
+// maxRows is how many sessions one page shows at most: with more, a browser becomes slow, and it takes a tenth of a second to write them.
+const maxRows = 1000
+
+// statusKind is a form in which the status is served.
+type statusKind struct {
+	contentType string
+	limit       int // sessions at most; 0: as many as the query may ask for
+	write       func(io.Writer, *statuspage.Status) error
+}
+
+var (
+	statusJSON = statusKind{"application/json", 0, func(w io.Writer, s *statuspage.Status) error { return json.NewEncoder(w).Encode(s) }}
+	statusPage = statusKind{"text/html; charset=utf-8", maxRows, statuspage.WritePage}
+)
+
+// newStatusHandler answers with what status returns.
+func newStatusHandler(status func(statuspage.Query) *statuspage.Status, kind statusKind) http.Handler {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, err := statuspage.ParseQuery(r.URL.Query())
 		if err != nil {
 			answer(w, http.StatusBadRequest, err.Error()+"\n")
 			return
 		}
+		if kind.limit > 0 {
+			q.Limit = min(q.Limit, kind.limit)
+		}
 		var text bytes.Buffer
-		if err := write(&text, status(q)); err != nil {
+		if err := kind.write(&text, status(q)); err != nil {
 			answer(w, http.StatusInternalServerError, "status cannot be shown\n")
 			return
 		}
-		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Content-Type", kind.contentType)
 		_, _ = w.Write(text.Bytes())
 	})
 	// As with scrapes: the client gets nothing before its status is complete, and so cannot keep others waiting.
 	return http.TimeoutHandler(inTurn(h, maxScrapes), scrapeTimeout, textStatusTimeout)
 }
-
-func writeJSON(to *bytes.Buffer, s *statuspage.Status) error { return json.NewEncoder(to).Encode(s) }
-
-func writePage(to *bytes.Buffer, s *statuspage.Status) error { return statuspage.WritePage(to, s) }
 
 // forBrowsers adds to a page what keeps a browser from showing it to, or loading it with, anything else.
 func forBrowsers(next http.Handler) http.Handler {

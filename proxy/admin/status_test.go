@@ -34,6 +34,16 @@ func TestStatusIsServedAsJSONAndAsAPage(t *testing.T) {
 	if !strings.Contains(page.text, "cn:&lt;script&gt;alert(1)") || strings.Contains(page.text, "<script>alert") {
 		t.Errorf("got %s", page.text)
 	}
+	many := func(path string) (rows int) {
+		many := func(q statuspage.Query) *statuspage.Status {
+			return &statuspage.Status{Sessions: q.Select(make([]statuspage.Session, maxRows+1))}
+		}
+		text := ask(t, "GET", start(t, Options{Status: many}, false)+path+"?limit=10000", nil).text
+		return strings.Count(text, `data-label="Identity"`) + strings.Count(text, `"identity":`)
+	}
+	if page, all := many("/"), many("/status.json"); page != maxRows || all != maxRows+1 {
+		t.Errorf("%d rows on the page and %d in JSON", page, all)
+	}
 	for _, path := range []string{"/", "/status.json"} {
 		if got := ask(t, "GET", url+path+"?sort=x", nil); got.code != 400 || !strings.HasPrefix(got.text, "sort: one of address, ") {
 			t.Errorf("%s: got %d %q", path, got.code, got.text)

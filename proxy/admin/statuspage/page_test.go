@@ -185,7 +185,7 @@ func BenchmarkStatusOf10000Sessions(b *testing.B) {
 		"page": func(s *Status) error { return WritePage(io.Discard, s) },
 		"json": func(s *Status) error { return json.NewEncoder(io.Discard).Encode(s) },
 	} {
-		for _, of := range []string{"filter=web-1&sort=-commands", "limit=10000"} {
+		for _, of := range []string{"filter=web-1&sort=-commands", "limit=1000", "limit=10000"} {
 			b.Run(name+" "+of, func(b *testing.B) {
 				s := full(query(b, ""), 10000)
 				all, q := sessions(10000), query(b, of)
