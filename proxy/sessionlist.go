@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"crypto/tls"
-	"crypto/x509"
+	"runtime"
 	"time"
 )
 
 // maxShownLibrary is how many bytes of the name and of the version of its library a client can put into a SessionInfo.
 const maxShownLibrary = 64
+
+// listedAtOnce is how many sessions are described before other goroutines get their turn: traffic does not wait for a long list.
+const listedAtOnce = 128
 
 // SessionInfo describes one open session for people. Its texts are printable and bounded, but clients and certificates chose some of them:
 // they prove nothing, and a page has to escape them.
@@ -57,6 +60,9 @@ func (s *Server) SessionList() []SessionInfo {
 		if !n.ended() {
 			list = append(list, d.describe(n))
 		}
+		if len(list)%listedAtOnce == 0 {
+			runtime.Gosched()
+		}
 	})
 	return list
 }
@@ -84,13 +90,13 @@ func (s *Server) KillSessions(match func(SessionInfo) bool) int {
 
 // describer describes sessions for one list.
 type describer struct {
-	began    time.Time                    // when the clock of Server.now began
-	subjects map[*x509.Certificate]string // crypto/tls shares a certificate among the connections that have shown it
+	began    time.Time         // when the clock of Server.now began
+	subjects map[string]string // in words, by their DER: clients of one identity have the same
 }
 
 func (s *Server) newDescriber() *describer {
 	began := time.Now().Add(-s.now().Sub(0)).Round(time.Millisecond)
-	return &describer{began: began, subjects: make(map[*x509.Certificate]string)}
+	return &describer{began: began, subjects: make(map[string]string)}
 }
 
 func (d *describer) describe(n *session) SessionInfo {
@@ -121,10 +127,10 @@ func (d *describer) subject(cs *tls.ConnectionState) string {
 		return ""
 	}
 	leaf := cs.PeerCertificates[0]
-	text, known := d.subjects[leaf]
+	text, known := d.subjects[string(leaf.RawSubject)]
 	if !known {
 		text = shownText(leaf.Subject.String())
-		d.subjects[leaf] = text
+		d.subjects[string(leaf.RawSubject)] = text
 	}
 	return text
 }

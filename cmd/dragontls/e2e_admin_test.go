@@ -31,7 +31,7 @@ func TestAdminListenerStaysReachable(t *testing.T) {
 		})
 	}
 	eventually(t, "the oldest have lost their places", func() bool { return ended.Load() >= others-32 })
-	for _, path := range []string{"/livez", "/readyz", "/metrics", "/status.json"} {
+	for _, path := range []string{"/livez", "/readyz", "/metrics", "/status.json", "/"} {
 		if code, body := p.get(path); code != http.StatusOK {
 			t.Errorf("%s: %d %s", path, code, body)
 		}

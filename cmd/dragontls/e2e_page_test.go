@@ -49,6 +49,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 	}
 	p.live(p.as(ca, "<img src=x onerror=pwned=1>"))
 	wantRefused(t, p, p.as(newCA(t, "another"), "stranger"), "a client of another CA")
+	eventually(t, "charts and latencies are there", func() bool { return len(p.status("").Latency) > 0 })
 	browser, err := exec.LookPath("chromium")
 	if err != nil {
 		t.Fatal(err)

@@ -34,7 +34,11 @@ func wantNoMarker(t *testing.T, p *instance) {
 	t.Helper()
 	_, metrics := p.get("/metrics")
 	_, ready := p.get("/readyz")
-	for place, text := range map[string]string{"log": p.stderr.String(), "/metrics": metrics, "/readyz": ready, "stdout": p.stdout.String()} {
+	_, status := p.get("/status.json?limit=10000")
+	_, page := p.get("/")
+	for place, text := range map[string]string{
+		"log": p.stderr.String(), "/metrics": metrics, "/readyz": ready, "stdout": p.stdout.String(), "/status.json": status, "/": page,
+	} {
 		if i := strings.Index(strings.ToLower(text), marker); i >= 0 {
 			t.Errorf("a secret in %s: %.300s", place, text[max(0, i-200):])
 		}

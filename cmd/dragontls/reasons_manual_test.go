@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"dragontls/proxy"
 )
 
 // reasonTable is a table of config/docs/reasons.md and where the code has the same words. Each word is the label of a metric.
@@ -130,6 +132,16 @@ func TestEveryReasonHasATable(t *testing.T) {
 	}
 	if seen < len(tables) {
 		t.Errorf("%d metrics found: the search misses some", seen)
+	}
+}
+
+// The manual of the status names each place where a session can be.
+func TestPlacesOfSessionsAreDocumented(t *testing.T) {
+	page := read(t, "../../config/docs/status.md")
+	for _, place := range proxy.Places() {
+		if !strings.Contains(page, "`"+place+"`") {
+			t.Errorf("%s is not documented", place)
+		}
 	}
 }
 

@@ -217,16 +217,13 @@ func (s *service) run(started func()) int {
 	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(s.signals)
 	s.startAlerts(ctx)
+	s.rememberFaults()
 	s.watching.Go(func() { paceGC(ctx, paceInterval) })
 	s.watching.Go(func() { s.store.Watch(ctx, s.c.TLSReloadInterval) })
 	if s.backend != nil {
 		s.watching.Go(func() { s.backend.Watch(ctx, s.c.TLSReloadInterval) })
 	}
 	if s.admin != nil {
-		s.store.OnFault(s.watched.fault)
-		if s.backend != nil {
-			s.backend.OnFault(s.watched.fault)
-		}
 		s.watching.Go(func() { s.watch(ctx) })
 		s.watching.Go(s.serveAdmin)
 	}

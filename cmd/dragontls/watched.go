@@ -59,6 +59,14 @@ func inShort(s string) string {
 	return s
 }
 
+// rememberFaults has the status page remember the faults of reloads from now on.
+func (s *service) rememberFaults() {
+	s.store.OnFault(s.watched.fault)
+	if s.backend != nil {
+		s.backend.OnFault(s.watched.fault)
+	}
+}
+
 // watch takes samples until ctx ends.
 func (s *service) watch(ctx context.Context) {
 	t := time.NewTicker(statuspage.SampleInterval)

@@ -28,7 +28,7 @@
       return;
     }
     try {
-      const answer = await fetch(location.pathname + location.search, { cache: "no-store", signal: AbortSignal.timeout(interval) });
+      const answer = await fetch(location.origin + location.pathname + location.search, { cache: "no-store", signal: AbortSignal.timeout(interval) });
       if (!answer.ok) {
         throw new Error(String(answer.status));
       }
