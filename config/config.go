@@ -17,7 +17,8 @@ const Prefix = "DRAGONTLS_"
 // meaning ('x' marks code), shown replaces the default in the table, min and max
 // are the accepted range, oneof the accepted words, form the kind of text, secret
 // hides the value in faults, twin names the field's _FILE variable, required
-// stands in the table for a default.
+// stands in the table for a default, changes:"live" is for what takes effect while
+// dragontls runs (see Follow).
 type Config struct {
 	Listen string `env:"LISTEN" envDefault:":6380" form:"address" doc:"client listener"`
 	// AdminListen is empty when the admin listener is disabled.
@@ -49,17 +50,17 @@ type Config struct {
 	// TLSOCSP is "off", "fetch" or the path of a file.
 	TLSOCSP string `env:"TLS_OCSP" envDefault:"off" doc:"stapled OCSP response for the server certificate: 'off', 'fetch' from its CA, or a file (DER)"`
 
-	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
-	MaxHandshakes    int           `env:"MAX_HANDSHAKES" envDefault:"1000" shown:"as 'MAX_CONNECTIONS'" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, new ones wait while handshakes succeed, and those that make no progress are closed first; the default is as large as 'MAX_CONNECTIONS', and at least 1000, as far as descriptors and an eighth of 'MEMORY_LIMIT' allow; an explicit value that does not fit the memory limit is a fault"`
-	MaxConnections   int           `env:"MAX_CONNECTIONS" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; a client beyond it reads an error that names the limit and is closed, or is closed before TLS while all places for handshakes are taken; a default that does not fit the descriptor or memory limit is lowered, with a log line; an explicit value that does not is a fault"`
+	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" changes:"live" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
+	MaxHandshakes    int           `env:"MAX_HANDSHAKES" changes:"live" envDefault:"1000" shown:"as 'MAX_CONNECTIONS'" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, new ones wait while handshakes succeed, and those that make no progress are closed first; the default is as large as 'MAX_CONNECTIONS', and at least 1000, as far as descriptors and an eighth of 'MEMORY_LIMIT' allow; an explicit value that does not fit the memory limit is a fault"`
+	MaxConnections   int           `env:"MAX_CONNECTIONS" changes:"live" envDefault:"10000" min:"1" max:"10000000" doc:"sessions; a client beyond it reads an error that names the limit and is closed, or is closed before TLS while all places for handshakes are taken; a default that does not fit the descriptor or memory limit is lowered, with a log line; an explicit value that does not is a fault"`
 	// MaxConnectionsPerIdentity 0 means no limit of its own.
-	MaxConnectionsPerIdentity int `env:"MAX_CONNECTIONS_PER_IDENTITY" envDefault:"0" min:"0" max:"10000000" doc:"sessions of one client identity; beyond them a quarter as many new ones (and at least one) wait up to a second for a place, and any other is refused at once; 0: no limit of its own"`
+	MaxConnectionsPerIdentity int `env:"MAX_CONNECTIONS_PER_IDENTITY" changes:"live" envDefault:"0" min:"0" max:"10000000" doc:"sessions of one client identity; beyond them a quarter as many new ones (and at least one) wait up to a second for a place, and any other is refused at once; 0: no limit of its own"`
 	// IdleTimeout 0 means never.
-	IdleTimeout  time.Duration `env:"IDLE_TIMEOUT" envDefault:"0" min:"0" max:"87600h" doc:"closes a session that is silent this long, unless a reply is owed or a subscription lives; 0: never"`
-	WriteTimeout time.Duration `env:"WRITE_TIMEOUT" envDefault:"30s" min:"1ms" max:"24h" doc:"a client that accepts no byte for this long is closed"`
+	IdleTimeout  time.Duration `env:"IDLE_TIMEOUT" changes:"live" envDefault:"0" min:"0" max:"87600h" doc:"closes a session that is silent this long, unless a reply is owed or a subscription lives; 0: never"`
+	WriteTimeout time.Duration `env:"WRITE_TIMEOUT" changes:"live" envDefault:"30s" min:"1ms" max:"24h" doc:"a client that accepts no byte for this long is closed"`
 	KeepAlive    time.Duration `env:"KEEPALIVE" envDefault:"30s" min:"1s" max:"9h" doc:"TCP keepalive, both sides"`
-	DrainDelay   time.Duration `env:"DRAIN_DELAY" envDefault:"0s" min:"0" max:"24h" doc:"after SIGTERM, keep accepting this long with '/readyz' failing"`
-	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" envDefault:"25s" min:"1ms" max:"24h" doc:"then at most this long to finish"`
+	DrainDelay   time.Duration `env:"DRAIN_DELAY" changes:"live" envDefault:"0s" min:"0" max:"24h" doc:"after SIGTERM, keep accepting this long with '/readyz' failing"`
+	DrainTimeout time.Duration `env:"DRAIN_TIMEOUT" changes:"live" envDefault:"25s" min:"1ms" max:"24h" doc:"then at most this long to finish"`
 
 	// Backend is BACKEND_URL at the time of Load; use BackendTarget for what it
 	// says now and BackendCredentials for whom to authenticate as.
@@ -69,33 +70,33 @@ type Config struct {
 	BackendPassword Secret  `env:"BACKEND_PASSWORD" secret:"true" twin:"BACKEND_PASSWORD_FILE" doc:"its password; without one clients authenticate themselves"`
 	// BackendPasswordFile and BackendURLFile are read again at every use.
 	BackendPasswordFile string `env:"BACKEND_PASSWORD_FILE" form:"secretfile"`
-	ClientPassword      string `env:"CLIENT_PASSWORD" envDefault:"check" secret:"true" oneof:"check,refuse" doc:"what becomes of a password that a client sends although dragontls has one for it: 'check' answers the user and password that dragontls uses for this client as the backend would, and others '-WRONGPASS', and passes none on; 'refuse' answers '-NOPERM'"`
+	ClientPassword      string `env:"CLIENT_PASSWORD" changes:"live" envDefault:"check" secret:"true" oneof:"check,refuse" doc:"what becomes of a password that a client sends although dragontls has one for it: 'check' answers the user and password that dragontls uses for this client as the backend would, and others '-WRONGPASS', and passes none on; 'refuse' answers '-NOPERM'"`
 	BackendCAFile       string `env:"BACKEND_CA_FILE" form:"file" shown:"those of the system" doc:"CA bundle that signs the certificate of the backend; for 'rediss://'"`
 	BackendCertFile     string `env:"BACKEND_CERT_FILE" form:"file" doc:"certificate shown to the backend; for 'rediss://'"`
 	BackendKeyFile      string `env:"BACKEND_KEY_FILE" form:"file" doc:"its key"`
 	// BackendServerName is empty when the URL's host is the name to verify.
 	BackendServerName     string        `env:"BACKEND_SERVER_NAME" shown:"host of the URL" doc:"name that the certificate of the backend must bear; for 'rediss://'"`
-	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
+	BackendConnectTimeout time.Duration `env:"BACKEND_CONNECT_TIMEOUT" changes:"live" envDefault:"2s" min:"1ms" max:"1h" doc:"for one dial, with authentication"`
 	// BackendMaxConnections is never 0 after Load.
-	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, the one idle for longest is closed if sessions can do without it; else a session waits at most 2 s for one, then its commands are answered '-LOADING ...'"`
+	BackendMaxConnections int    `env:"BACKEND_MAX_CONNECTIONS" changes:"live" envDefault:"0" min:"0" max:"20000000" shown:"2 x 'MAX_CONNECTIONS'" doc:"backend connections; when full, the one idle for longest is closed if sessions can do without it; else a session waits at most 2 s for one, then its commands are answered '-LOADING ...'"`
 	BackendMode           string `env:"BACKEND_MODE" envDefault:"shared" oneof:"paired,shared" doc:"'shared': sessions of one client share a few backend connections for what cannot disturb one another, and have their own for the rest; 'paired': every session has one of its own"`
 	// BackendLanes 0 means as many as the load wants.
 	BackendLanes int `env:"BACKEND_LANES" envDefault:"0" min:"0" max:"1024" doc:"'shared': most shared connections per client, user, database and protocol; 0: grows with load up to the number of CPUs, at least 4"`
 
 	// DenyCommands holds upper-case names, NAME or NAME|SUB.
-	DenyCommands  []string `env:"DENY_COMMANDS" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE|LOAD,MODULE|LOADEX,MODULE|UNLOAD,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; '+NAME' adds to the default list, '-NAME' removes from it, and a list without signs replaces it, with a warning for what it drops; 'none' denies nothing"`
-	MaxBulk       Size     `env:"MAX_BULK" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
-	MaxArgs       int      `env:"MAX_ARGS" envDefault:"65536" min:"1" max:"1048576" doc:"most arguments of a command; Dragonfly takes 65,536, Redis 1,048,576"`
-	SessionBuffer Size     `env:"SESSION_BUFFER" envDefault:"4mb" min:"64kb" max:"1gib" doc:"'shared': bytes of replies held for one client before its backend connection is read no further"`
+	DenyCommands  []string `env:"DENY_COMMANDS" changes:"live" envDefault:"SYNC,PSYNC,REPLCONF,DFLY,DFLYCLUSTER,DFLYMIGRATE,REPLICAOF,SLAVEOF,ADDREPLICAOF,REPLTAKEOVER,FAILOVER,MIGRATE,MODULE|LOAD,MODULE|LOADEX,MODULE|UNLOAD,SHUTDOWN" doc:"commands answered '-NOPERM dragontls: ...'; 'CONFIG|SET' names a subcommand; '+NAME' adds to the default list, '-NAME' removes from it, and a list without signs replaces it, with a warning for what it drops; 'none' denies nothing"`
+	MaxBulk       Size     `env:"MAX_BULK" changes:"live" envDefault:"512mb" min:"1" max:"2gib" doc:"longest value a command may carry"`
+	MaxArgs       int      `env:"MAX_ARGS" changes:"live" envDefault:"65536" min:"1" max:"1048576" doc:"most arguments of a command; Dragonfly takes 65,536, Redis 1,048,576"`
+	SessionBuffer Size     `env:"SESSION_BUFFER" changes:"live" envDefault:"4mb" min:"64kb" max:"1gib" doc:"'shared': bytes of replies held for one client before its backend connection is read no further"`
 	// MemoryLimit is never 0 after Load.
-	MemoryLimit Size `env:"MEMORY_LIMIT" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"everything that clients make the proxy hold, with what it needs itself; one client identity may hold 5/32 of it in buffers; whoever holds most is closed first; GOMEMLIMIT follows it"`
+	MemoryLimit Size `env:"MEMORY_LIMIT" changes:"live" envDefault:"0" min:"0" max:"1048576gib" shown:"half of the memory of the cgroup or machine" doc:"everything that clients make the proxy hold, with what it needs itself; one client identity may hold 5/32 of it in buffers; whoever holds most is closed first; GOMEMLIMIT follows it"`
 
-	ExpiryWarning       time.Duration `env:"EXPIRY_WARNING" envDefault:"720h" min:"1s" max:"87600h" doc:"warn this long before a certificate or CRL ends, or a third of its own validity if that is less"`
-	AlertWebhookURL     Secret        `env:"ALERT_WEBHOOK_URL" secret:"true" twin:"ALERT_WEBHOOK_URL_FILE" doc:"Slack-compatible JSON POST when a certificate or CRL is about to end and when a reload fails"`
-	AlertWebhookURLFile string        `env:"ALERT_WEBHOOK_URL_FILE" form:"secretfile"`
+	ExpiryWarning       time.Duration `env:"EXPIRY_WARNING" changes:"live" envDefault:"720h" min:"1s" max:"87600h" doc:"warn this long before a certificate or CRL ends, or a third of its own validity if that is less"`
+	AlertWebhookURL     Secret        `env:"ALERT_WEBHOOK_URL" changes:"live" secret:"true" twin:"ALERT_WEBHOOK_URL_FILE" doc:"Slack-compatible JSON POST when a certificate or CRL is about to end and when a reload fails"`
+	AlertWebhookURLFile string        `env:"ALERT_WEBHOOK_URL_FILE" changes:"live" form:"secretfile"`
 
-	AuditLog  string `env:"AUDIT_LOG" envDefault:"connections" oneof:"off,connections,commands" doc:"one log line for each session accepted and ended ('connections'), for the name of each command with its identity too ('commands'; never keys or values), or none ('off')"`
-	LogLevel  string `env:"LOG_LEVEL" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
+	AuditLog  string `env:"AUDIT_LOG" changes:"live" envDefault:"connections" oneof:"off,connections,commands" doc:"one log line for each session accepted and ended ('connections'), for the name of each command with its identity too ('commands'; never keys or values), or none ('off')"`
+	LogLevel  string `env:"LOG_LEVEL" changes:"live" envDefault:"info" oneof:"trace,debug,info,warn,error" doc:"'trace', 'debug', 'info', 'warn' or 'error'"`
 	LogFormat string `env:"LOG_FORMAT" envDefault:"json" oneof:"json,console" doc:"'json', or 'console' for people"`
 
 	// Notes are to be logged at start: what was lowered to fit this machine, and

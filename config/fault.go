@@ -12,6 +12,7 @@ type Fault struct {
 	Hidden   bool   // the value is not shown
 	Accepted string // what would be right
 	Cure     string // what to do, if more is known
+	Origin   string // file and line that set it; empty: the environment
 	File     string // path of the file that cannot be read, if that is the fault; for comparing, not for showing
 }
 
@@ -23,6 +24,9 @@ func (f Fault) String() string {
 		b.WriteString(" " + hidden)
 	case f.Value != "":
 		fmt.Fprintf(&b, "=%q", f.Value)
+	}
+	if f.Origin != "" {
+		b.WriteString(" (" + f.Origin + ")")
 	}
 	b.WriteString(": " + f.Accepted)
 	if f.Cure != "" {

@@ -12,8 +12,11 @@ import (
 
 // Load reads environ, in the form of os.Environ. The error is Faults; the Config then holds what could be understood,
 // so that the caller can look for faults in the files that it names, and is good for nothing else.
-func Load(environ []string) (Config, error) {
-	return load(environ, thisMachine())
+func Load(environ []string) (Config, error) { return LoadWith(environ, nil) }
+
+// LoadWith is Load of environ and, for variables that environ does not set, of a file. What environ sets to nothing is set.
+func LoadWith(environ []string, file *EnvFile) (Config, error) {
+	return loadOn(thisMachine(), environ, file)
 }
 
 // loader gathers what is wrong while one Config is made.
@@ -21,21 +24,24 @@ type loader struct {
 	config   Config
 	machine  machine
 	values   map[string]string // of our variables, by full name
+	origins  map[string]string // file and line of those that the file sets, by full name
 	explicit map[string]bool   // set to something, by short name
 	faults   Faults
 	faulty   map[string]bool // by short name: no second fault for the same value
 }
 
-func load(environ []string, m machine) (Config, error) {
+func loadOn(m machine, environ []string, file *EnvFile) (Config, error) {
 	l := loader{machine: m, values: map[string]string{}, explicit: map[string]bool{}, faulty: map[string]bool{}}
 	for _, entry := range environ {
 		if name, value, ok := strings.Cut(entry, "="); ok && strings.HasPrefix(name, Prefix) {
 			l.values[name] = value
 		}
 	}
+	l.addFile(file)
 	l.refuseUnknown()
 	l.parse()
 	l.validate()
+	l.checkFileMode(file)
 	if len(l.faults) > 0 {
 		slices.SortStableFunc(l.faults, func(a, b Fault) int {
 			return cmp.Compare(order(a.Variable), order(b.Variable))
@@ -85,7 +91,7 @@ func (l *loader) refuseField(err error) {
 func (l *loader) refuse(name, accepted, cure string) {
 	value := l.values[Prefix+name]
 	shown := showable(name, value)
-	fault := Fault{Variable: Prefix + name, Hidden: !shown, Accepted: accepted, Cure: cure}
+	fault := Fault{Variable: Prefix + name, Hidden: !shown, Accepted: accepted, Cure: cure, Origin: l.origins[Prefix+name]}
 	if shown {
 		fault.Value = value
 	}

@@ -44,6 +44,8 @@ func write(t *testing.T, path, text string) string {
 	return path
 }
 
+func load(environ []string, m machine) (Config, error) { return loadOn(m, environ, nil) }
+
 func mustLoad(t *testing.T, pairs ...string) Config {
 	t.Helper()
 	c, err := load(environment(t, pairs...), bigMachine)

@@ -13,15 +13,18 @@ type Note struct {
 type NoteKind uint8
 
 const (
-	NoteDescriptors     NoteKind = iota + 1 // a default was lowered to fit the limit of open files
-	NoteMemory                              // a default was lowered to fit MEMORY_LIMIT, or that is a guess
-	NoteClientAuth                          // clients without a certificate get in
-	NoteCRLExpired                          // an expired CRL refuses nobody
-	NoteAdminToken                          // nobody can read the metrics
-	NoteNothingDenied                       // DENY_COMMANDS is none
-	NoteDefaultsDropped                     // DENY_COMMANDS replaces the default list and drops some of it
-	NoteRemoved                             // DENY_COMMANDS removes a default by name
-	NoteNotDenied                           // DENY_COMMANDS removes what is not in the list
+	NoteDescriptors       NoteKind = iota + 1 // a default was lowered to fit the limit of open files
+	NoteMemory                                // a default was lowered to fit MEMORY_LIMIT, or that is a guess
+	NoteClientAuth                            // clients without a certificate get in
+	NoteCRLExpired                            // an expired CRL refuses nobody
+	NoteAdminToken                            // nobody can read the metrics
+	NoteNothingDenied                         // DENY_COMMANDS is none
+	NoteDefaultsDropped                       // DENY_COMMANDS replaces the default list and drops some of it
+	NoteRemoved                               // DENY_COMMANDS removes a default by name
+	NoteNotDenied                             // DENY_COMMANDS removes what is not in the list
+	NoteEnvFileMode                           // everybody may read a secret in the file of --env-file
+	NoteEnvFileOverridden                     // the environment sets what the file sets too
+	NoteEnvFileIgnored                        // the file has variables that are not ours
 )
 
 func (n Note) String() string {

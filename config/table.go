@@ -14,6 +14,7 @@ type Variable struct {
 	Doc     string // 'x' marks code
 	Secret  bool   // its value is never shown
 	Twin    string // the variable that names a file with the value instead; or empty
+	Live    bool   // a change in the file of --env-file takes effect while dragontls runs
 }
 
 // Variables lists what Load knows, in the order of Config. Twins are not listed
@@ -31,6 +32,7 @@ func Variables() []Variable {
 			Doc:     doc,
 			Secret:  f.Tag.Get("secret") != "",
 			Twin:    f.Tag.Get("twin"),
+			Live:    isLive(f),
 		}
 		switch {
 		case f.Tag.Get("shown") != "":
@@ -48,7 +50,7 @@ func Variables() []Variable {
 // Table is the markdown table of Variables, for docs/settings.md.
 func Table() string {
 	var b strings.Builder
-	b.WriteString("| variable | default | meaning |\n|---|---|---|\n")
+	b.WriteString("| variable | default | changes | meaning |\n|---|---|---|---|\n")
 	for _, v := range Variables() {
 		names := "`" + Prefix + v.Name + "`"
 		if v.Twin != "" {
@@ -56,7 +58,11 @@ func Table() string {
 		}
 		// Each item a code span of its own, so that a long list can wrap.
 		items := strings.ReplaceAll(v.Default, ",", "', '")
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", names, markdown(items), markdown(v.Doc))
+		changes := "restart"
+		if v.Live {
+			changes = "live"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", names, markdown(items), changes, markdown(v.Doc))
 	}
 	return b.String()
 }

@@ -16,7 +16,8 @@ func (l *loader) refuseUnknown() {
 	}
 	for _, variable := range slices.Sorted(maps.Keys(l.values)) {
 		name := strings.TrimPrefix(variable, Prefix)
-		if _, ok := fieldOf(name); ok || fromKubernetes(variable, l.values[variable]) {
+		_, fromFile := l.origins[variable]
+		if _, ok := fieldOf(name); ok || !fromFile && fromKubernetes(variable, l.values[variable]) {
 			continue
 		}
 		cure := "remove it"
