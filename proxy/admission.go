@@ -18,7 +18,13 @@ type identity struct {
 
 // maxAside is how many sessions of one identity may wait for a place, and how many without one may wait until their clients have read
 // why. They hold places of MaxConnections beside the MaxPerIdentity that have one.
-func (s *Server) maxAside() int { return max(1, s.c.MaxPerIdentity/4) }
+func (s *Server) maxAside() int { return max(1, s.settings.Load().maxPerIdentity/4) }
+
+// hasPlace reports whether a session of the identity may get a place now. The caller must hold Server.mu.
+func (s *Server) hasPlace(i *identity) bool {
+	most := s.settings.Load().maxPerIdentity
+	return most <= 0 || i.sessions < most
+}
 
 // newcomer is a session that waits for a place.
 type newcomer struct {
@@ -35,7 +41,7 @@ func (s *Server) register(h *handshake, conn *tls.Conn) (n *session, refused clo
 	switch {
 	case s.isDone():
 		return nil, closeShutdown
-	case len(s.sessions) >= s.c.MaxConnections:
+	case len(s.sessions) >= s.settings.Load().maxConnections:
 		return nil, closeFull
 	case !s.pending.finish(h):
 		return nil, ""
@@ -109,7 +115,7 @@ func (s *session) turnAway() {
 // certificate has no identity, and so no limit.
 func (s *Server) admit(n *session) bool {
 	p := n.peer.Load()
-	if s.c.MaxPerIdentity <= 0 || p == nil || p.Identity == [32]byte{} {
+	if p == nil || p.Identity == [32]byte{} {
 		return true
 	}
 	s.mu.Lock()
@@ -118,7 +124,7 @@ func (s *Server) admit(n *session) bool {
 		i = &identity{key: p.Identity}
 		s.identities[i.key] = i
 	}
-	if i.sessions < s.c.MaxPerIdentity {
+	if s.hasPlace(i) {
 		i.sessions++
 		n.identity = i
 		s.mu.Unlock()
@@ -174,22 +180,36 @@ func (s *Server) leave(n *session) {
 	s.mu.Unlock()
 }
 
-// leaveLocked gives the place to the newcomer that has waited longest, if any. The caller must hold Server.mu.
+// leaveLocked gives the place to the newcomer that has waited longest, if any and if the limit still has it. The caller must hold Server.mu.
 func (s *Server) leaveLocked(n *session) {
 	i := n.identity
 	if i == nil {
 		return
 	}
 	n.identity = nil
-	if len(i.waiting) > 0 {
+	i.sessions--
+	s.placeLocked(i)
+	s.forgetLocked(i)
+}
+
+// placeLocked gives free places of an identity to its newcomers that wait, in turn. The caller must hold Server.mu.
+func (s *Server) placeLocked(i *identity) {
+	for len(i.waiting) > 0 && s.hasPlace(i) {
 		w := i.waiting[0]
 		i.waiting = i.waiting[1:]
 		w.session.identity = i
+		i.sessions++
 		close(w.placed)
-		return
 	}
-	i.sessions--
-	s.forgetLocked(i)
+}
+
+// placeWaiting gives the places of a higher MaxPerIdentity to those that wait for one.
+func (s *Server) placeWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.identities {
+		s.placeLocked(i)
+	}
 }
 
 // forgetLocked forgets an identity without a session. The caller must hold Server.mu.

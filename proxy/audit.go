@@ -59,7 +59,7 @@ const (
 	commandRefused                     // dragontls has refused it
 )
 
-// auditor writes the audit log in a goroutine of its own. A nil *auditor writes none.
+// auditor writes the audit log in a goroutine of its own. Whoever puts an event asks settings.audit first.
 type auditor struct {
 	log     zerolog.Logger
 	started time.Time
@@ -67,37 +67,21 @@ type auditor struct {
 }
 
 func newAuditor(a Audit, started time.Time) *auditor {
-	if a.Level == AuditOff {
-		return nil
-	}
 	w := &auditor{log: a.Log.Level(zerolog.TraceLevel), started: started}
 	w.queue = spool.New(spool.Options[auditEvent]{Size: a.Queue, Write: w.write, Gap: w.tellDropped})
 	return w
 }
 
 // start starts the goroutine that writes. Serve calls it before the first session.
-func (a *auditor) start() {
-	if a != nil {
-		a.queue.Start()
-	}
-}
+func (a *auditor) start() { a.queue.Start() }
 
 // close writes what is queued, for at most auditFlushTimeout. Server.Close calls it once, after the last put.
-func (a *auditor) close() {
-	if a != nil {
-		a.queue.Close(auditFlushTimeout)
-	}
-}
+func (a *auditor) close() { a.queue.Close(auditFlushTimeout) }
 
 // put queues an event, or drops it if the queue is full. It never waits. hot
 func (a *auditor) put(e auditEvent) { a.queue.Put(e) }
 
-func (a *auditor) droppedSoFar() uint64 {
-	if a == nil {
-		return 0
-	}
-	return a.queue.Dropped()
-}
+func (a *auditor) droppedSoFar() uint64 { return a.queue.Dropped() }
 
 // tellDropped writes the line that tells of n dropped events.
 func (a *auditor) tellDropped(n uint64) bool {
@@ -129,11 +113,10 @@ func (a *auditor) write(e auditEvent) {
 }
 
 func (s *session) auditAccepted(st *tls.ConnectionState) {
-	a := s.server.audit
-	if a == nil || s.ended() {
+	if s.server.settings.Load().audit < AuditConnections || s.ended() {
 		return
 	}
-	a.put(auditEvent{
+	s.server.audit.put(auditEvent{
 		kind: "accepted", at: s.begun, peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
 		version: st.Version, resumed: st.DidResume,
 	})
@@ -142,19 +125,18 @@ func (s *session) auditAccepted(st *tls.ConnectionState) {
 // auditEnded logs the end of the session. The session's reader calls it at its end, when nothing of the session changes any
 // more.
 func (s *session) auditEnded() {
-	a := s.server.audit
-	if a == nil {
+	if s.server.settings.Load().audit < AuditConnections {
 		return
 	}
 	st, now := s.client.conn.ConnectionState(), s.server.now()
-	a.put(auditEvent{
+	s.server.audit.put(auditEvent{
 		kind: "ended", at: now, peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),
 		version: st.Version, resumed: st.DidResume, reason: s.reason,
 		commands: s.client.commands.Load(), bytesIn: s.client.bytesIn, bytesOut: s.bytesOut, duration: now.Sub(s.begun),
 	})
 }
 
-// auditCommand logs what became of a command. The caller must have checked Server.auditsCommands. hot
+// auditCommand logs what became of a command. The caller must have checked settings.audit. hot
 func (s *session) auditCommand(cmd *command.Command, fate commandFate) {
 	s.server.audit.put(auditEvent{
 		kind: "command", at: s.lastActive.Load(), peer: s.peer.Load(), remote: s.client.sock.RemoteAddr(),

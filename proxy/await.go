@@ -86,7 +86,7 @@ func (s *session) hold(cond func() bool) bool {
 func (s *session) waitUnread(left bool) bool {
 	q := &s.queue
 	if left {
-		t := s.endAfter(s.server.c.eofTimeout)
+		t := s.endAfter(s.server.eofTimeout())
 		q.changed.Wait()
 		t.Stop()
 		q.mu.Unlock()
@@ -99,7 +99,7 @@ func (s *session) waitUnread(left bool) bool {
 	fin, ended := s.lookAtClient()
 	if fin && !ended {
 		s.abandonLane()
-		s.limitBackend(s.server.c.eofTimeout)
+		s.limitBackend(s.server.eofTimeout())
 	}
 	return fin
 }
@@ -153,7 +153,7 @@ func (s *session) park(cond func() bool) bool {
 		q.changed.Wait()
 		if !look {
 			if left != nil {
-				left.Reset(s.server.c.eofTimeout)
+				left.Reset(s.server.eofTimeout())
 			}
 			continue
 		}
@@ -165,7 +165,7 @@ func (s *session) park(cond func() bool) bool {
 			s.kill(closeClientError)
 		case fin && left == nil:
 			s.abandonLane()
-			left = s.endAfter(s.server.c.eofTimeout)
+			left = s.endAfter(s.server.eofTimeout())
 			defer left.Stop()
 		}
 		q.mu.Lock()
@@ -233,7 +233,7 @@ func (s *session) awaitTaken() {
 func (s *session) await(a awaited, kind slotKind, frame []byte) (o outcome, ok bool) {
 	p := &s.pump
 	if s.uncounting() {
-		t := time.AfterFunc(s.server.c.eofTimeout, func() { s.end(closeReset) })
+		t := time.AfterFunc(s.server.eofTimeout(), func() { s.end(closeReset) })
 		defer t.Stop()
 	}
 	s.setAwaited(a)

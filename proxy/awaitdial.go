@@ -52,7 +52,7 @@ func (s *session) watchUntil(over <-chan struct{}) {
 		if fin {
 			silent += watchInterval
 		}
-		if silent > s.server.c.eofTimeout {
+		if silent > s.server.eofTimeout() {
 			s.end(closeClient)
 			return
 		}

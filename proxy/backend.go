@@ -39,8 +39,8 @@ func (s *Server) backendConfig() backend.Config {
 	b := &s.c.Backend
 	c := backend.Config{
 		Target: b.Target, TLS: b.TLS, Credentials: b.Credentials, Mapped: b.Mapped,
-		ConnectTimeout: b.ConnectTimeout, PartTimeout: s.c.partTimeout, MaxConnections: b.MaxConnections,
-		KeepAlive: s.c.KeepAlive, WriteTimeout: s.c.WriteTimeout, Buffers: s.buffers,
+		Settings: backendSettings(&s.c), PartTimeout: s.c.partTimeout,
+		KeepAlive: s.c.KeepAlive, Buffers: s.buffers,
 		ResolveInterval: s.c.resolveInterval, Lookup: s.c.lookup, Log: s.log,
 		Limits:      s.limits.backendLimits(),
 		Now:         s.now,

@@ -10,7 +10,7 @@ func (s *session) dispatchBig(head []byte) bool {
 		return false
 	}
 	name := c.cmds.Name(head)
-	cmd, sub, exact := s.server.commands.Lookup(name)
+	cmd, sub, exact := s.client.settings.commands.Lookup(name)
 	if len(sub) == 0 {
 		sub = c.cmds.Sub(head)
 	}

@@ -66,6 +66,9 @@ func (s *session) fill() (interrupted bool) {
 	if n > 0 {
 		c.sock.Decrypted()
 		s.holds.Store(holdsCommands)
+		if now := s.server.settings.Load(); now != c.settings {
+			s.follow(now)
+		}
 		s.stripe.bytesIn.Add(uint64(n))
 		c.bytesIn += uint64(n)
 		s.lastActive.Store(s.server.now())
@@ -86,7 +89,7 @@ func (s *session) fill() (interrupted bool) {
 			// After CLIENT REPLY SKIP, the reply for which the reader waits may never come.
 			s.limitBackend(s.server.c.lingerTimeout)
 		} else {
-			s.limitBackend(s.server.c.eofTimeout)
+			s.limitBackend(s.server.eofTimeout())
 		}
 	default:
 		c.failed = err

@@ -39,7 +39,7 @@ const (
 // if the password was right, and args otherwise. An AUTH is not answered inside MULTI, where its reply would belong into
 // that of EXEC, nor while replies are not counted: Inspect refuses it there.
 func (s *session) checkPassword(cmd *command.Command, exact bool, args [][]byte) (kept [][]byte, done classified) {
-	if s.server.c.Backend.RefusePasswords || !exact || s.client.tx != txNone || s.uncounting() || s.clientAuth() {
+	if s.client.settings.refusePasswords || !exact || s.client.tx != txNone || s.uncounting() || s.clientAuth() {
 		return args, classifiedToQueue
 	}
 	l, ok := cmd.Login(args)

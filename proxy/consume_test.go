@@ -18,6 +18,7 @@ func readerOf(t testing.TB, u *User) *session {
 		t.Fatal(err)
 	}
 	s := &session{server: srv, stripe: &srv.stripes[0]}
+	s.client.settings = srv.settings.Load()
 	s.queue.init(srv.buffers.NewAccount())
 	s.client.cmds.Limits = resp.Limits{MaxBulk: 512 << 20, MaxArgs: 65536, MaxInline: maxInline}
 	if u != nil {

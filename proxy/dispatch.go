@@ -15,7 +15,7 @@ func (s *session) dispatch(frame []byte) bool {
 		return false
 	}
 	name := c.cmds.Name(frame)
-	cmd, rest, exact := s.server.commands.Lookup(name)
+	cmd, rest, exact := s.client.settings.commands.Lookup(name)
 	sub := rest
 	if len(rest) == 0 {
 		sub = c.cmds.Sub(frame)
@@ -88,7 +88,7 @@ func (s *session) classify(cmd *command.Command, exact bool, sub, frame []byte, 
 	}
 	class := command.Unknown
 	if exact {
-		class = s.server.commands.Classify(cmd, sub, frame, args)
+		class = s.client.settings.commands.Classify(cmd, sub, frame, args)
 	}
 	if len(frame) > netio.ChunkSize && (class == command.Quiet || class == command.Unbounded) {
 		class = command.Own
@@ -171,7 +171,7 @@ func (s *session) count(cmd *command.Command) {
 		c.last = cmd
 	}
 	c.lastN++
-	if s.server.auditsCommands {
+	if s.client.settings.audit >= AuditCommands {
 		s.auditCommand(cmd, commandPassed)
 	}
 }

@@ -85,7 +85,7 @@ func (s *session) clientEOF() {
 		return
 	}
 	if !s.waiting() && (s.at.on != routeOwn || !s.hasOwn()) {
-		s.settledWithin(s.server.c.eofTimeout)
+		s.settledWithin(s.server.eofTimeout())
 		s.end(closeClient)
 		return
 	}
@@ -154,9 +154,9 @@ func (s *session) linger() {
 			s.woken() // the sweeper may have interrupted too, if it looked at the session before the last reply was queued
 			continue
 		}
-		s.limitBackend(s.server.c.eofTimeout)
+		s.limitBackend(s.server.eofTimeout())
 		if s.at.on != routeOwn {
-			s.settledWithin(s.server.c.eofTimeout)
+			s.settledWithin(s.server.eofTimeout())
 			s.end(closeClient)
 		} else if !s.settled(0) {
 			s.end(closeClient)

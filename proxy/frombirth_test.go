@@ -99,7 +99,7 @@ func TestTalliesOfABatchAreCountedAndNotKept(t *testing.T) {
 	c := &s.client
 	for range 1000 {
 		for _, name := range []string{"PING", "TIME"} {
-			cmd, _, _ := s.server.commands.Lookup([]byte(name))
+			cmd, _, _ := s.client.settings.commands.Lookup([]byte(name))
 			s.count(cmd)
 		}
 	}

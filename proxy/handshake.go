@@ -118,7 +118,7 @@ func (h *handshake) run() {
 	start := time.Now()
 	h.sock.Handshake = h
 	conn := tls.Server(h.sock, s.tls)
-	h.deadline = start.Add(s.c.HandshakeTimeout)
+	h.deadline = start.Add(s.settings.Load().handshakeTimeout)
 	h.sock.SetDeadline(h.deadline)
 	err := conn.HandshakeContext(context.Background())
 	var n *session

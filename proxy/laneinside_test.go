@@ -340,8 +340,9 @@ func ridesOneLane(t testing.TB, srv *Server, conn net.Conn) (*session, aLane) {
 	}
 	srv.lanes = lane.New(c)
 	s := &session{server: srv, stripe: &srv.stripes[0]}
+	s.client.settings = srv.settings.Load()
 	s.queue.init(srv.buffers.NewAccount())
-	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: srv.c.SessionBuffer}, true
+	s.queue.out, s.queue.turn = &outbox{account: s.account(), most: s.client.settings.sessionBuffer}, true
 	s.seat.Rider, s.client.out.Account = s, s.account()
 	l, err := srv.lanes.Get(lane.Key{}, backend.Login{}).Await(0, nil)
 	if err != nil {

@@ -105,7 +105,7 @@ func onOneOfLanes(t *testing.T, n, lanes int) (*harness, *laneBackend, []*wire) 
 	b := newLaneBackend(t)
 	h := b.start(func(c *Config) { c.Backend.Lanes = lanes })
 	h.mu.Lock() // sessions start under it
-	c, _, _ := h.commands.Lookup([]byte(uncountable))
+	c, _, _ := h.settings.Load().commands.Lookup([]byte(uncountable))
 	c.ID = 1 << 20
 	h.mu.Unlock()
 	all := make([]*wire, n)

@@ -244,7 +244,7 @@ func TestPanicInASessionEndsOnlyThatOne(t *testing.T) {
 	eachMode(t, func(t *testing.T, m mode) {
 		h := m.start(t, dragonflyAt(t, proxytest.Options{}).Addr(), nil)
 		h.mu.Lock() // sessions start under it
-		c, _, _ := h.commands.Lookup([]byte("LOLWUT"))
+		c, _, _ := h.settings.Load().commands.Lookup([]byte("LOLWUT"))
 		c.ID = 1 << 20 // has no counter
 		h.mu.Unlock()
 		good := h.dial()

@@ -41,17 +41,24 @@ var limitTexts = [limitCount]struct{ of, name, message string }{
 // limits are all limits, by limitID.
 type limits [limitCount]*limit.Limit
 
-// newLimits returns the limits of a server whose configuration is complete.
+// newLimits returns the limits, for setLimits to set.
 func (s *Server) newLimits() (all limits) {
-	values := [limitCount]int64{
-		limitConnections: int64(s.c.MaxConnections), limitIdentity: int64(s.c.MaxPerIdentity), limitHandshakes: int64(s.c.MaxHandshakes),
-		limitMemory: s.buffers.LimitOf(s.buffers.All()), limitShare: s.buffers.LimitOf(nil),
-		limitBackend: int64(s.c.Backend.MaxConnections), limitDescriptors: maxDescriptors(),
-	}
 	for id, t := range limitTexts {
-		all[id] = limit.New(limit.Options{Name: t.name, Value: values[id], Message: t.message, Log: s.log, Now: s.now})
+		all[id] = limit.New(limit.Options{Name: t.name, Message: t.message, Log: s.log, Now: s.now})
 	}
+	all[limitDescriptors].SetValue(maxDescriptors())
 	return all
+}
+
+// setLimits sets the values of the limits that c names.
+func (s *Server) setLimits(c *Config) {
+	for id, value := range map[limitID]int64{
+		limitConnections: int64(c.MaxConnections), limitIdentity: int64(c.MaxPerIdentity), limitHandshakes: int64(c.MaxHandshakes),
+		limitMemory: s.buffers.LimitOf(s.buffers.All()), limitShare: s.buffers.LimitOf(nil),
+		limitBackend: int64(c.Backend.MaxConnections),
+	} {
+		s.limits[id].SetValue(value)
+	}
 }
 
 // tell logs what no line has told yet of limits that were reached. The sweeper calls it.
@@ -93,9 +100,6 @@ func (s *Server) usedOfLimits() (used [limitCount]int64) {
 	used[limitBackend] = int64(s.backend.Stats().Connections)
 	used[limitDescriptors] = openDescriptors()
 	used[limitMaxClients] = -1
-	if s.c.MaxPerIdentity <= 0 {
-		used[limitIdentity] = -1 // nobody counts them
-	}
 	return used
 }
 

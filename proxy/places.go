@@ -26,7 +26,6 @@ const (
 // places holds the sockets whose handshake is not finished, and hands out the slots in which handshakes compute. Every step
 // takes O(log n). Safe for concurrent use.
 type places struct {
-	max   int // limit of sockets
 	slots int // limit of handshakes that compute at once
 
 	now     func() clock.Instant // a clock of its own, not Server.now
@@ -35,6 +34,7 @@ type places struct {
 
 	mu sync.Mutex
 	// guarded by mu
+	max       int // limit of sockets, see setMax
 	held      map[*handshake]struct{}
 	accepted  uint64 // handshakes that have ever asked for a place
 	greeted   uint64 // whole ClientHellos that have ever arrived
@@ -42,7 +42,7 @@ type places struct {
 	door      door
 	idle      idlers
 	origins   map[netip.Prefix]*origin
-	crowded   []*origin // origins that hold more than their share of the places: three at most
+	crowded   []*origin // origins that hold more than their share of the places: three at most, unless setMax has lowered it
 	turns     list.List // of *origin: those with queued handshakes, in the order in which they get a slot
 }
 
@@ -93,8 +93,22 @@ func originOf(a net.Addr) netip.Prefix {
 	return p
 }
 
+// setMax changes the limit of sockets. Those above a lower one stay until newcomers replace them or they end.
+func (p *places) setMax(most int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.max = most
+	p.crowded = nil
+	for _, o := range p.origins {
+		if o.held > p.share() {
+			p.crowded = append(p.crowded, o)
+		}
+	}
+	p.change()
+}
+
 // share is how many places an origin keeps when others want them. Without others it may hold all: behind a load balancer
-// every client has the same address.
+// every client has the same address. The caller must hold mu.
 func (p *places) share() int { return max(1, p.max/4) }
 
 // len returns how many places are taken.

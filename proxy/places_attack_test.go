@@ -182,7 +182,7 @@ func TestNewcomersAreRefusedWhereAllCompute(t *testing.T) {
 	}
 	free()
 	h.dial().do("+PONG\r\n", "PING")
-	if want := fmt.Sprintf(`"limit":"MAX_HANDSHAKES","count":1,"value":%d`, h.c.MaxHandshakes); !strings.Contains(h.logs.String(), want) {
+	if want := fmt.Sprintf(`"limit":"MAX_HANDSHAKES","count":1,"value":%d`, h.limits[limitHandshakes].Value()); !strings.Contains(h.logs.String(), want) {
 		t.Errorf("no line with %s:\n%s", want, h.logs)
 	}
 }

@@ -58,16 +58,16 @@ type Config struct {
 
 // Server is the listener, its sessions and the backend's prober. Safe for concurrent use.
 type Server struct {
-	c              Config
-	tls            *tls.Config
-	log            zerolog.Logger
-	buffers        *netio.Buffers
-	backend        *backend.Backend
-	commands       *command.Table
-	audit          *auditor
-	auditsCommands bool
-	pending        *places
-	rests          *netio.Watcher[sleeper] // nil: no session rests
+	c           Config // without what Change may change
+	tls         *tls.Config
+	log         zerolog.Logger
+	buffers     *netio.Buffers
+	backend     *backend.Backend
+	settings    atomic.Pointer[settings]
+	eofOverride time.Duration // timeouts.eofTimeout as it was given; 0: it follows WriteTimeout
+	audit       *auditor
+	pending     *places
+	rests       *netio.Watcher[sleeper] // nil: no session rests
 
 	serverEnd
 	connections
@@ -77,7 +77,7 @@ type Server struct {
 	mu sync.Mutex
 	// guarded by mu
 	sessions   map[*session]struct{}
-	identities map[[32]byte]*identity // with MaxPerIdentity: those with a session
+	identities map[[32]byte]*identity // those with a session
 	listener   net.Listener
 	draining   bool
 }
@@ -128,34 +128,30 @@ func New(c Config) (*Server, error) {
 	if c.TLS == nil {
 		return nil, errors.New("proxy: no TLS configuration")
 	}
-	setDefault(&c.HandshakeTimeout, 10*time.Second)
-	setDefault(&c.MaxHandshakes, 1000)
-	setDefault(&c.MaxConnections, 10000)
-	setDefault(&c.MaxBulk, 512<<20)
-	setDefault(&c.MaxArgs, 65536)
-	setDefault(&c.SessionBuffer, 4<<20)
-	c.timeouts.setDefaults(c.WriteTimeout)
+	c.setDefaults()
+	c.timeouts.setDefaults()
 	table, err := command.NewTable(c.DenyCommands)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	s := &Server{
-		c: c, log: c.Log, commands: table,
+		c: c, log: c.Log, eofOverride: c.eofTimeout,
 		buffers:  netio.NewBuffers(c.BufferLimit),
 		pending:  newPlaces(c.MaxHandshakes, 2*runtime.GOMAXPROCS(0)),
 		sessions: make(map[*session]struct{}), identities: make(map[[32]byte]*identity),
 	}
+	s.settings.Store(newSettings(&c, table, c.eofTimeout))
 	if s.c.clock == nil {
 		s.c.clock = clock.Start()
 	}
 	s.pending.door = door{most: c.doorTimeout, left: c.doorTimeout}
 	s.limits = s.newLimits()
+	s.setLimits(&s.c)
 	s.pending.limit = s.limits[limitHandshakes]
 	s.guesses = newGuesses(c.forgetGuessAfter)
 	s.done = make(chan struct{})
 	s.firstEnd.Store(math.MaxInt64)
 	s.audit = newAuditor(c.Audit, time.Now())
-	s.auditsCommands = c.Audit.Level >= AuditCommands
 	s.tls = c.TLS.Clone()
 	s.tls.GetConfigForClient = clientHello(c.TLS.GetConfigForClient)
 	s.backend = backend.New(s.backendConfig())
@@ -165,6 +161,7 @@ func New(c Config) (*Server, error) {
 		t := &s.stripes[i]
 		t.own, t.lane, t.local = make(pathCounters, len(table.Names)), make(pathCounters, len(table.Names)), make(pathCounters, len(table.Names))
 	}
+	s.c.forgetSettings()
 	return s, nil
 }
 
@@ -221,7 +218,7 @@ func (s *Server) Serve(ln net.Listener) error {
 		}
 		pause = 0
 		if !tuned {
-			netio.Tune(conn, s.c.KeepAlive, s.c.WriteTimeout)
+			netio.Tune(conn, s.c.KeepAlive, s.settings.Load().writeTimeout)
 		}
 		s.accept(conn)
 	}
@@ -240,8 +237,9 @@ func (s *Server) acceptFailed(err error, pause time.Duration) {
 // accept only sorts: whatever can wait for a client happens in the client's own goroutine. While there are as many sessions as there
 // may be, a newcomer takes a place for its handshake only if one is free: the handshake lets its client read why it is refused.
 func (s *Server) accept(conn net.Conn) {
+	now := s.settings.Load()
 	s.mu.Lock()
-	full, draining := len(s.sessions) >= s.c.MaxConnections, s.draining && s.listener == nil
+	full, draining := len(s.sessions) >= now.maxConnections, s.draining && s.listener == nil
 	if !draining {
 		s.running.Add(1)
 	}
@@ -250,7 +248,7 @@ func (s *Server) accept(conn net.Conn) {
 		conn.Close()
 		return
 	}
-	sock, err := netio.NewSocket(conn, s.buffers.NewAccount(), s.c.WriteTimeout)
+	sock, err := netio.NewSocket(conn, s.buffers.NewAccount(), now.writeTimeout)
 	if err != nil {
 		s.handshakes.add(HandshakeKey{Reason: handshakeOther})
 		conn.Close()

@@ -104,6 +104,7 @@ type clientSide struct {
 
 	batch
 	next     nextCommand
+	settings *settings        // as they were when the client last sent something, see follow
 	rules    *command.Rules   // by which the last command was judged; nil allows every command
 	commands atomic.Uint64    // commands passed on or answered here; only the reader adds to it, once for each batch
 	bytesIn  uint64           // RESP bytes read
@@ -113,6 +114,8 @@ type clientSide struct {
 	eof        bool
 	skipping   bool // streamed is refused, or its connection is lost: the rest of it is read and dropped
 	tx         transaction
+	eof        bool
+	skipping   bool  // streamed is refused, or its connection is lost: the rest of it is read and dropped
 	holding    bool  // the reader is in hold, and the command for which it waits may not be in the queue yet
 	ending     bool  // the last reply is queued; whatever else the client sends is dropped
 	recovering bool  // replies were lost, see recover
@@ -123,11 +126,12 @@ func newSession(s *Server, sock *netio.Socket, conn *tls.Conn) *session {
 	n := &session{server: s, id: s.lastSession.Add(1), done: make(chan struct{})}
 	n.stripe = &s.stripes[n.id%stripes]
 	n.client.sock, n.client.conn = sock, conn
-	n.client.cmds.Limits = resp.Limits{MaxBulk: s.c.MaxBulk, MaxArgs: s.c.MaxArgs, MaxInline: maxInline}
+	n.client.settings = s.settings.Load()
+	n.client.cmds.Limits = resp.Limits{MaxBulk: n.client.settings.maxBulk, MaxArgs: n.client.settings.maxArgs, MaxInline: maxInline}
 	n.client.buf = n.client.small[:]
 	n.pump.done, n.pump.want = make(chan struct{}), make(chan struct{})
 	n.queue.init(sock.Account())
-	n.queue.out = &outbox{account: sock.Account(), most: s.c.SessionBuffer}
+	n.queue.out = &outbox{account: sock.Account(), most: n.client.settings.sessionBuffer}
 	n.seat.Rider, n.client.out.Account = n, sock.Account()
 	n.ends.Store(math.MaxInt64)
 	n.begun = s.now()

@@ -101,7 +101,7 @@ func (s *session) special(cmd *command.Command, t command.Trait, frame []byte, a
 func (s *session) countLocal(cmd *command.Command, as commandFate) {
 	s.stripe.local[cmd.ID].Add(1)
 	s.client.commands.Add(1)
-	if s.server.auditsCommands {
+	if s.client.settings.audit >= AuditCommands {
 		s.auditCommand(cmd, as)
 	}
 }
@@ -135,7 +135,7 @@ func (s *session) protocolError(err error) bool {
 	}
 	text := pe.AppendReply(nil)
 	if !pe.Fatal {
-		return s.refuse(s.server.commands.Other, text, byForm)
+		return s.refuse(s.client.settings.commands.Other, text, byForm)
 	}
 	reason := closeProtocol
 	if strings.Contains(pe.Text, "HTTP") {

@@ -153,7 +153,7 @@ func (s *Server) Stats() Stats {
 		st.BytesIn += t.bytesIn.Load()
 		st.BytesOut += t.bytesOut.Load()
 		t.durations.addTo(&st.CommandSeconds)
-		for id, name := range s.commands.Names {
+		for id, name := range s.settings.Load().commands.Names {
 			if n := t.own[id].Load(); n > 0 {
 				st.Commands[name] += n
 			}
@@ -171,7 +171,7 @@ func (s *Server) Stats() Stats {
 // byName returns counters that are kept by Command.ID by the command's name instead, without those that are 0.
 func (s *Server) byName(counters pathCounters) map[string]uint64 {
 	m := make(map[string]uint64)
-	for id, name := range s.commands.Names {
+	for id, name := range s.settings.Load().commands.Names {
 		if n := counters[id].Load(); n > 0 {
 			m[name] += n
 		}

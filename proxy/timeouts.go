@@ -6,7 +6,7 @@ import "time"
 // value that New gives to a zero field.
 type timeouts struct {
 	// eofTimeout is how long a backend may be silent after the client has sent its last byte and only waits for its replies;
-	// WriteTimeout + 30 s.
+	// WriteTimeout + 30 s (settings.eofTimeout).
 	eofTimeout time.Duration
 	// unavailableTimeout is how long a command waits for a backend that cannot be reached; 2 s.
 	unavailableTimeout time.Duration
@@ -77,8 +77,7 @@ type timeouts struct {
 	resolveInterval time.Duration
 }
 
-func (t *timeouts) setDefaults(writeTimeout time.Duration) {
-	setDefault(&t.eofTimeout, writeTimeout+30*time.Second)
+func (t *timeouts) setDefaults() {
 	setDefault(&t.unavailableTimeout, 2*time.Second)
 	setDefault(&t.lingerTimeout, 2*time.Second)
 	setDefault(&t.lingerLimit, 5*time.Second)

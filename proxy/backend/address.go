@@ -195,7 +195,7 @@ func (b *Backend) follow(ctx context.Context) {
 
 // revisit connects once, which settles what the address is, and reports whether that succeeded.
 func (b *Backend) revisit(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.connectTimeout())
 	defer cancel()
 	network, target, err := b.c.Target()
 	if err != nil {

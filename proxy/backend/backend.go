@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,16 +27,14 @@ type Config struct {
 	Credentials Credentials
 	// Mapped reports whether clients act as users of their own, so that a backend which serves connections without AUTH is of no
 	// use; nil: they do not.
-	Mapped         func() bool
-	ConnectTimeout time.Duration // for one dial, with the introduction; 2 s
-	PartTimeout    time.Duration // for the backend to close a connection first, see Part; 1 s
-	MaxConnections int           // open at the same time, the prober's aside; 0: no limit
+	Mapped      func() bool
+	Settings                  // to begin with, see Change
+	PartTimeout time.Duration // for the backend to close a connection first, see Part; 1 s
 	// CloseIdle closes up to n connections, those that have been idle for longest. It is called while dials wait for a place among
 	// MaxConnections, by one goroutine. If it is nil, none may be closed.
-	CloseIdle    func(n int)
-	KeepAlive    time.Duration  // 0: off
-	WriteTimeout time.Duration  // a connection breaks 30 s after a write has waited for so long; 0: never
-	Buffers      *netio.Buffers // count what connections hold
+	CloseIdle func(n int)
+	KeepAlive time.Duration  // 0: off
+	Buffers   *netio.Buffers // count what connections hold
 
 	// Moved is called when the backend has moved: the name of Target leads to another address than before, or the same address leads to
 	// another backend (see Backend.Suspect). The goroutine that dials calls it, and holds no lock. nil: each dial resolves the name by
@@ -64,10 +63,10 @@ type Limits struct {
 
 // Backend dials the store. After a failure dials go one at a time, at growing distances. Methods may be called by any goroutine.
 type Backend struct {
-	c            Config
-	writeTimeout time.Duration
-	room         *room    // nil: no limit
-	address      *address // nil: every dial resolves
+	c        Config // without Settings
+	settings atomic.Pointer[Settings]
+	room     room
+	address  *address // nil: every dial resolves
 
 	counters
 	answers
@@ -94,9 +93,6 @@ const (
 
 // New returns a Backend that has dialled nothing yet. Fields of c at zero take the value named.
 func New(c Config) *Backend {
-	if c.ConnectTimeout <= 0 {
-		c.ConnectTimeout = 2 * time.Second
-	}
 	if c.ResolveInterval == 0 {
 		c.ResolveInterval = time.Second
 	}
@@ -115,13 +111,9 @@ func New(c Config) *Backend {
 	b := &Backend{c: c, gate: make(chan struct{}, 1)}
 	b.lives.wanted, b.lives.changed = make(chan struct{}, 1), make(chan struct{})
 	b.errors, b.recoveries, b.tokens.of = make(map[string]uint64), make(map[string]uint64), make(map[netio.QuotaKey]*Tokens)
-	if c.WriteTimeout > 0 {
-		// A backend that stops for a while costs waiting, no session.
-		b.writeTimeout = c.WriteTimeout + 30*time.Second
-	}
-	if c.MaxConnections > 0 {
-		b.room = &room{places: make(chan struct{}, c.MaxConnections), closeIdle: c.CloseIdle, limit: c.Limits.Connections}
-	}
+	b.room.closeIdle, b.room.limit = c.CloseIdle, c.Limits.Connections
+	b.Change(c.Settings)
+	b.c.Settings = Settings{} // nobody reads what may be out of date
 	if c.Moved != nil {
 		moved := c.Moved
 		c.Moved = func(m Move) { b.lives.leave(m); moved(m) }
@@ -158,7 +150,7 @@ func (b *Backend) IsFull() bool { return b.room.isFull() }
 // HasSpare reports whether idle connections may stay for the next command of clients that seldom ask: fewer than half of
 // MaxConnections are open.
 func (b *Backend) HasSpare() bool {
-	most := int64(b.c.MaxConnections)
+	most := b.room.most.Load()
 	return most <= 0 || b.connections.Load() < most/2
 }
 

@@ -20,17 +20,15 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if b.room != nil {
-		if !b.room.take(ctx) {
-			b.Count("max_connections")
-			return nil, errFull
-		}
-		defer func() {
-			if c == nil {
-				b.room.leave()
-			}
-		}()
+	if !b.room.take(ctx) {
+		b.Count("max_connections")
+		return nil, errFull
 	}
+	defer func() {
+		if c == nil {
+			b.room.leave()
+		}
+	}()
 	done, err := b.takeTurn(ctx, l.AtOnce)
 	if err != nil {
 		return nil, err
@@ -55,9 +53,7 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	c.release = func() {
 		b.c.Buffers.Fix(-cost)
 		b.connections.Add(-1)
-		if b.room != nil {
-			b.room.leave()
-		}
+		b.room.leave()
 	}
 	b.connections.Add(1)
 	return c, nil
@@ -146,7 +142,7 @@ func (b *Backend) outcome(err error) {
 // connect dials and introduces one connection, for which Dial has found a place and the turn.
 func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 	b.dials.Add(1)
-	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.connectTimeout())
 	defer cancel()
 	var user, password string
 	if l.Credentials != nil {
@@ -159,12 +155,12 @@ func (b *Backend) connect(ctx context.Context, l Login) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	netio.Tune(raw, b.c.KeepAlive, b.writeTimeout)
+	netio.Tune(raw, b.c.KeepAlive, b.writeTimeout())
 	account := l.Account
 	if account == nil {
 		account = b.c.Buffers.NewAccount()
 	}
-	sock, err := netio.NewSocket(raw, account, b.writeTimeout)
+	sock, err := netio.NewSocket(raw, account, b.writeTimeout())
 	if err != nil {
 		raw.Close()
 		return nil, err

@@ -168,7 +168,7 @@ func (p *prober) ping(ctx context.Context) (heard answer, err error) {
 	c.Socket.SetReadDeadline(time.Now().Add(probeFresh))
 	stop := context.AfterFunc(ctx, c.Close)
 	defer stop()
-	late := time.AfterFunc(p.backend.c.ConnectTimeout, p.tellLate)
+	late := time.AfterFunc(p.backend.connectTimeout(), p.tellLate)
 	defer late.Stop()
 	asked := p.backend.c.Now()
 	if _, err := c.Stream.Write(resp.AppendCommand(nil, "PING")); err != nil {
@@ -198,7 +198,7 @@ func (p *prober) tellLate() {
 	}
 	p.nextLog.Store(now.Add(ailmentInterval))
 	f := Explain(ErrSilent)
-	b.about(b.c.Log.Warn()).Str("reason", f.Reason).Stringer("for", b.c.ConnectTimeout).Str("cure", f.Cure).Msg("the backend does not answer a PING yet")
+	b.about(b.c.Log.Warn()).Str("reason", f.Reason).Stringer("for", b.connectTimeout()).Str("cure", f.Cure).Msg("the backend does not answer a PING yet")
 }
 
 // judge judges the reply to PING where any user may ask.
@@ -215,7 +215,7 @@ func (a *answer) judge(r *resp.Replies) error {
 // Answers asks the backend on a fresh connection, within Config.ConnectTimeout, and reports whether it is there and does what it is asked:
 // one that is loading, or runs a long script, does not. The connection does not count among MaxConnections.
 func (b *Backend) Answers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.connectTimeout())
 	defer cancel()
 	c, err := b.connect(ctx, b.proberLogin())
 	if err != nil {

@@ -171,7 +171,7 @@ func (b *Backend) settleDoubt(ctx context.Context, l *Life) error {
 		return err
 	}
 	defer c.Drop()
-	ctx, cancel := context.WithTimeout(ctx, max(b.c.ConnectTimeout, probeInterval))
+	ctx, cancel := context.WithTimeout(ctx, max(b.connectTimeout(), probeInterval))
 	defer cancel()
 	return l.recognise(ctx, c)
 }

@@ -20,7 +20,7 @@ func (b *Backend) lookAgain(ctx context.Context, err error) error {
 	if targetErr != nil || network != "tcp" {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.connectTimeout())
 	defer cancel()
 	at := b.currentAddress(target)
 	return LookAgain(ctx, at, b.tls() != nil, err)

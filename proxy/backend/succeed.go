@@ -30,7 +30,7 @@ func (b *Backend) beginLife(ctx context.Context) (*Life, error) {
 // dialWitness dials a connection that is to be a witness, has it judged, unless judge is nil, and subscribes to a channel. It returns no
 // channel if the user may not subscribe.
 func (b *Backend) dialWitness(ctx context.Context, judge func(context.Context, *Conn) error) (c *Conn, channel string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, b.c.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, b.connectTimeout())
 	defer cancel()
 	c, err = b.connect(ctx, b.proberLogin())
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 
 // Command is one entry of a Table. Nothing modifies it after NewTable.
 type Command struct {
-	ID        int    // its place in Table.Names
+	ID        int    // its place in Table.Names: that of "other" for each command that is not in the catalogue
 	Name      string // in upper case; "other" for all commands that the table does not know
 	OnlyReads bool   // it changes nothing, so it may be sent again
 	traits    Trait
@@ -28,10 +28,10 @@ type Command struct {
 
 // Table knows commands by name, and which scripts are harmless. It is safe for concurrent use.
 type Table struct {
-	Names   []string // by Command.ID. Nothing modifies it after NewTable
+	Names   []string // by Command.ID; the same for all tables. Nothing modifies it
 	Other   *Command // every command that the table does not know
 	byName  map[string]*Command
-	scripts scripts
+	scripts *scripts // shared with the tables that Deny returns
 }
 
 const (
@@ -41,8 +41,13 @@ const (
 
 // NewTable returns a table of all commands of Dragonfly and Redis, and of those that deny names. Each entry of deny is NAME
 // or NAME|SUBCOMMAND in any case, and makes Refusal refuse that command; an entry of another form is an error.
-func NewTable(deny []string) (*Table, error) {
-	t := &Table{byName: make(map[string]*Command)}
+func NewTable(deny []string) (*Table, error) { return buildTable(deny, &scripts{}) }
+
+// Deny returns a table that denies other commands, and knows the same harmless scripts.
+func (t *Table) Deny(deny []string) (*Table, error) { return buildTable(deny, t.scripts) }
+
+func buildTable(deny []string, known *scripts) (*Table, error) {
+	t := &Table{byName: make(map[string]*Command), scripts: known}
 	all := theCatalogue()
 	for _, name := range all.names {
 		c, r := t.add(name), all.rows[name]
@@ -58,7 +63,8 @@ func NewTable(deny []string) (*Table, error) {
 		}
 		c := t.byName[name]
 		if c == nil {
-			c = t.add(name)
+			c = newCommand(t.Other.ID, name)
+			t.byName[name] = c
 		}
 		if !hasSub {
 			c.denied = deniedText(name)
@@ -73,10 +79,14 @@ func NewTable(deny []string) (*Table, error) {
 }
 
 func (t *Table) add(name string) *Command {
-	c := &Command{ID: len(t.Names), Name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
+	c := newCommand(len(t.Names), name)
 	t.byName[name] = c
 	t.Names = append(t.Names, name)
 	return c
+}
+
+func newCommand(id int, name string) *Command {
+	return &Command{ID: id, Name: name, traits: traits[name], forbidden: forbiddenText("the command " + name)}
 }
 
 // Lookup returns the command with this name, in any case, or Other if the table does not have it. Of a name that holds a

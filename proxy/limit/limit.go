@@ -19,7 +19,7 @@ const Interval = 10 * time.Second
 // Options of a Limit. Message, Log and Now are required.
 type Options struct {
 	Name    string // as an operator knows it: "MAX_CONNECTIONS"
-	Value   int64  // 0: there is none, or it is not known
+	Value   int64  // to begin with, see SetValue; 0: there is none, or it is not known
 	Message string // what the log says: that the limit is reached, and what follows from it
 	Log     zerolog.Logger
 	Now     func() clock.Instant
@@ -28,6 +28,7 @@ type Options struct {
 // Limit counts how often one limit was reached. A nil *Limit counts nothing. Safe for concurrent use.
 type Limit struct {
 	o       Options
+	value   atomic.Int64
 	reached atomic.Uint64
 	next    clock.Atomic // no line is due before this time
 
@@ -36,13 +37,20 @@ type Limit struct {
 }
 
 // New returns a Limit that was never reached.
-func New(o Options) *Limit { return &Limit{o: o} }
+func New(o Options) *Limit {
+	l := &Limit{o: o}
+	l.value.Store(o.Value)
+	return l
+}
 
 // Name returns Options.Name.
 func (l *Limit) Name() string { return l.o.Name }
 
-// Value returns Options.Value.
-func (l *Limit) Value() int64 { return l.o.Value }
+// Value returns how much there may be; 0: there is no limit, or it is not known.
+func (l *Limit) Value() int64 { return l.value.Load() }
+
+// SetValue sets what Value returns from now on.
+func (l *Limit) SetValue(n int64) { l.value.Store(n) }
 
 // Count returns how often the limit was reached.
 func (l *Limit) Count() uint64 { return l.reached.Load() }
@@ -83,8 +91,8 @@ func (l *Limit) tell(detail func(*zerolog.Event)) {
 		return
 	}
 	e := l.o.Log.Warn().Str("limit", l.o.Name).Uint64("count", since)
-	if l.o.Value > 0 {
-		e.Int64("value", l.o.Value)
+	if value := l.Value(); value > 0 {
+		e.Int64("value", value)
 	}
 	if detail != nil && e.Enabled() {
 		detail(e)

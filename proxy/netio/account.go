@@ -78,13 +78,14 @@ func (a *Account) Hold(n int64) {
 	if q != nil {
 		held = q.held.Add(n)
 	}
-	if n <= 0 || b.limit <= 0 {
+	if n <= 0 {
 		return
 	}
-	if q != nil && held > b.share {
+	most := b.bounds.Load()
+	if q != nil && held > most.share {
 		b.passed(q)
 	}
-	if lent+b.fixed.Load() > b.limit {
+	if lent+b.fixed.Load() > most.all {
 		b.passed(&b.all)
 	}
 }
@@ -130,8 +131,8 @@ func (a *Account) Pressed() bool {
 // Scarce reports whether more than three quarters of the limit are in use, or more than half of the share of the account's
 // quota. Without a limit memory is never scarce.
 func (a *Account) Scarce() bool {
-	q := a.quota.Load()
-	return q != nil && q.held.Load() > a.buffers.scarceShare || a.buffers.Total() > a.buffers.scarce
+	q, most := a.quota.Load(), a.buffers.bounds.Load()
+	return q != nil && q.held.Load() > most.scarceShare || a.buffers.Total() > most.scarce
 }
 
 // MinBudget is the least that Budget returns: so many bytes of replies are kept for a client however scarce memory is. With
@@ -142,13 +143,10 @@ const MinBudget = ChunkSize
 // quota's share or of the limit, if that is less. Thus clients that read nothing share the memory, and none of them takes it
 // all.
 func (a *Account) Budget(most int64) int64 {
-	b := a.buffers
-	if b.limit <= 0 {
-		return most
-	}
-	left := b.limit - b.Total()
+	b, bounds := a.buffers, a.buffers.bounds.Load()
+	left := bounds.all - b.Total()
 	if q := a.quota.Load(); q != nil {
-		left = min(left, b.share-q.held.Load())
+		left = min(left, bounds.share-q.held.Load())
 	}
 	return min(most, max(left/4, MinBudget))
 }
@@ -169,32 +167,55 @@ type (
 // Buffers lends the buffers for bytes that are on their way, and adds up everything that peers make the proxy hold: what the
 // accounts hold and keep, and what is fixed. Safe for concurrent use.
 type Buffers struct {
-	chunks      sync.Pool
-	pages       sync.Pool
-	lent        atomic.Int64 // bytes that the accounts hold
-	fixed       atomic.Int64 // bytes of Fix and Keep
-	limit       int64        // bytes that lent and fixed may be together; 0: no limit
-	share       int64        // bytes that the accounts of one quota may hold
-	scarce      int64        // bytes of lent and fixed above which memory is scarce
-	scarceShare int64        // bytes of one quota above which it is scarce for the accounts of that quota
-	all         Quota        // stands for all accounts together when limit is passed; its held is not used
-	quotas      quotas
+	chunks sync.Pool
+	pages  sync.Pool
+	lent   atomic.Int64 // bytes that the accounts hold
+	fixed  atomic.Int64 // bytes of Fix and Keep
+	bounds atomic.Pointer[bounds]
+	all    Quota // stands for all accounts together when the limit is passed; its held is not used
+	quotas quotas
 
 	wake chan struct{} // see Exceeded
 	mu   sync.Mutex
-	over []*Quota // quotas that passed their share, and all if limit was passed; guarded by mu
+	over []*Quota // quotas that passed their share, and all if the limit was passed; guarded by mu
+}
+
+// bounds are what the limit of Buffers amounts to, in bytes. Nothing modifies them.
+type bounds struct {
+	all         int64 // lent and fixed may be so many together
+	share       int64 // the accounts of one quota may hold so many
+	scarce      int64 // above so many of lent and fixed, memory is scarce
+	scarceShare int64 // above so many of one quota, it is scarce for the accounts of that quota
+}
+
+func boundsOf(limit int64) *bounds {
+	if limit <= 0 {
+		return &bounds{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64}
+	}
+	share := limit / quotaShare
+	return &bounds{limit, share, limit / 4 * 3, share / 2}
 }
 
 // NewBuffers returns Buffers with a limit in bytes, of which one quota may hold a quarter. With 0 there is no limit.
 func NewBuffers(limit int64) *Buffers {
-	b := &Buffers{limit: limit, share: limit / quotaShare, wake: make(chan struct{}, 1)}
-	b.scarce, b.scarceShare = limit/4*3, b.share/2
-	if limit <= 0 {
-		b.scarce, b.scarceShare = math.MaxInt64, math.MaxInt64
-	}
+	b := &Buffers{wake: make(chan struct{}, 1)}
+	b.bounds.Store(boundsOf(limit))
 	b.chunks.New = func() any { return new(Chunk) }
 	b.pages.New = func() any { return new(Page) }
 	return b
+}
+
+// SetLimit changes the limit. The reliever is told at once of what exceeds it.
+func (b *Buffers) SetLimit(limit int64) {
+	b.bounds.Store(boundsOf(limit))
+	if b.Excess(&b.all) > 0 {
+		b.passed(&b.all)
+	}
+	for _, q := range b.quotas.list() {
+		if b.Excess(q) > 0 {
+			b.passed(q)
+		}
+	}
 }
 
 // NewAccount returns an account that belongs to no quota yet.
@@ -222,7 +243,7 @@ func (b *Buffers) Quotas() int { return b.quotas.len() }
 
 // Fix counts n bytes more, or fewer if n is negative, for what a session or connection costs as long as it lives.
 func (b *Buffers) Fix(n int64) {
-	if total := b.fixed.Add(n) + b.lent.Load(); n > 0 && b.limit > 0 && total > b.limit {
+	if total := b.fixed.Add(n) + b.lent.Load(); n > 0 && total > b.bounds.Load().all {
 		b.passed(&b.all)
 	}
 }
@@ -265,18 +286,23 @@ func (b *Buffers) All() *Quota { return &b.all }
 func (b *Buffers) MostHeld() int64 { return b.quotas.most() }
 
 // LimitOf returns how many bytes q may hold or, if q is All, how many may be held, kept and fixed together. A nil q stands for any
-// quota but All.
+// quota but All. 0 means that there is no limit.
 func (b *Buffers) LimitOf(q *Quota) int64 {
+	most := b.bounds.Load()
+	n := most.share
 	if q == &b.all {
-		return b.limit
+		n = most.all
 	}
-	return b.share
+	if n == math.MaxInt64 {
+		return 0
+	}
+	return n
 }
 
 // Excess returns by how many bytes q is above its limit (LimitOf). It is negative if q is below.
 func (b *Buffers) Excess(q *Quota) int64 {
 	if q == &b.all {
-		return b.Total() - b.limit
+		return b.Total() - b.bounds.Load().all
 	}
-	return q.held.Load() - b.share
+	return q.held.Load() - b.bounds.Load().share
 }

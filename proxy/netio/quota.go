@@ -1,7 +1,9 @@
 package netio
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -55,6 +57,13 @@ func (s *quotas) leave(q *Quota) {
 	if q.refs--; q.refs == 0 {
 		delete(s.all, q.key)
 	}
+}
+
+// list returns all quotas that have an account.
+func (s *quotas) list() []*Quota {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.all))
 }
 
 // most returns what the quota holds that holds most.
