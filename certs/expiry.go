@@ -40,6 +40,8 @@ type ExpiryOptions struct {
 	// Warning is how long before an end the first warning comes, unless a third
 	// of the validity is less. 0: 720 h.
 	Warning time.Duration
+	// Warnings brings another Warning from time to time; nil: it stays. What was spoken of is not spoken of again for that.
+	Warnings <-chan time.Duration
 	// Notify, if not nil, gets what is logged. It must not block.
 	Notify func(Expiry)
 	Log    zerolog.Logger
@@ -76,6 +78,7 @@ func WatchExpiry(ctx context.Context, o ExpiryOptions) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case w.Warning = <-o.Warnings:
 		case <-timer.C:
 		}
 		timer.Reset(w.pass(o.clock()))

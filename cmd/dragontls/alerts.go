@@ -18,22 +18,28 @@ const maxAlertFaults = 5
 // maxQuoted characters of a name or an error are told: the cure comes after it.
 const maxQuoted = 512
 
-// startAlerts watches for what ends and, where a webhook is configured, tells it of that and of failed reloads.
+// startAlerts watches for what ends, and tells the webhook of that and of failed reloads while there is one.
 // All of it ends with ctx; s.watching waits for it.
 func (s *service) startAlerts(ctx context.Context) {
-	expiry := certs.ExpiryOptions{Store: s.store, Client: s.backend, Warning: s.c.ExpiryWarning, Log: s.log}
-	if s.c.AlertWebhookURL != "" || s.c.AlertWebhookURLFile != "" {
-		s.alerts = admin.NewAlerts(admin.AlertOptions{URL: s.c.AlertWebhook, Log: s.log})
-		t := teller{host: hostname(), send: s.alerts.Send}
-		expiry.Notify = t.expiry
-		s.store.OnFault(func(err error) { t.fault("server", err) })
-		s.store.OnRevoked(t.revoked)
-		if s.backend != nil {
-			s.backend.OnFault(func(err error) { t.fault("backend", err) })
-		}
-		s.watching.Go(func() { s.alerts.Run(ctx) })
+	s.alerts = admin.NewAlerts(admin.AlertOptions{URL: func() (string, error) { return s.current().AlertWebhook() }, Log: s.log})
+	t := teller{host: hostname(), send: s.alert}
+	s.store.OnFault(func(err error) { t.fault("server", err) })
+	s.store.OnRevoked(t.revoked)
+	if s.backend != nil {
+		s.backend.OnFault(func(err error) { t.fault("backend", err) })
 	}
+	expiry := certs.ExpiryOptions{
+		Store: s.store, Client: s.backend, Warning: s.c.ExpiryWarning, Warnings: s.expiryWarning, Notify: t.expiry, Log: s.log,
+	}
+	s.watching.Go(func() { s.alerts.Run(ctx) })
 	s.watching.Go(func() { certs.WatchExpiry(ctx, expiry) })
+}
+
+// alert sends a text to the webhook, if there is one now.
+func (s *service) alert(text string) {
+	if c := s.current(); c.AlertWebhookURL != "" || c.AlertWebhookURLFile != "" {
+		s.alerts.Send(text)
+	}
 }
 
 func hostname() string {
@@ -129,9 +135,6 @@ func roughly(d time.Duration) string {
 }
 
 func (s *service) collectAlerts(m metrics) {
-	if s.alerts == nil {
-		return
-	}
 	const help = "Alerts by what came of them; dropped: too many at a time, or the end of the process."
 	st := s.alerts.Stats()
 	m.counter("alerts_total", help, st.Sent, label("result", "sent"))

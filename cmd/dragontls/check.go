@@ -15,7 +15,7 @@ import (
 	"dragontls/certs"
 )
 
-const checkUsage = `usage: dragontls check [--host NAME[,NAME]] [--json] [--no-backend]
+const checkUsage = `usage: dragontls check [--host NAME[,NAME]] [--json] [--no-backend] [--env-file FILE]
 
 Verifies the configuration, the files it names and the backend, without serving, and prints a
 line for each finding with its cure: error, warning, or a note that asks for nothing. Run it where
@@ -24,6 +24,7 @@ serve runs, as the same user.
   --host A,B           names and addresses that clients connect to: the certificates must bear them
   --json               prints {"result", "checked", "findings": [{"id", "severity", "subject", "message", "cure"}]}
   --no-backend         opens no connection
+  --env-file FILE      reads variables that the environment does not set from FILE, as serve does
 
 Exit codes: 0 nothing found, or notes only, 1 findings, 2 bad configuration or misuse.
 `
@@ -49,6 +50,7 @@ func check(args, env []string, stdout, stderr io.Writer) int {
 	hostList := flags.String("host", "", "")
 	asJSON := flags.Bool("json", false, "")
 	noBackend := flags.Bool("no-backend", false, "")
+	envFile := flags.String("env-file", "", "")
 	misused := func(format string, a ...any) int {
 		fmt.Fprintf(stderr, "dragontls check: "+format+"\n%s", append(a, checkUsage)...)
 		return exitConfig
@@ -66,7 +68,7 @@ func check(args, env []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return misused("%v", err)
 	}
-	s, err := unstarted(env)
+	s, err := unstarted(source{env, *envFile})
 	if err != nil {
 		if *asJSON {
 			writeReport(stdout, report{Result: resultBad, Checked: []string{}, Findings: faultFindings(err)})
@@ -87,12 +89,12 @@ func check(args, env []string, stdout, stderr io.Writer) int {
 }
 
 // unstarted is a service that has read and verified all that serve does before it listens.
-func unstarted(env []string) (*service, error) {
-	c, err := configure(env)
+func unstarted(from source) (*service, error) {
+	c, err := configure(from)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{c: c, log: zerolog.Nop()}
+	s := &service{c: c, from: from, log: zerolog.Nop()}
 	if err := s.openCertificates(); err != nil {
 		return nil, err
 	}
@@ -142,11 +144,11 @@ func (s *service) lint(hosts []string) []certs.Finding {
 		found = append(found, certs.LintClient(s.backend, o)...)
 	}
 	c := &s.c
-	found = append(found, s.judgeDenied()...)
+	found = append(found, judgeDenied(c)...)
 	found = append(found, s.judgeRevocation()...)
 	found = append(found, certs.LintKeys(s.keyFiles()...)...)
 	found = append(found, certs.LintBundles(c.TLSClientCAFile, c.BackendCAFile)...)
-	found = append(found, certs.LintTrust(c.TLSClientCAFile, c.TLSCRLFile, c.AllowFile, c.UsersFile, c.BackendCAFile)...)
+	found = append(found, certs.LintTrust(c.TLSClientCAFile, c.TLSCRLFile, c.AllowFile, c.UsersFile, c.BackendCAFile, s.from.envFile)...)
 	secrets := []string{c.TLSKeyPasswordFile, c.TLSTicketKeysFile, c.BackendPasswordFile, c.BackendURLFile, c.AdminTokenFile, c.AlertWebhookURLFile}
 	if users := s.store.Snapshot().Users(); users != nil {
 		secrets = append(secrets, users.PasswordFiles()...)
@@ -173,9 +175,13 @@ func (s *service) logFindings() {
 		if strings.Contains(f.ID, "expire") {
 			continue
 		}
-		s.log.WithLevel(levelOf(f.Severity)).Str("id", f.ID).Str("subject", f.Subject).
-			Str("finding", f.Message).Str("cure", f.Cure).Msg("deployment finding")
+		s.logFinding(f)
 	}
+}
+
+func (s *service) logFinding(f certs.Finding) {
+	s.log.WithLevel(levelOf(f.Severity)).Str("id", f.ID).Str("subject", f.Subject).
+		Str("finding", f.Message).Str("cure", f.Cure).Msg("deployment finding")
 }
 
 // checked names what a report is about.

@@ -86,7 +86,7 @@ func (d *deployment) secret(password string) {
 // found runs the backend's checks as if own were all addresses of this machine, and returns their IDs.
 func (d *deployment) found(own ...string) []string {
 	d.t.Helper()
-	s, err := unstarted(d.env())
+	s, err := unstarted(source{environ: d.env()})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ func TestCheckFindsClearTextAcrossTheNetwork(t *testing.T) {
 	} {
 		d := newDeployment(t)
 		d.vars["BACKEND_URL"] = url
-		s, err := unstarted(d.env())
+		s, err := unstarted(source{environ: d.env()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +420,7 @@ func TestCheckFollowsFilesThatChangedSinceTheyWereRead(t *testing.T) {
 	d := newDeployment(t)
 	d.vars["BACKEND_URL"] = "redis://127.0.0.1:1"
 	d.secret("p")
-	s, err := unstarted(d.env())
+	s, err := unstarted(source{environ: d.env()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,10 @@ var noteKinds = map[config.NoteKind]certs.Finding{
 		Cure: "write +NAME to add to the default list; to drop some of it on purpose, write -NAME for each"},
 	config.NoteRemoved: {ID: "denied_default_removed", Severity: certs.SeverityNote,
 		Cure: "remove the entry if clients need not use the command"},
+	config.NoteEnvFileMode: {ID: "env_file_mode", Severity: certs.SeverityWarning, Cure: "chmod 0600 the file, and give it to the user that dragontls runs as"},
+	config.NoteEnvFileOverridden: {ID: "env_file_overridden", Severity: certs.SeverityNote,
+		Cure: "remove the variable from the file, or from the environment to be able to change it without a restart"},
+	config.NoteEnvFileIgnored: {ID: "env_file_ignored", Severity: certs.SeverityNote, Cure: "remove the lines, or set these variables in the environment"},
 	config.NoteNotDenied: {ID: "not_denied_anyway", Severity: certs.SeverityWarning,
 		Cure: "correct the name, or remove the entry"},
 }

@@ -13,8 +13,8 @@ import (
 const cureOfUnlisted = "correct the name; one of a module or of a later version may stay"
 
 // judgeDenied finds names in DENY_COMMANDS that refuse nothing, because no command has them.
-func (s *service) judgeDenied() []certs.Finding {
-	unlisted := command.UnlistedNames(s.c.DenyCommands)
+func judgeDenied(c *config.Config) []certs.Finding {
+	unlisted := command.UnlistedNames(c.DenyCommands)
 	if len(unlisted) == 0 {
 		return nil
 	}

@@ -61,18 +61,18 @@ func dev(args, env []string, stdout, stderr io.Writer) int {
 		env = without(env, "BACKEND_URL", "BACKEND_URL_FILE")
 	}
 	env = devEnv(env, *dir, *url)
-	if _, err := configure(env, coming(*dir)...); err != nil {
+	if _, err := configure(source{environ: env}, coming(*dir)...); err != nil {
 		return configFault(out, err) // before anything is written
 	}
 	if err := prepare(*dir, env); err != nil {
 		out.fatal("no PKI", err)
 		return exitFailed
 	}
-	c, err := configure(env)
+	c, err := configure(source{environ: env})
 	if err != nil {
 		return configFault(out, err)
 	}
-	s, code := start(c, out)
+	s, code := start(c, source{environ: env}, out)
 	if s == nil {
 		return code
 	}

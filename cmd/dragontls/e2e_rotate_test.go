@@ -234,8 +234,8 @@ func TestSIGHUPReloads(t *testing.T) {
 	t.Parallel()
 	p := serving(t, redisServer(t).url(), "TLS_RELOAD_INTERVAL=1h").wantReady()
 	p.signal(syscall.SIGHUP)
-	line := p.wantLog("reload on SIGHUP")
-	if line["changed"] != false || line["ok"] != true {
+	line := p.wantLog("reload")
+	if line["by"] != "SIGHUP" || line["changed"] != false || line["ok"] != true {
 		t.Errorf("got %v, want nothing changed and no fault", line)
 	}
 	if err := os.Remove(p.file("server.key")); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -12,11 +12,30 @@ import (
 	"dragontls/config"
 )
 
+// source is where the variables come from.
+type source struct {
+	environ []string // in the form of os.Environ
+	envFile string   // path of the file of --env-file, which is read again at each load; empty: none
+}
+
+// load reads the variables alone.
+func (f source) load() (config.Config, error) {
+	return config.LoadWith(f.environ, config.ReadEnvFile(f.envFile))
+}
+
+// value returns the value of a variable before it is judged, or "" if it is not set.
+func (f source) value(name string) string {
+	if set(f.environ, name) {
+		return valueOf(f.environ, name)
+	}
+	return config.ReadEnvFile(f.envFile).Value(name)
+}
+
 // configure reads the variables. The error then holds every fault of theirs, and every fault of the files, patterns and
 // users that they name, as far as the variables could be understood: a person should have to correct a configuration once.
 // That a file of coming is missing is no fault.
-func configure(env []string, coming ...string) (config.Config, error) {
-	c, err := config.Load(env)
+func configure(from source, coming ...string) (config.Config, error) {
+	c, err := from.load()
 	faults, ok := errors.AsType[config.Faults](err)
 	if !ok {
 		return c, err // nil: the code that opens the files reports their faults

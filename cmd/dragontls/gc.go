@@ -44,6 +44,7 @@ func paceGC(ctx context.Context, interval time.Duration) {
 		case <-wait.C:
 		}
 		before := p.percent
+		p.limitTo(debug.SetMemoryLimit(-1)) // it may have changed
 		free := p.observe(heap.read())
 		if p.percent != before {
 			debug.SetGCPercent(p.percent)
@@ -87,10 +88,14 @@ type gcPacer struct {
 	last     heapSample
 }
 
-// newGCPacer gives garbage an eighth of the memory limit at most.
 func newGCPacer(memoryLimit int64, first heapSample) *gcPacer {
-	return &gcPacer{percent: idlePercent, headroom: min(busyHeadroom, uint64(memoryLimit)/8), last: first}
+	p := &gcPacer{percent: idlePercent, last: first}
+	p.limitTo(memoryLimit)
+	return p
 }
+
+// limitTo gives garbage an eighth of the memory limit at most.
+func (p *gcPacer) limitTo(memoryLimit int64) { p.headroom = min(busyHeadroom, uint64(memoryLimit)/8) }
 
 // observe updates the percent. With free, it also gives memory back to the system.
 func (p *gcPacer) observe(s heapSample) (free bool) {

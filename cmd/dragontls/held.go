@@ -42,7 +42,6 @@ func (s *service) heldDetail() string {
 // collectHeld has one series for each source that is held back, and none for the others.
 func (m metrics) collectHeld(held []certs.Held, of string) {
 	for _, h := range heldSources(held) {
-		m.gauge("reload_held_since_seconds", "When a source of files was held back because of a fault, unix time; what it held before is in use.",
-			seconds(h.Since), label("of", of), label("source", h.Source), label("file", h.File), label("reason", h.Reason))
+		m.gauge("reload_held_since_seconds", heldHelp, seconds(h.Since), label("of", of), label("source", h.Source), label("file", h.File), label("reason", h.Reason))
 	}
 }

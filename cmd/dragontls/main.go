@@ -2,6 +2,8 @@
 package main
 
 import (
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -23,10 +25,13 @@ const usage = `usage: dragontls [command]
 "dragontls COMMAND --help" says more. Settings are DRAGONTLS_ environment variables; config/docs/settings.md lists them.
 `
 
-const serveUsage = `usage: dragontls [serve]
+const serveUsage = `usage: dragontls serve [--env-file FILE]
 
 Runs the proxy. All settings are DRAGONTLS_ environment variables; config/docs/settings.md lists them.
-SIGTERM and SIGINT drain, a second SIGTERM ends at once, SIGHUP reads the certificates again.
+SIGTERM and SIGINT drain, a second SIGTERM ends at once, SIGHUP reads the certificates and FILE again.
+
+  --env-file FILE      reads variables that the environment does not set from FILE, a NAME=VALUE a line
+
 Exit codes: 0 drained, 1 failed or drain timed out, 2 bad configuration.
 `
 
@@ -43,10 +48,11 @@ func dispatch(args, env []string, stdout, stderr io.Writer) int {
 	}
 	switch name {
 	case "serve":
-		if code, done := noArguments(rest, serveUsage, stdout, stderr); done {
+		envFile, code, done := serveArguments(rest, stdout, stderr)
+		if done {
 			return code
 		}
-		return serve(env, stdout, stderr)
+		return serve(env, envFile, stderr)
 	case "dev":
 		return dev(rest, env, stdout, stderr)
 	case "pki":
@@ -65,6 +71,25 @@ func dispatch(args, env []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "dragontls: unknown command %q\n%s", name, usage)
 	return exitConfig
+}
+
+// serveArguments returns the file of --env-file; done means that code is the exit code.
+func serveArguments(args []string, stdout, stderr io.Writer) (envFile string, code int, done bool) {
+	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&envFile, "env-file", "", "")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, serveUsage)
+		return "", exitOK, true
+	case err != nil:
+		fmt.Fprintf(stderr, "dragontls serve: %v\n%s", err, serveUsage)
+		return "", exitConfig, true
+	case flags.NArg() > 0:
+		fmt.Fprintf(stderr, "dragontls: unknown argument %q\n%s", flags.Arg(0), serveUsage)
+		return "", exitConfig, true
+	}
+	return envFile, exitOK, false
 }
 
 // noArguments answers for a command that takes none but --help; done means that

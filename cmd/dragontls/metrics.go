@@ -57,6 +57,7 @@ func (s *service) collect(emit func(admin.Metric)) {
 	m.gauge("backend_up", "1: the backend has answered a PING within 10 s.", truth(st.BackendUp))
 	collectLimits(m, s.server.Limits())
 	s.collectCertificates(m)
+	s.collectSettings(m)
 	s.collectTrust(m, st)
 }
 
@@ -131,15 +132,22 @@ func (m metrics) histogram(name, help string, h proxy.Histogram) {
 	m.emit(admin.Metric{Name: name, Help: help, Kind: admin.HistogramKind, Histogram: out})
 }
 
+// What the metrics of reads say, for the certificate files and for that of --env-file.
+const (
+	reloadHelp       = "Reads of the certificate files, and of the file of --env-file, by what came of them."
+	lastReloadHelp   = "When the files last held what is served."
+	lastReloadOKHelp = "1: the last read found no fault."
+	heldHelp         = "When a source of files was held back because of a fault, unix time; what it held before is in use."
+)
+
 func (m metrics) reloads(st certs.Stats, of string) {
-	const help = "Reads of the certificate files by what came of them."
-	m.counter("reload_total", help, st.ReloadsOK, label("of", of), label("result", "ok"), label("reason", ""))
-	m.counter("reload_total", help, st.ReloadsUnchanged, label("of", of), label("result", "unchanged"), label("reason", ""))
+	m.counter("reload_total", reloadHelp, st.ReloadsOK, label("of", of), label("result", "ok"), label("reason", ""))
+	m.counter("reload_total", reloadHelp, st.ReloadsUnchanged, label("of", of), label("result", "unchanged"), label("reason", ""))
 	for reason, n := range st.ReloadsFailed {
-		m.counter("reload_total", help, n, label("of", of), label("result", "failed"), label("reason", reason))
+		m.counter("reload_total", reloadHelp, n, label("of", of), label("result", "failed"), label("reason", reason))
 	}
-	m.gauge("last_reload_success_timestamp_seconds", "When the files last held what is served.", seconds(st.LastSuccess), label("of", of))
-	m.gauge("last_reload_successful", "1: the last read found no fault.", truth(st.LastOK), label("of", of))
+	m.gauge("last_reload_success_timestamp_seconds", lastReloadHelp, seconds(st.LastSuccess), label("of", of))
+	m.gauge("last_reload_successful", lastReloadOKHelp, truth(st.LastOK), label("of", of))
 }
 
 // label: names in certificates are not always UTF-8, as Prometheus wants it.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,14 +29,16 @@ const (
 	exitConfig = 2
 )
 
-func serve(env []string, stdout, stderr io.Writer) int {
-	out := openLog(stderr, valueOf(env, "LOG_FORMAT"))
+// serve runs the proxy with what env and, if it is not empty, the file of that name say.
+func serve(env []string, envFile string, stderr io.Writer) int {
+	from := source{env, envFile}
+	out := openLog(stderr, from.value("LOG_FORMAT"))
 	defer out.close()
-	c, err := configure(env)
+	c, err := configure(from)
 	if err != nil {
 		return configFault(out, err)
 	}
-	s, code := start(c, out)
+	s, code := start(c, from, out)
 	if s == nil {
 		return code
 	}
@@ -46,7 +47,9 @@ func serve(env []string, stdout, stderr io.Writer) int {
 
 // service is a running proxy: its listeners, its certificates and the goroutines that keep them.
 type service struct {
-	c        config.Config
+	c        config.Config                 // as it was at the start; see current
+	followed atomic.Pointer[config.Config] // what is in use since the settings were read again; nil: they were not
+	from     source
 	out      *logOutput
 	log      zerolog.Logger
 	store    *certs.Store
@@ -56,18 +59,26 @@ type service struct {
 	admin    *admin.Server // nil: disabled
 	started  time.Time
 	judged   atomic.Uint64 // the trust generation by which live sessions were judged
-	alerts   *admin.Alerts // nil: no webhook
+	alerts   *admin.Alerts
 	draining atomic.Bool
 	watching sync.WaitGroup
 	watched  watched
 	signals  chan os.Signal
 
 	notifying chan struct{} // holds one element while a message to the service manager is on its way
+
+	reloading     sync.Mutex // held by the goroutine that reads the files again
+	settingsReads settingsReads
+	expiryWarning chan time.Duration // holds the newest EXPIRY_WARNING that nobody has taken; see applySettings
 }
 
 // start opens everything, or says on out what is wrong and returns nil and the exit code.
-func start(c config.Config, out *logOutput) (*service, int) {
-	s := &service{c: c, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4), notifying: make(chan struct{}, 1)}
+func start(c config.Config, from source, out *logOutput) (*service, int) {
+	s := &service{
+		c: c, from: from, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4),
+		notifying: make(chan struct{}, 1), expiryWarning: make(chan time.Duration, 1),
+	}
+	s.settingsReads.lastGood = s.started
 	out.capture(s.log)
 	if err := s.openCertificates(); err != nil {
 		return nil, configFault(out, err)
@@ -79,15 +90,17 @@ func start(c config.Config, out *logOutput) (*service, int) {
 		out.fatal("cannot listen", err)
 		return nil, exitFailed
 	}
-	for _, n := range c.Notes {
+	s.logNotes(c.Notes)
+	s.logFindings()
+	limitMemory(&c)
+	return s, exitOK
+}
+
+func (s *service) logNotes(notes []config.Note) {
+	for _, n := range notes {
 		level := min(levelOf(noteKinds[n.Kind].Severity), zerolog.WarnLevel) // somebody chose it
 		s.log.WithLevel(level).Stringer("note", n).Msg("configuration")
 	}
-	s.logFindings()
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(c.MemoryLimit))
-	}
-	return s, exitOK
 }
 
 func (s *service) openCertificates() error {
@@ -124,15 +137,25 @@ func (s *service) clientOptions() certs.ClientOptions {
 }
 
 func (s *service) openProxy() error {
-	c := &s.c
 	var err error
-	s.server, err = proxy.New(proxy.Config{
+	if s.server, err = proxy.New(s.proxyConfig(&s.c)); err != nil {
+		return err
+	}
+	s.judged.Store(s.store.Snapshot().TrustGeneration)
+	s.store.OnChange(s.reloaded)
+	return nil
+}
+
+// proxyConfig is what the proxy follows if c is in use. Its functions ask the configuration of the start, whose variables for them
+// change only with a restart.
+func (s *service) proxyConfig(c *config.Config) proxy.Config {
+	return proxy.Config{
 		TLS: s.store.TLSConfig(), Recheck: s.recheck,
 		HandshakeTimeout: c.HandshakeTimeout, MaxHandshakes: c.MaxHandshakes, MaxConnections: c.MaxConnections,
 		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
 		Backend: proxy.BackendConfig{
-			Target: s.target, TLS: s.backendTLS, Credentials: c.BackendCredentials,
-			Mapped:          func() bool { return c.UsersFile != "" },
+			Target: s.target, TLS: s.backendTLS, Credentials: s.c.BackendCredentials,
+			Mapped:          func() bool { return s.c.UsersFile != "" },
 			RefusePasswords: c.ClientPassword == "refuse",
 			ConnectTimeout:  c.BackendConnectTimeout, MaxConnections: c.BackendMaxConnections, SetName: true,
 			Shared: c.BackendMode == "shared", Lanes: c.BackendLanes,
@@ -140,13 +163,7 @@ func (s *service) openProxy() error {
 		MaxPerIdentity: c.MaxConnectionsPerIdentity, Audit: proxy.Audit{Level: auditLevel(c), Log: s.out.auditLogger()},
 		Notice: s.watched.notice, DenyCommands: c.DenyCommands, MaxBulk: int64(c.MaxBulk), MaxArgs: c.MaxArgs, SessionBuffer: int64(c.SessionBuffer),
 		BufferLimit: c.ClientMemory(), Log: s.log,
-	})
-	if err != nil {
-		return err
 	}
-	s.judged.Store(s.store.Snapshot().TrustGeneration)
-	s.store.OnChange(s.reloaded)
-	return nil
 }
 
 func (s *service) target() (network, address string, err error) {
@@ -189,10 +206,12 @@ func (s *service) listen() error {
 // ready is what /readyz says. Files that are held back do not make it fail: what is in use is good.
 func (s *service) ready() admin.Readiness {
 	r := s.readiness()
-	if held := s.heldDetail(); held != "" && r.Detail != "" {
-		r.Detail += "; " + held
-	} else if held != "" {
-		r.Detail = held
+	for _, held := range []string{s.heldDetail(), s.heldSettings()} {
+		if held != "" && r.Detail != "" {
+			r.Detail += "; " + held
+		} else if held != "" {
+			r.Detail = held
+		}
 	}
 	return r
 }
@@ -265,20 +284,10 @@ func (s *service) untilSignal(serving <-chan error) int {
 				return s.drain(sig)
 			}
 			s.notifyReloading()
-			s.reload()
+			s.reload("SIGHUP")
 			s.notify(daemon.SdNotifyReady)
 		}
 	}
-}
-
-// reload is forced; the store that reads a file logs its faults.
-func (s *service) reload() {
-	changed, err := s.store.Reload()
-	if s.backend != nil {
-		backendChanged, backendErr := s.backend.Reload()
-		changed, err = changed || backendChanged, errors.Join(err, backendErr)
-	}
-	s.log.Info().Bool("changed", changed).Bool("ok", err == nil).Msg("reload on SIGHUP")
 }
 
 func (s *service) serveAdmin() {
@@ -291,14 +300,15 @@ func (s *service) serveAdmin() {
 func (s *service) drain(sig os.Signal) int {
 	s.draining.Store(true)
 	s.notify(daemon.SdNotifyStopping)
-	s.log.Info().Stringer("signal", sig).Dur("delay", s.c.DrainDelay).Dur("timeout", s.c.DrainTimeout).Msg("draining")
-	delay := time.NewTimer(s.c.DrainDelay)
+	c := s.current()
+	s.log.Info().Stringer("signal", sig).Dur("delay", c.DrainDelay).Dur("timeout", c.DrainTimeout).Msg("draining")
+	delay := time.NewTimer(c.DrainDelay)
 	defer delay.Stop()
 	if s.interrupted(delay.C) {
 		return exitFailed
 	}
 	drained := make(chan error, 1)
-	go func() { drained <- s.server.Drain(s.c.DrainTimeout) }() // ends by its timeout, or with Close
+	go func() { drained <- s.server.Drain(c.DrainTimeout) }() // ends by its timeout, or with Close
 	for {
 		select {
 		case err := <-drained:

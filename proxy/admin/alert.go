@@ -35,6 +35,7 @@ const (
 type AlertOptions struct {
 	// URL returns the webhook's URL. It is asked before every try, for it may
 	// come from a file that changes. It is a secret; its error must not hold it.
+	// An empty one drops the alert: there is no webhook any more.
 	URL func() (string, error)
 	Log zerolog.Logger
 
@@ -154,6 +155,10 @@ func (a *Alerts) deliver(ctx context.Context, text string) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+		if errors.Is(err, errNoWebhook) {
+			a.count(func(s *AlertStats) { s.Dropped++ })
+			return true
+		}
 		wait := delay/2 + rand.N(delay/2) // many replicas see the same certificate end
 		delay = min(2*delay, maxRetryDelay)
 		var refused *alertRefused
@@ -206,6 +211,8 @@ func (a *Alerts) count(f func(*AlertStats)) {
 	f(&a.stats)
 }
 
+var errNoWebhook = errors.New("there is no webhook any more")
+
 // alertRefused is an answer that is not a success.
 type alertRefused struct {
 	status     string
@@ -230,6 +237,9 @@ func (a *Alerts) post(ctx context.Context, text string) error {
 	url, err := a.opts.URL()
 	if err != nil {
 		return fmt.Errorf("read the webhook's URL: %w", err)
+	}
+	if url == "" {
+		return errNoWebhook
 	}
 	body, err := json.Marshal(struct {
 		Text string `json:"text"`
