@@ -45,9 +45,10 @@ type logOutput struct {
 	sink     lineSink // the queue's goroutine writes to it
 	held     atomic.Int64
 	terminal bool
-	plain    bool        // faults that end the process before it serves are text for people
-	console  atomic.Bool // LOG_FORMAT
-	log      logSource   // also what is neither log nor audit log
+	plain    bool         // faults that end the process before it serves are text for people
+	console  atomic.Bool  // LOG_FORMAT
+	level    atomic.Int32 // LOG_LEVEL, a zerolog.Level, see setLevel
+	log      logSource    // also what is neither log nor audit log
 	audit    logSource
 }
 
@@ -90,14 +91,32 @@ func (l libraryText) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// logger writes the log in the format and from the level that c names.
+// logger writes the log in the format that c names, and from the level that c names or setLevel has set since.
 func (o *logOutput) logger(c config.Config) zerolog.Logger {
 	o.console.Store(c.LogFormat == "console")
 	level, err := zerolog.ParseLevel(c.LogLevel)
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	return zerolog.New(shortLines{o.inFormat(&o.log)}).Level(level).With().Timestamp().Logger()
+	o.setLevel(level)
+	return zerolog.New(fromLevel{shortLines{o.inFormat(&o.log)}, &o.level}).Level(zerolog.TraceLevel).With().Timestamp().Logger()
+}
+
+// setLevel changes from which level on lines are written, for every logger that logger has returned. Any goroutine may call it.
+func (o *logOutput) setLevel(level zerolog.Level) { o.level.Store(int32(level)) }
+
+// fromLevel passes lines on from a level that may change. No logger has that level itself: those that were derived from it would
+// keep it.
+type fromLevel struct {
+	shortLines
+	level *atomic.Int32
+}
+
+func (f fromLevel) WriteLevel(level zerolog.Level, p []byte) (int, error) {
+	if int32(level) < f.level.Load() {
+		return len(p), nil
+	}
+	return f.shortLines.WriteLevel(level, p)
 }
 
 // fatal tells why the process ends before it serves: a line of JSON for each fault, or text where people read it.

@@ -146,3 +146,22 @@ func TestTextOfLibrariesIsALineOfTheLog(t *testing.T) {
 		t.Errorf("got %s, want %s", &w, want)
 	}
 }
+
+func TestLevelChangesForLoggersThatExist(t *testing.T) {
+	var w scriptedWriter
+	out := openLog(&w, "json")
+	log := out.logger(config.Config{LogLevel: "warn"})
+	session := log.With().Int("session", 1).Logger()
+	session.Info().Msg("too low")
+	out.setLevel(zerolog.DebugLevel)
+	session.Debug().Msg("now shown")
+	log.Trace().Msg("still too low")
+	out.setLevel(zerolog.ErrorLevel)
+	session.Warn().Msg("too low again")
+	session.Error().Msg("always")
+	out.close()
+	got := w.got.String()
+	if strings.Contains(got, "too low") || !strings.Contains(got, "now shown") || !strings.Contains(got, "always") {
+		t.Errorf("got %s", got)
+	}
+}
