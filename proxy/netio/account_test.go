@@ -22,3 +22,31 @@ func TestBudgetShrinksAsTheShareIsTaken(t *testing.T) {
 		a.Hold(-tt.held)
 	}
 }
+
+func TestLowerLimitTellsTheRelieverWhatExceedsIt(t *testing.T) {
+	t.Parallel()
+	b := NewBuffers(0)
+	a, other := b.NewAccount(), b.NewAccount()
+	a.Join(QuotaKey{})
+	other.Join(QuotaKey{Identity: [32]byte{1}})
+	a.Hold(5 << 20)
+	other.Hold(1 << 20)
+	if got := b.LimitOf(nil); got != 0 || a.Scarce() || len(b.TakeExceeded()) != 0 {
+		t.Errorf("without a limit: a share of %d", got)
+	}
+	b.SetLimit(16 << 20)
+	<-b.Exceeded()
+	if over := b.TakeExceeded(); len(over) != 1 || over[0] != a.Quota() || b.Excess(a.Quota()) != 1<<20 {
+		t.Errorf("got %v, want the quota that holds more than 4 MiB", over)
+	}
+	b.SetLimit(5 << 20)
+	<-b.Exceeded()
+	if over := b.TakeExceeded(); len(over) != 2 || b.Excess(b.All()) != 1<<20 || !other.Scarce() {
+		t.Errorf("got %v, want that quota and all", over)
+	}
+	b.SetLimit(0)
+	other.Hold(100 << 20)
+	if len(b.TakeExceeded()) != 0 || other.Scarce() || other.Budget(7) != 7 {
+		t.Error("something is exceeded, or scarce, without a limit")
+	}
+}
