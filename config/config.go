@@ -4,6 +4,7 @@ package config
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"time"
 )
 
@@ -49,6 +50,8 @@ type Config struct {
 	UsersFile string   `env:"USERS_FILE" form:"file" doc:"YAML file that maps certificates to users of the backend; read again like certificates; a certificate that it does not map is refused"`
 	// TLSOCSP is "off", "fetch" or the path of a file.
 	TLSOCSP string `env:"TLS_OCSP" envDefault:"off" doc:"stapled OCSP response for the server certificate: 'off', 'fetch' from its CA, or a file (DER)"`
+
+	ProxyProtocolFrom []netip.Prefix `env:"PROXY_PROTOCOL_FROM" doc:"load balancers in front of 'LISTEN', as networks such as '10.0.0.0/8': each of their connections must begin with a header of the PROXY protocol (version 1 or 2), whose client then counts as the peer; everybody else must not send one"`
 
 	HandshakeTimeout time.Duration `env:"HANDSHAKE_TIMEOUT" changes:"live" envDefault:"10s" min:"1ms" max:"24h" doc:"TCP accept to finished handshake"`
 	MaxHandshakes    int           `env:"MAX_HANDSHAKES" changes:"live" envDefault:"1000" shown:"as 'MAX_CONNECTIONS'" min:"1" max:"1000000" doc:"sockets without a finished handshake; when full, new ones wait while handshakes succeed, and those that make no progress are closed first; the default is as large as 'MAX_CONNECTIONS', and at least 1000, as far as descriptors and an eighth of 'MEMORY_LIMIT' allow; an explicit value that does not fit the memory limit is a fault"`

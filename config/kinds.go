@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"math"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -36,6 +37,7 @@ var parsers = map[reflect.Type]env.ParserFunc{
 	reflect.TypeFor[uint16]():             func(s string) (any, error) { return parseVersion(s) },
 	reflect.TypeFor[tls.ClientAuthType](): func(s string) (any, error) { return parseClientAuth(s) },
 	reflect.TypeFor[[]string]():           func(s string) (any, error) { return parseList(s) },
+	reflect.TypeFor[[]netip.Prefix]():     func(s string) (any, error) { return parseNetworks(s) },
 	reflect.TypeFor[Backend]():            func(s string) (any, error) { return parseBackend(s) },
 }
 
@@ -124,4 +126,24 @@ func parseList(s string) ([]string, error) {
 		}
 	}
 	return list, nil
+}
+
+// parseNetworks reads networks; an address alone is the network that holds nothing else.
+func parseNetworks(s string) ([]netip.Prefix, error) {
+	items, err := parseList(s)
+	if err != nil {
+		return nil, err
+	}
+	var networks []netip.Prefix
+	for _, item := range items {
+		network, err := netip.ParsePrefix(item)
+		if address, alone := netip.ParseAddr(item); err != nil && alone == nil && address.Zone() == "" {
+			network, err = address.Prefix(address.BitLen())
+		}
+		if err != nil || network.Addr().Is4In6() {
+			return nil, badValue{"a comma-separated list of networks such as 10.0.0.0/8 or fd00::/8", ""}
+		}
+		networks = append(networks, network.Masked())
+	}
+	return networks, nil
 }

@@ -22,6 +22,7 @@ const (
 	NoteDefaultsDropped                       // DENY_COMMANDS replaces the default list and drops some of it
 	NoteRemoved                               // DENY_COMMANDS removes a default by name
 	NoteNotDenied                             // DENY_COMMANDS removes what is not in the list
+	NoteProxyFromAll                          // PROXY_PROTOCOL_FROM is everybody
 	NoteEnvFileMode                           // everybody may read a secret in the file of --env-file
 	NoteEnvFileOverridden                     // the environment sets what the file sets too
 	NoteEnvFileIgnored                        // the file has variables that are not ours

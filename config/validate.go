@@ -27,6 +27,7 @@ func (l *loader) validate() {
 	l.checkAdmin()
 	l.checkAlerts()
 	l.checkDenied()
+	l.checkBalancers()
 	l.fitMemory() // first: BACKEND_MAX_CONNECTIONS follows what is left of MAX_CONNECTIONS
 	l.fitDescriptors()
 }
@@ -164,6 +165,14 @@ func (l *loader) checkClientAuth() {
 	for _, name := range []string{"TLS_CRL_FILE", "ALLOW", "ALLOW_FILE", "USERS_FILE"} {
 		if c.TLSClientAuth == tls.NoClientCert && l.explicit[name] {
 			l.refuse(name, "only where clients show certificates", "remove it, or set "+Prefix+"TLS_CLIENT_AUTH=require")
+		}
+	}
+}
+
+func (l *loader) checkBalancers() {
+	for _, network := range l.config.ProxyProtocolFrom {
+		if network.Bits() == 0 {
+			l.note(NoteProxyFromAll, "PROXY_PROTOCOL_FROM", "is %s: whoever reaches the port can claim any address", network)
 		}
 	}
 }

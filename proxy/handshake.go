@@ -120,7 +120,13 @@ func (h *handshake) run() {
 	conn := tls.Server(h.sock, s.tls)
 	h.deadline = start.Add(s.settings.Load().handshakeTimeout)
 	h.sock.SetDeadline(h.deadline)
-	err := conn.HandshakeContext(context.Background())
+	var err error
+	if s.sendsProxyHeader(h.sock.RemoteAddr()) {
+		err = h.readProxyHeader()
+	}
+	if err == nil {
+		err = conn.HandshakeContext(context.Background())
+	}
 	var n *session
 	var refused closeReason
 	if err == nil {
@@ -165,7 +171,7 @@ func (h *handshake) fail(reason string, err error, st *tls.ConnectionState) {
 	defer h.sock.Release()
 	switch reason {
 	case handshakeEvicted, handshakeEvictedWaiting, handshakeEvictedShare,
-		handshakeTimeout, handshakeClosed, handshakeClientAlert, handshakeTooBig:
+		handshakeTimeout, handshakeClosed, handshakeClientAlert, handshakeTooBig, handshakeProxyHeader:
 		return
 	case handshakePlaintext:
 		h.sock.WriteTimeout = h.server.c.lingerTimeout
@@ -200,6 +206,8 @@ func (h *handshake) reason(err error) string {
 		return lost
 	}
 	switch {
+	case isProxyHeaderError(err):
+		return handshakeProxyHeader
 	case errors.As(err, &header) && header.Conn != nil:
 		return handshakePlaintext
 	case errors.As(err, &tooBig):

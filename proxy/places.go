@@ -5,6 +5,7 @@ import (
 	"container/list"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,10 +138,7 @@ func (p *places) all() []*handshake {
 
 // addLocked is add, and tryAdd if h may wait. The caller must hold mu.
 func (p *places) addLocked(h *handshake, mayWait bool) (loser *handshake, ok bool, wait time.Duration) {
-	o := p.origins[h.from]
-	if o == nil {
-		o = &origin{from: h.from, idle: newIdlers(ofOrigin)}
-	}
+	o := p.originFor(h.from)
 	if len(p.held) >= p.max {
 		var reason string
 		loser, reason = p.loser(o)
@@ -153,10 +151,7 @@ func (p *places) addLocked(h *handshake, mayWait bool) (loser *handshake, ok boo
 		p.drop(loser)
 		loser.lost = reason
 	}
-	p.origins[o.from] = o // drop has removed it if the loser held its last place
-	if o.held++; o.held == p.share()+1 {
-		p.crowded = append(p.crowded, o)
-	}
+	p.join(o) // drop has removed it if the loser held its last place
 	p.held[h] = struct{}{}
 	h.origin, h.number = o, p.accepted
 	h.since = p.now()
@@ -229,18 +224,51 @@ func (p *places) drop(h *handshake) {
 	h.stage = stageGone
 	p.change()
 	delete(p.held, h)
+	p.part(o)
+	p.grant()
+}
+
+// originFor returns the origin of that name, which is a new one if none of its handshakes holds a place. The caller must hold mu.
+func (p *places) originFor(from netip.Prefix) *origin {
+	if o := p.origins[from]; o != nil {
+		return o
+	}
+	return &origin{from: from, idle: newIdlers(ofOrigin)}
+}
+
+// join counts one place more of an origin. The caller must hold mu.
+func (p *places) join(o *origin) {
+	p.origins[o.from] = o
+	if o.held++; o.held == p.share()+1 {
+		p.crowded = append(p.crowded, o)
+	}
+}
+
+// part counts one place less of an origin. The caller must hold mu.
+func (p *places) part(o *origin) {
 	if o.held--; o.held == p.share() {
-		for i, c := range p.crowded {
-			if c == o {
-				p.crowded = append(p.crowded[:i], p.crowded[i+1:]...)
-				break
-			}
-		}
+		p.crowded = slices.DeleteFunc(p.crowded, func(c *origin) bool { return c == o })
 	}
 	if o.held == 0 {
 		delete(p.origins, o.from)
 	}
-	p.grant()
+}
+
+// reassign gives the place of h, which waits for its peer, to another origin: that of the client behind a load balancer. Nobody loses a
+// place for that. If the origin then has more than its share, newcomers of others take from it first.
+func (p *places) reassign(h *handshake, to netip.Prefix) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.from = to
+	if h.stage != stageHello { // it has lost its place
+		return
+	}
+	h.origin.idle.remove(h)
+	p.part(h.origin)
+	h.origin = p.originFor(to)
+	p.join(h.origin)
+	h.origin.idle.push(h)
+	p.change()
 }
 
 // lostBy returns why h has lost its place to another, or an empty string if it has not.

@@ -68,6 +68,7 @@ const (
 	handshakeVersion        = "protocol_version"
 	handshakeCipher         = "no_cipher_suite"
 	handshakePlaintext      = "plaintext"
+	handshakeProxyHeader    = "proxy_header" // a peer of PROXY_PROTOCOL_FROM sent no header of the PROXY protocol, or a malformed one
 	handshakeTimeout        = "timeout"
 	handshakeEvicted        = "evicted"         // all places were taken, and this peer's ClientHello was not complete
 	handshakeEvictedWaiting = "evicted_waiting" // all places were taken, and the handshake was waiting for this peer

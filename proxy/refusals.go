@@ -70,7 +70,12 @@ func refusalLevel(reason string) zerolog.Level {
 }
 
 // describe adds to a log line whose handshake this is.
-func (h *handshake) describe(e *zerolog.Event) { e.Stringer("remote", h.sock.RemoteAddr()) }
+func (h *handshake) describe(e *zerolog.Event) {
+	e.Stringer("remote", h.sock.RemoteAddr())
+	if balancer := h.sock.Balancer(); balancer != nil {
+		e.Stringer("balancer", balancer)
+	}
+}
 
 // logRefused logs why the handshake was refused, and by which certificate and server name its client is known.
 func (h *handshake) logRefused(reason string, err error, st *tls.ConnectionState) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -31,17 +32,19 @@ type Config struct {
 	// method Reason that gives a one-word reason. Without Recheck, every client that has finished the handshake stays.
 	Recheck          func(*tls.ConnectionState) (Peer, error)
 	HandshakeTimeout time.Duration // TCP accept to finished handshake; 10 s
-	MaxHandshakes    int           // sockets without a finished handshake; 1000
-	MaxConnections   int           // sessions; 10000
-	MaxPerIdentity   int           // sessions of one Peer.Identity; a quarter as many wait a second for a place, see maxAside; 0: as many as MaxConnections
-	IdleTimeout      time.Duration // 0: never
-	WriteTimeout     time.Duration // a client that accepts no byte for this long is closed; 0: never
-	KeepAlive        time.Duration // both sides; 0: off
-	Backend          BackendConfig
-	DenyCommands     []string // NAME or NAME|SUBCOMMAND
-	MaxBulk          int64    // bytes; 512 MiB
-	MaxArgs          int      // 65536
-	SessionBuffer    int64    // Backend.Shared: reply bytes held for one client before its backend is read no further; 4 MiB
+	// ProxyFrom are the networks of load balancers: each of their connections must begin with a header of the PROXY protocol.
+	ProxyFrom      []netip.Prefix
+	MaxHandshakes  int           // sockets without a finished handshake; 1000
+	MaxConnections int           // sessions; 10000
+	MaxPerIdentity int           // sessions of one Peer.Identity; a quarter as many wait a second for a place, see maxAside; 0: as many as MaxConnections
+	IdleTimeout    time.Duration // 0: never
+	WriteTimeout   time.Duration // a client that accepts no byte for this long is closed; 0: never
+	KeepAlive      time.Duration // both sides; 0: off
+	Backend        BackendConfig
+	DenyCommands   []string // NAME or NAME|SUBCOMMAND
+	MaxBulk        int64    // bytes; 512 MiB
+	MaxArgs        int      // 65536
+	SessionBuffer  int64    // Backend.Shared: reply bytes held for one client before its backend is read no further; 4 MiB
 	// BufferLimit is how many bytes clients may make the proxy hold, sessions and their buffers together; one identity
 	// holds at most a quarter of it in buffers. MaxHandshakes times HandshakeMemory come on top. 0 means no limit. See memory.go.
 	BufferLimit int64

@@ -388,7 +388,7 @@ var afterRestart = map[string]string{
 	"TLS_RELOAD_INTERVAL": "7s", "TLS_TICKET_KEYS_FILE": "%s/token", "ALLOW": "cn:x", "ALLOW_FILE": "%s/token", "USERS_FILE": "%s/token",
 	"TLS_OCSP": "fetch", "KEEPALIVE": "7s", "BACKEND_URL": "redis://127.0.0.1:3", "BACKEND_URL_FILE": "%s/url", "BACKEND_USERNAME": "u",
 	"BACKEND_PASSWORD": "p", "BACKEND_PASSWORD_FILE": "%s/token", "BACKEND_CA_FILE": "%s/ca.crt", "BACKEND_CERT_FILE": "%s/server.crt",
-	"BACKEND_KEY_FILE": "%s/server.key", "BACKEND_SERVER_NAME": "n", "BACKEND_MODE": "paired", "BACKEND_LANES": "7", "LOG_FORMAT": "console",
+	"BACKEND_KEY_FILE": "%s/server.key", "BACKEND_SERVER_NAME": "n", "BACKEND_MODE": "paired", "BACKEND_LANES": "7", "LOG_FORMAT": "console", "PROXY_PROTOCOL_FROM": "192.0.2.0/24",
 }
 
 // alongside are variables without which another one would be a fault.

@@ -151,7 +151,7 @@ func (s *service) openProxy() error {
 func (s *service) proxyConfig(c *config.Config) proxy.Config {
 	return proxy.Config{
 		TLS: s.store.TLSConfig(), Recheck: s.recheck,
-		HandshakeTimeout: c.HandshakeTimeout, MaxHandshakes: c.MaxHandshakes, MaxConnections: c.MaxConnections,
+		ProxyFrom: c.ProxyProtocolFrom, HandshakeTimeout: c.HandshakeTimeout, MaxHandshakes: c.MaxHandshakes, MaxConnections: c.MaxConnections,
 		IdleTimeout: c.IdleTimeout, WriteTimeout: c.WriteTimeout, KeepAlive: c.KeepAlive,
 		Backend: proxy.BackendConfig{
 			Target: s.target, TLS: s.backendTLS, Credentials: s.c.BackendCredentials,

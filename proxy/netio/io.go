@@ -27,17 +27,22 @@ type socketRead struct {
 // Read reads for crypto/tls, which asks for a few hundred bytes at a time. A page between it and the kernel saves system
 // calls.
 func (s *Socket) Read(p []byte) (int, error) {
+	n, err := s.ReadBare(p)
+	s.input.took(p[:n])
+	return n, err
+}
+
+// ReadBare is Read for bytes that come before TLS begins.
+func (s *Socket) ReadBare(p []byte) (int, error) {
 	if s.page == nil {
 		if err := s.wait(p); err != nil {
 			return 0, err
 		}
 		if s.page == nil {
-			s.input.took(p[:s.readN])
 			return s.readN, nil
 		}
 	}
 	n := copy(p, s.page[s.r:s.w])
-	s.input.took(p[:n])
 	s.r += n
 	if s.r == s.w {
 		s.account.FreePage(s.page)

@@ -24,6 +24,7 @@ type Socket struct {
 	// is nil. The read returns its error. Only the goroutine that reads sets it.
 	BeforeWait func() error
 
+	remote  *net.TCPAddr // see SetRemote
 	raw     syscall.RawConn
 	account *Account // of the session or lane that makes it hold bytes
 
@@ -72,6 +73,26 @@ func NewSocket(c net.Conn, a *Account, writeTimeout time.Duration) (*Socket, err
 	s := &Socket{Conn: c, WriteTimeout: writeTimeout, raw: raw, account: a}
 	s.onRead, s.onWrite, s.onWriteNow = s.tryRead, s.tryWrite, s.tryWriteNow
 	return s, nil
+}
+
+// SetRemote sets whom RemoteAddr names from now on: the client for which the peer, a load balancer, has opened the connection. It is
+// called before other goroutines know the socket.
+func (s *Socket) SetRemote(client *net.TCPAddr) { s.remote = client }
+
+// RemoteAddr returns the address of the client: that of the peer, unless SetRemote was called.
+func (s *Socket) RemoteAddr() net.Addr {
+	if s.remote != nil {
+		return s.remote
+	}
+	return s.Conn.RemoteAddr()
+}
+
+// Balancer returns the address of the peer if SetRemote was called, or nil.
+func (s *Socket) Balancer() net.Addr {
+	if s.remote == nil {
+		return nil
+	}
+	return s.Conn.RemoteAddr()
 }
 
 // Account returns the account that counts what the socket holds.
