@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -214,5 +215,25 @@ func TestFollowSaysNothingOfTheContentOfAFile(t *testing.T) {
 	}
 	if _, changes := one.Follow(two); len(changes) != 0 {
 		t.Errorf("got %v", changes)
+	}
+}
+
+func TestNetworksOfLoadBalancers(t *testing.T) {
+	c := mustLoad(t, "PROXY_PROTOCOL_FROM=10.1.2.3/8, 192.0.2.1,fd00::/8,::1")
+	if got := fmt.Sprint(c.ProxyProtocolFrom); got != "[10.0.0.0/8 192.0.2.1/32 fd00::/8 ::1/128]" || len(c.Notes) != 0 {
+		t.Errorf("got %s and %v", got, c.Notes)
+	}
+	for _, all := range []string{"0.0.0.0/0", "10.0.0.0/8,::/0"} {
+		if c := mustLoad(t, "PROXY_PROTOCOL_FROM="+all); len(c.Notes) != 1 || c.Notes[0].Kind != NoteProxyFromAll {
+			t.Errorf("%s: notes %v", all, c.Notes)
+		}
+	}
+	for _, bad := range []string{"10.0.0.0/33", "balancer", "10.0.0.0/8,", "fe80::1%eth0", "::ffff:10.0.0.0/104", "10.0.0.0/8;10.1.0.0/16"} {
+		if got := faultsOf(t, "PROXY_PROTOCOL_FROM="+bad).Error(); !strings.Contains(got, "DRAGONTLS_PROXY_PROTOCOL_FROM=") || !strings.Contains(got, "comma-separated list") {
+			t.Errorf("%s: got %s", bad, got)
+		}
+	}
+	if c := mustLoad(t); c.ProxyProtocolFrom != nil {
+		t.Errorf("unset: got %v", c.ProxyProtocolFrom)
 	}
 }

@@ -41,7 +41,7 @@
 //	           its life and settle doubts about that (Backend.Run). Another one closes idle connections while dials wait for a place
 //	           (room.make in package backend). Connections that part have one each (Backend.part), until the backend has closed them,
 //	           or for a second.
-//	handshake  runHandshake, one for each socket. After the handshake it starts the session: it waits for a place of the
+//	handshake  runHandshake, one for each socket. It reads the header of a load balancer, if the peer is one. After the handshake it starts the session: it waits for a place of the
 //	           client's identity, and dials for a session that owns its connection from birth. It ends then.
 //	session    The reader (read) starts with the session and calls finish, which waits for the pump and the writers. At rest
 //	           it has no goroutine: the watcher, or whoever interrupts it, starts it again.
@@ -90,6 +90,9 @@
 //	life            a time through which the backend is one process, as a connection shows that stays open, the witness, or another one
 //	                that has taken its place and leads to the same process
 //	doubted         of a life: the backend has moved in place, and another connection has to show whether it is the same process still
+//	settings        what may change while the server serves (Change): one immutable value. The reader of a session takes over the newest
+//	                ones each time that its client has sent something (follow)
+//	balancer        a load balancer, which names its client in a header of the PROXY protocol (proxy_header.go)
 //	account         counts the bytes that a session or a lane makes the proxy hold (netio.Account)
 //	quota           what the accounts of one identity hold together (netio.Quota); relief ends sessions and lanes when it exceeds its share
 //	limit           what an operator has set, or the system has, that bounds how much there may be of something. It tells the log when it
