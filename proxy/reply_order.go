@@ -70,16 +70,15 @@ type replyOrder struct {
 	changed sync.Cond // broadcast when something below has changed for which a goroutine may wait
 	slots   ring.Ring[slot]
 
-	run      slot // the slot whose replies arrive now; run.n of them are still due
-	owed     int  // replies that the backend owes, those of run included
-	blocked  int  // slots of blocking commands among them
-	turn     bool // a goroutine has the right to write to the client; the pump keeps it while a frame is written in part
-	closed   bool // the session has ended
-	answered bool // the backend has answered at least once
-	full     bool // maxSlots slots were there when the session's reader last pushed some; only the reader uses it
-	ofLanes
-
+	run      slot         // the slot whose replies arrive now; run.n of them are still due
+	owed     int          // replies that the backend owes, those of run included
+	blocked  int          // slots of blocking commands among them
+	turn     bool         // a goroutine has the right to write to the client; the pump keeps it while a frame is written in part
+	closed   bool         // the session has ended
+	answered bool         // the backend has answered at least once
+	full     bool         // maxSlots slots were there when the session's reader last pushed some; only the reader uses it
 	counting atomic.Int32 // counted, countedBefore or uncounted
+	ofLanes
 
 	wake func() // set while the session's reader waits in a read inside hold; interrupts that read
 }

@@ -114,8 +114,6 @@ type clientSide struct {
 	eof        bool
 	skipping   bool // streamed is refused, or its connection is lost: the rest of it is read and dropped
 	tx         transaction
-	eof        bool
-	skipping   bool  // streamed is refused, or its connection is lost: the rest of it is read and dropped
 	holding    bool  // the reader is in hold, and the command for which it waits may not be in the queue yet
 	ending     bool  // the last reply is queued; whatever else the client sends is dropped
 	recovering bool  // replies were lost, see recover

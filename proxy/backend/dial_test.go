@@ -74,7 +74,7 @@ func TestDialAtOnceDoesNotWaitForARefusingBackend(t *testing.T) {
 	gone.Close()
 	var addr atomic.Pointer[net.Listener]
 	addr.Store(&gone)
-	b := New(Config{Buffers: netio.NewBuffers(0), ConnectTimeout: time.Minute, Target: func() (string, string, error) {
+	b := New(Config{Buffers: netio.NewBuffers(0), Settings: Settings{ConnectTimeout: time.Minute}, Target: func() (string, string, error) {
 		return "tcp", (*addr.Load()).Addr().String(), nil
 	}})
 	if _, err := b.Dial(t.Context(), Login{AtOnce: true}); !IsRefused(err) {
