@@ -115,7 +115,7 @@ func (l *loader) changeDenied(entries []deniedEntry) {
 		if len(denied) < before {
 			continue
 		}
-		if near := nearest(e.name, denied); near != "" {
+		if near := Nearest(e.name, denied); near != "" {
 			e.name += " (did you mean " + near + "?)"
 		}
 		missing = append(missing, e.name)

@@ -21,7 +21,7 @@ func (l *loader) refuseUnknown() {
 			continue
 		}
 		cure := "remove it"
-		if near := nearest(name, known); near != "" {
+		if near := Nearest(name, known); near != "" {
 			cure = "did you mean " + Prefix + near + "?"
 		}
 		l.refuse(name, "no variable of this version", cure)
@@ -59,8 +59,8 @@ func validPort(s string) bool {
 	return err == nil
 }
 
-// nearest is the known name at most two typing slips away, or "".
-func nearest(name string, known []string) string {
+// Nearest is the known name at most two typing slips away, or "".
+func Nearest(name string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
 		if d := slips(name, k); d < least && d < len(k)/2 {

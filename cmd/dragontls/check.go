@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,23 +9,10 @@ import (
 	"strings"
 
 	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
 
 	"dragontls/certs"
 )
-
-const checkUsage = `usage: dragontls check [--host NAME[,NAME]] [--json] [--no-backend] [--env-file FILE]
-
-Verifies the configuration, the files it names and the backend, without serving, and prints a
-line for each finding with its cure: error, warning, or a note that asks for nothing. Run it where
-serve runs, as the same user.
-
-  --host A,B           names and addresses that clients connect to: the certificates must bear them
-  --json               prints {"result", "checked", "findings": [{"id", "severity", "subject", "message", "cure"}]}
-  --no-backend         opens no connection
-  --env-file FILE      reads variables that the environment does not set from FILE, as serve does
-
-Exit codes: 0 nothing found, or notes only, 1 findings, 2 bad configuration or misuse.
-`
 
 // What a report can result in.
 const (
@@ -43,49 +28,56 @@ type report struct {
 	Findings []certs.Finding `json:"findings"` // errors first, notes last; never null
 }
 
+// checkOptions are the flags of check.
+type checkOptions struct {
+	hosts, envFile    string
+	asJSON, noBackend bool
+}
+
+func (p program) checkCommand() *cobra.Command {
+	var o checkOptions
+	c := &cobra.Command{
+		Use:     "check [--host NAME[,NAME]] [--json] [--no-backend] [--env-file FILE]",
+		GroupID: groupPrepare,
+		Short:   "verifies the configuration, its files and the backend, without serving",
+		Long: `Verifies the configuration, the files it names and the backend, without serving, and prints a
+line for each finding with its cure: error, warning, or a note that asks for nothing. Run it where
+serve runs, as the same user.`,
+		Annotations: after("Exit codes: 0 nothing found, or notes only, 1 findings, 2 bad configuration or misuse."),
+		Args:        noArguments,
+		RunE:        func(c *cobra.Command, _ []string) error { return p.check(c, o) },
+	}
+	c.Flags().StringVar(&o.hosts, "host", "", "`A,B`: names and addresses that clients connect to: the certificates must bear them")
+	c.Flags().BoolVar(&o.asJSON, "json", false, `prints {"result", "checked", "findings": [{"id", "severity", "subject", "message", "cure"}]}`)
+	c.Flags().BoolVar(&o.noBackend, "no-backend", false, "opens no connection")
+	c.Flags().StringVar(&o.envFile, "env-file", "", "`FILE`: reads variables that the environment does not set from FILE, as serve does")
+	return c
+}
+
 // check verifies what serve would run with.
-func check(args, env []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("check", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	hostList := flags.String("host", "", "")
-	asJSON := flags.Bool("json", false, "")
-	noBackend := flags.Bool("no-backend", false, "")
-	envFile := flags.String("env-file", "", "")
-	misused := func(format string, a ...any) int {
-		fmt.Fprintf(stderr, "dragontls check: "+format+"\n%s", append(a, checkUsage)...)
-		return exitConfig
-	}
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, checkUsage)
-		return exitOK
-	} else if err != nil {
-		return misused("%v", err)
-	}
-	if flags.NArg() > 0 {
-		return misused("unknown argument %q", flags.Arg(0))
-	}
-	hosts, err := parseHosts(*hostList)
+func (p program) check(c *cobra.Command, o checkOptions) error {
+	hosts, err := parseHosts(o.hosts)
 	if err != nil {
-		return misused("%v", err)
+		return misused(c, "%v", err)
 	}
-	s, err := unstarted(source{env, *envFile})
+	s, err := unstarted(source{p.env, o.envFile})
 	if err != nil {
-		if *asJSON {
-			writeReport(stdout, report{Result: resultBad, Checked: []string{}, Findings: faultFindings(err)})
-			return exitConfig
+		if o.asJSON {
+			writeReport(p.stdout, report{Result: resultBad, Checked: []string{}, Findings: faultFindings(err)})
+			return exitCode(exitConfig)
 		}
-		return configFault(plainFaults{stderr}, err)
+		return exitCode(configFault(plainFaults{p.stderr}, err))
 	}
-	r := s.report(hosts, !*noBackend)
-	if *asJSON {
-		writeReport(stdout, r)
+	r := s.report(hosts, !o.noBackend)
+	if o.asJSON {
+		writeReport(p.stdout, r)
 	} else {
-		printReport(stdout, r)
+		printReport(p.stdout, r)
 	}
 	if r.Result != resultOK {
-		return exitFailed
+		return exitCode(exitFailed)
 	}
-	return exitOK
+	return nil
 }
 
 // unstarted is a service that has read and verified all that serve does before it listens.

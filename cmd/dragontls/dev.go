@@ -2,69 +2,69 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"net"
 	"path/filepath"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"dragontls/certs/pki"
 	"dragontls/config"
 )
 
-const devUsage = `usage: dragontls dev [--dir pki] [--backend URL]
-
-Makes a throw-away PKI if there is none, starts an in-memory backend unless one is
+func (p program) devCommand() *cobra.Command {
+	var dir, url string
+	c := &cobra.Command{
+		Use:     "dev [--dir pki] [--backend URL]",
+		GroupID: groupRun,
+		Short:   "runs it on a fresh machine, with a throw-away PKI and an in-memory backend",
+		Long: `Makes a throw-away PKI if there is none, starts an in-memory backend unless one is
 named, serves with production settings, and prints a line to try. "dragontls pki
 revoke NAME" takes effect at once: TLS_CRL_FILE is ca.crl of that PKI.
 DRAGONTLS_ variables hold as for serve; LISTEN is 127.0.0.1:6380 unless set.
 
-The in-memory backend is for a first look: ` + embeddedLacks + `
-`
+The in-memory backend is for a first look:
+` + embeddedLacks,
+		Annotations: after(exitsOfServe),
+		Args:        noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			return asError(dev(dir, url, p))
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "pki", "`DIR`: directory of the PKI (default pki)")
+	c.Flags().StringVar(&url, "backend", "", "`URL`: backend (default an embedded one)")
+	return c
+}
 
-// dev runs the proxy on a fresh machine, in front of an embedded backend.
-func dev(args, env []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("dev", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, devUsage) }
-	dir := flags.String("dir", "pki", "directory of the PKI")
-	url := flags.String("backend", "", "URL of a backend; empty: an embedded one")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return exitOK
-		}
-		return exitConfig
-	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "dragontls dev: unknown argument %q\n%s", flags.Arg(0), devUsage)
-		return exitConfig
-	}
+// dev runs the proxy on a fresh machine, in front of an embedded backend unless url names another.
+func dev(dir, url string, p program) int {
+	env := p.env
 	format := valueOf(env, "LOG_FORMAT")
 	if format == "" {
 		format = "console"
 	}
-	out := openLog(stderr, format)
+	out := openLog(p.stderr, format)
 	defer out.close()
 	backend := "backend: " + config.Prefix + "BACKEND_URL"
-	if *url == "" && !set(env, "BACKEND_URL") && !set(env, "BACKEND_URL_FILE") {
+	if url == "" && !set(env, "BACKEND_URL") && !set(env, "BACKEND_URL_FILE") {
 		m, err := embedded()
 		if err != nil {
 			out.fatal("no backend", err)
 			return exitFailed
 		}
 		defer m.Close()
-		*url = "redis://" + m.Addr()
+		url = "redis://" + m.Addr()
 		backend = "backend: in memory (miniredis), its data ends with this process\n  " + embeddedLacks
-	} else if *url != "" {
+	} else if url != "" {
 		backend = "backend: as named by --backend"
 		env = without(env, "BACKEND_URL", "BACKEND_URL_FILE")
 	}
-	env = devEnv(env, *dir, *url)
-	if _, err := configure(source{environ: env}, coming(*dir)...); err != nil {
+	env = devEnv(env, dir, url)
+	if _, err := configure(source{environ: env}, coming(dir)...); err != nil {
 		return configFault(out, err) // before anything is written
 	}
-	if err := prepare(*dir, env); err != nil {
+	if err := prepare(dir, env); err != nil {
 		out.fatal("no PKI", err)
 		return exitFailed
 	}
@@ -77,8 +77,8 @@ func dev(args, env []string, stdout, stderr io.Writer) int {
 		return code
 	}
 	return s.run(func() {
-		fmt.Fprintf(stdout, "dragontls dev\n  listening on %s (mutual TLS)\n  certificates in %s\n  %s\n\ntry, in another terminal:\n\n  %s\n\n",
-			s.listener.Addr(), *dir, backend, tryLine(s.listener.Addr().String(), *dir))
+		fmt.Fprintf(p.stdout, "dragontls dev\n  listening on %s (mutual TLS)\n  certificates in %s\n  %s\n\ntry, in another terminal:\n\n  %s\n\n",
+			s.listener.Addr(), dir, backend, tryLine(s.listener.Addr().String(), dir))
 	})
 }
 

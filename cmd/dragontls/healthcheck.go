@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"dragontls/config"
 )
 
@@ -20,18 +22,22 @@ const (
 	maxHealthReply = 4 << 10
 )
 
-const healthcheckUsage = `usage: dragontls healthcheck
-
-Asks /readyz of the admin listener that DRAGONTLS_ADMIN_LISTEN names (default 127.0.0.1:9380)
-and prints its answer. Exit codes: 0 ready, 1 not ready, no answer within 3 s or listener disabled.
-`
+func (p program) healthcheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "healthcheck",
+		GroupID: groupSteer,
+		Short:   "asks the running proxy whether it is ready",
+		Long: `Asks /readyz of the admin listener that DRAGONTLS_ADMIN_LISTEN names (default 127.0.0.1:9380)
+and prints its answer.`,
+		Annotations: after("Exit codes: 0 ready, 1 not ready, no answer within 3 s or listener disabled."),
+		Args:        noArguments,
+		RunE:        func(*cobra.Command, []string) error { return asError(healthcheck(p.env, p.stdout, p.stderr)) },
+	}
+}
 
 // healthcheck reads that one variable only: the rest of the configuration is the
 // running proxy's affair.
-func healthcheck(args, env []string, stdout, stderr io.Writer) int {
-	if code, done := noArguments(args, healthcheckUsage, stdout, stderr); done {
-		return code
-	}
+func healthcheck(env []string, stdout, stderr io.Writer) int {
 	address, err := adminAddress(env)
 	if err != nil {
 		fmt.Fprintf(stderr, "dragontls healthcheck: %v\n", err)

@@ -14,7 +14,7 @@ type outcome struct {
 
 func invoke(env []string, args ...string) outcome {
 	var stdout, stderr bytes.Buffer
-	code := dispatch(args, env, &stdout, &stderr)
+	code := run(args, program{env, &stdout, &stderr})
 	return outcome{code, stdout.String(), stderr.String()}
 }
 

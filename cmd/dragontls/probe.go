@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -13,25 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 )
-
-const probeUsage = `usage: dragontls probe HOST:PORT [flags]
-
-Verifies a running endpoint from outside: TLS versions, chain, names, expiry, stapled OCSP, client
-certificates, resumption and a PING. One line per check: ok, FAIL (with what to do) or info.
-
-  --ca FILE              CAs that the endpoint's certificate must come from (default: those of the system)
-  --cert FILE            client certificate (PEM), for endpoints that demand one
-  --key FILE             its key
-  --servername NAME      name to ask for and to find in the certificate (default: HOST)
-  --username USER        authenticates before the PING, with --password-file
-  --password-file FILE   the password; without --username, that of the user "default"
-  --timeout DURATION     limit of each connection, from dial to answer (default 5s)
-  --json                 prints one JSON object instead
-
-Exit codes: 0 nothing is wrong, 1 something is or there is no answer, 2 bad usage.
-Makes up to 15 connections, some of which the endpoint is to refuse: its log will say so.
-`
 
 // maxPasswordFile only keeps a wrong path, such as a device, from being read for ever.
 const maxPasswordFile = 64 << 10
@@ -48,79 +32,73 @@ type probeOptions struct {
 	json               bool
 }
 
-func probe(args []string, stdout, stderr io.Writer) int {
-	o, err := parseProbe(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, probeUsage)
-		return exitOK
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "dragontls probe: %v\n%s", err, probeUsage)
-		return exitConfig
-	}
-	p := &prober{probeOptions: o, report: probeReport{Target: o.address, ServerName: o.serverName}}
-	p.run()
-	if o.json {
-		err = p.report.writeJSON(stdout)
-	} else {
-		err = p.report.write(stdout)
-	}
-	if err != nil || p.report.findings() > 0 {
-		return exitFailed
-	}
-	return exitOK
+// probeFlags are the flags of probe as they were typed.
+type probeFlags struct {
+	ca, cert, key, serverName, username, passwordFile string
+	timeout                                           time.Duration
+	json                                              bool
 }
 
-func parseProbe(args []string) (o probeOptions, err error) {
-	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	var caFile, certFile, keyFile, passwordFile string
-	flags.StringVar(&caFile, "ca", "", "")
-	flags.StringVar(&certFile, "cert", "", "")
-	flags.StringVar(&keyFile, "key", "", "")
-	flags.StringVar(&o.serverName, "servername", "", "")
-	flags.StringVar(&o.username, "username", "", "")
-	flags.StringVar(&passwordFile, "password-file", "", "")
-	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "")
-	flags.BoolVar(&o.json, "json", false, "")
-	var positional []string
-	for { // flags may stand before and after HOST:PORT
-		if err := flags.Parse(args); err != nil {
-			return o, err
-		}
-		if flags.NArg() == 0 {
-			break
-		}
-		positional = append(positional, flags.Arg(0))
-		args = flags.Args()[1:]
+func (p program) probeCommand() *cobra.Command {
+	var f probeFlags
+	c := &cobra.Command{
+		Use:     "probe HOST:PORT [flags]",
+		GroupID: groupPrepare,
+		Short:   "verifies a running endpoint from outside",
+		Long: `Verifies a running endpoint from outside: TLS versions, chain, names, expiry, stapled OCSP, client
+certificates, resumption and a PING. One line per check: ok, FAIL (with what to do) or info.`,
+		Annotations: after(`Exit codes: 0 nothing is wrong, 1 something is or there is no answer, 2 bad usage.
+Makes up to 15 connections, some of which the endpoint is to refuse: its log will say so.`),
+		Args: oneArgument("HOST:PORT"),
+		RunE: func(c *cobra.Command, args []string) error { return p.probe(c, args[0], f) },
 	}
-	flags.Visit(func(f *flag.Flag) {
-		if f.Value.String() == "" {
-			err = fmt.Errorf("--%s is empty", f.Name)
-		}
-	})
+	flags := c.Flags()
+	flags.StringVar(&f.ca, "ca", "", "`FILE`: CAs that the endpoint's certificate must come from (default those of the system)")
+	flags.StringVar(&f.cert, "cert", "", "`FILE`: client certificate (PEM), for endpoints that demand one")
+	flags.StringVar(&f.key, "key", "", "`FILE`: its key")
+	flags.StringVar(&f.serverName, "servername", "", "`NAME`: name to ask for and to find in the certificate (default HOST)")
+	flags.StringVar(&f.username, "username", "", "`USER`: authenticates before the PING, with --password-file")
+	flags.StringVar(&f.passwordFile, "password-file", "", "`FILE`: the password; without --username, that of the user \"default\"")
+	flags.DurationVar(&f.timeout, "timeout", 5*time.Second, "`DURATION`: limit of each connection, from dial to answer (default 5s)")
+	flags.BoolVar(&f.json, "json", false, "prints one JSON object instead")
+	return c
+}
+
+func (p program) probe(c *cobra.Command, address string, f probeFlags) error {
+	if err := noEmptyFlag(c); err != nil {
+		return err
+	}
+	o, err := f.options(address)
+	if err != nil {
+		return misused(c, "%v", err)
+	}
+	of := &prober{probeOptions: o, report: probeReport{Target: o.address, ServerName: o.serverName}}
+	of.run()
+	if o.json {
+		err = of.report.writeJSON(p.stdout)
+	} else {
+		err = of.report.write(p.stdout)
+	}
+	if err != nil || of.report.findings() > 0 {
+		return exitCode(exitFailed)
+	}
+	return nil
+}
+
+func (f probeFlags) options(address string) (o probeOptions, err error) {
 	switch {
-	case err != nil:
-		return o, err
-	case len(positional) == 0:
-		return o, errors.New("HOST:PORT is missing")
-	case len(positional) > 1:
-		return o, fmt.Errorf("unknown argument %q", positional[1])
-	case o.timeout <= 0:
-		return o, fmt.Errorf("--timeout %v: want more than zero", o.timeout)
-	case (certFile == "") != (keyFile == ""):
+	case f.timeout <= 0:
+		return o, fmt.Errorf("--timeout %v: want more than zero", f.timeout)
+	case (f.cert == "") != (f.key == ""):
 		return o, errors.New("--cert and --key: want both or neither")
-	case o.username != "" && passwordFile == "":
+	case f.username != "" && f.passwordFile == "":
 		return o, errors.New("--username: want --password-file too")
 	}
-	if o.host, err = probeHost(positional[0]); err != nil {
+	if o.host, err = probeHost(address); err != nil {
 		return o, err
 	}
-	o.address = positional[0]
-	if o.serverName == "" {
-		o.serverName = o.host
-	}
-	return o, o.readFiles(caFile, certFile, keyFile, passwordFile)
+	o.address, o.serverName, o.username, o.timeout, o.json = address, cmp.Or(f.serverName, o.host), f.username, f.timeout, f.json
+	return o, o.readFiles(f.ca, f.cert, f.key, f.passwordFile)
 }
 
 func probeHost(address string) (string, error) {

@@ -2,24 +2,28 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/spf13/cobra"
 )
 
 // version and revision are set by the linker (-ldflags "-X main.version=v1.2.3") where the build sees no repository.
 var version, revision string
 
-const versionUsage = `usage: dragontls version
-
-Prints the version, the Go version and the revision it was built from.
-`
-
-func printVersion(args []string, stdout, stderr io.Writer) int {
-	if code, done := noArguments(args, versionUsage, stdout, stderr); done {
-		return code
+func (p program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		GroupID: groupOther,
+		Short:   "prints the version",
+		Long:    "Prints the version, the Go version and the revision it was built from.",
+		Args:    noArguments,
+		RunE:    func(*cobra.Command, []string) error { return asError(p.version()) },
 	}
-	fmt.Fprintf(stdout, "dragontls %s\n%s %s/%s\nrevision %s\n",
+}
+
+func (p program) version() int {
+	fmt.Fprintf(p.stdout, "dragontls %s\n%s %s/%s\nrevision %s\n",
 		buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, buildRevision())
 	return exitOK
 }
