@@ -24,8 +24,8 @@ type Config struct {
 	Listen string `env:"LISTEN" envDefault:":6380" form:"address" doc:"client listener"`
 	// AdminListen is empty when the admin listener is disabled.
 	TakeOver       bool   `env:"TAKE_OVER" envDefault:"false" doc:"'true': listen although another dragontls of the same user listens on 'LISTEN', to take over from it without refusing a client (Linux)"`
-	AdminListen    string `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:9380" form:"address" doc:"plain HTTP: '/livez' and '/readyz' (open on any address), '/metrics', '/status.json' and the status page at '/' (off loopback only with 'ADMIN_TOKEN_FILE'); set to nothing, it is disabled"`
-	AdminTokenFile string `env:"ADMIN_TOKEN_FILE" form:"secretfile" doc:"bearer token for everything but health when the address is not loopback; read again at every use"`
+	AdminListen    string `env:"ADMIN_LISTEN" envDefault:"127.0.0.1:9380" form:"adminaddress" doc:"plain HTTP on an address or, as 'unix:///path', on a Unix socket of mode 0600: '/livez' and '/readyz' (open on any address), '/metrics', '/status.json' and the status page at '/', and the requests with which operators steer it (all of these off loopback only with 'ADMIN_TOKEN_FILE'); set to nothing, it is disabled"`
+	AdminTokenFile string `env:"ADMIN_TOKEN_FILE" form:"secretfile" doc:"bearer token for everything but health when the address is neither loopback nor a Unix socket; read again at every use"`
 
 	// TLSCertFiles and TLSKeyFiles have the same length, at least 1.
 	TLSCertFiles       []string `env:"TLS_CERT_FILE" form:"file" required:"true" doc:"server chain (PEM); a comma-separated list serves several, chosen by SNI and by what the client supports"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -62,11 +63,20 @@ func (l *loader) checkForm(f reflect.StructField, v reflect.Value) {
 		l.refuse(name, "one of "+strings.ReplaceAll(words, ",", ", "), "")
 		return
 	}
-	switch f.Tag.Get("form") {
-	case "address":
+	form := f.Tag.Get("form")
+	if path, ok := strings.CutPrefix(v.String(), unixScheme); ok && form == "adminaddress" {
+		l.checkSocket(name, path)
+		return
+	}
+	switch form {
+	case "address", "adminaddress":
 		host, port, err := net.SplitHostPort(v.String())
 		if v.String() != "" && (err != nil || !validPort(port) || strings.ContainsAny(host, " /@")) {
-			l.refuse(name, "host:port or :port, an IPv6 address in brackets", "")
+			accepted := "host:port or :port, an IPv6 address in brackets"
+			if form == "adminaddress" {
+				accepted += ", or unix:///path"
+			}
+			l.refuse(name, accepted, "")
 		}
 	case "file", "secretfile":
 		paths, ok := v.Interface().([]string)
@@ -86,6 +96,21 @@ func (l *loader) checkForm(f reflect.StructField, v reflect.Value) {
 				l.refuseFile(name, path, accepted, cure)
 			}
 		}
+	}
+}
+
+const (
+	unixScheme = "unix://"
+	// maxSocketPath leaves room for the name under which the socket is made: the path of one has 103 bytes on macOS, 107 on Linux.
+	maxSocketPath = 88
+)
+
+func (l *loader) checkSocket(name, path string) {
+	switch {
+	case !filepath.IsAbs(path) || strings.HasSuffix(path, "/"):
+		l.refuse(name, "unix:// and an absolute path", "a socket's path is absolute: unix:///run/dragontls/admin.sock")
+	case len(path) > maxSocketPath:
+		l.refuse(name, fmt.Sprintf("a path of a Unix socket of at most %d bytes", maxSocketPath), "")
 	}
 }
 
@@ -188,6 +213,9 @@ func (l *loader) checkAdmin() {
 		l.refuse("ADMIN_LISTEN", "another address than "+Prefix+"LISTEN", "")
 	}
 	if c.AdminListen == "" || c.AdminTokenFile != "" || l.faulty["ADMIN_LISTEN"] {
+		return
+	}
+	if strings.HasPrefix(c.AdminListen, unixScheme) {
 		return
 	}
 	host, _, _ := net.SplitHostPort(c.AdminListen)

@@ -26,7 +26,7 @@ const (
 type handler struct {
 	token    func() (string, error)
 	ready    func() Readiness
-	loopback bool
+	loopback bool   // or a Unix socket, see isPrivate
 	name     string // of the host that Options.Listen names, if it is no address
 	log      zerolog.Logger
 }
@@ -40,6 +40,9 @@ func newHandler(o Options, loopback bool) http.Handler {
 	if o.Status != nil {
 		mux.Handle("GET /status.json", h.guard(newStatusHandler(o.Status, statusJSON)))
 		mux.Handle("GET /{$}", forBrowsers(offerPassword(h.guard(newStatusHandler(o.Status, statusPage)))))
+	}
+	if o.Control != nil {
+		h.control(mux, o.Control)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		noteAsked(r)
@@ -62,7 +65,7 @@ func (h *handler) readyz(w http.ResponseWriter, req *http.Request) {
 	if !r.OK {
 		code, text = http.StatusServiceUnavailable, "not ready\n"
 	}
-	if !h.loopback || !localHost(req.Host) {
+	if !h.loopback || !localHost(req.Host) && !overUnix(req) {
 		r.Detail = ""
 	}
 	for _, line := range []string{r.Reason, r.Detail} {
@@ -85,7 +88,7 @@ func (h *handler) guard(next http.Handler) http.Handler {
 		if h.loopback {
 			// A page in a local browser can reach us through a name of its own that
 			// it points at 127.0.0.1 (DNS rebinding); the Host header gives it away.
-			if !localHost(r.Host) && !h.isNamed(r.Host) {
+			if !localHost(r.Host) && !h.isNamed(r.Host) && !overUnix(r) {
 				answer(w, http.StatusForbidden, textWrongHost)
 				return
 			}
@@ -136,6 +139,12 @@ func nameOf(hostport string) string {
 // choice.
 func (h *handler) isNamed(hostport string) bool {
 	return h.name != "" && strings.EqualFold(hostOf(hostport), h.name)
+}
+
+// overUnix reports whether a request came over a Unix socket, to which no browser connects.
+func overUnix(r *http.Request) bool {
+	a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return ok && a.Network() == "unix"
 }
 
 func hostOf(hostport string) string {

@@ -1,6 +1,6 @@
-// Package admin is the plain HTTP side of dragontls: health for orchestrators metrics
-// for Prometheus, status for people and scripts. Health is open to all; the rest off
-// loopback needs a token.
+// Package admin is the plain HTTP side of dragontls: health for orchestrators, metrics
+// for Prometheus, status for people and scripts, and what an operator may change. Health is
+// open to all; the rest needs a token, except over loopback and a Unix socket.
 package admin
 
 import (
@@ -28,14 +28,18 @@ const (
 
 // Options says what to serve. All functions may be called concurrently.
 type Options struct {
-	Listen  string                  // host:port
+	Listen  string                  // host:port, or unix:// and an absolute path
 	Inherit net.Listener            // in place of Listen, a listener that another process has opened
 	Token   func() (string, error)  // asked at every use; nil: there is none
 	Ready   func() Readiness        // nil: always ready
 	Collect func(emit func(Metric)) // called at each scrape; nil: nothing of ours
 	// Status is called for /status.json and the page at /; nil: there are none.
 	Status func(statuspage.Query) *statuspage.Status
-	Log    zerolog.Logger
+	// Control is asked by POST requests; nil: there are none.
+	Control *Control
+	// TakeOver takes the path of a Unix socket from a process that listens there.
+	TakeOver bool
+	Log      zerolog.Logger
 }
 
 // Readiness is what /readyz says.
@@ -58,7 +62,7 @@ func Listen(o Options) (*Server, error) {
 		return nil, err
 	}
 	h := &http.Server{
-		Handler:        newHandler(o, onLoopback(l.Addr())),
+		Handler:        newHandler(o, isPrivate(l)),
 		ReadTimeout:    requestTimeout,
 		WriteTimeout:   answerTimeout,
 		MaxHeaderBytes: maxHeaderBytes,
@@ -73,6 +77,9 @@ func Listen(o Options) (*Server, error) {
 func listen(o Options) (net.Listener, error) {
 	if o.Inherit != nil {
 		return o.Inherit, nil
+	}
+	if path, ok := unixPath(o.Listen); ok {
+		return listenUnix(path, o.TakeOver)
 	}
 	return net.Listen("tcp", o.Listen)
 }
