@@ -54,3 +54,7 @@ func matchEach(globs []glob, parts []string) bool {
 func matchLabels(labels []glob, domain string) bool {
 	return matchEach(labels, strings.Split(domain, "."))
 }
+
+// MatchName reports whether a name, as Subject.Name returns it, matches pattern, in which each star stands for any run of bytes, also none.
+// It is for people who choose among names that they see, and decides nothing about access.
+func MatchName(pattern, name string) bool { return newGlob(pattern).match(name) }

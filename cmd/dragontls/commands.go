@@ -74,7 +74,8 @@ func (p program) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: groupRun}, &cobra.Group{ID: groupPrepare}, &cobra.Group{ID: groupSteer}, &cobra.Group{ID: groupOther})
 	root.AddCommand(p.serveCommand(), p.devCommand(), p.pkiCommand(), p.checkCommand(), p.probeCommand(), p.settingsCommand(),
-		p.healthcheckCommand(), p.versionCommand(), p.completionCommand(), p.manCommand())
+		p.healthcheckCommand(), p.statusCommand(), p.sessionsCommand(), p.killCommand(), p.reloadCommand(), p.drainCommand(),
+		p.logLevelCommand(), p.versionCommand(), p.completionCommand(), p.manCommand())
 	help := p.helpCommand()
 	root.SetHelpCommand(help)
 	root.AddCommand(help)

@@ -67,11 +67,11 @@ func TestAdminAddress(t *testing.T) {
 	for listen, want := range map[string]string{
 		":9380": "127.0.0.1:9380", "0.0.0.0:1": "127.0.0.1:1", "[::]:1": "[::1]:1", "10.0.0.1:1": "10.0.0.1:1", "[fd00::1]:1": "[fd00::1]:1", "admin:1": "admin:1",
 	} {
-		if got, err := adminAddress([]string{"X=y", "DRAGONTLS_ADMIN_LISTEN=" + listen}); got != want || err != nil {
+		if got, err := adminTarget([]string{"X=y", "DRAGONTLS_ADMIN_LISTEN=" + listen}, ""); got.address != want || err != nil {
 			t.Errorf("%s: got %q, %v, want %q", listen, got, err, want)
 		}
 	}
-	if got, err := adminAddress(nil); got != adminDefault || err != nil {
+	if got, err := adminTarget(nil, ""); got.address != adminDefault || err != nil {
 		t.Errorf("got %q, %v", got, err)
 	}
 }

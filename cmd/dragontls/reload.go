@@ -84,7 +84,7 @@ func (s *service) reloadSettings() ([]config.Change, error) {
 
 // applySettings makes follow what is not the proxy's.
 func (s *service) applySettings(before, now *config.Config) {
-	if level, err := zerolog.ParseLevel(now.LogLevel); err == nil {
+	if level, err := zerolog.ParseLevel(now.LogLevel); err == nil && now.LogLevel != before.LogLevel { // an operator may have set another one
 		s.out.setLevel(level)
 	}
 	if now.MemoryLimit != before.MemoryLimit {

@@ -192,13 +192,13 @@ func (s *service) listen() error {
 	if s.c.AdminListen == "" && given.admin == nil {
 		return nil
 	}
-	o := admin.Options{Listen: s.c.AdminListen, Inherit: given.admin, Ready: s.ready, Collect: s.collect, Status: s.status, Log: s.log}
+	o := admin.Options{Listen: s.c.AdminListen, Inherit: given.admin, Ready: s.ready, Collect: s.collect, Status: s.status, Control: s.control(), TakeOver: s.c.TakeOver, Log: s.log}
 	if s.c.AdminTokenFile != "" {
 		o.Token = s.c.AdminToken
 	}
 	if s.admin, err = admin.Listen(o); err != nil {
 		s.listener.Close()
-		return &listenError{config.Prefix + "ADMIN_LISTEN", err, "set DRAGONTLS_ADMIN_LISTEN to an address that is free, or to nothing"}
+		return &listenError{config.Prefix + "ADMIN_LISTEN", err, "set DRAGONTLS_ADMIN_LISTEN to an address that is free, or to nothing" + cureOfSocket(s.c)}
 	}
 	return nil
 }
@@ -318,7 +318,7 @@ func (s *service) drain(sig os.Signal) int {
 			}
 			return exitOK
 		case sig := <-s.signals:
-			if sig != syscall.SIGHUP {
+			if endsAtOnce(sig) {
 				s.server.Close()
 				err := <-drained
 				s.log.Warn().Err(err).Stringer("signal", sig).Msg("ended at once")
@@ -328,6 +328,9 @@ func (s *service) drain(sig os.Signal) int {
 	}
 }
 
+// endsAtOnce reports whether sig, while the process drains, ends it at once. An operator's request to drain does not.
+func endsAtOnce(sig os.Signal) bool { return sig == syscall.SIGTERM || sig == syscall.SIGINT }
+
 // interrupted waits for the timer; a second signal to end comes first.
 func (s *service) interrupted(timer <-chan time.Time) bool {
 	for {
@@ -335,7 +338,7 @@ func (s *service) interrupted(timer <-chan time.Time) bool {
 		case <-timer:
 			return false
 		case sig := <-s.signals:
-			if sig != syscall.SIGHUP {
+			if endsAtOnce(sig) {
 				s.log.Warn().Stringer("signal", sig).Msg("ended at once")
 				return true
 			}
