@@ -87,7 +87,8 @@ func (p program) drainCommand() *cobra.Command {
 		Use:   "drain [--admin ADDR]",
 		Short: "has the running proxy finish and end, as SIGTERM does",
 		Long: `Has the running proxy finish and end, as SIGTERM does: /readyz fails at once, and after
-DRAIN_DELAY the sessions end within DRAIN_TIMEOUT. It does not wait for that. A service manager may start the proxy again.`,
+DRAIN_DELAY the sessions end within DRAIN_TIMEOUT. It does not wait for that.
+A service manager may start the proxy again.`,
 		Annotations: after(exitsOfSteering),
 		Args:        noArguments,
 	}, func(a adminClient, _ []string) (int, error) {
@@ -214,7 +215,8 @@ func (p program) statusCommand() *cobra.Command {
 		Use:   "status [--json] [--watch] [--admin ADDR]",
 		Short: "shows how the running proxy does",
 		Long: `Shows how the running proxy does, as the status page does: whether it is ready, what wants
-attention and its cure, traffic, limits, certificates with the days that are left, the backend, and what happened lately.`,
+attention and its cure, traffic, limits, certificates with the days that are left, the backend,
+and what happened lately.`,
 		Annotations: after("Exit codes: 0 ready, 1 not ready, failed or no answer, 2 misuse. --watch ends by a signal."),
 		Args:        noArguments,
 	}, func(a adminClient, _ []string) (int, error) {
