@@ -124,6 +124,11 @@ func TestClientBehindABalancerCountsAsThePeer(t *testing.T) {
 				if got := h.remotes(); len(got) != 1 || got[0] != want {
 					t.Errorf("%s: sessions of %v, want %s", name, got, want)
 				}
+				eventually(t, name+": nothing is counted for records, as if the header were one", func() bool {
+					counted := int64(0)
+					h.each(func(s *session) { counted += s.account().Held() + s.account().Kept() })
+					return counted == 0
+				})
 				w.Close()
 				eventually(t, "it is gone, and the audit log names the client", func() bool {
 					return h.open() == 0 && strings.Contains(h.logs.String(), `"remote":"`+want+`"`)
