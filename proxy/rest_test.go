@@ -29,20 +29,6 @@ func (h *harness) rest(w *wire) *session {
 	return s
 }
 
-// anySessionOf is sessionOf for both modes.
-func (h *harness) anySessionOf(w *wire) (found *session) {
-	h.t.Helper()
-	eventually(h.t, "the session is there", func() bool {
-		h.each(func(s *session) {
-			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() {
-				found = s
-			}
-		})
-		return found != nil
-	})
-	return found
-}
-
 // A session at rest has no reader; its client notices nothing.
 func TestSessionThatRestsGoesOn(t *testing.T) {
 	t.Parallel()
