@@ -14,7 +14,9 @@ func peerOf(c *net.UnixConn) string {
 	if rawErr != nil {
 		return unknownPeer
 	}
-	rawErr = raw.Control(func(fd uintptr) { cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED) })
+	rawErr = raw.Control(func(fd uintptr) {
+		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	})
 	if rawErr != nil || err != nil {
 		return unknownPeer
 	}
