@@ -180,8 +180,9 @@
 //
 // When does a session that loses its connection go on? First, the connection must owe it nothing, or be a lane that owes it only a read that
 // can be sent again (for which the backend must have answered the session before). Second, its state must be one that another connection
-// can be given: it is neither sticky nor on its own connection for life, and its client believes in no script (Lose, ownEnded, scripts.go). If the backend is gone when such a session asks for something, it ends without an
-// error (endUnsent); a session that has connected since gets the words of a backend that is loading (loading.go). If commands cannot be sent for another reason, errors can say so in order, as long as that leaves the session's
+// can be given: it is neither sticky nor on its own connection for life, and its client believes in no script (Lose, ownEnded, scripts.go).
+// If the backend is gone when any session asks for something, the session ends without an error (endUnsent); in mode paired a client that has
+// just connected does not wait for that (failsAtOnce). A session that has connected since gets the words of a backend that is loading (loading.go). If commands cannot be sent for another reason, errors can say so in order, as long as that leaves the session's
 // state in no doubt (failBatch).
 //
 // What if the backend does not set up a connection as asked? It is not asked again for the command that waits (isFinal): the command
