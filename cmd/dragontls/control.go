@@ -16,10 +16,9 @@ import (
 // logLevels are the values of LOG_LEVEL.
 var logLevels = []string{"trace", "debug", "info", "warn", "error"}
 
-// operatorDrain is the "signal" of an operator who has asked the admin listener for a drain.
+// operatorDrain stands in the log where a drain has no signal: an operator has asked the admin listener for it.
 type operatorDrain struct{}
 
-func (operatorDrain) Signal()        {}
 func (operatorDrain) String() string { return "drain by an operator" }
 
 // control is what an operator may have the process do through the admin listener.
@@ -47,8 +46,8 @@ func (s *service) control() *admin.Control {
 		Drain: func(by string) {
 			told(by, "drain").Msg(message)
 			select {
-			case s.signals <- operatorDrain{}:
-			default: // as many signals wait already, one of which ends the process or reloads: ask again
+			case s.drainAsked <- struct{}{}:
+			default: // the process drains, or is about to: one request is enough
 			}
 		},
 		SetLevel: func(by, level string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -64,6 +65,9 @@ type service struct {
 	watching sync.WaitGroup
 	watched  watched
 	signals  chan os.Signal
+	// drainAsked holds one element after an operator has asked for a drain. It is not a signal among the others: in a full queue the
+	// request would be lost, or would take the place of a SIGTERM.
+	drainAsked chan struct{}
 
 	notifying chan struct{} // holds one element while a message to the service manager is on its way
 
@@ -76,7 +80,7 @@ type service struct {
 func start(c config.Config, from source, out *logOutput) (*service, int) {
 	s := &service{
 		c: c, from: from, started: time.Now(), out: out, log: out.logger(c), signals: make(chan os.Signal, 4),
-		notifying: make(chan struct{}, 1), expiryWarning: make(chan time.Duration, 1),
+		drainAsked: make(chan struct{}, 1), notifying: make(chan struct{}, 1), expiryWarning: make(chan time.Duration, 1),
 	}
 	s.settingsReads.lastGood = s.started
 	out.capture(s.log)
@@ -279,6 +283,8 @@ func (s *service) untilSignal(serving <-chan error) int {
 				s.log.Error().Err(err).Msg("listener failed")
 			}
 			return exitFailed
+		case <-s.drainAsked:
+			return s.drain(operatorDrain{})
 		case sig := <-s.signals:
 			if sig != syscall.SIGHUP {
 				return s.drain(sig)
@@ -296,12 +302,12 @@ func (s *service) serveAdmin() {
 	}
 }
 
-// drain fails /readyz at once, goes on for DRAIN_DELAY, then ends the sessions. Another signal ends it.
-func (s *service) drain(sig os.Signal) int {
+// drain fails /readyz at once, goes on for DRAIN_DELAY, then ends the sessions. Another signal ends it. cause is a signal or operatorDrain.
+func (s *service) drain(cause fmt.Stringer) int {
 	s.draining.Store(true)
 	s.notify(daemon.SdNotifyStopping)
 	c := s.current()
-	s.log.Info().Stringer("signal", sig).Dur("delay", c.DrainDelay).Dur("timeout", c.DrainTimeout).Msg("draining")
+	s.log.Info().Stringer("signal", cause).Dur("delay", c.DrainDelay).Dur("timeout", c.DrainTimeout).Msg("draining")
 	delay := time.NewTimer(c.DrainDelay)
 	defer delay.Stop()
 	if s.interrupted(delay.C) {
@@ -328,8 +334,8 @@ func (s *service) drain(sig os.Signal) int {
 	}
 }
 
-// endsAtOnce reports whether sig, while the process drains, ends it at once. An operator's request to drain does not.
-func endsAtOnce(sig os.Signal) bool { return sig == syscall.SIGTERM || sig == syscall.SIGINT }
+// endsAtOnce reports whether sig, while the process drains, ends it at once.
+func endsAtOnce(sig os.Signal) bool { return sig != syscall.SIGHUP }
 
 // interrupted waits for the timer; a second signal to end comes first.
 func (s *service) interrupted(timer <-chan time.Time) bool {
