@@ -1,4 +1,5 @@
-"""What the RQ and Celery of ../kill-trial run: a job writes its number down, so that lost and repeated ones can be counted."""
+"""What the RQ and Celery of ../kill-trial run: a job writes down its number and its worker, so that lost and repeated ones can be counted,
+and workers that do nothing."""
 import os
 import ssl
 
@@ -21,7 +22,7 @@ if TLS:
 
 def run(n):
     with open(os.environ["DONE"], "a") as f:
-        f.write("%d\n" % n)
+        f.write("%d %d\n" % (n, os.getppid()))  # RQ and Celery fork for their jobs
     return n
 
 

@@ -109,7 +109,8 @@ def counts():
     seen = {}
     if os.path.exists(os.environ["DONE"]):
         for line in open(os.environ["DONE"]):
-            seen[int(line)] = seen.get(int(line), 0) + 1
+            n = int(line.split()[0])
+            seen[n] = seen.get(n, 0) + 1
     return seen
 
 
