@@ -142,8 +142,6 @@ func (h *handshake) run() {
 	key := HandshakeKey{Reason: handshakeOK, Version: versionName(st.Version), Resumed: st.DidResume}
 	if err != nil {
 		key = HandshakeKey{Reason: h.reason(err), Version: versionName(st.Version)}
-	}
-	if err != nil {
 		h.notify(key.Reason, false, err, &st)
 	}
 	s.handshakes.add(key)

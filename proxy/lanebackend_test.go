@@ -462,20 +462,6 @@ func (h *harness) sessionOf(w *wire) (found *session) {
 	return found
 }
 
-// anySessionOf is sessionOf for both modes.
-func (h *harness) anySessionOf(w *wire) (found *session) {
-	h.t.Helper()
-	eventually(h.t, "the session is there", func() bool {
-		h.each(func(s *session) {
-			if s.client.sock.RemoteAddr().String() == w.LocalAddr().String() {
-				found = s
-			}
-		})
-		return found != nil
-	})
-	return found
-}
-
 func (w *wire) get(key string) {
 	w.t.Helper()
 	w.do(valueOf(key), "GET", key)

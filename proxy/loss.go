@@ -100,8 +100,8 @@ func (s *session) endUnsent(err error) {
 	s.push(append(c.pend, slot{kind: slotFinal, n: 1, reason: closeUnavailable}))
 }
 
-// failBatch answers with errors the commands of a batch that could not be sent. If the backend is gone, a session that it has
-// served ends instead, for the same reason as in Lose. What the client sends next is answered the same way until all these errors
+// failBatch answers with errors the commands of a batch that could not be sent. If the backend is gone, the session ends
+// instead, for the same reason as in Lose. What the client sends next is answered the same way until all these errors
 // are written and the client's socket is empty. So, as over a direct connection, a prefix of what the client sent was executed. If
 // the session's state would be unknown afterwards, the session ends after the errors.
 func (s *session) failBatch(err error) {

@@ -79,9 +79,9 @@ type BackendInfo struct {
 
 // Backend may be called at any time.
 func (s *Server) Backend() BackendInfo {
-	b := s.backend
-	info := BackendInfo{URL: b.URL(), Address: b.CurrentAddress(), Up: b.Stats().Up, Lanes: s.lanes.Count()}
+	b, st := s.backend, s.backend.Stats()
+	info := BackendInfo{URL: b.URL(), Address: b.CurrentAddress(), Up: st.Up, Lanes: s.lanes.Count()}
 	info.Since, info.Ping = b.UpSince()
-	info.Own = max(0, b.Stats().Connections-info.Lanes)
+	info.Own = max(0, st.Connections-info.Lanes)
 	return info
 }

@@ -196,7 +196,7 @@ func (s *session) connect() bool {
 		if errors.Is(err, backend.ErrNoPassword) {
 			pauseBeforeRetry(ctx)
 		}
-		if ctx.Err() != nil || isFinal(err) || backend.IsRefused(err) && s.failsAtOnce() || backend.IsLoading(err) && s.pump.whileLoading == backend.LoadingRefused {
+		if ctx.Err() != nil || s.isFinal(err) {
 			s.logUserRefused(last)
 			s.setUpstream(nil, last)
 			return false
@@ -205,14 +205,16 @@ func (s *session) connect() bool {
 }
 
 // isFinal reports whether it is of no use to dial again for the command that waits.
-func isFinal(err error) bool {
-	return errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState) || backend.IsUp(err)
+func (s *session) isFinal(err error) bool {
+	return errors.Is(err, backend.ErrAuth) || errors.Is(err, backend.ErrOpen) || errors.Is(err, backend.ErrState) || backend.IsUp(err) ||
+		backend.IsRefused(err) && s.failsAtOnce() ||
+		backend.IsLoading(err) && s.pump.whileLoading == backend.LoadingRefused
 }
 
-// failsAtOnce reports whether a refused dial is final: the session owns its connection from birth, and its client has had no reply,
-// so it has just connected. Directly its connection would have been refused. Client libraries tell that from a connection that
-// works after a while: kombu, for one, forgets its other connections, which ended with the backend, only if it cannot connect.
-func (s *session) failsAtOnce() bool { return s.tie.Load() == ownFromBirth && !s.everAnswered() }
+// failsAtOnce reports whether a refused dial is final, as it would be for a client that connects directly: the session owns its
+// connection from birth, and its client has just connected, since it has had no reply yet. Client libraries do not expect a new connection
+// to work after a wait: kombu discards the connections that ended with the backend only if it cannot open a new one.
+func (s *session) failsAtOnce() bool { return s.ownsFromBirth() && !s.everAnswered() }
 
 // passwordPause is how long a dial waits before it asks again for a password that could not be read.
 const passwordPause = 100 * time.Millisecond

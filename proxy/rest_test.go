@@ -19,7 +19,7 @@ import (
 // rest has the session of a client rest, and waits until it does.
 func (h *harness) rest(w *wire) *session {
 	h.t.Helper()
-	s := h.anySessionOf(w)
+	s := h.sessionOf(w)
 	eventually(h.t, "the session rests", func() bool {
 		h.ahead.Add(h.c.restAfter)
 		h.restIdle()
@@ -42,7 +42,7 @@ func TestSessionThatRestsGoesOn(t *testing.T) {
 		}
 		h.rest(w)
 		w.send("*2\r\n$3\r\nGET\r\n$1\r\n") // half a command keeps the reader
-		s := h.anySessionOf(w)
+		s := h.sessionOf(w)
 		eventually(t, "it is read", func() bool { return s.holds.Load() == holdsPart })
 		h.ahead.Add(time.Hour)
 		h.restIdle()
@@ -66,8 +66,8 @@ func TestSessionThatRestsEnds(t *testing.T) {
 			"its client resets": {func(_ *harness, w *wire) { w.breaks() }, closeClientError},
 			"the server closes": {func(h *harness, _ *wire) { h.Close() }, closeShutdown},
 			"the server drains": {func(h *harness, _ *wire) { drain(h, time.Second) }, closeDrain},
-			"it is closed":      {func(h *harness, w *wire) { h.anySessionOf(w).end(closeIdle) }, closeIdle},
-			"it is killed":      {func(h *harness, w *wire) { h.anySessionOf(w).kill(closeMemory) }, closeMemory},
+			"it is closed":      {func(h *harness, w *wire) { h.sessionOf(w).end(closeIdle) }, closeIdle},
+			"it is killed":      {func(h *harness, w *wire) { h.sessionOf(w).kill(closeMemory) }, closeMemory},
 			"its backend ends":  {func(h *harness, w *wire) { h.endBackendOf(w) }, closeBackend},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestSessionThatRestsEnds(t *testing.T) {
 // endBackendOf has redis-server close the own connection of w's session.
 func (h *harness) endBackendOf(w *wire) {
 	h.t.Helper()
-	up, _ := h.anySessionOf(w).upstreamNow()
+	up, _ := h.sessionOf(w).upstreamNow()
 	if up == nil {
 		h.t.Fatal("the session has no connection of its own")
 	}
@@ -183,7 +183,7 @@ func TestPumpThatAuthenticatesIsNotAskedToRest(t *testing.T) {
 		w.send(cmd("RESET"))
 		<-again
 		for range 20 {
-			h.anySessionOf(w).askPump()
+			h.sessionOf(w).askPump()
 		}
 		close(answer)
 		w.want("-NOPERM no permissions\r\n")
@@ -241,7 +241,7 @@ func TestInterruptedReaderThatLingersReadsOn(t *testing.T) {
 		h := m.start(t, redisServer(t), nil)
 		w := h.dial()
 		w.do("+PONG\r\n", "PING")
-		s := h.anySessionOf(w)
+		s := h.sessionOf(w)
 		w.send(cmd("BLPOP", "nokey", "0") + "*x\r\n")
 		eventually(t, "it lingers", func() bool {
 			s.queue.mu.Lock()
@@ -261,7 +261,7 @@ func TestSessionWhoseReaderWasAskedInVainIsAskedAgain(t *testing.T) {
 		h := m.start(t, redisServer(t), func(c *Config) { c.restAfter = time.Second })
 		w := h.dial()
 		w.do("+PONG\r\n", "PING")
-		h.anySessionOf(w).rests.state.Store(restAsked)
+		h.sessionOf(w).rests.state.Store(restAsked)
 		h.rest(w)
 	})
 }

@@ -87,7 +87,7 @@ func TestSessionListSaysWhereASessionIs(t *testing.T) {
 			t.Errorf("it is at %q, want %q", got, place)
 		}
 	}
-	h.anySessionOf(w)
+	h.sessionOf(w)
 	wantAt(placeNone)
 	w.do("+PONG\r\n", "PING") // proves it over its own connection
 	h.pass(stayInterval)

@@ -25,7 +25,6 @@ const (
 	adminVariable = config.Prefix + "ADMIN_LISTEN"
 	tokenVariable = config.Prefix + "ADMIN_TOKEN_FILE"
 	adminDefault  = "127.0.0.1:9380"
-	adminUnix     = "unix://"
 
 	// steerTimeout is longer than the admin listener takes to answer.
 	steerTimeout  = 30 * time.Second
@@ -51,7 +50,7 @@ func adminTarget(env []string, listen string) (adminClient, error) {
 	if listen == "" {
 		return adminClient{}, fmt.Errorf("the admin listener is disabled: %s is empty", adminVariable)
 	}
-	if path, ok := strings.CutPrefix(listen, adminUnix); ok {
+	if path, ok := strings.CutPrefix(listen, admin.UnixScheme); ok {
 		if !filepath.IsAbs(path) {
 			return adminClient{}, fmt.Errorf("%s=%q: want an absolute path after unix://", variable, listen)
 		}

@@ -113,11 +113,7 @@ func (t teller) revoked(r certs.Revocation) {
 // line, so that it cannot look like a line of ours, and as code, in which Slack
 // renders neither links nor emphasis.
 func inCode(s string) string {
-	s = strings.ReplaceAll(oneLine(s), "`", "'")
-	if runes := []rune(s); len(runes) > maxQuoted {
-		s = string(runes[:maxQuoted-1]) + "…"
-	}
-	return "`" + s + "`"
+	return "`" + strings.ReplaceAll(inShort(s), "`", "'") + "`"
 }
 
 // roughly is d in the unit in which a person thinks of it.

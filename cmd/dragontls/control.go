@@ -68,7 +68,7 @@ func (s *service) control() *admin.Control {
 // cureOfSocket is what else to do if the admin listener's socket cannot be opened.
 func cureOfSocket(c config.Config) string {
 	switch {
-	case !strings.HasPrefix(c.AdminListen, adminUnix):
+	case !strings.HasPrefix(c.AdminListen, admin.UnixScheme):
 		return ""
 	case c.TakeOver:
 		return "; its directory must exist, and this user must be allowed to write to it"

@@ -47,8 +47,6 @@ func hostOf(address string) netip.Addr {
 
 // isAddress reports whether a word is an address to newPick: no identity looks like one.
 func isAddress(word string) bool {
-	_, notPrefix := netip.ParsePrefix(word)
-	_, notHost := netip.ParseAddr(word)
-	_, notPeer := netip.ParseAddrPort(word)
-	return notPrefix == nil || notHost == nil || notPeer == nil
+	_, err := newPick("", word)
+	return err == nil
 }

@@ -34,14 +34,7 @@ func (w *watched) notice(n proxy.Notice) {
 
 // fault takes the faults for which a reload has held sources back; nil: all files are good again.
 func (w *watched) fault(err error) {
-	if err == nil {
-		return
-	}
-	faults := []error{err}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		faults = many.Unwrap()
-	}
-	for _, one := range faults {
+	for _, one := range flat([]error{err}) {
 		e := statuspage.Event{Kind: statuspage.EventReload, Reason: certs.ReasonParse, Last: time.Now(), Error: inShort(one.Error())}
 		if f, ok := errors.AsType[*certs.Fault](one); ok {
 			e.Reason, e.File, e.Error, e.Cure = f.Reason, f.File, inShort(f.Err.Error()), oneLine(f.Cure)

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// unixScheme begins an Options.Listen that is the path of a Unix socket.
-	unixScheme = "unix://"
+	// UnixScheme begins an Options.Listen that is the path of a Unix socket.
+	UnixScheme = "unix://"
 	// socketMode lets only our user, and root, connect.
 	socketMode = 0o600
 	// askTimeout is how long to wait for a process that listens on a path we want. A connection to a Unix socket is accepted by the kernel.
@@ -117,4 +117,4 @@ func isPrivate(l net.Listener) bool {
 }
 
 // unixPath returns the path of an Options.Listen that is a Unix socket.
-func unixPath(listen string) (path string, ok bool) { return strings.CutPrefix(listen, unixScheme) }
+func unixPath(listen string) (path string, ok bool) { return strings.CutPrefix(listen, UnixScheme) }

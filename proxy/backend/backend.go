@@ -83,7 +83,7 @@ type Backend struct {
 	next  time.Time
 
 	refused   error     // the error of the last dial, if the backend refused it
-	refusedAt time.Time // when that was, or when another dial began for a caller that does not wait for its turn
+	refusedAt time.Time // when that was, or when the last dial out of turn began, see refusedLately
 }
 
 const (

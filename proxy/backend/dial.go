@@ -59,8 +59,8 @@ func (b *Backend) Dial(ctx context.Context, l Login) (c *Conn, err error) {
 	return c, nil
 }
 
-// takeTurn lets everybody dial at once while dials work; after a failure one at a time. If atOnce is set, and the last dial was
-// refused, it does not wait: it returns the error of that dial, unless firstPause has passed since.
+// takeTurn lets everybody dial at once while dials work, and one at a time after a failure. A caller with atOnce does not wait for its
+// turn if the last dial was refused: it gets the error of that dial, or dials out of turn (refusedLately).
 func (b *Backend) takeTurn(ctx context.Context, atOnce bool) (done func(error), err error) {
 	if !b.IsFailing() {
 		return b.outcome, nil
@@ -96,25 +96,25 @@ func (b *Backend) takeTurn(ctx context.Context, atOnce bool) (done func(error), 
 	return func(err error) { b.outcome(err); <-b.gate }, nil
 }
 
-// refusedLately returns the error of the last dial if it was refused. Once in firstPause it lets the caller dial instead, and then
-// returns true.
+// refusedLately returns the error of the last dial if the backend refused it within firstPause. If that was longer ago, dials is true: the
+// caller is to dial, and those that come within firstPause of it get the old error.
 func (b *Backend) refusedLately() (err error, dials bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refused == nil || time.Since(b.refusedAt) < firstPause {
 		return b.refused, false
 	}
-	b.refusedAt = time.Now() // the next caller waits for the outcome of this dial no longer than for one of its own
+	b.refusedAt = time.Now()
 	return nil, true
 }
 
-// IsRefused reports whether err is that of a dial to which nobody listens: a direct connection would be refused as well.
+// IsRefused reports whether err is that of a dial to an address at which nobody listens: a direct connection would be refused as well.
 func IsRefused(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist))
 }
 
-// outcomeOutOfTurn is outcome for a dial that did not wait for its turn. One more refusal does not prolong the pauses of those that wait.
+// outcomeOutOfTurn is outcome for a dial that did not wait for its turn: if it is refused, the dials that wait do not wait longer for that.
 func (b *Backend) outcomeOutOfTurn(err error) {
 	if !IsRefused(err) {
 		b.outcome(err)

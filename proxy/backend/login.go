@@ -22,7 +22,7 @@ type Login struct {
 	Proof  Proof  // what the backend is to show (ErrNoTransactions, ErrUnproven)
 	// WhileLoading says what becomes of the dial if the backend is loading its data. With a Proof it fails.
 	WhileLoading WhileLoading
-	// AtOnce has the dial fail at once if the backend refuses connections: the dial does not wait until the backend may be dialled again.
+	// AtOnce has the dial fail at once if the backend refuses connections, without a wait for its turn after a failure.
 	AtOnce  bool
 	Account *netio.Account // counts the bytes that the connection holds; nil: they are counted for no session or lane
 }
